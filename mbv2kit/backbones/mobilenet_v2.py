@@ -1,0 +1,139 @@
+"""MobileNetV2: Inverted Residuals and Linear Bottlenecks. Sandler et al., CVPR 2018, arXiv 1801.04381."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo
+from mbv2kit.layers import (
+    Bottleneck,
+    ConvNormAct,
+    ConvStyle,
+    InvertedResidual,
+    Padding,
+    Shortcut,
+    initialise,
+    make_divisible,
+)
+
+# Table 2 between the first convolution and the last: expansion t, channels c, repeats n, stride s of the first.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+STEM_CHANNELS = 32
+LAST_CHANNELS = 1280
+
+# SSDLite's first map is taken inside this block, before its stride (Section 6.2).
+EXPANSION_FEATURE = "layer_15_expansion"
+
+
+@BACKBONES.register("mobilenet_v2")
+class MobileNetV2(Backbone):
+    """The network of Table 2 without its classifier: layers 1 to 19, each of them a feature map.
+
+    ``layer_1`` is the first convolution, ``layer_2`` to ``layer_18`` the bottleneck blocks, ``layer_19`` the last
+    1 x 1 convolution; ``layer_15_expansion`` is the wide tensor within the fifteenth layer, 576 channels at stride 16.
+
+    Args:
+        width: Factor on all channels, rounded to multiples of 8; the paper uses 0.35 to 1.4.
+        output_stride: 8, 16 or 32. A block that would pass it runs at stride 1 with the dilation so far; the blocks
+            *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
+        padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
+        bottleneck: ``linear``, or ``relu6`` for the ablation of Figure 6a.
+        shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
+        shrink_last: Whether the 1280 channels of the last layer shrink with a width below 1. The published
+            classifiers keep them (Section 6.1), TensorFlow's detectors do not.
+        norm_eps: Epsilon of batch normalisation.
+        norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.997 is 0.003.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        output_stride: int = 32,
+        padding: Padding = "symmetric",
+        bottleneck: Bottleneck = "linear",
+        shortcut: Shortcut = "bottleneck",
+        shrink_last: bool = False,
+        norm_eps: float = 1e-3,
+        norm_momentum: float = 0.03,
+    ) -> None:
+        super().__init__()
+        if not width > 0:
+            raise UserError(f"backbone.width must be above 0 (the paper uses 0.35 to 1.4), got {width}.")
+        if output_stride not in (8, 16, 32):
+            raise UserError(f"backbone.output_stride must be 8, 16 or 32, got {output_stride}.")
+        style = ConvStyle(padding, norm_eps, norm_momentum)
+        channels = make_divisible(STEM_CHANNELS * width)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["layer_1"] = ConvNormAct(3, channels, 3, style=style, stride=2)
+        features = [FeatureInfo("layer_1", channels, 2)]
+        reached, dilation = 2, 1
+        for expansion, base_channels, repeats, stage_stride in STAGES:
+            out_channels = make_divisible(base_channels * width)
+            for repeat in range(repeats):
+                stride = stage_stride if repeat == 0 else 1
+                lost = stride if reached * stride > output_stride else 1
+                stride //= lost
+                name = f"layer_{len(layers) + 1}"
+                if f"{name}_expansion" == EXPANSION_FEATURE:
+                    features.append(FeatureInfo(EXPANSION_FEATURE, channels * expansion, reached))
+                layers[name] = InvertedResidual(
+                    channels,
+                    out_channels,
+                    expansion=expansion,
+                    stride=stride,
+                    dilation=dilation,
+                    bottleneck=bottleneck,
+                    shortcut=shortcut,
+                    style=style,
+                )
+                reached *= stride
+                dilation *= lost
+                channels = out_channels
+                features.append(FeatureInfo(name, channels, reached))
+        last_width = width if shrink_last else max(1.0, width)
+        last = make_divisible(LAST_CHANNELS * last_width)
+        name = f"layer_{len(layers) + 1}"
+        layers[name] = ConvNormAct(channels, last, 1, style=style)
+        features.append(FeatureInfo(name, last, reached))
+        self.layers = nn.ModuleDict(layers)
+        self.feature_info = tuple(features)
+        self.selected = tuple(feature.name for feature in features)
+        initialise(self)
+
+    def drop_layers_behind(self, name: str) -> None:
+        """Removes the layers behind the map ``name``; the block of an inner expansion stays whole."""
+        last = name.removesuffix("_expansion")
+        names = list(self.layers)
+        for behind in names[names.index(last) + 1 :]:
+            del self.layers[behind]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
+        maps: dict[str, Tensor] = {}
+        current, carried = images, None
+        for name, layer in self.layers.items():
+            if isinstance(layer, InvertedResidual):
+                current, expansion = layer(current, carried)
+                carried = expansion if layer.hands_on_expansion else None
+                if f"{name}_expansion" in self.selected:
+                    maps[f"{name}_expansion"] = expansion
+                # The widest tensors of the network: nobody should keep one alive a layer longer than needed.
+                del expansion
+            else:
+                current = layer(current)
+            if name in self.selected:
+                maps[name] = current
+        return maps

@@ -1,0 +1,164 @@
+"""Boxes as pure functions: anchors, coding, overlap, matching, suppression.
+
+Shapes in names: A anchors, N boxes. Boxes are ``xyxy``; anchors live on the unit square, so that they depend on the
+grids of the feature maps alone.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mbv2kit.errors import UserError
+
+AnchorPreset = Literal["tf", "uniform"]
+
+# Variances of SSD's coder: centres are scaled by 10, logarithms of the sides by 5.
+CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+# Two boxes of the same place may differ by rounding; logarithms need a side above zero.
+_SMALLEST_SIDE = 1e-6
+
+
+def anchor_shapes(levels: int, preset: AnchorPreset, min_scale: float, max_scale: float) -> list[list[tuple[float, float]]]:
+    """Returns, for each level, the (width, height) of the anchors of one cell, as shares of the picture's short side.
+
+    The scales run linearly from ``min_scale`` to ``max_scale``; each level has the ratios 1, 2, 1/2, 3, 1/3 and one
+    square between its scale and the next, six in all. ``tf`` gives the first level only three small anchors, as
+    TensorFlow's SSD on MobileNets does; ``uniform`` gives it six as well.
+
+    Raises:
+        UserError: The scales are not in order within (0, 1].
+    """
+    if not 0 < min_scale <= max_scale <= 1:
+        raise UserError(
+            f"head.min_scale and head.max_scale must be in order within (0, 1], got {min_scale} and {max_scale}."
+        )
+    step = (max_scale - min_scale) / max(1, levels - 1)
+    scales = [min_scale + step * level for level in range(levels)] + [1.0]
+    shapes = []
+    for level in range(levels):
+        scale, following = scales[level], scales[level + 1]
+        sized = [(scale, 1.0), (scale, 2.0), (scale, 0.5), (scale, 3.0), (scale, 1 / 3), (sqrt(scale * following), 1.0)]
+        if preset == "tf" and level == 0:
+            sized = [(scale / 2, 1.0), (scale, 2.0), (scale, 0.5)]
+        shapes.append([(size * sqrt(ratio), size / sqrt(ratio)) for size, ratio in sized])
+    return shapes
+
+
+def make_anchors(
+    grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], picture: tuple[int, int]
+) -> Tensor:
+    """Lays anchors on grids: one set of ``shapes`` around the centre of each cell.
+
+    Args:
+        grids: (height, width) of each level's feature map.
+        shapes: For each level the (width, height) of the anchors of a cell, as shares of the short side.
+        picture: Height and width in any unit; only their ratio counts.
+
+    Returns:
+        ``(A, 4)`` float32 ``xyxy`` on the unit square, by level, row, column, shape. Those at the border reach over it.
+    """
+    short = min(picture)
+    anchors = []
+    for (rows, columns), cell in zip(grids, shapes, strict=True):
+        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+        centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
+        halves = torch.tensor(cell) * torch.tensor([short / picture[1], short / picture[0]]) / 2
+        anchors.append(torch.cat([centres - halves, centres + halves], dim=-1).reshape(-1, 4))
+    return torch.cat(anchors).float()
+
+
+def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + sizes / 2, sizes
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Writes boxes as offsets from anchors (``(..., 4)`` each, in the same unit): what SSD learns to predict."""
+    box_centres, box_sizes = _centre_size(boxes)
+    anchor_centres, anchor_sizes = _centre_size(anchors)
+    shifts = (box_centres - anchor_centres) / anchor_sizes
+    stretches = torch.log(box_sizes.clamp(min=_SMALLEST_SIDE) / anchor_sizes)
+    return torch.cat([shifts, stretches], dim=-1) * boxes.new_tensor(CODE_WEIGHTS)
+
+
+def decode(codes: Tensor, anchors: Tensor) -> Tensor:
+    """Reads offsets from anchors back into boxes; the inverse of :func:`encode`."""
+    codes = codes / codes.new_tensor(CODE_WEIGHTS)
+    anchor_centres, anchor_sizes = _centre_size(anchors)
+    centres = codes[..., :2] * anchor_sizes + anchor_centres
+    # An untrained network may ask for any size; beyond a factor of 1000 it would only overflow.
+    halves = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
+    return torch.cat([centres - halves, centres + halves], dim=-1)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Returns the area of ``(..., 4)`` boxes; 0 where a box is turned inside out."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+
+
+def intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Returns the shared area of every pair, ``(N, 4)`` and ``(M, 4) -> (N, M)``."""
+    top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+
+
+def iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Returns intersection over union of every pair, ``(N, 4)`` and ``(M, 4) -> (N, M)`` in 0..1."""
+    shared = intersection(boxes, others)
+    union = area(boxes)[:, None] + area(others)[None, :] - shared
+    return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
+
+
+def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
+    """Gives each anchor the box it shall predict.
+
+    An anchor takes the box it overlaps most, if by at least ``threshold``. Then every box gets the anchor that
+    overlaps it most, whatever the overlap, so that none goes untrained; where two boxes claim one anchor, the pair of
+    higher overlap is served first and the other box takes its next best.
+
+    Args:
+        boxes: ``(N, 4)``.
+        anchors: ``(A, 4)`` in the same unit.
+        threshold: IoU in 0..1.
+
+    Returns:
+        ``(A,)`` int64: index of the box, -1 for background.
+    """
+    matched = torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
+    if not len(boxes):
+        return matched
+    overlaps = iou(boxes, anchors)
+    best, box = overlaps.max(dim=0)
+    matched[best >= threshold] = box[best >= threshold]
+    for _ in range(min(len(boxes), len(anchors))):
+        index = int(overlaps.argmax())
+        forced_box, forced_anchor = divmod(index, len(anchors))
+        if overlaps[forced_box, forced_anchor] < 0:
+            break
+        matched[forced_anchor] = forced_box
+        overlaps[forced_box] = -1.0
+        overlaps[:, forced_anchor] = -1.0
+    return matched
+
+
+def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, limit: int) -> Tensor:
+    """Non-maximum suppression within each class.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        classes: ``(N,)`` int64.
+        threshold: IoU above which the box of lower score goes.
+        limit: How many boxes are kept at the most.
+
+    Returns:
+        Indices of those kept, highest score first, at most ``limit``.
+    """
+    # torchvision takes seconds to import, and only a detector that is asked for boxes needs it.
+    from torchvision.ops import batched_nms
+
+    return batched_nms(boxes, scores, classes, threshold)[:limit]

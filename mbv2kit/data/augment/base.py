@@ -1,0 +1,123 @@
+"""What every preset shares: a view of the picture is chosen, then image, boxes and mask follow it.
+
+All randomness comes from the generator that the caller passes, so that a sample is a pure function of the seed, the
+epoch and the index, whatever worker makes it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from mbv2kit.data.augment.checks import number_within
+from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.view import View, centres_inside
+from mbv2kit.data.cleaning import clean_boxes
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule, resize_image, resize_mask
+from mbv2kit.registry import Registry
+from mbv2kit.structures import IGNORE, Sample
+
+
+class Augment(ABC):
+    """Turns a sample of any size into a training sample of exactly the network's input size.
+
+    Every field of the sample follows the picture. A box stays when its centre is in view; it is clipped to what is
+    shown of the picture and dropped when less than a pixel is left of a side. A mask is 255 where no picture is.
+
+    Args:
+        input_rule: How the model wants its pictures.
+        horizontal_flip: Probability of a mirrored picture, 0..1.
+        vertical_flip: Probability of a picture upside down, 0..1.
+        colour: What happens to the colours; nothing where it is None.
+
+    Attributes:
+        needs: The field without which a sample is of no use to the preset.
+        dropped_boxes: How many boxes became too small to keep since this object was made; boxes that a crop left
+            out on purpose do not count. Each loader process counts its own.
+    """
+
+    needs: Literal["label", "boxes", "mask"] | None = None
+
+    def __init__(
+        self,
+        input_rule: InputRule,
+        *,
+        horizontal_flip: float = 0.0,
+        vertical_flip: float = 0.0,
+        colour: ColourJitter | None = None,
+    ) -> None:
+        self.input_rule = input_rule
+        self.dropped_boxes = 0
+        self._flip_x = number_within("horizontal_flip", horizontal_flip, 0, 1)
+        self._flip_y = number_within("vertical_flip", vertical_flip, 0, 1)
+        self._colour = colour
+
+    @abstractmethod
+    def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
+        """Returns the part of the sample's picture to show and where to show it, not mirrored."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Returns a new sample, its image ``(*input_rule.size, 3)``; the sample passed in is left as it was.
+
+        Raises:
+            ValueError: The sample lacks the field that the preset needs.
+        """
+        if self.needs is not None and getattr(sample, self.needs) is None:
+            raise ValueError(f"{type(self).__name__} needs samples with '{self.needs}'; {sample.image_id} has none.")
+        chosen = self.choose_view(sample, rng)
+        view = replace(chosen, mirror_x=rng.random() < self._flip_x, mirror_y=rng.random() < self._flip_y)
+        part = view.cut(sample.image, resize_image)
+        if self._colour is not None:
+            part = self._colour(part, rng)
+        size = self.input_rule.size
+        image = view.paste(part, np.full((*size, 3), self.input_rule.fill, dtype=np.uint8))
+        mask = sample.mask
+        if mask is not None:
+            mask = view.paste(view.cut(mask, resize_mask), np.full(size, IGNORE, dtype=np.uint8))
+        shown = replace(sample, image=image, mask=mask)
+        return self._with_boxes_in(view, shown) if sample.boxes is not None else shown
+
+    def _with_boxes_in(self, view: View, sample: Sample) -> Sample:
+        """Returns the sample with its boxes, still those of the picture, carried over into the view."""
+        assert sample.boxes is not None
+        assert sample.labels is not None
+        assert sample.crowd is not None
+        inside = centres_inside(sample.boxes, np.array([view.source]))[0]
+        left, top, right, bottom = view.target
+        corner = np.array([left, top, left, top], dtype=np.float32)
+        boxes, keep = clean_boxes(view.carry(sample.boxes[inside]) - corner, bottom - top, right - left)
+        self.dropped_boxes += int((~keep).sum())
+        return replace(
+            sample,
+            boxes=boxes[keep] + corner,
+            labels=sample.labels[inside][keep],
+            crowd=sample.crowd[inside][keep],
+        )
+
+
+PRESETS: Registry[Augment] = Registry("augment preset", "mbv2kit.data.augment")
+
+
+def create_augment(config: Mapping[str, Any], input_rule: InputRule) -> Augment:
+    """Builds the preset that ``config`` names under ``preset``; its other keys are the constructor's arguments.
+
+    Raises:
+        UserError: The preset is missing or unknown, or a key is unknown or out of range.
+    """
+    options = {str(key): value for key, value in config.items()}
+    name = options.pop("preset", None)
+    if not isinstance(name, str):
+        raise UserError(f"augment.preset must be one of {', '.join(PRESETS.names())}, got {name!r}.")
+    return PRESETS.create(name, input_rule, **options)
+
+
+def refuse_crop(input_rule: InputRule) -> None:
+    """Raises :class:`UserError` for a rule that cuts objects away, which only classification can do with."""
+    if input_rule.resize == "crop":
+        raise UserError(
+            "input.resize 'crop' cuts away part of the picture and serves classification only; "
+            "use stretch, letterbox or pad for boxes and masks."
+        )

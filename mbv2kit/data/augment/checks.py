@@ -1,0 +1,45 @@
+"""Checks of the presets' keys, with messages that name the key as the configuration spells it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mbv2kit.errors import UserError
+
+
+def number_within(key: str, value: Any, low: float, high: float) -> float:
+    """Returns a number of the configuration as float.
+
+    Raises:
+        UserError: It is no number in ``low..high``.
+    """
+    if not _is_number_within(value, low, high):
+        raise UserError(f"augment.{key} must be a number in {low:g}..{high:g}, got {value!r}.")
+    return float(value)
+
+
+def numbers_within(key: str, value: Any, low: float, high: float) -> list[float]:
+    """Returns a list of the configuration as floats.
+
+    Raises:
+        UserError: It is no list of at least one number, or a number is not in ``low..high``.
+    """
+    numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
+    if not numbers or not all(_is_number_within(number, low, high) for number in numbers):
+        raise UserError(f"augment.{key} must be a list of numbers in {low:g}..{high:g}, got {value!r}.")
+    return [float(number) for number in numbers]
+
+
+def range_within(key: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """Returns the two ends of a range of the configuration.
+
+    Raises:
+        UserError: It is not two numbers in ``low..high``, the smaller first.
+    """
+    ends = numbers_within(key, value, low, high)
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise UserError(f"augment.{key} must be two numbers, the smaller first, got {value!r}.")
+    return ends[0], ends[1]
+
+
+def _is_number_within(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

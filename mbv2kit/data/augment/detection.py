@@ -1,0 +1,121 @@
+"""Augmentation for detection: the expansion and the IoU crop of SSD (Liu et al. 2016, sections 2.2 and 3.6).
+
+Both only choose a window on the picture, which may reach beyond it; the pixels are cut and resized once.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
+from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
+from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.view import Rectangle, View, centres_inside, content_size
+from mbv2kit.images import InputRule
+from mbv2kit.structures import Boxes, Sample
+
+_ATTEMPTS = 50
+
+
+@PRESETS.register("detection")
+class DetectionAugment(Augment):
+    """Expansion, IoU crop, mirroring and colour; the window is then shown as the input rule shows a picture.
+
+    Args:
+        input_rule: How the model wants its pictures; ``crop`` is refused.
+        expand_probability: How often the picture is laid on a larger, filled canvas, 0..1.
+        expand_max: Largest side of the canvas over the picture's side, 1..10.
+        crop_probability: How often a part is cut out, 0..1; otherwise, and for a picture without objects, the
+            whole is kept.
+        crop_min_iou: IoU with at least one object in it that a crop must reach; one is drawn, the others are tried
+            when no crop reaches it. 0 asks only for an object's centre.
+        crop_scale: Side of the crop over the side of what it is cut from, from..to, each in 0..1.
+        crop_ratio: Width over height of the crop in pixels, from..to.
+        horizontal_flip: Probability of a mirrored picture, 0..1.
+        vertical_flip: Probability of a picture upside down, 0..1, for views from above or through a microscope.
+        brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
+        contrast: See ``brightness``.
+        saturation: See ``brightness``.
+        hue: Turn of the colour circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond a picture.
+
+    Raises:
+        UserError: A value is out of range, or the input rule is ``crop``.
+    """
+
+    needs = "boxes"
+
+    def __init__(
+        self,
+        input_rule: InputRule,
+        *,
+        expand_probability: float = 0.5,
+        expand_max: float = 2.0,
+        crop_probability: float = 0.85,
+        crop_min_iou: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+        crop_scale: tuple[float, float] = (0.3, 1.0),
+        crop_ratio: tuple[float, float] = (0.5, 2.0),
+        horizontal_flip: float = 0.5,
+        vertical_flip: float = 0.0,
+        brightness: float = 0.125,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 0.0,
+    ) -> None:
+        refuse_crop(input_rule)
+        colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+        super().__init__(input_rule, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour)
+        self._expand_probability = number_within("expand_probability", expand_probability, 0, 1)
+        self._expand_max = number_within("expand_max", expand_max, 1, 10)
+        self._crop_probability = number_within("crop_probability", crop_probability, 0, 1)
+        self._crop_min_iou = numbers_within("crop_min_iou", crop_min_iou, 0, 1)
+        self._crop_scale = range_within("crop_scale", crop_scale, 0.01, 1)
+        self._crop_ratio = range_within("crop_ratio", crop_ratio, 0.1, 10)
+
+    def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
+        """Returns the view through a window that is the picture, expanded or not, cropped or not."""
+        assert sample.boxes is not None
+        assert sample.crowd is not None
+        height, width = sample.image.shape[:2]
+        window: Rectangle = (0, 0, width, height)
+        # A crop is aimed at objects: not at crowds, nor at a box so wrong that its middle is off the picture.
+        objects = sample.boxes[~sample.crowd & centres_inside(sample.boxes, np.array([window]))[0]]
+        if rng.random() < self._expand_probability:
+            window = self._expand(height, width, rng)
+        if rng.random() < self._crop_probability and len(objects):
+            window = self._crop(window, objects, rng)
+        content = content_size(self.input_rule, window[3] - window[1], window[2] - window[0])
+        return View.through(window, (height, width), content)
+
+    def _expand(self, height: int, width: int, rng: np.random.Generator) -> Rectangle:
+        ratio = rng.uniform(1.0, self._expand_max)
+        canvas_h, canvas_w = round(height * ratio), round(width * ratio)
+        x, y = int(rng.integers(canvas_w - width + 1)), int(rng.integers(canvas_h - height + 1))
+        return -x, -y, canvas_w - x, canvas_h - y
+
+    def _crop(self, window: Rectangle, boxes: Boxes, rng: np.random.Generator) -> Rectangle:
+        for min_iou in rng.permutation(self._crop_min_iou):
+            crops = self._random_crops(window, rng)
+            hits = centres_inside(boxes, crops) & (_iou(crops, boxes) >= min_iou)
+            good = np.flatnonzero(hits.any(axis=1))
+            if len(good):
+                x1, y1, x2, y2 = crops[good[0]].tolist()
+                return x1, y1, x2, y2
+        return window
+
+    def _random_crops(self, window: Rectangle, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Returns up to ``_ATTEMPTS`` rectangles ``(K, 4)`` within the window, all of an allowed shape."""
+        corner = np.array(window[:2])
+        sides = np.array(window[2:]) - corner
+        cuts = np.maximum(1, np.rint(sides * rng.uniform(*self._crop_scale, size=(_ATTEMPTS, 2)))).astype(np.int64)
+        starts = corner + rng.integers(sides - cuts + 1)
+        ratios = cuts[:, 0] / cuts[:, 1]
+        allowed = (ratios >= self._crop_ratio[0]) & (ratios <= self._crop_ratio[1])
+        return np.asarray(np.concatenate([starts, starts + cuts], axis=1)[allowed], dtype=np.int64)
+
+
+def _iou(windows: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float64]:
+    """Returns the ``(W, N)`` intersection over union of windows and boxes; a box without area has 0."""
+    low = np.maximum(windows[:, None, :2], boxes[:, :2])
+    high = np.minimum(windows[:, None, 2:], boxes[:, 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    areas = (windows[:, 2:] - windows[:, :2]).prod(axis=1)[:, None] + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray(overlap / (areas - overlap), dtype=np.float64)

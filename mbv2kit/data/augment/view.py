@@ -1,0 +1,102 @@
+"""Which part of a picture the network is shown, and where: the geometry that every preset shares.
+
+A preset only chooses a :class:`View`; pixels, masks and boxes then follow from it in one step each, so that they
+cannot disagree and no pixel is interpolated twice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.images import InputRule
+from mbv2kit.structures import Boxes
+
+Rectangle = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A rectangle of the picture and the rectangle of the input that it fills.
+
+    Attributes:
+        source: ``(x1, y1, x2, y2)`` in whole pixels of the picture.
+        target: ``(x1, y1, x2, y2)`` in whole pixels of the input.
+        mirror_x: Left and right change places within the target.
+        mirror_y: Top and bottom change places within the target.
+    """
+
+    source: Rectangle
+    target: Rectangle
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def through(cls, window: Rectangle, picture: tuple[int, int], content: tuple[int, int]) -> "View":
+        """Returns the view of what lies in a window, the window being scaled to the input's top left ``content``.
+
+        Args:
+            window: ``(x1, y1, x2, y2)``, at least one pixel of which is in the picture; it may reach beyond.
+            picture: Height and width of the picture.
+            content: Height and width that the window is scaled to.
+        """
+        x1, x2, left, right = _visible(window[0], window[2], picture[1], content[1])
+        y1, y2, top, bottom = _visible(window[1], window[3], picture[0], content[0])
+        return cls((x1, y1, x2, y2), (left, top, right, bottom))
+
+    def cut(
+        self, pixels: NDArray[np.uint8], resize: Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """Returns the source of an image or mask, resized by ``resize(pixels, height, width)`` and mirrored."""
+        x1, y1, x2, y2 = self.source
+        left, top, right, bottom = self.target
+        part = resize(pixels[y1:y2, x1:x2], bottom - top, right - left)
+        if self.mirror_x or self.mirror_y:
+            around_both = self.mirror_x and self.mirror_y
+            part = np.asarray(cv2.flip(part, -1 if around_both else int(self.mirror_x)), dtype=np.uint8)
+        return np.ascontiguousarray(part)
+
+    def paste(self, part: NDArray[np.uint8], canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns the canvas, an image or mask of the input's size, with ``part`` laid into the target."""
+        left, top, right, bottom = self.target
+        canvas[top:bottom, left:right] = part
+        return canvas
+
+    def carry(self, boxes: Boxes) -> Boxes:
+        """Returns ``(N, 4)`` boxes of the picture in input pixels; what lies outside the source is not clipped."""
+        source, target = np.array(self.source, dtype=np.float64), np.array(self.target, dtype=np.float64)
+        scale = (target[2:] - target[:2]) / (source[2:] - source[:2])
+        carried = (boxes.reshape(-1, 2, 2) - source[:2]) * scale + target[:2]
+        for axis, mirrored in enumerate((self.mirror_x, self.mirror_y)):
+            if mirrored:
+                carried[:, :, axis] = (target[axis] + target[axis + 2]) - carried[:, ::-1, axis]
+        return carried.reshape(-1, 4).astype(np.float32)
+
+
+def _visible(start: int, stop: int, picture: int, content: int) -> tuple[int, int, int, int]:
+    """Returns, for one axis, what a window sees of the picture and where that lies in the content."""
+    first, last = max(start, 0), min(stop, picture)
+    scale = content / (stop - start)
+    # A sliver of the picture still fills a pixel: neither rectangle may become empty.
+    low = min(round((first - start) * scale), content - 1)
+    high = max(round((last - start) * scale), low + 1)
+    return first, last, low, high
+
+
+def content_size(rule: InputRule, height: int, width: int) -> tuple[int, int]:
+    """Returns the height and width that a picture has in the input under a rule that shows it whole (not ``crop``)."""
+    if rule.resize == "stretch":
+        return rule.size
+    scale = min(rule.size[0] / height, rule.size[1] / width)
+    if rule.resize == "pad":
+        scale = min(1.0, scale)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def centres_inside(boxes: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns ``(W, N)``, whether the centre of each of ``(N, 4)`` boxes lies in each of ``(W, 4)`` windows."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = windows[:, None, :2], windows[:, None, 2:]
+    return np.asarray(((centres >= low) & (centres < high)).all(axis=2))

@@ -1,0 +1,251 @@
+"""From sources to batches, for training and for evaluation."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mbv2kit.data.augment import Augment
+from mbv2kit.data.sources import Source
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule, Placement
+from mbv2kit.model import images_to_tensor
+from mbv2kit.structures import Image, Sample
+
+
+@dataclass(slots=True)
+class TrainingBatch:
+    """What one training step sees.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` uint8.
+        targets: As :meth:`mbv2kit.heads.Head.loss` reads them.
+        image_ids: Names of the images, for messages.
+    """
+
+    images: Tensor
+    targets: dict[str, Any]
+    image_ids: list[str]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "TrainingBatch":
+        """Copies every tensor to ``device``."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            return [move(item) for item in value] if isinstance(value, list) else value
+
+        targets = {key: move(value) for key, value in self.targets.items()}
+        return TrainingBatch(move(self.images), targets, self.image_ids)
+
+
+@dataclass(slots=True)
+class EvaluationBatch:
+    """What one evaluation step sees.
+
+    Attributes:
+        images: ``(B, 3, H, W)`` uint8, made by the model's input rule.
+        placements: Where each picture lies in its input.
+        samples: The pictures as they are, with the truth.
+    """
+
+    images: Tensor
+    placements: list[Placement]
+    samples: list[Sample]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "EvaluationBatch":
+        """Copies the images to ``device``."""
+        return EvaluationBatch(self.images.to(device, non_blocking=non_blocking), self.placements, self.samples)
+
+
+class TrainingSet(Dataset[Sample]):
+    """Augmented samples; each is a pure function of the seed, the epoch and its index, whoever computes it."""
+
+    def __init__(self, source: Source, augment: Augment, seed: int) -> None:
+        self._source = source
+        self._augment = augment
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        return self._augment(self._source[index], np.random.default_rng((self._seed, epoch, index)))
+
+
+class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
+    """Samples as they are, each with the input that the model's rule makes of it."""
+
+    def __init__(self, source: Source, rule: InputRule) -> None:
+        self._source = source
+        self._rule = rule
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[Image, Placement, Sample]:
+        sample = self._source[index]
+        image, placement = self._rule(sample.image)
+        return image, placement, sample
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) in an order that depends on the seed and the epoch alone.
+
+    Args:
+        count: Number of samples.
+        batch_size: Samples in a batch; what is left over at the end of an epoch sits out until the next.
+        seed: Of the order.
+
+    Attributes:
+        epoch: The epoch that the next iteration gives.
+        start: Batches of it to leave out, for a run that goes on in the middle of an epoch.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self._count = count
+        self._batch_size = min(batch_size, count)
+        self._seed = seed
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self._count // self._batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng((self._seed, self.epoch)).permutation(self._count)
+        for batch in range(self.start, len(self)):
+            chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            yield [(self.epoch, int(index)) for index in chosen]
+
+
+class DataModule(lightning.LightningDataModule):
+    """The loaders of one run.
+
+    Args:
+        train: Source of the training split.
+        val: Source of the validation split.
+        augment: From a sample to one of exactly the input's size.
+        rule: The model's input rule.
+        batch_size: Pictures a step, at least 2, since batch norm needs more than one.
+        workers: Processes that read and augment; 0 does it between the steps.
+        seed: Of order and augmentation.
+
+    Raises:
+        UserError: A number is out of range, or there are too few pictures to train on.
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        val: Source,
+        *,
+        augment: Augment,
+        rule: InputRule,
+        batch_size: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2 or len(train) < 2:
+            raise UserError(
+                f"Batch normalisation cannot train on one picture at a time: loader.batch_size is {batch_size} and the "
+                f"training split has {len(train)} pictures; both must be at least 2."
+            )
+        if not len(val):
+            raise UserError("The validation split holds no picture; name another with dataset.val_split.")
+        self.steps_per_epoch = len(train) // min(batch_size, len(train))
+        self._sampler = EpochSampler(len(train), batch_size, seed)
+        self._train = TrainingSet(train, augment, seed)
+        self._val = val
+        self._rule = rule
+        self._batch_size = batch_size
+        self._workers = workers
+
+    def start_epoch(self, epoch: int) -> None:
+        """Makes the training loader give this epoch: whole, unless a resumed run stands in the middle of it."""
+        if epoch != self._sampler.epoch:
+            self._sampler.epoch, self._sampler.start = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the run stands, for the checkpoint: the epoch and how many of its batches are done."""
+        assert self.trainer is not None
+        epoch = self.trainer.current_epoch
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        finished = done >= self.trainer.num_training_batches
+        return {"epoch": epoch + 1, "start": 0} if finished else {"epoch": epoch, "start": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the checkpoint's run stood."""
+        self._sampler.epoch, self._sampler.start = state_dict["epoch"], state_dict["start"]
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Augmented batches in a new order each epoch."""
+        return DataLoader(
+            self._train,
+            batch_sampler=self._sampler,
+            collate_fn=collate_training,
+            **_worker_options(self._workers),
+        )
+
+    def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
+        """Every picture of the validation split, once, in order."""
+        return evaluation_loader(self._val, self._rule, self._batch_size, self._workers)
+
+
+def evaluation_loader(
+    source: Source, rule: InputRule, batch_size: int, workers: int
+) -> "DataLoader[tuple[Image, Placement, Sample]]":
+    """Every picture of a source, once, in order, as :class:`EvaluationBatch`."""
+    return DataLoader(
+        EvaluationSet(source, rule),
+        batch_size=batch_size,
+        collate_fn=collate_evaluation,
+        **_worker_options(workers),
+    )
+
+
+def _worker_options(workers: int) -> dict[str, Any]:
+    if workers < 0:
+        raise UserError(f"loader.workers must be at least 0, got {workers}.")
+    return {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": _settle_worker}
+
+
+def _settle_worker(worker: int) -> None:
+    # One picture at a time needs no threads, and those of several workers would fight the trainer for the cores.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    # Ctrl-C reaches every process of the terminal; the trainer answers it, and needs its readers until it has saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def collate_training(samples: Sequence[Sample]) -> TrainingBatch:
+    """Stacks augmented samples of one size; the targets are those that the samples have."""
+    images = images_to_tensor([sample.image for sample in samples])
+    targets: dict[str, Any] = {"size": (images.shape[2], images.shape[3])}
+    labels = [sample.label for sample in samples if sample.label is not None]
+    if labels:
+        targets["label"] = torch.tensor(labels)
+    masks = [sample.mask for sample in samples if sample.mask is not None]
+    if masks:
+        targets["mask"] = torch.from_numpy(np.stack(masks))
+    for key in ("boxes", "labels", "crowd"):
+        arrays = [getattr(sample, key) for sample in samples]
+        if arrays[0] is not None:
+            targets[key] = [torch.from_numpy(array) for array in arrays]
+    return TrainingBatch(images, targets, [sample.image_id for sample in samples])
+
+
+def collate_evaluation(items: Sequence[tuple[Image, Placement, Sample]]) -> EvaluationBatch:
+    """Stacks inputs of one size and keeps the rest in lists."""
+    images, placements, samples = zip(*items, strict=True)
+    return EvaluationBatch(images_to_tensor(images), list(placements), list(samples))

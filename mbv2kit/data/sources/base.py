@@ -1,0 +1,102 @@
+"""What a data set offers, and how one is opened by name."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.registry import Registry
+from mbv2kit.structures import TASKS, Sample, Task
+
+logger = logging.getLogger(__name__)
+
+
+class Source(ABC):
+    """One split of a data set, opened for one task; a sample holds the truth of that task and no other.
+
+    Attributes:
+        provides: Tasks that the kind of data set can serve.
+        layout: The folders and files expected below the root, for messages; empty for a source that needs no files.
+        class_names: Names of the task's classes; for segmentation with the background, where there is one.
+        dropped_boxes: How many boxes of the annotations were left out because they have no area in the picture.
+    """
+
+    provides: ClassVar[frozenset[Task]]
+    layout: ClassVar[str]
+    class_names: tuple[str, ...]
+    dropped_boxes: int = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Reads picture ``index`` and its truth."""
+
+    def _report_dropped(self, names: Sequence[str]) -> None:
+        """Counts dropped boxes, given as the picture's name once for each of them, and logs them in one line."""
+        self.dropped_boxes = len(names)
+        if names:
+            pictures = list(dict.fromkeys(names))
+            shown = ", ".join(pictures[:5]) + (", ..." if len(pictures) > 5 else "")
+            logger.info("Left out %d boxes without area in %d pictures: %s", len(names), len(pictures), shown)
+
+
+SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources")
+
+
+def create_source(name: str, *, task: Task, split: str, root: str | Path | None = None, **options: Any) -> Source:
+    """Opens the data set ``name`` for a task.
+
+    Args:
+        name: A name of ``SOURCES``.
+        task: What the samples must hold the truth of.
+        split: Part of the data set, such as ``train``.
+        root: The data set's folder, absolute or relative to the current folder; None for a source that needs no files.
+        **options: Further arguments of the source.
+
+    Raises:
+        UserError: The name, the task, an option or the split is unknown, the source does not serve the task, or the
+            root is not laid out as the source expects.
+    """
+    if task not in TASKS:
+        raise UserError(f"There is no task '{task}'.{nearest(task, TASKS)}")
+    kind = SOURCES.get(name)
+    if task not in _provides(name):
+        others = ", ".join(other for other in SOURCES.names() if task in _provides(other))
+        raise UserError(
+            f"dataset '{name}' serves {', '.join(sorted(_provides(name)))}, not {task}; datasets that do: {others}."
+        )
+    layout: str = getattr(kind, "layout", "")
+    if not layout:
+        if root is not None:
+            raise UserError(f"dataset '{name}' makes its own pictures: leave dataset.root out (got {root}).")
+        return SOURCES.create(name, task=task, split=split, **options)
+    if root is None:
+        raise UserError(f"dataset '{name}' needs dataset.root=FOLDER. {_expected(layout)}")
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise layout_error(folder, "dataset.root is not an existing folder", layout)
+    return SOURCES.create(name, task=task, split=split, root=folder, **options)
+
+
+def layout_error(path: Path, found: str, layout: str) -> UserError:
+    """Returns the error for a folder that is not laid out as expected: where, what was found, what was expected."""
+    return UserError(f"{path.resolve()}: {found}. {_expected(layout)}")
+
+
+def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
+    """Returns the error for a split that is not there, with those that are."""
+    return UserError(f"{path.resolve()}: there is no split '{split}'; splits found: {', '.join(splits) or 'none'}.")
+
+
+def _expected(layout: str) -> str:
+    return f"Expected layout:\n{layout}"
+
+
+def _provides(name: str) -> frozenset[Task]:
+    provides: frozenset[Task] = getattr(SOURCES.get(name), "provides", frozenset())
+    return provides

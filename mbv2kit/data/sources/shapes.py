@@ -1,0 +1,244 @@
+"""A data set that needs no files: scenes of textured shapes, drawn from a seed, with the truth of every task."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.data.sources.base import SOURCES, Source
+from mbv2kit.errors import UserError
+from mbv2kit.structures import Boxes, Image, Sample, Task
+
+CLASSES = ("circle", "triangle", "square", "star", "cross", "heart")
+
+# Sides are of the square of the same area, as a share of the scene's side.
+_MAIN_SIDE = (0.34, 0.52)
+_OTHER_SIDE = (0.12, 0.32)
+_MAX_OTHERS = 4
+_ATTEMPTS = 6
+# At least this share of every shape is seen, and the main one shows this many times the pixels of the next.
+_VISIBLE = 0.6
+_LARGEST_BY = 1.5
+_TEXTURES = ("plain", "gradient", "stripes", "checks", "blotches")
+_SUBPIXEL_BITS = 4
+
+
+def _outlines() -> tuple[NDArray[np.float64], ...]:
+    """Returns a polygon of each class around the origin, of area 1, so that no class can be told by its size."""
+    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    tips = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    polygons = (
+        np.stack([np.cos(turn), np.sin(turn)], axis=1),
+        np.stack([np.cos(turn[::16]), np.sin(turn[::16])], axis=1),
+        np.stack([np.cos(turn[::12]), np.sin(turn[::12])], axis=1),
+        np.stack([np.cos(tips), np.sin(tips)], axis=1) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None],
+        np.array(
+            [(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)]
+        ),
+        np.stack(
+            [
+                16 * np.sin(turn) ** 3,
+                13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn),
+            ],
+            axis=1,
+        ),
+    )
+    return tuple(polygon / np.sqrt(_area(polygon)) for polygon in polygons)
+
+
+def _area(polygon: NDArray[np.float64]) -> float:
+    x, y = polygon.T
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+
+
+_OUTLINES = _outlines()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A drawn scene; its first shape is the main one.
+
+    Attributes:
+        image: ``(S, S, 3)`` uint8.
+        owner: ``(S, S)`` uint8, 0 for the background and k + 1 where shape k is seen.
+        classes: ``(N,)`` int64, the class of each shape.
+    """
+
+    image: Image
+    owner: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+
+    def boxes(self) -> Boxes:
+        """Returns the ``(N, 4)`` boxes around what is seen of each shape."""
+        boxes = []
+        for shape in range(1, len(self.classes) + 1):
+            x, y, width, height = cv2.boundingRect(np.asarray(self.owner == shape, dtype=np.uint8))
+            boxes.append((x, y, x + width, y + height))
+        return np.array(boxes, dtype=np.float32)
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Returns the ``(S, S)`` class of each pixel, 0 for the background and class + 1 for a shape."""
+        lookup = np.concatenate([[0], self.classes + 1]).astype(np.uint8)
+        return np.asarray(lookup[self.owner], dtype=np.uint8)
+
+
+@SOURCES.register("shapes")
+class Shapes(Source):
+    """Textured shapes that overlap on a textured ground, for all three tasks.
+
+    Every scene has one main shape, whose class is the label of the picture, and up to four smaller ones. Boxes and
+    masks are of what is seen; a shape of which too little would be seen is not drawn. Colour and size say
+    nothing about the class. Scene i is a function of seed, split and i alone.
+
+    Args:
+        task: Any task.
+        split: ``train`` or ``val``.
+        size: Height and width of a scene in pixels, at least 64.
+        train_count: Number of scenes in ``train``.
+        val_count: Number of scenes in ``val``.
+        seed: Another seed gives other scenes.
+
+    Raises:
+        UserError: The split is unknown, or size or count is too small.
+    """
+
+    provides: ClassVar[frozenset[Task]] = frozenset({"classification", "detection", "segmentation"})
+    layout: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        split: str,
+        size: int = 160,
+        train_count: int = 2000,
+        val_count: int = 300,
+        seed: int = 0,
+    ) -> None:
+        counts = {"train": train_count, "val": val_count}
+        if split not in counts:
+            raise UserError(f"dataset 'shapes' has no split '{split}'; splits found: {', '.join(counts)}.")
+        if size < 64:
+            raise UserError(f"dataset.size must be at least 64 pixels, got {size}.")
+        if counts[split] < 1:
+            raise UserError(f"dataset.{split}_count must be at least 1, got {counts[split]}.")
+        if seed < 0:
+            raise UserError(f"dataset.seed must not be negative, got {seed}.")
+        self.class_names = ("background", *CLASSES) if task == "segmentation" else CLASSES
+        self._task = task
+        self._split = split
+        self._size = size
+        self._count = counts[split]
+        self._entropy = (seed, list(counts).index(split))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._count:
+            raise IndexError(f"index {index} is outside {self._count} scenes")
+        scene = draw_scene(np.random.default_rng((*self._entropy, index)), self._size)
+        sample = Sample(image=scene.image, image_id=f"{self._split}_{index:05d}")
+        if self._task == "classification":
+            sample.label = int(scene.classes[0])
+        elif self._task == "segmentation":
+            sample.mask = scene.mask()
+        else:
+            sample.boxes, sample.labels = scene.boxes(), scene.classes
+            sample.crowd = np.zeros(len(scene.classes), dtype=np.bool_)
+        return sample
+
+
+def draw_scene(rng: np.random.Generator, size: int) -> Scene:
+    """Draws a scene of ``size`` x ``size`` pixels with all its choices taken from ``rng``."""
+    owner, classes = _arrange(rng, size)
+    used = [rng.uniform(30, 225, 3)]
+    image = _texture(rng, size, size, used[0])
+    for shape in range(1, len(classes) + 1):
+        seen = np.asarray(owner == shape, dtype=np.uint8)
+        x, y, width, height = cv2.boundingRect(seen)
+        used.append(_unlike(rng, used))
+        part = np.s_[y : y + height, x : x + width]
+        cv2.copyTo(_texture(rng, height, width, used[-1]), seen[part], image[part])
+    grain = rng.integers(0, 17, image.shape, dtype=np.uint8)
+    noisy = cv2.subtract(cv2.add(image, grain), np.full_like(image, 8))
+    return Scene(np.asarray(noisy, dtype=np.uint8), owner, classes)
+
+
+def _arrange(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Places shapes one by one, above or below those already there, as long as enough of each is seen."""
+    main_side = rng.uniform(*_MAIN_SIDE) * size
+    classes = [int(rng.integers(len(CLASSES)))]
+    owner = _fill(rng, classes[0], main_side, rng.uniform(0.38, 0.62, 2) * size, size)
+    areas = [main_side**2]
+    for _ in range(int(rng.integers(_MAX_OTHERS + 1))):
+        kind = int(rng.integers(len(CLASSES)))
+        side = min(rng.uniform(*_OTHER_SIDE) * size, 0.7 * main_side)
+        for _ in range(_ATTEMPTS):
+            added = _fill(rng, kind, side, rng.uniform(0.05, 0.95, 2) * size, size)
+            above = rng.random() < 0.5
+            tried = owner.copy()
+            tried[(added > 0) & (above | (owner == 0))] = len(areas) + 1
+            if _all_seen(tried, [*areas, side**2]):
+                owner = tried
+                areas.append(side**2)
+                classes.append(kind)
+                break
+    return owner, np.array(classes, dtype=np.int64)
+
+
+def _all_seen(owner: NDArray[np.uint8], areas: list[float]) -> bool:
+    seen = np.bincount(owner.ravel(), minlength=len(areas) + 1)[1:]
+    return bool((seen >= _VISIBLE * np.array(areas)).all() and seen[0] >= _LARGEST_BY * seen[1:].max(initial=0))
+
+
+def _fill(
+    rng: np.random.Generator, kind: int, side: float, centre: NDArray[np.float64], size: int
+) -> NDArray[np.uint8]:
+    """Draws a shape of area ``side ** 2``, turned and stretched at random, as ones on zeros."""
+    stretch = np.sqrt(rng.uniform(0.8, 1.25))
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    points = _OUTLINES[kind] * (side * stretch, side / stretch) @ turn + centre
+    fixed = np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+    canvas = np.zeros((size, size), dtype=np.uint8)
+    cv2.fillPoly(canvas, [fixed], 1, shift=_SUBPIXEL_BITS)
+    return canvas
+
+
+def _unlike(rng: np.random.Generator, used: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Picks the mean colour that is farthest from those in use, out of a handful."""
+    colours = rng.uniform(30, 225, (8, 3))
+    distances = np.linalg.norm(colours[:, None] - np.array(used)[None], axis=2).min(axis=1)
+    return np.asarray(colours[np.argmax(distances)])
+
+
+def _texture(rng: np.random.Generator, height: int, width: int, colour: NDArray[np.float64]) -> Image:
+    """Paints one of the textures so that it varies around ``colour``."""
+    wave = _wave(rng, _TEXTURES[rng.integers(len(_TEXTURES))], height, width)
+    swing = rng.uniform(-25, 25, 3)
+    palette = np.clip(colour + np.linspace(-1, 1, 256)[:, None] * swing, 0, 255).astype(np.uint8)
+    return np.take(palette, (wave * 127.5 + 127.5).astype(np.uint8), axis=0)
+
+
+def _wave(rng: np.random.Generator, texture: str, height: int, width: int) -> NDArray[np.float32]:
+    """Returns the texture as ``(height, width)`` values in -1..1."""
+    period, angle = rng.uniform(5, 18), rng.uniform(0, 2 * np.pi)
+    if texture == "plain":
+        return np.zeros((height, width), dtype=np.float32)
+    if texture == "blotches":
+        cells = (max(2, int(3 * height / period)), max(2, int(3 * width / period)))
+        blotches = rng.uniform(-1, 1, cells).astype(np.float32)
+        return np.asarray(cv2.resize(blotches, (width, height)), dtype=np.float32)
+    y, x = np.ogrid[:height, :width]
+    along = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
+    if texture == "gradient":
+        return np.asarray(along / np.float32(np.hypot(height, width)))
+    turns = np.float32(2 * np.pi / period)
+    stripes = np.sign(np.sin(along * turns))
+    if texture == "stripes":
+        return np.asarray(stripes)
+    across = (y * np.cos(angle) - x * np.sin(angle)).astype(np.float32)
+    return np.asarray(stripes * np.sign(np.sin(across * turns)))

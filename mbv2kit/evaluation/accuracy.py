@@ -1,0 +1,69 @@
+"""Classification: top-1 and top-5 accuracy, and which class is taken for which."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbv2kit.evaluation.classes import check_prediction, check_truth, confusion_matrix, share, unique_names
+from mbv2kit.evaluation.scores import Scores
+from mbv2kit.structures import Classification, Sample
+
+
+class Accuracy:
+    """Counts how often the true class is the first, or among the first five, that the model names.
+
+    With five classes or fewer ``top5`` is 1 by nature.
+
+    Args:
+        class_names: The data set's classes, in the order of their ids.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = unique_names(class_names)
+        self.images = 0
+        self._truth: list[int] = []
+        self._predicted: list[int] = []
+        self._among_five = 0
+
+    def update(self, prediction: Classification, truth: Sample) -> None:
+        """Adds one picture.
+
+        Args:
+            prediction: At least the five most likely classes (all of them where there are fewer), likeliest first.
+            truth: The sample with its ``label``.
+
+        Raises:
+            UserError: A class id is none of the data set's.
+        """
+        if truth.label is None:
+            raise ValueError(f"{truth.image_id}: a sample without a label cannot be evaluated")
+        five = prediction.class_ids[:5]
+        check_truth(truth.label, len(self.class_names), truth.image_id)
+        check_prediction(five, len(self.class_names), truth.image_id)
+        self.images += 1
+        self._truth.append(truth.label)
+        self._predicted.append(int(five[0]))
+        self._among_five += truth.label in five
+
+    def compute(self) -> Scores:
+        """Returns ``top1`` and ``top5``; per class ``top1`` and the number of ``images``, NaN where that is 0."""
+        matrix = confusion_matrix(self._truth, self._predicted, len(self.class_names))
+        right, images = matrix.diagonal(), matrix.sum(axis=1)
+        return Scores(
+            metrics={
+                "top1": float(share(right.sum(), self.images)),
+                "top5": float(share(self._among_five, self.images)),
+            },
+            per_class={
+                name: {"top1": top1, "images": count}
+                for name, top1, count in zip(
+                    self.class_names, share(right, images).tolist(), images.tolist(), strict=True
+                )
+            },
+        )
+
+    def save_plots(self, directory: Path) -> list[Path]:
+        """Draws the confusion matrix into ``directory`` and returns the files."""
+        from mbv2kit.evaluation import plots
+
+        matrix = confusion_matrix(self._truth, self._predicted, len(self.class_names))
+        return [plots.confusion_matrix(matrix, self.class_names, directory / "confusion_matrix.png")]

@@ -1,0 +1,83 @@
+"""Segmentation: mean intersection over union and pixel accuracy, from one confusion matrix over all pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.evaluation.classes import (
+    check_prediction,
+    check_truth,
+    confusion_matrix,
+    mean_of_known,
+    share,
+    unique_names,
+)
+from mbv2kit.evaluation.scores import Scores
+from mbv2kit.structures import IGNORE, Sample, Segmentation
+
+
+class MeanIoU:
+    """Counts the pixels of a whole data set, as Pascal VOC does: pictures are not averaged, pixels are added up.
+
+    Pixels whose truth is 255 count nowhere. A class that neither the truth nor any prediction holds has no IoU (NaN)
+    and is left out of the mean; one that is predicted but never true has IoU 0 and counts.
+
+    Args:
+        class_names: The data set's classes, in the order of their ids, the background included where it is one.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = unique_names(class_names)
+        self.images = 0
+        self._matrix: NDArray[np.int64] = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
+
+    def update(self, prediction: Segmentation, truth: Sample) -> None:
+        """Adds one picture; pictures may differ in size.
+
+        Args:
+            prediction: A class for every pixel of the picture.
+            truth: The sample with its ``mask``.
+
+        Raises:
+            UserError: A class id, other than 255 in the truth, is none of the data set's.
+        """
+        if truth.mask is None or prediction.mask.shape != truth.mask.shape:
+            expected = "no mask" if truth.mask is None else f"a mask of {truth.mask.shape}"
+            raise ValueError(f"{truth.image_id}: a prediction of {prediction.mask.shape} meets {expected}")
+        counted = truth.mask != IGNORE
+        true_ids, predicted_ids = truth.mask[counted], prediction.mask[counted]
+        check_truth(true_ids, len(self.class_names), truth.image_id)
+        check_prediction(predicted_ids, len(self.class_names), truth.image_id)
+        self.images += 1
+        self._matrix += confusion_matrix(true_ids, predicted_ids, len(self.class_names))
+
+    def compute(self) -> Scores:
+        """Returns ``mIoU`` and ``pixel_accuracy``; per class ``IoU`` and its ``share`` of the true pixels."""
+        right, true_pixels = self._matrix.diagonal(), self._matrix.sum(axis=1)
+        shares = share(true_pixels, true_pixels.sum())
+        iou = self._iou()
+        return Scores(
+            metrics={
+                "mIoU": mean_of_known(iou),
+                "pixel_accuracy": float(share(right.sum(), true_pixels.sum())),
+            },
+            per_class={
+                name: {"IoU": class_iou, "share": class_share}
+                for name, class_iou, class_share in zip(self.class_names, iou.tolist(), shares.tolist(), strict=True)
+            },
+        )
+
+    def save_plots(self, directory: Path) -> list[Path]:
+        """Draws the IoU of each class and the confusion matrix into ``directory`` and returns the files."""
+        from mbv2kit.evaluation import plots
+
+        return [
+            plots.class_bars(self._iou(), self.class_names, directory / "iou_per_class.png", measure="IoU"),
+            plots.confusion_matrix(self._matrix, self.class_names, directory / "confusion_matrix.png"),
+        ]
+
+    def _iou(self) -> NDArray[np.float64]:
+        intersection = self._matrix.diagonal()
+        return share(intersection, self._matrix.sum(axis=0) + self._matrix.sum(axis=1) - intersection)

@@ -1,0 +1,293 @@
+"""Diagrams of an evaluation and of a training run, as PNG files at least 1200 pixels wide.
+
+Every function draws on a figure of its own: no window, no global state of matplotlib's.
+"""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from mbv2kit.errors import UserError
+from mbv2kit.evaluation.classes import mean_of_known, share
+
+DPI = 150
+WIDTH = 8.0
+PAD = 0.12
+NUMBERED = 20
+NAMED = 100
+CURVES = 10
+MARKED = 40
+
+INK, FAINT, ABSENT = "#2b2d33", "#d9dbe0", "#eceef1"
+ACCENT = "#2f6db5"
+# Ten hues that stay apart for colour-blind readers (Petroff, 2021).
+PALETTE = mpl.color_sequences["petroff10"]
+
+_Curve = dict[int, float]
+
+
+def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path: Path) -> Path:
+    """Draws which class is taken for which, in percent of each true class.
+
+    Up to 20 classes have numbers in their cells, up to 100 have their names at the axes.
+
+    Args:
+        matrix: ``(K, K)`` counts; rows are the true classes. A row without counts stays grey.
+        class_names: The K names.
+        path: The PNG file to write.
+
+    Returns:
+        The file.
+    """
+    classes = len(class_names)
+    percent = 100 * share(matrix, matrix.sum(axis=1, keepdims=True))
+    side = max(WIDTH, 1.5 + 0.2 * classes) if classes <= NAMED else 1.5 * WIDTH
+    figure = _figure(side, side * 0.94)
+    # The cells are square, so the layout must close up around them.
+    figure.set_layout_engine("compressed", w_pad=PAD, h_pad=PAD)
+    axes = figure.add_subplot()
+    colours = mpl.colormaps["Blues"].with_extremes(bad=ABSENT)
+    heat = axes.imshow(percent, cmap=colours, vmin=0, vmax=100, interpolation="nearest")
+    _title(axes, "Confusion matrix, percent of each true class")
+    axes.set_xlabel("predicted class", color=INK)
+    axes.set_ylabel("true class", color=INK)
+    axes.tick_params(length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    if classes <= NAMED:
+        names = [_shown(name) for name in class_names]
+        size = 10 if classes <= NUMBERED else 8
+        axes.set_xticks(range(classes), names, rotation=45 if classes <= NUMBERED else 90, fontsize=size)
+        axes.set_yticks(range(classes), names, fontsize=size)
+        if classes <= NUMBERED:
+            for label in axes.get_xticklabels():
+                label.set(horizontalalignment="right", rotation_mode="anchor")
+        # White lines between the cells.
+        axes.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.0)
+        axes.tick_params(which="minor", length=0)
+    if classes <= NUMBERED:
+        _write_cells(axes, percent)
+    scale = axes.inset_axes((1.02, 0, 0.03, 1))
+    figure.colorbar(heat, cax=scale)
+    scale.tick_params(length=0, colors=INK)
+    scale.spines[:].set_visible(False)
+    return _save(figure, path)
+
+
+def _write_cells(axes: Axes, percent: NDArray[np.float64]) -> None:
+    size = 13 if len(percent) <= 6 else 11 if len(percent) <= 12 else 9
+    for row, column in np.argwhere(percent > 0):
+        value = percent[row, column]
+        # A few pixels in a thousand are no zero.
+        text = f"{value:.0f}" if value >= 0.5 else "<1"
+        colour = "white" if value > 65 else INK
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequence[str], path: Path) -> Path:
+    """Draws precision over recall at IoU 0.50: the mean over the classes, and a curve for each of up to ten.
+
+    Of more than ten classes the five best and the five worst are drawn.
+
+    Args:
+        precision: ``(K, 101)`` in 0..1 at recall 0, 0.01 … 1; a row of NaN for a class without a true object.
+        class_names: The K names.
+        path: The PNG file to write.
+
+    Returns:
+        The file.
+    """
+    measured = [index for index in range(len(class_names)) if not np.isnan(precision[index]).any()]
+    ranked = sorted(measured, key=lambda index: precision[index].mean(), reverse=True)
+    drawn = ranked if len(ranked) <= CURVES else ranked[: CURVES // 2] + ranked[-CURVES // 2 :]
+    recall = np.linspace(0, 1, precision.shape[1])
+    figure = _figure(WIDTH, 4.8)
+    axes = figure.add_subplot()
+    if measured:
+        mean = precision[measured].mean(axis=0)
+        label = f"{mean.mean():.3f}  mean of {len(measured)}"
+        axes.plot(recall, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)), label=label, zorder=3)
+        for colour, index in zip(PALETTE, drawn, strict=False):
+            label = f"{precision[index].mean():.3f}  {_shown(class_names[index])}"
+            axes.plot(recall, precision[index], color=colour, linewidth=1.8, label=label)
+        left_out = len(measured) - len(drawn)
+        legend = axes.legend(
+            title="AP50" if not left_out else f"AP50 ({left_out} classes not drawn)",
+            loc="center left",
+            bbox_to_anchor=(1.01, 0.5),
+            frameon=False,
+            labelcolor=INK,
+            fontsize=10,
+            alignment="left",
+        )
+        legend.get_title().set(color=INK, fontweight="bold", fontsize=10)
+    else:
+        axes.text(0.5, 0.5, "no object to find", ha="center", va="center", color=INK, fontsize=12)
+    _title(axes, "Precision and recall at IoU 0.50")
+    axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
+    axes.set_xlabel("recall", color=INK)
+    axes.set_ylabel("precision", color=INK)
+    _plain(axes)
+    return _save(figure, path)
+
+
+def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Path, *, measure: str) -> Path:
+    """Draws a bar per class, the best on top, and a line at the mean.
+
+    Args:
+        values: ``(K,)`` in 0..1; NaN for a class that does not occur, which has no bar and no part in the mean.
+        class_names: The K names.
+        path: The PNG file to write.
+        measure: What the values are, such as "IoU".
+
+    Returns:
+        The file.
+    """
+    order = sorted(range(len(class_names)), key=lambda index: (math.isnan(values[index]), -values[index]))
+    figure = _figure(WIDTH, max(2.4, 1.3 + 0.3 * len(order)))
+    axes = figure.add_subplot()
+    for place, index in enumerate(order):
+        absent = math.isnan(values[index])
+        axes.barh(place, 1, height=0.68, color=ABSENT)
+        axes.barh(place, 0 if absent else values[index], height=0.68, color=ACCENT)
+        text = "does not occur" if absent else f"{values[index]:.3f}"
+        axes.text(1.015, place, text, va="center", color=INK, fontsize=10)
+    mean = mean_of_known(values)
+    if not math.isnan(mean):
+        axes.axvline(mean, color=INK, linewidth=1.4, linestyle=(0, (4, 2)))
+        axes.annotate(
+            f"mean {mean:.3f}",
+            (mean, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+            fontsize=10,
+        )
+    axes.set_yticks(range(len(order)), [_shown(class_names[index]) for index in order], fontsize=10)
+    axes.set(xlim=(0, 1), ylim=(len(order) - 0.4, -0.6))
+    _title(axes, f"{measure} per class", pad=22)
+    axes.tick_params(length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    return _save(figure, path)
+
+
+def learning_curves(metrics_csv: Path, out: Path) -> Path:
+    """Draws loss, validation figures and learning rate over the epochs, each in a panel of its own.
+
+    Args:
+        metrics_csv: Table with a column ``epoch`` and any of ``…loss…``, ``val/…`` and ``lr…``; cells may be empty.
+            Where an epoch has several rows, their mean is drawn. Other columns are left out, and so is a panel that
+            would be empty.
+        out: The PNG file to write.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UserError: The table is missing, is no table of numbers, or has nothing to draw.
+    """
+    columns = _epoch_means(metrics_csv)
+    losses = {name: curve for name, curve in columns.items() if "loss" in name}
+    rates = {name: curve for name, curve in columns.items() if name.startswith("lr")}
+    figures = {name: curve for name, curve in columns.items() if name.startswith("val/") and name not in losses}
+    panels: list[tuple[str, dict[str, _Curve], Callable[[_Curve], str]]] = [
+        ("Loss", losses, lambda curve: f"last {_last(curve):.3g}"),
+        ("Validation", {name.removeprefix("val/"): curve for name, curve in figures.items()}, _best),
+        ("Learning rate", rates, lambda curve: f"last {_last(curve):.2g}"),
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        raise UserError(f"{metrics_csv}: there is no epoch with a loss, a val/ figure or a learning rate to draw.")
+    figure = _figure(WIDTH, 0.5 + 2.5 * len(panels))
+    stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, curves, note) in zip(stack, panels, strict=True):
+        for place, (name, curve) in enumerate(curves.items()):
+            epochs, values = list(curve), list(curve.values())
+            axes.plot(
+                epochs,
+                values,
+                color=PALETTE[place % len(PALETTE)],
+                linewidth=1.8,
+                marker="o" if len(epochs) <= MARKED else None,
+                markersize=3.5,
+                label=f"{_shown(name)}   {note(curve)}",
+            )
+        _title(axes, title)
+        _plain(axes)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, fontsize=9)
+    stack[-1].set_xlabel("epoch", color=INK)
+    stack[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    return _save(figure, out)
+
+
+def _epoch_means(metrics_csv: Path) -> dict[str, _Curve]:
+    cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    try:
+        with metrics_csv.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                epoch = int(float(row["epoch"]))
+                for name, cell in row.items():
+                    if cell and name not in ("epoch", "step"):
+                        cells[name][epoch].append(float(cell))
+    except FileNotFoundError:
+        raise UserError(f"{metrics_csv}: there is no such file.") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{metrics_csv}: expected a table of numbers with a column 'epoch' ({error}).") from None
+    return {
+        name: {epoch: sum(values) / len(values) for epoch, values in sorted(epochs.items())}
+        for name, epochs in cells.items()
+    }
+
+
+def _last(curve: _Curve) -> float:
+    return curve[max(curve)]
+
+
+def _best(curve: _Curve) -> str:
+    known = {epoch: value for epoch, value in curve.items() if not math.isnan(value)}
+    if not known:
+        return "not measured"
+    epoch = max(known, key=known.__getitem__)
+    return f"best {known[epoch]:.3f}, epoch {epoch}"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
+    return figure
+
+
+def _title(axes: Axes, text: str, pad: float = 10) -> None:
+    axes.set_title(text, loc="left", color=INK, fontsize=12, fontweight="bold", pad=pad)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _shown(name: str, longest: int = 26) -> str:
+    # Matplotlib reads what stands between two dollar signs as a formula.
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return short.replace("$", r"\$")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,67 @@
+"""The classifier of MobileNetV2 (Table 2): average pooling, dropout and one linear layer on the last map."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo
+from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
+from mbv2kit.layers import initialise
+from mbv2kit.structures import Classification, Prediction
+
+
+@HEADS.register("classifier")
+class Classifier(Head):
+    """One label for the whole picture.
+
+    Raw tensors: ``logits`` ``(B, num_classes)``.
+
+    Args:
+        feature_info: What the backbone can give; the last map is read.
+        num_classes: Number of labels.
+        dropout: Share of the pooled channels set to zero in training.
+        label_smoothing: Share of the target that is spread over all classes; the TensorFlow recipe has 0.1.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    task = "classification"
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        dropout: float = 0.2,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise UserError(f"head.dropout must be at least 0 and below 1, got {dropout}.")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"head.label_smoothing must be at least 0 and below 1, got {label_smoothing}.")
+        self.features = (feature_info[-1].name,)
+        self.label_smoothing = label_smoothing
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(feature_info[-1].channels, num_classes)
+        initialise(self)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Pools ``(B, C, H, W)`` and scores the classes."""
+        pooled = features[self.features[0]].mean(dim=(2, 3))
+        return {"logits": self.linear(self.dropout(pooled))}
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Cross-entropy with label smoothing; reads ``label``."""
+        logits = raw["logits"].float()
+        return {"classification": F.cross_entropy(logits, targets["label"], label_smoothing=self.label_smoothing)}
+
+    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Ranks all classes by probability."""
+        scores, classes = raw["logits"].float().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        return [
+            Classification(ids.numpy(), values.numpy())
+            for ids, values in zip(classes.cpu(), scores.cpu(), strict=True)
+        ]

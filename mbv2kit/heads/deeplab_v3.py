@@ -1,0 +1,126 @@
+"""DeepLabv3, Chen et al., arXiv 1706.05587, in the light form of MobileNetV2's Section 6.3."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo, find_feature
+from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
+from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.structures import IGNORE, Prediction, Segmentation
+
+# Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.
+RATES_AT_16 = (6, 12, 18)
+
+
+@HEADS.register("deeplab_v3")
+class DeepLabV3(Head):
+    """A class for every pixel, from one feature map.
+
+    Branches over the map (image pooling, a 1 x 1 convolution and, with ``aspp``, three atrous 3 x 3 convolutions) are
+    joined by a 1 x 1 convolution and classified. The logits stay at the map's size; loss and decoding enlarge them
+    with the corners aligned, which is exact for inputs of 16 k + 1 pixels a side.
+
+    Raw tensors: ``logits`` ``(B, num_classes, h, w)``.
+
+    Args:
+        feature_info: What the backbone can give.
+        num_classes: Number of classes, with background where there is one.
+        aspp: Whether to add the atrous branches; the paper's mobile models do without (Table 7).
+        rates: Dilation of the atrous branches; 6, 12, 18 at output stride 16, twice that at 8, unless given.
+        feature: ``second_last`` (320 channels on MobileNetV2, the paper's choice), ``last``, or the name of a map.
+        image_pooling: Whether one branch sees the average over the whole input.
+        channels: Of every branch.
+        dropout: Share of the joined channels set to zero in training.
+        class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
+        norm_eps: Epsilon of batch normalisation.
+        norm_momentum: Share of the newest batch in the running statistics.
+
+    Raises:
+        UserError: An argument is out of range, or the backbone lacks the map.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        aspp: bool = False,
+        rates: Sequence[int] | None = None,
+        feature: str = "second_last",
+        image_pooling: bool = True,
+        channels: int = 256,
+        dropout: float = 0.1,
+        class_weights: Sequence[float] | None = None,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.03,
+    ) -> None:
+        super().__init__()
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise UserError(
+                f"head.class_weights needs a weight for each of the {num_classes} classes, got {len(class_weights)}."
+            )
+        if not 0 <= dropout < 1:
+            raise UserError(f"head.dropout must be at least 0 and below 1, got {dropout}.")
+        if num_classes > IGNORE:
+            raise UserError(f"A mask has room for {IGNORE} classes at most, got {num_classes}.")
+        source = _choose(feature_info, feature)
+        style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
+        self.features = (source.name,)
+        self.pooling = ConvNormAct(source.channels, channels, 1, style=style) if image_pooling else None
+        self.branches = nn.ModuleList([ConvNormAct(source.channels, channels, 1, style=style)])
+        if aspp:
+            for rate in rates or [max(1, rate * 16 // source.stride) for rate in RATES_AT_16]:
+                self.branches.append(ConvNormAct(source.channels, channels, 3, style=style, dilation=rate))
+        joined = channels * (len(self.branches) + image_pooling)
+        self.join = ConvNormAct(joined, channels, 1, style=style)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Conv2d(channels, num_classes, 1)
+        self.class_weights: Tensor | None
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        initialise(self)
+        nn.init.normal_(self.classify.weight, std=0.01)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Scores every step of the map."""
+        x = features[self.features[0]]
+        outputs = [branch(x) for branch in self.branches]
+        if self.pooling is not None:
+            pooled = self.pooling(x.mean(dim=(2, 3), keepdim=True))
+            outputs.insert(0, pooled.expand(-1, -1, x.shape[2], x.shape[3]))
+        return {"logits": self.classify(self.dropout(self.join(torch.cat(outputs, dim=1))))}
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Cross-entropy over the pixels whose ``mask`` is not 255."""
+        mask = targets["mask"].long()
+        logits = _enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
+        losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
+        counted = mask != IGNORE
+        if self.class_weights is None:
+            total = counted.sum()
+        else:
+            total = self.class_weights[mask[counted]].sum()
+        return {"segmentation": losses / total.clamp(min=1)}
+
+    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Picks the most likely class of every input pixel."""
+        masks = (_enlarge(logits[None].float(), size)[0].argmax(dim=0) for logits, size in zip(raw["logits"], sizes, strict=True))
+        return [Segmentation(mask.cpu().numpy().astype(np.uint8)) for mask in masks]
+
+
+def _choose(feature_info: Sequence[FeatureInfo], feature: str) -> FeatureInfo:
+    if feature == "last":
+        return feature_info[-1]
+    if feature == "second_last":
+        return feature_info[-2]
+    return find_feature(feature_info, feature)
+
+
+def _enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)

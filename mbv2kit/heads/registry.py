@@ -1,0 +1,76 @@
+"""The contract of a head, and the registry that finds it by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mbv2kit.features import FeatureInfo
+from mbv2kit.registry import Registry
+from mbv2kit.structures import Prediction, Task
+
+Raw = dict[str, Tensor]
+Targets = Mapping[str, Any]
+
+
+class Head(nn.Module, ABC):
+    """From feature maps to raw tensors, and from raw tensors to a loss or to predictions.
+
+    ``forward`` holds no control flow on data, so that a head can be exported; what depends on data is in ``loss``
+    and ``decode``.
+
+    Attributes:
+        task: What kind of prediction the head makes.
+        features: Names of the feature maps that it reads.
+    """
+
+    task: ClassVar[Task]
+    features: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Computes the raw tensors from ``(B, C, H, W)`` maps; each class documents its own."""
+
+    @abstractmethod
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Computes the terms of the loss, scalars that are to be added up.
+
+        Args:
+            raw: What ``forward`` returned.
+            targets: ``size``, the (height, width) of the input, and of the keys ``label`` ``(B,)``; ``boxes``
+                ``[(N, 4)]`` in input pixels, ``labels`` ``[(N,)]`` and ``crowd`` ``[(N,)]``, a tensor an image;
+                ``mask`` ``(B, H, W)``, 255 = ignore: those of the head's task.
+        """
+
+    @abstractmethod
+    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Turns raw tensors into predictions in input pixels.
+
+        Args:
+            raw: What ``forward`` returned.
+            sizes: (height, width) of the input of each image.
+        """
+
+
+HEADS: Registry[Head] = Registry("head", "mbv2kit.heads")
+
+
+def create_head(name: str, feature_info: Sequence[FeatureInfo], num_classes: int, **options: Any) -> Head:
+    """Builds the head ``name`` with fresh weights.
+
+    Args:
+        name: One of :func:`list_heads`.
+        feature_info: What the backbone can give.
+        num_classes: Classes to tell apart; a background that the head adds for itself does not count.
+        **options: Further arguments of that head.
+
+    Raises:
+        UserError: The name or an option is unknown, a value is out of range, or a feature map is missing.
+    """
+    return HEADS.create(name, feature_info, num_classes, **options)
+
+
+def list_heads() -> list[str]:
+    """Returns the names of all heads in alphabetical order."""
+    return HEADS.names()

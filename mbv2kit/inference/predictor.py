@@ -1,0 +1,121 @@
+"""From picture files to predictions in the pixels of each picture, batch by batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mbv2kit.errors import UserError
+from mbv2kit.images import UnreadableImageError, decode
+from mbv2kit.runs import RunFolder, newest_finished_run
+from mbv2kit.structures import Image, Prediction, Task
+
+
+class PictureModel(Protocol):
+    """What a predictor asks of a model; :class:`mbv2kit.model.VisionModel` is one."""
+
+    @property
+    def class_names(self) -> Mapping[Task, Sequence[str]]:
+        """For each task of the model the names of its classes, by class id."""
+
+    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
+        """Returns for each picture the prediction of each task, in pixels of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture that the model has seen.
+
+    Attributes:
+        path: Its file.
+        image: Its pixels, ``(H, W, 3)`` uint8 RGB.
+        predictions: For each task what the model sees, in pixels of the picture.
+    """
+
+    path: Path
+    image: Image
+    predictions: dict[Task, Prediction]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that gave no picture.
+
+    Attributes:
+        path: The file.
+        error: Why, in one sentence.
+    """
+
+    path: Path
+    error: str
+
+
+class Predictor:
+    """Reads pictures and has a model see them.
+
+    Args:
+        model: What sees the pictures.
+        batch_size: Pictures that are read and seen at a time; memory grows with it.
+
+    Raises:
+        UserError: ``batch_size`` is no whole number from 1 up.
+    """
+
+    def __init__(self, model: PictureModel, batch_size: int = 8) -> None:
+        # A configuration may hold anything.
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
+        self.model = model
+        self.batch_size = batch_size
+
+    def predict(self, paths: Sequence[Path]) -> Iterator[Seen | Unreadable]:
+        """Yields a result for each path, in their order; a file that cannot be read does not stop the others."""
+        for start in range(0, len(paths), self.batch_size):
+            batch = paths[start : start + self.batch_size]
+            pictures = [_read(path) for path in batch]
+            images = [picture for picture in pictures if not isinstance(picture, Unreadable)]
+            predictions = iter(self.model.predict(images) if images else [])
+            for path, picture in zip(batch, pictures, strict=True):
+                if isinstance(picture, Unreadable):
+                    yield picture
+                else:
+                    yield Seen(path, picture, next(predictions))
+
+
+def _read(path: Path) -> Image | Unreadable:
+    try:
+        return decode(path)
+    except UnreadableImageError as error:
+        return Unreadable(path, str(error))
+
+
+def find_model(checkpoint: str | None, task: Task | None) -> Path:
+    """Returns the model folder that a ``checkpoint`` key stands for.
+
+    Args:
+        checkpoint: A run folder or a model folder; None for the newest finished run.
+        task: Which runs count where no checkpoint is named; None for all.
+
+    Raises:
+        UserError: There is no model there, or no finished run.
+    """
+    if checkpoint is None:
+        return newest_finished_run(task).model
+    path = Path(checkpoint)
+    for folder in (path, RunFolder(path).model):
+        if (folder / "model.json").is_file():
+            return folder
+    found = "holds no model.json, nor does its folder model" if path.is_dir() else "is no folder"
+    raise UserError(f"checkpoint={checkpoint} {found}; name a run folder or a model folder.")
+
+
+def load_model(folder: Path) -> PictureModel:
+    """Loads the model of a model folder, on the CPU.
+
+    Raises:
+        UserError: The folder holds no model, or one that is damaged.
+    """
+    # Loaded here, so that all else in this package starts without torch.
+    from mbv2kit.model import VisionModel
+
+    return VisionModel.load(folder)

@@ -1,0 +1,193 @@
+"""VisionModel: normalisation, one backbone and one or more heads; built from a spec, saved to and loaded from a folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mbv2kit.backbones import create_backbone
+from mbv2kit.errors import UserError
+from mbv2kit.heads import Head, create_head
+from mbv2kit.heads.registry import Raw
+from mbv2kit.images import InputRule, Placement
+from mbv2kit.structures import Image, Prediction, Task
+
+SCHEMA_VERSION = 1
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything about a model but its weights; the content of ``model.json``.
+
+    Attributes:
+        backbone: ``name`` and the arguments of its constructor.
+        heads: For each task ``name`` and the arguments of the head's constructor.
+        class_names: For each task the names of its classes, by class id.
+        input: How a picture becomes the network's input.
+        mean: Subtracted from each of the three channels, in 0..255.
+        std: What each channel is divided by, in 0..255.
+        origin: Where the model came from (the run, its figures, a licence): for people, not read back by code.
+    """
+
+    backbone: Mapping[str, Any]
+    heads: Mapping[Task, Mapping[str, Any]]
+    class_names: Mapping[Task, Sequence[str]]
+    input: InputRule
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain containers, ready for JSON."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
+        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
+        return cls(
+            backbone=values["backbone"],
+            heads=values["heads"],
+            class_names={task: tuple(names) for task, names in values["class_names"].items()},
+            input=InputRule(**values["input"]),
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            origin=values["origin"],
+        )
+
+
+class VisionModel(nn.Module):
+    """From uint8 images to the raw tensors of every head; the backbone runs once.
+
+    Normalisation is part of the model, so no caller can get it wrong.
+
+    Args:
+        spec: What to build; weights are fresh.
+
+    Raises:
+        UserError: A name or an argument in the spec is wrong.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self.backbone = create_backbone(**spec.backbone)
+        heads: dict[str, Head] = {}
+        for task, options in spec.heads.items():
+            arguments = {key: value for key, value in options.items() if key != "name"}
+            head = create_head(options["name"], self.backbone.feature_info, len(spec.class_names[task]), **arguments)
+            if head.task != task:
+                raise UserError(f"head '{options['name']}' does {head.task}, but task is {task}.")
+            heads[task] = head
+        self.heads = nn.ModuleDict(heads)
+        self.backbone.select({name for head in heads.values() for name in head.features})
+
+    @property
+    def input(self) -> InputRule:
+        """How a picture becomes the network's input."""
+        return self.spec.input
+
+    @property
+    def class_names(self) -> Mapping[Task, Sequence[str]]:
+        """For each task the names of its classes, by class id."""
+        return self.spec.class_names
+
+    def forward(self, images: Tensor) -> dict[str, Raw]:
+        """Runs the backbone and every head.
+
+        Args:
+            images: ``(B, 3, H, W)`` uint8, RGB; any size, though the spec's input size is what it was trained for.
+
+        Returns:
+            For each task the raw tensors of its head.
+        """
+        features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
+        return {task: head(features) for task, head in self.heads.items()}
+
+    def decode(self, raw: Mapping[str, Raw], sizes: Sequence[tuple[int, int]]) -> dict[Task, list[Prediction]]:
+        """Turns raw tensors into predictions in input pixels, for each task one an image.
+
+        Args:
+            raw: What ``forward`` returned.
+            sizes: (height, width) of the input of each image.
+        """
+        predictions: dict[Task, list[Prediction]] = {}
+        for head in self.heads.values():
+            assert isinstance(head, Head)
+            predictions[head.task] = head.decode(raw[head.task], sizes)
+        return predictions
+
+    @torch.inference_mode()
+    def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        """Sees a batch of inputs; the one way from inputs to predictions, in training as in use.
+
+        Args:
+            images: ``(B, 3, H, W)`` uint8 inputs, made by the model's input rule.
+            placements: Where each picture lies in its input.
+
+        Returns:
+            For each picture the prediction of each task, in the pixels of the picture.
+        """
+        sizes = [(images.shape[2], images.shape[3])] * len(images)
+        decoded = self.decode(self(images), sizes)
+        return [
+            {task: placement.restore(predictions[i]) for task, predictions in decoded.items()}
+            for i, placement in enumerate(placements)
+        ]
+
+    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
+        """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
+        inputs, placements = zip(*(self.input(image) for image in images), strict=True)
+        return self.predict_batch(images_to_tensor(inputs).to(self.mean.device), placements)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``model.json`` and ``model.safetensors`` into ``folder``, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / DESCRIPTION_FILE).write_text(json.dumps(self.spec.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "VisionModel":
+        """Builds the model of a folder that :meth:`save` wrote, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: The folder holds no model, or one that is damaged; the message names the file.
+        """
+        description = folder / DESCRIPTION_FILE
+        weights = folder / WEIGHTS_FILE
+        for path in (description, weights):
+            if not path.is_file():
+                raise UserError(f"{folder} is no model folder: it has no {path.name}.")
+        try:
+            values = json.loads(description.read_text())
+            version = values["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise UserError(f"{description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
+            model = cls(ModelSpec.from_dict(values))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{description} does not describe a model: {error!r}.") from None
+        try:
+            model.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{weights} does not fit {description.name}: {reason[:300]}") from None
+        return model.eval()
+
+
+def images_to_tensor(images: Sequence[Image]) -> Tensor:
+    """Stacks ``(H, W, 3)`` uint8 arrays of one size into ``(B, 3, H, W)`` uint8, channels last in memory."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)

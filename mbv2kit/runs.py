@@ -1,0 +1,79 @@
+"""The folder that a training run leaves behind: where each file lies, and which run is the newest."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbv2kit.errors import UserError
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths within one run (see the README's table of files).
+
+    Attributes:
+        path: The run's folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration that the run was made with."""
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the run said on screen."""
+        return self.path / "train.log"
+
+    @property
+    def metrics(self) -> Path:
+        """The final figures; a run that has them is finished."""
+        return self.path / "metrics.json"
+
+    @property
+    def model(self) -> Path:
+        """The model folder: all that inference needs."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """``last.ckpt`` to resume from, and ``best.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        """Diagrams of the final evaluation."""
+        return self.path / "plots"
+
+    @property
+    def predictions(self) -> Path:
+        """Pictures with what the model sees in them, beside the truth."""
+        return self.path / "predictions"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has a model and its figures."""
+        return self.metrics.is_file() and (self.model / "model.json").is_file()
+
+
+def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> RunFolder:
+    """Returns the run below ``outputs`` that finished last, of ``task`` only where one is named.
+
+    Raises:
+        UserError: No such run is there; the message says what to run.
+    """
+    runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
+    finished = [
+        run for run in runs if run.finished and (task is None or json.loads(run.metrics.read_text())["task"] == task)
+    ]
+    if not finished:
+        kind = f"{task} run" if task else "run"
+        raise UserError(
+            f"There is no finished {kind} below {outputs.resolve()}; train one first "
+            f"(python tools/train.py task={task or 'classification'}) or name one with checkpoint=RUN_OR_MODEL_FOLDER."
+        )
+    return max(finished, key=lambda run: run.metrics.stat().st_mtime)

@@ -1,0 +1,115 @@
+"""What passes between the rooms of the house: a sample of a data set, and a prediction of each task.
+
+Conventions, everywhere: images are RGB uint8, HWC in numpy; boxes are ``(x1, y1, x2, y2)`` in absolute pixels, float32
+and continuous (the box of a whole W x H picture is ``[0, 0, W, H]``); masks hold a class index per pixel, 255 = ignore;
+class ids count from 0 without gaps.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["classification", "detection", "segmentation"]
+TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
+IGNORE = 255
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+
+
+@dataclass(slots=True, kw_only=True)
+class Sample:
+    """One picture of a data set and what is known about it; what the source does not know is None.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8, RGB.
+        image_id: Name of the picture within its data set, as a person would look for it (usually a relative path).
+        label: Class of the whole picture.
+        boxes: ``(N, 4)`` float32 ``xyxy`` pixels; ``(0, 4)`` for a picture known to hold no object.
+        labels: ``(N,)`` int64, the class of each box.
+        crowd: ``(N,)`` bool, True for a box around a group that evaluation must not count (COCO's ``iscrowd``).
+        mask: ``(H, W)`` uint8, a class per pixel, 255 = ignore.
+    """
+
+    image: Image
+    image_id: str
+    label: int | None = None
+    boxes: Boxes | None = None
+    labels: NDArray[np.int64] | None = None
+    crowd: NDArray[np.bool_] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8, got {self.image.shape} {self.image.dtype}")
+        if self.boxes is not None:
+            count = len(self.boxes)
+            if self.boxes.shape != (count, 4):
+                raise ValueError(f"boxes must be (N, 4), got {self.boxes.shape}")
+            if self.labels is None or self.labels.shape != (count,):
+                raise ValueError(f"{count} boxes need as many labels, got {self.labels}")
+            if self.crowd is None:
+                self.crowd = np.zeros(count, dtype=np.bool_)
+        if self.mask is not None and self.mask.shape != self.image.shape[:2]:
+            raise ValueError(f"mask must be of the image's size {self.image.shape[:2]}, got {self.mask.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The classes of one picture, most likely first.
+
+    Attributes:
+        class_ids: ``(K,)`` int64, in falling order of score.
+        scores: ``(K,)`` float32 in 0..1.
+    """
+
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.class_ids.ndim != 1 or self.class_ids.shape != self.scores.shape:
+            raise ValueError(f"class_ids and scores must be (K,), got {self.class_ids.shape} and {self.scores.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The objects found in one picture, highest score first.
+
+    Attributes:
+        boxes: ``(N, 4)`` float32 ``xyxy`` pixels.
+        class_ids: ``(N,)`` int64.
+        scores: ``(N,)`` float32 in 0..1.
+    """
+
+    boxes: Boxes
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be (N, 4), got {self.boxes.shape}")
+        if self.class_ids.shape != (count,) or self.scores.shape != (count,):
+            raise ValueError(
+                f"{count} boxes need as many class_ids and scores, got {self.class_ids.shape} and {self.scores.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """The class of every pixel of one picture.
+
+    Attributes:
+        mask: ``(H, W)`` uint8 class index.
+    """
+
+    mask: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 2 or self.mask.dtype != np.uint8:
+            raise ValueError(f"mask must be (H, W) uint8, got {self.mask.shape} {self.mask.dtype}")
+
+
+Prediction = Classification | Detections | Segmentation

@@ -1,0 +1,46 @@
+"""A moving average of the weights, kept apart from the weights that are trained."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+
+class WeightAverage(nn.Module):
+    """An exponential moving average of a model, as TensorFlow keeps it for the paper's networks.
+
+    The average starts as a copy and forgets that start quickly: after n updates the share kept is at most
+    (1 + n) / (10 + n). Batch norm statistics are averaged like weights.
+
+    Args:
+        model: The model to follow.
+        decay: Share of the average that each update keeps, in [0, 1).
+    """
+
+    updates: torch.Tensor
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.model = deepcopy(model).eval().requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average towards ``model``."""
+        self.updates += 1
+        count = int(self.updates)
+        share = 1 - min(self.decay, (1 + count) / (10 + count))
+        for average, current in zip(self._tensors(self.model), self._tensors(model), strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, share)
+            else:
+                average.copy_(current)
+
+    def train(self, mode: bool = True) -> "WeightAverage":
+        """Stays in evaluation mode: the average is never trained."""
+        return super().train(False)
+
+    @staticmethod
+    def _tensors(model: nn.Module) -> list[torch.Tensor]:
+        return [*model.parameters(), *model.buffers()]

@@ -1,0 +1,148 @@
+"""Scores a model on a split: the figures, a table, diagrams, and pictures of what it sees beside the truth."""
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import track
+
+from mbv2kit import draw
+from mbv2kit.data.align import align_classes
+from mbv2kit.data.datamodule import evaluation_loader
+from mbv2kit.data.sources import Source
+from mbv2kit.errors import UserError
+from mbv2kit.evaluation import Scores, create_evaluator, print_scores, write_metrics
+from mbv2kit.model import VisionModel
+from mbv2kit.process import keep_freed_memory
+from mbv2kit.runs import RunFolder, newest_finished_run
+from mbv2kit.structures import Task
+from mbv2kit.training.setup import open_source, set_up_logging
+
+_log = logging.getLogger(__name__)
+
+PICTURES = 16
+
+
+def evaluate(config: DictConfig) -> None:
+    """Evaluates what ``checkpoint`` names on a split of ``dataset``, and writes a folder of results.
+
+    Raises:
+        UserError: There is no such model or data set, or the two do not fit together.
+    """
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    set_up_logging(None)
+    keep_freed_memory()
+    model, trained_on = find_model(options["checkpoint"], options["task"])
+    task = _only_task(model, options["task"])
+    dataset = options["dataset"] or trained_on
+    if dataset is None:
+        raise UserError("The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR.")
+    split = options["split"] or dataset["val_split"]
+    source = open_source(dataset, task, split)
+    folder = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    evaluate_model(
+        model,
+        source,
+        task=task,
+        dataset=dataset["name"],
+        split=split,
+        folder=RunFolder(Path(folder)),
+        **options["loader"],
+    )
+
+
+def find_model(checkpoint: str | None, task: Task | None) -> tuple[VisionModel, Mapping[str, Any] | None]:
+    """Loads the model of a run folder or a model folder; without either, of the newest finished run, and says which.
+
+    Returns:
+        The model, and the ``dataset`` config that its run was trained on, where that is known.
+
+    Raises:
+        UserError: There is no model.
+    """
+    if checkpoint is None:
+        run = newest_finished_run(task)
+        _log.info("using the newest finished run: %s", run.path)
+    else:
+        run = RunFolder(Path(checkpoint))
+        if not run.path.exists():
+            raise UserError(f"checkpoint={checkpoint}: there is no such folder; name a run folder or a model folder.")
+    if (run.path / "model.json").is_file():
+        return VisionModel.load(run.path), None
+    model = VisionModel.load(run.model)
+    dataset = OmegaConf.to_container(OmegaConf.load(run.config).dataset) if run.config.is_file() else None
+    return model, dataset  # type: ignore[return-value]
+
+
+def evaluate_model(
+    model: VisionModel,
+    source: Source,
+    *,
+    task: Task,
+    dataset: str,
+    split: str,
+    folder: RunFolder,
+    batch_size: int,
+    workers: int,
+) -> Scores:
+    """Scores one task of a model on every picture of a source.
+
+    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
+
+    Args:
+        model: In evaluation mode.
+        source: A source opened for ``task``, with the model's classes.
+        task: Which of the model's heads to score.
+        dataset: Name of the data set, for ``metrics.json``.
+        split: Name of the split, for ``metrics.json``.
+        folder: Where the results go.
+        batch_size: Pictures at a time.
+        workers: Processes that read.
+
+    Raises:
+        UserError: The source's classes are not the model's.
+    """
+    source = align_classes(source, model.class_names[task])
+    evaluator = create_evaluator(task, model.class_names[task])
+    loader = evaluation_loader(source, model.input, batch_size, workers)
+    wanted = set(np.linspace(0, len(source) - 1, num=min(PICTURES, len(source)), dtype=int).tolist())
+    folder.predictions.mkdir(parents=True, exist_ok=True)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    started = time.perf_counter()
+    index = 0
+    for batch in track(loader, description=f"{dataset} {split}", transient=True):
+        for predictions, sample in zip(
+            model.predict_batch(batch.images, batch.placements), batch.samples, strict=True
+        ):
+            evaluator.update(predictions[task], sample)
+            if index in wanted:
+                picture = draw.beside_truth(sample, predictions[task], model.class_names[task])
+                name = f"{index:05d}_{Path(sample.image_id).stem}.png"
+                cv2.imwrite(str(folder.predictions / name), picture[:, :, ::-1])
+            index += 1
+    seconds = time.perf_counter() - started
+    scores = evaluator.compute()
+    evaluator.save_plots(folder.plots)
+    print_scores(scores)
+    write_metrics(
+        folder.metrics, task=task, dataset=dataset, split=split, images=evaluator.images, seconds=seconds, scores=scores
+    )
+    _log.info("%d pictures in %.1f s; figures, plots and pictures are in %s", evaluator.images, seconds, folder.path)
+    return scores
+
+
+def _only_task(model: VisionModel, task: Task | None) -> Task:
+    tasks = list(model.class_names)
+    if task is None and len(tasks) == 1:
+        return tasks[0]
+    if task not in tasks:
+        wanted = f"not {task}" if task else "so name one with task="
+        raise UserError(f"The model was trained for {', '.join(tasks)}, {wanted}.")
+    return task

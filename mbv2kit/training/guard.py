@@ -1,0 +1,71 @@
+"""What happens at a training step whose loss or gradient is not finite: it is skipped, counted and, in a row, fatal."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mbv2kit.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+LIMIT = 3
+
+
+class StepGuard:
+    """Takes back steps that are not finite, and stops the run at the third in a row.
+
+    Args:
+        model: The model in training.
+
+    Attributes:
+        skipped: How many steps were taken back so far.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.skipped = 0
+        self._in_a_row = 0
+        self._model = model
+        self._saved: list[Tensor] = []
+
+    def remember(self) -> None:
+        """Keeps the batch norm statistics, which the forward pass changes before anyone can judge the step."""
+        self._saved = [buffer.clone() for buffer in self._model.buffers()]
+
+    def check(self, loss: Tensor, step: int, image_ids: Sequence[str]) -> bool:
+        """Looks at the loss and the gradients; a bad step loses its gradients, so that no optimiser moves a weight.
+
+        Args:
+            loss: The step's loss.
+            step: Number of the step, for the message.
+            image_ids: The images of the batch, for the message.
+
+        Returns:
+            Whether the step may go on.
+
+        Raises:
+            UserError: This was the third bad step in a row.
+        """
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
+            self._in_a_row = 0
+            return True
+        self.skipped += 1
+        self._in_a_row += 1
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        with torch.no_grad():
+            for buffer, saved in zip(self._model.buffers(), self._saved, strict=True):
+                buffer.copy_(saved)
+        what = f"step {step}: loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
+        images = ", ".join(image_ids)
+        _log.warning("%s; the step is skipped (images: %s)", what, images)
+        if self._in_a_row == LIMIT:
+            raise UserError(
+                f"Training stopped at {what}, the third step in a row that is not finite, on the images {images}. "
+                f"Lower optimizer.lr, set trainer.gradient_clip_norm=1, or look at those images; "
+                f"the last checkpoint is kept."
+            )
+        return False

@@ -1,0 +1,105 @@
+"""Optimisers, and which parameters decay."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from mbv2kit.errors import UserError, nearest
+
+
+class RMSprop(torch.optim.Optimizer):
+    """RMSProp as TensorFlow computes it, which trained the paper's networks (Section 6.1).
+
+    It differs from torch's in three points: epsilon lies inside the root, the mean square starts at 1, and the
+    learning rate multiplies the gradient before it enters the momentum. With the recipe's epsilon of 1.0 the first
+    two matter much.
+
+    Args:
+        params: Parameters or parameter groups.
+        lr: Learning rate.
+        decay: Share of the mean square that is kept at each step.
+        momentum: Share of the last update that is kept.
+        eps: Added to the mean square before the root.
+        weight_decay: Added to the gradient, times the parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0.045,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Takes one step; parameters without a gradient stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                if not state:
+                    state["mean_square"] = torch.ones_like(parameter)
+                    state["update"] = torch.zeros_like(parameter)
+                state["mean_square"].lerp_(gradient.square(), 1 - group["decay"])
+                scaled = gradient.div_(state["mean_square"].add(group["eps"]).sqrt_())
+                state["update"].mul_(group["momentum"]).add_(scaled, alpha=group["lr"])
+                parameter.sub_(state["update"])
+        return loss
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, everything: bool = False) -> list[dict[str, Any]]:
+    """Splits the parameters into those that decay and those that do not.
+
+    Batch norms, biases and depthwise kernels do not, as in the paper's TensorFlow recipe: they have few weights and
+    no neighbours to share the work with. ``everything`` lets them decay as well.
+    """
+    decaying: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for module in model.modules():
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        for parameter in module.parameters(recurse=False):
+            spared = parameter.ndim <= 1 or depthwise
+            (free if spared and not everything else decaying).append(parameter)
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "rmsprop": RMSprop,
+    "sgd": torch.optim.SGD,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def create_optimizer(model: nn.Module, config: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Builds the optimiser of a config: ``name``, ``decay_norm_bias_depthwise``, and its constructor's arguments.
+
+    Raises:
+        UserError: The name or an argument is unknown, or a value is out of range.
+    """
+    options = dict(config)
+    name = options.pop("name")
+    everything = options.pop("decay_norm_bias_depthwise")
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name '{name}' is unknown.{nearest(name, OPTIMIZERS)}")
+    try:
+        return OPTIMIZERS[name](parameter_groups(model, options.pop("weight_decay"), everything), **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer '{name}' cannot be built with {options}: {error}.") from None

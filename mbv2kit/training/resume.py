@@ -1,0 +1,38 @@
+"""The configuration of a run that goes on: its own, with the keys that the command line changes."""
+
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from mbv2kit.errors import UserError
+from mbv2kit.runs import RunFolder
+
+
+def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
+    """Reads the config of a run and applies ``key=value`` overrides to it.
+
+    Args:
+        run: The run to go on with.
+        overrides: Command line, as Hydra parses it; ``resume`` itself is left out.
+
+    Raises:
+        UserError: The folder holds no run, or an override chooses a part or names a key that the run does not have.
+    """
+    if not run.config.is_file():
+        raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
+    config = OmegaConf.load(run.config)
+    assert isinstance(config, DictConfig)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if "." not in key and key not in ("seed",):
+            raise UserError(
+                f"resume= goes on with the run's own configuration, so '{override.input_line}' cannot be chosen anew; "
+                f"single keys can be changed, such as trainer.max_epochs=60."
+            )
+        if OmegaConf.select(config, key, default=OmegaConf) is OmegaConf:
+            raise UserError(f"The run in {run.path} has no key '{key}'.")
+        OmegaConf.update(config, key, override.value())
+    return config

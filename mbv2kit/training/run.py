@@ -1,0 +1,174 @@
+"""One training run, from the configuration to the run folder."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import mbv2kit
+from mbv2kit.data.align import align_classes
+from mbv2kit.data.augment import create_augment
+from mbv2kit.data.datamodule import DataModule
+from mbv2kit.evaluation import plots
+from mbv2kit.model import VisionModel
+from mbv2kit.process import keep_freed_memory
+from mbv2kit.runs import RunFolder
+from mbv2kit.training.callbacks import EpochLog, EpochOrder, StoppedBySignal, StopOnSignal
+from mbv2kit.training.evaluate import evaluate_model
+from mbv2kit.training.resume import resumed_config
+from mbv2kit.training.schedule import create_schedule
+from mbv2kit.training.setup import model_spec, open_source, set_up_logging
+from mbv2kit.training.task import VisionTask
+
+_log = logging.getLogger(__name__)
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+def train(config: DictConfig) -> None:
+    """Trains the model that a config describes and leaves a run folder.
+
+    With ``resume`` the run in that folder goes on where it stopped, under its own config; keys on the command line
+    change it, such as a larger ``trainer.max_epochs``.
+
+    Raises:
+        UserError: Something in the config or the data cannot be used.
+    """
+    if config.resume is not None:
+        run = RunFolder(Path(config.resume))
+        overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        config = resumed_config(run, overrides)
+    else:
+        run = RunFolder(Path(config.run_dir))
+    set_up_logging(run.log)
+    keep_freed_memory()
+    OmegaConf.save(config, run.config, resolve=True)
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    try:
+        _fit(options, run)
+    except StoppedBySignal as stop:
+        _log.info("%s: stopped and saved; go on with: python tools/train.py resume=%s", stop, run.path)
+        return
+    _finish(options, run)
+
+
+def _fit(config: dict[str, Any], run: RunFolder) -> None:
+    lightning.seed_everything(config["seed"], workers=True, verbose=False)
+    task, dataset, trainer_config = config["task"]["name"], config["dataset"], config["trainer"]
+    source = open_source(dataset, task, dataset["train_split"])
+    spec = model_spec(config, source.class_names, _origin(config, run))
+    datamodule = DataModule(
+        source,
+        align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names),
+        augment=create_augment(config["augment"], spec.input),
+        rule=spec.input,
+        seed=config["seed"],
+        **config["loader"],
+    )
+    model = VisionModel(spec)
+    if trainer_config["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf)
+    task_module = VisionTask(
+        model,
+        optimizer=config["optimizer"],
+        schedule=create_schedule(config["scheduler"], int(steps), trainer_config["max_epochs"]),
+        ema_decay=config["ema"]["decay"],
+        seed=config["seed"],
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _log.info(
+        "%s on %s (%s): %d pictures, %d classes, %s with %.2f M parameters; the run goes to %s",
+        task,
+        dataset["name"],
+        Path(dataset["root"]).resolve() if dataset.get("root") else "made on the fly",
+        len(source),
+        len(source.class_names),
+        f"{config['backbone']['name']} + {config['head']['name']}",
+        parameters / 1e6,
+        run.path.resolve(),
+    )
+    trainer = _trainer(config, run)
+    last = run.checkpoints / LAST
+    trainer.fit(task_module, datamodule=datamodule, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if task_module.guard.skipped:
+        _log.warning("%d steps were skipped because they were not finite", task_module.guard.skipped)
+
+
+def _trainer(config: dict[str, Any], run: RunFolder) -> lightning.Trainer:
+    options = config["trainer"]
+    monitor = f"val/{config['task']['monitor']}"
+    every = {"auto_insert_metric_name": False, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    callbacks: list[Callback] = [
+        EpochOrder(),
+        EpochLog(run.path / "metrics.csv"),
+        ModelCheckpoint(run.checkpoints, Path(BEST).stem, monitor=monitor, mode="max", **every),
+        ModelCheckpoint(run.checkpoints, Path(LAST).stem, **every),
+        StopOnSignal(run.checkpoints / LAST),
+    ]
+    if options["early_stopping_patience"] is not None:
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=options["early_stopping_patience"]))
+    shows_progress = options["progress_bar"] and Console().is_terminal
+    if shows_progress:
+        callbacks.append(RichProgressBar(leave=False))
+    return lightning.Trainer(
+        accelerator=options["accelerator"],
+        devices=options["devices"],
+        precision=options["precision"],
+        max_epochs=options["max_epochs"],
+        check_val_every_n_epoch=options["val_every_n_epochs"],
+        gradient_clip_val=options["gradient_clip_norm"],
+        limit_train_batches=options["limit_train_batches"],
+        limit_val_batches=options["limit_val_batches"],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=shows_progress,
+        enable_model_summary=False,
+        logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
+        callbacks=callbacks,
+    )
+
+
+def _finish(config: dict[str, Any], run: RunFolder) -> None:
+    """Saves the best epoch's weights as the run's model, and evaluates what was saved as ``tools/eval.py`` does."""
+    task, dataset = config["task"]["name"], config["dataset"]
+    source = open_source(dataset, task, dataset["val_split"])
+    best = run.checkpoints / BEST
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    averaged = config["ema"]["decay"] is not None
+    prefix = "average.model." if averaged else "model."
+    weights = {
+        name.removeprefix(prefix): tensor for name, tensor in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    names = open_source(dataset, task, dataset["train_split"]).class_names
+    model = VisionModel(model_spec(config, names, {**_origin(config, run), "epoch": checkpoint["epoch"] + 1}))
+    model.load_state_dict(weights)
+    model.save(run.model)
+    evaluate_model(
+        VisionModel.load(run.model),
+        source,
+        task=task,
+        dataset=dataset["name"],
+        split=dataset["val_split"],
+        folder=run,
+        **config["loader"],
+    )
+    plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
+    _log.info("the model of epoch %d is in %s", checkpoint["epoch"] + 1, run.model)
+
+
+def _origin(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    return {
+        "made_by": f"mbv2kit {mbv2kit.__version__}, torch {torch.__version__}",
+        "run": run.path.name,
+        "dataset": config["dataset"]["name"],
+        "weights": "moving average" if config["ema"]["decay"] is not None else "as trained",
+    }

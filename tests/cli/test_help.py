@@ -1,0 +1,170 @@
+"""The command line as a user meets it: help, slips, exit codes and sweeps."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from omegaconf import DictConfig
+
+from mbv2kit.config import run_tool
+from mbv2kit.errors import UserError
+
+Run = Callable[..., int]
+
+TOY = """
+defaults:
+  - tool
+  - _self_
+  - fruit: apple
+price: 1.5
+run_dir: outputs/${fruit.name}
+"""
+
+
+@pytest.fixture
+def toy(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a small tool of its own within this process, from an empty folder, and returns its exit code."""
+    checkout, here = tmp_path / "checkout", tmp_path / "here"
+    copytree(root / "conf" / "hydra", checkout / "conf" / "hydra")
+    (checkout / "conf" / "tool.yaml").write_text((root / "conf" / "tool.yaml").read_text())
+    (checkout / "conf" / "toy.yaml").write_text(TOY)
+    (checkout / "conf" / "fruit").mkdir()
+    for fruit in ("apple", "pear"):
+        (checkout / "conf" / "fruit" / f"{fruit}.yaml").write_text(f"name: {fruit}\n")
+    tool = checkout / "tools" / "toy.py"
+    tool.parent.mkdir()
+    tool.write_text('"""Sells fruit for $ and cents.\n\n    python tools/toy.py fruit=pear\n"""\n')
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(job: Callable[[DictConfig], int | None], *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["toy.py"])
+        with pytest.raises(SystemExit) as exit_:
+            run_tool(str(tool), "toy", job, list(arguments))
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    return run
+
+
+def never(config: DictConfig) -> None:
+    pytest.fail("the job was started")
+
+
+def test_the_job_gets_the_configuration_and_its_result_is_the_exit_code(toy: Run) -> None:
+    seen: list[DictConfig] = []
+    assert toy(seen.append, "fruit=pear", "price=2") == 0
+    assert seen == [{"fruit": {"name": "pear"}, "price": 2, "run_dir": "outputs/pear"}]
+    assert toy(lambda _: 1) == 1
+
+
+def test_nothing_is_left_behind(toy: Run) -> None:
+    toy(lambda _: None)
+    assert list(Path().iterdir()) == []
+
+
+def test_help_shows_the_docstring_the_choices_and_the_keys(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert toy(never, "--help", "fruit=pear") == 0
+    out = capfd.readouterr().out
+    assert out.startswith("Sells fruit for $ and cents.\n")
+    assert "python tools/toy.py fruit=pear" in out
+    assert "  fruit       apple, *pear\n" in out
+    assert "price: 1.5\n" in out
+
+
+def test_cfg_prints_the_configuration_and_runs_nothing(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert toy(never, "price=3", "--cfg", "job") == 0
+    assert "price: 3\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("fruit=aple", "error: There is no fruit 'aple'. Did you mean 'apple'?\n"),
+        ("prize=2", "error: There is no key 'prize'. Did you mean 'price'?\n"),
+        ("--hepl", "error: There is no flag '--hepl'. Did you mean '--help'?\n"),
+    ],
+)
+def test_a_slip_is_one_line_and_exit_code_2(
+    toy: Run, capfd: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    assert toy(never, argument) == 2
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", message)
+
+
+def test_another_folder_of_configurations_is_refused(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert toy(never, "--config-dir", "elsewhere") == 2
+    assert "conf/toy.yaml; put your own choices beside it" in capfd.readouterr().err
+
+
+def test_a_user_error_of_the_job_is_one_line_and_exit_code_2(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    def job(config: DictConfig) -> None:
+        raise UserError("The apples are gone.")
+
+    assert toy(job) == 2
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "error: The apples are gone.\n")
+
+
+def test_a_fault_of_the_program_is_a_traceback_and_exit_code_1(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    def job(config: DictConfig) -> None:
+        raise RuntimeError("worm")
+
+    assert toy(job) == 1
+    assert "RuntimeError: worm" in capfd.readouterr().err
+
+
+def test_ctrl_c_is_quiet(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    def job(config: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    assert toy(job) == 130
+    assert capfd.readouterr().err == ""
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[str, float, str]] = []
+
+    def job(config: DictConfig) -> None:
+        seen.append((config.fruit.name, config.price, config.run_dir))
+        if config.price == 2:
+            raise UserError(f"No {config.fruit.name} at that price.")
+
+    assert toy(job, "fruit=apple,pear", "-m", "price=1,2", "run_dir=trial") == 2
+    assert seen == [("apple", 1, "trial/0"), ("apple", 2, "trial/1"), ("pear", 1, "trial/2"), ("pear", 2, "trial/3")]
+    assert capfd.readouterr().err == "error: No apple at that price.\nerror: No pear at that price.\n"
+    assert [path.name for path in Path("outputs/sweeps").glob("*/*")] == ["multirun.yaml"]
+
+
+def tool(root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(root / "tools" / f"{name}.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_train_help(root: Path) -> None:
+    done = tool(root, "train", "--help", "task=detection")
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        "  task        classification, *detection, segmentation",
+        "  dataset     coco, folder, imagenet, *shapes, voc",
+        "  trainer     *cpu, gpu",
+    ):
+        assert line in done.stdout.splitlines()
+    assert "*ssdlite" in done.stdout
+    assert "python tools/train.py task=segmentation dataset=voc" in done.stdout
+
+
+def test_a_slip_costs_eval_one_line(root: Path) -> None:
+    done = tool(root, "eval", "task=detecton")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: There is no task 'detecton'. Did you mean 'detection'?\n"

@@ -1,0 +1,45 @@
+"""What all tests share."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbv2kit.process import let_threads_sleep
+
+let_threads_sleep()
+
+import torch  # noqa: E402 - its threads read the setting as they are made
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    """Keeps a machine with many cores from losing time on tiny tensors."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    """Gives every test the same random numbers, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout: tools/ and conf/ lie in it."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets, or a skipped test where it is not on this machine."""
+    folder = Path(os.environ.get("MBV2KIT_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs real data in {folder}; set MBV2KIT_SHARED to the folder that holds data/")
+    return folder

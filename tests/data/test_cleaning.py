@@ -1,0 +1,63 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mbv2kit.data.cleaning import clean_boxes
+
+BOXES = arrays(
+    np.float32,
+    st.tuples(st.integers(0, 8), st.just(4)),
+    elements=st.floats(-300, 300, width=32) | st.sampled_from([np.nan, np.inf, -np.inf]),
+)
+
+
+def test_each_kind_of_fault() -> None:
+    boxes = np.array(
+        [
+            [10, 20, 30, 40],  # good
+            [-5, -5, 30, 40],  # reaches beyond the top left
+            [90, 40, 130, 70],  # reaches beyond the bottom right
+            [30, 20, 10, 40],  # turned inside out
+            [10, 20, 10, 40],  # no width
+            [10, 20, 10.5, 40],  # too narrow
+            [200, 10, 220, 30],  # beside the picture
+            [np.nan, 0, 10, 10],
+            [0, 0, np.inf, 10],
+        ],
+        dtype=np.float32,
+    )
+    clipped, keep = clean_boxes(boxes, height=50, width=100)
+    assert keep.tolist() == [True, True, True, False, False, False, False, False, False]
+    assert clipped[:3].tolist() == [[10, 20, 30, 40], [0, 0, 30, 40], [90, 40, 100, 50]]
+
+
+def test_min_side_is_the_shortest_side_kept() -> None:
+    boxes = np.array([[0, 0, 2, 9], [0, 0, 1.99, 9]], dtype=np.float32)
+    assert clean_boxes(boxes, 10, 10, min_side=2)[1].tolist() == [True, False]
+    assert not clean_boxes(np.array([[3, 3, 3, 9]], dtype=np.float32), 10, 10, min_side=0)[1].any()
+
+
+def test_no_boxes_stay_no_boxes() -> None:
+    clipped, keep = clean_boxes(np.empty((0, 4), np.float32), 10, 10)
+    assert clipped.shape == (0, 4)
+    assert keep.shape == (0,)
+    assert clipped.dtype == np.float32
+    assert keep.dtype == np.bool_
+
+
+@given(BOXES, st.integers(1, 200), st.integers(1, 200))
+def test_what_is_kept_lies_in_the_picture_and_cleaning_again_changes_nothing(
+    boxes: np.ndarray, height: int, width: int
+) -> None:
+    before = boxes.copy()
+    clipped, keep = clean_boxes(boxes, height, width)
+    np.testing.assert_array_equal(boxes, before)
+    assert np.isfinite(clipped).all()
+    assert (clipped >= 0).all()
+    assert (clipped <= [width, height, width, height]).all()
+    kept = clipped[keep]
+    assert (kept[:, 2:] - kept[:, :2] >= 1).all()
+    again, keep_again = clean_boxes(kept, height, width)
+    assert keep_again.all()
+    np.testing.assert_array_equal(again, kept)

@@ -1,0 +1,253 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from mbv2kit.data.sources import create_source
+from mbv2kit.data.sources.coco import Coco, draw_mask
+from mbv2kit.data.table import Outline
+from mbv2kit.errors import UserError
+
+HEIGHT, WIDTH = 30, 40
+
+
+def rectangle(x1: int, y1: int, x2: int, y2: int) -> list[list[float]]:
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+
+def content() -> dict[str, Any]:
+    """Three pictures listed out of order, categories 90 and 7; picture 3 has no object."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in (5, 2, 3)]
+    annotations = [
+        {"id": 1, "image_id": 2, "category_id": 90, "bbox": [2, 3, 10, 5], "segmentation": rectangle(2, 3, 12, 8)},
+        {"id": 2, "image_id": 5, "category_id": 7, "bbox": [30, 20, 20, 20], "segmentation": rectangle(30, 20, 40, 30)},
+        {"id": 3, "image_id": 2, "category_id": 7, "bbox": [5, 5, 0, 9], "segmentation": rectangle(5, 5, 5, 14)},
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 90, "name": "brush"}, {"id": 7, "name": "train"}],
+    }
+
+
+def write(
+    root: Path, data: Any, annotations: str = "annotations/instances_val.json", folder: str = "images/val"
+) -> Path:
+    path = root / annotations
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for number in (2, 3, 5):
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), number, np.uint8)).save(root / folder / f"{number}.png")
+    return root
+
+
+def open_coco(root: Path, **options: Any) -> Coco:
+    source = create_source("coco", **{"task": "detection", "root": root, "split": "val", **options})
+    assert isinstance(source, Coco)
+    return source
+
+
+def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        source = open_coco(write(tmp_path, content()))
+    assert source.class_names == ("train", "brush")
+    assert source.category_ids == (7, 90)
+    assert source.coco_ids.tolist() == [5, 2, 3]
+    samples = [source[i] for i in range(3)]
+    assert [sample.image_id for sample in samples] == ["5.png", "2.png", "3.png"]
+    assert [int(sample.image[0, 0, 0]) for sample in samples] == [5, 2, 3]
+    # The box that reaches beyond the picture is clipped, the one without width is left out.
+    assert [sample.boxes.tolist() for sample in samples if sample.boxes is not None] == [
+        [[30, 20, 40, 30]],
+        [[2, 3, 12, 8]],
+        [],
+    ]
+    assert [sample.labels.tolist() for sample in samples if sample.labels is not None] == [[0], [1], []]
+    assert samples[2].boxes is not None
+    assert samples[2].boxes.shape == (0, 4)
+    assert all(sample.mask is None for sample in samples)
+    assert source.dropped_boxes == 1
+    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 pictures: 2.png"]
+
+
+def test_skip_empty_leaves_out_pictures_without_objects(tmp_path: Path) -> None:
+    source = open_coco(write(tmp_path, content()), skip_empty=True)
+    assert [source[i].image_id for i in range(len(source))] == ["5.png", "2.png"]
+    assert source.coco_ids.tolist() == [5, 2]
+
+
+def test_masks_put_the_smaller_object_on_top_and_ignore_crowds(tmp_path: Path) -> None:
+    data = content()
+    runs = [HEIGHT * 20, HEIGHT * 20]  # Column by column: the right half of the picture.
+    everything = coco_mask.encode(np.asfortranarray(np.ones((HEIGHT, WIDTH), np.uint8)))
+    common = {"image_id": 2, "bbox": [0, 0, 40, 30]}
+    data["annotations"] = [
+        {"id": 1, **common, "category_id": 7, "segmentation": rectangle(4, 4, 8, 8)},
+        {"id": 2, **common, "category_id": 90, "segmentation": rectangle(0, 0, 30, 20)},
+        {"id": 3, **common, "category_id": 7, "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": runs}},
+        {
+            "id": 4,
+            **common,
+            "image_id": 5,
+            "category_id": 90,
+            "segmentation": {"size": [30, 40], "counts": everything["counts"].decode()},
+        },
+    ]
+    source = open_coco(write(tmp_path, data), task="segmentation")
+    assert source.class_names == ("background", "train", "brush")
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:, 20:] = 255
+    expected[:20, :30] = 2
+    expected[4:8, 4:8] = 1
+    np.testing.assert_array_equal(source[1].mask, expected)
+    assert source[1].boxes is None
+    np.testing.assert_array_equal(source[0].mask, np.full((HEIGHT, WIDTH), 2))
+    np.testing.assert_array_equal(source[2].mask, np.zeros((HEIGHT, WIDTH)))
+
+
+def test_an_object_of_two_parts_is_one_object() -> None:
+    rings = tuple(np.array(rectangle(x, 0, x + 4, 4)[0], dtype=np.float64) for x in (0, 10))
+    mask = draw_mask([Outline(rings=rings)], np.array([3]), np.array([False]), 6, 20)
+    expected = np.zeros((6, 20), np.uint8)
+    expected[:4, :4] = expected[:4, 10:14] = 3
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("folder", ["images/val", "val", "images"])
+def test_pictures_are_found_in_the_usual_places(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "images").mkdir()
+    assert open_coco(write(tmp_path, content(), folder=folder))[0].image[0, 0, 0] == 5
+
+
+def test_annotations_may_lie_beside_the_pictures(tmp_path: Path) -> None:
+    root = write(tmp_path, content(), "val/_annotations.coco.json", "val")
+    assert len(open_coco(root, annotations="{split}/_annotations.coco.json")) == 3
+    with pytest.raises(UserError, match=r"no split 'train'; splits found: val\."):
+        open_coco(root, split="train", annotations="{split}/_annotations.coco.json")
+
+
+def test_an_unknown_split_names_those_found(tmp_path: Path) -> None:
+    write(tmp_path, content())
+    (tmp_path / "annotations/instances_train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no split 'test'; splits found: train, val\."):
+        open_coco(tmp_path, split="test")
+
+
+def test_missing_pictures_show_the_layout(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"first picture, 5\.png, is in none of[^\0]*ROOT/images/\{split\}"):
+        open_coco(write(tmp_path, content(), folder="photos"))
+
+
+def test_a_picture_of_another_size_is_named(tmp_path: Path) -> None:
+    write(tmp_path, content())
+    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images/val/5.png")
+    with pytest.raises(UserError, match=r"5\.png: the picture is 30 x 40 pixels, but instances_val\.json says 40 x 30"):
+        open_coco(tmp_path)[0]
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    data: Any = content()
+    part = data
+    for key in path[:-1]:
+        part = part[key]
+    if value is None:
+        del part[path[-1]]
+    else:
+        part[path[-1]] = value
+    return dict(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{", "this is not JSON"),
+        ([], "no list 'images'"),
+        (changed(("categories",), None), "no list 'categories'"),
+        (changed(("categories",), []), "'categories' is empty"),
+        (changed(("categories", 0, "id"), 7), "category 7 'train' is there twice"),
+        (changed(("images",), []), "annotation 1 is of image 2, which is not listed"),
+        (changed(("images", 1, "id"), 5), r"image id 5 \(2\.png\) is there twice"),
+        (changed(("images", 1, "file_name"), None), "this image has no 'file_name'"),
+        (changed(("images", 1, "width"), "40"), "height and width of image 2 must be pixels"),
+        (changed(("annotations", 1, "image_id"), 9), "annotation 2 is of image 9, which is not listed"),
+        (changed(("annotations", 1, "category_id"), 1), "annotation 2 is of category 1, which is not listed"),
+        (changed(("annotations", 1, "bbox"), None), "this annotation has no 'bbox'"),
+        (changed(("annotations", 1, "bbox"), [1, 2, 3]), "bbox of annotation 2 must be four numbers"),
+    ],
+)
+def test_what_is_no_coco_file_is_named_with_the_first_offender(tmp_path: Path, data: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        open_coco(write(tmp_path, data))
+    assert str(error.value).startswith(str(tmp_path / "annotations/instances_val.json"))
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        None,
+        [],
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        {"size": [40, 30], "counts": [1200]},
+        {"size": [30, 40], "counts": [7]},
+    ],
+)
+def test_an_object_that_cannot_be_drawn_is_named_for_segmentation_only(tmp_path: Path, outline: Any) -> None:
+    write(tmp_path, changed(("annotations", 1, "segmentation"), outline))
+    assert len(open_coco(tmp_path)) == 3
+    with pytest.raises(UserError, match="annotation 2 has no usable 'segmentation'"):
+        open_coco(tmp_path, task="segmentation")
+
+
+@pytest.mark.parametrize(("split", "pictures", "boxes", "empty"), [("train2017", 128, 929, 2), ("val2017", 64, 461, 0)])
+def test_coco_mini_counts(shared_data: Path, split: str, pictures: int, boxes: int, empty: int) -> None:
+    source = open_coco(shared_data / "coco_mini", split=split)
+    found = [source._table.boxes(i) for i in range(len(source))]
+    assert len(source) == pictures
+    assert sum(map(len, found)) == boxes
+    assert sum(len(b) == 0 for b in found) == empty
+    assert source.dropped_boxes == 0
+    assert source.category_ids[0] == 1
+    assert source.category_ids[-1] == 90
+    assert len(source.class_names) == 80
+
+
+def test_coco_mini_masks_equal_those_of_cocos_own_tools(shared_data: Path) -> None:
+    root, pattern = shared_data / "coco_mini", "annotations/instances_{split}_with_crowd.json"
+    source = open_coco(root, task="segmentation", split="train2017", annotations=pattern)
+    theirs = COCO(root / pattern.replace("{split}", "train2017"))
+    with_crowd = 0
+    for index in range(0, len(source), 4):
+        mask = source[index].mask
+        assert mask is not None
+        records = theirs.imgToAnns[int(source.coco_ids[index])]
+        objects = [r for r in records if not r["iscrowd"]]
+        drawn = {r["id"]: theirs.annToMask(r).astype(bool) for r in records}
+        covered = np.zeros(mask.shape, bool)
+        # From the smallest up, each object owns what no smaller one has taken.
+        for record in sorted(objects, key=lambda r: (int(drawn[r["id"]].sum()), -r["id"])):
+            own = drawn[record["id"]] & ~covered
+            rivals = [r for r in objects if drawn[r["id"]].sum() == drawn[record["id"]].sum()]
+            if len(rivals) == 1:
+                assert (mask[own] == source.category_ids.index(record["category_id"]) + 1).all()
+            covered |= own
+        crowd = np.any([drawn[r["id"]] for r in records if r["iscrowd"]] + [np.zeros(mask.shape, bool)], axis=0)
+        with_crowd += int(crowd.any())
+        assert (mask[crowd & ~covered] == 255).all()
+        assert (mask[~crowd & ~covered] == 0).all()
+    assert with_crowd > 0
+
+
+def test_coco_mini_with_crowds_flags_ten_boxes(shared_data: Path) -> None:
+    source = open_coco(
+        shared_data / "coco_mini", split="train2017", annotations="annotations/instances_{split}_with_crowd.json"
+    )
+    assert source._table.object_count == 939
+    assert sum(int(source._table.crowd(i).sum()) for i in range(len(source))) == 10

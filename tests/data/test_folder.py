@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbv2kit.data.sources import create_source
+from mbv2kit.errors import UserError
+
+
+def write(path: Path, grey: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 6, 3), grey, np.uint8)).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    write(tmp_path / "train/cat/b.png", 1)
+    write(tmp_path / "train/cat/a.png", 2)
+    write(tmp_path / "train/cat/deep/er/c.PNG", 3)
+    write(tmp_path / "train/dog/a.png", 4)
+    for name in "hdgcfbe":
+        write(tmp_path / f"train/eel/{name}.png")
+    write(tmp_path / "val/ant/a.png", 5)
+    write(tmp_path / "val/dog/b.png", 6)
+    (tmp_path / "train/cat/notes.txt").write_text("not a picture")
+    (tmp_path / "train/empty").mkdir()
+    (tmp_path / "train/.cache").mkdir()
+    (tmp_path / "logs").mkdir()
+    return tmp_path
+
+
+def test_pictures_in_order_with_the_classes_of_all_splits(tree: Path) -> None:
+    train = create_source("folder", task="classification", root=tree, split="train")
+    val = create_source("folder", task="classification", root=tree, split="val")
+    assert train.class_names == val.class_names == ("ant", "cat", "dog", "eel")
+    found = [(train[i].image_id, train[i].label, int(train[i].image[0, 0, 0])) for i in range(len(train))]
+    assert found[:4] == [("cat/a.png", 1, 2), ("cat/b.png", 1, 1), ("cat/deep/er/c.PNG", 1, 3), ("dog/a.png", 2, 4)]
+    assert [name for name, _, _ in found[4:]] == [f"eel/{name}.png" for name in "bcdefgh"]
+    assert [(val[i].image_id, val[i].label) for i in range(len(val))] == [("ant/a.png", 0), ("dog/b.png", 2)]
+
+
+def test_a_class_folder_may_be_a_link(tree: Path) -> None:
+    (tree / "val/zebra").symlink_to(tree / "train/cat")
+    val = create_source("folder", task="classification", root=tree, split="val")
+    assert val.class_names == ("ant", "cat", "dog", "eel", "zebra")
+    assert len(val) == 5
+
+
+def test_an_unknown_split_names_those_found(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"no split 'test'; splits found: train, val\."):
+        create_source("folder", task="classification", root=tree, split="test")
+
+
+def test_pictures_without_class_folders_show_the_layout(tmp_path: Path) -> None:
+    write(tmp_path / "train/a.png")
+    with pytest.raises(UserError, match=r"no folder here holds class folders[^\0]*ROOT/train/CLASS"):
+        create_source("folder", task="classification", root=tmp_path, split="train")
+
+
+def test_imagenet_follows_its_list_and_makes_names_unique(tmp_path: Path) -> None:
+    for wnid in ("n03", "n01"):
+        write(tmp_path / f"val/{wnid}/x.png")
+    (tmp_path / "synsets.txt").write_text("n03\tcrane\nn02\tcrane\nn01\ttoy shop\n")
+    source = create_source("imagenet", task="classification", root=tmp_path, split="val")
+    assert source.class_names == ("crane (n03)", "crane (n02)", "toy shop")
+    assert [(source[i].image_id, source[i].label) for i in range(2)] == [("n03/x.png", 0), ("n01/x.png", 2)]
+
+
+def test_imagenet_without_a_list_sorts_its_ids(tmp_path: Path) -> None:
+    for wnid in ("n03", "n01"):
+        write(tmp_path / f"val/{wnid}/x.png")
+    assert create_source("imagenet", task="classification", root=tmp_path, split="val").class_names == ("n01", "n03")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n01\ta\nn01\tb\n", r"synsets\.txt, line 2: the id 'n01' is there twice"),
+        ("n01 a\n", r"synsets\.txt, line 1: 'n01 a' is not WNID<tab>name"),
+        ("n02\tb\n", r"synsets\.txt: the class folder 'n01' is not in this list"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "val/n01/x.png")
+    (tmp_path / "synsets.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        create_source("imagenet", task="classification", root=tmp_path, split="val")
+
+
+def test_imagenet_samples(shared_data: Path) -> None:
+    source = create_source("imagenet", task="classification", root=shared_data / "imagenet_samples", split="val")
+    assert len(source) == 200
+    assert len(source.class_names) == len(set(source.class_names)) == 1000
+    samples = [source[i] for i in range(0, 200, 40)]
+    lines = (shared_data / "imagenet_samples/synsets.txt").read_text().splitlines()
+    for sample in samples:
+        assert sample.label is not None
+        assert lines[sample.label].split("\t")[0] == sample.image_id.split("/")[0]
+        assert sample.label % 5 == 0
+    with pytest.raises(UserError, match="splits found: val"):
+        create_source("imagenet", task="classification", root=shared_data / "imagenet_samples", split="train")

@@ -1,0 +1,266 @@
+"""Average precision against pycocotools itself, and the cases that break evaluators: nothing seen, nothing there."""
+
+import contextlib
+import io
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mbv2kit.errors import UserError
+from mbv2kit.evaluation import AveragePrecision
+from mbv2kit.structures import Detections, Sample
+
+Picture = tuple[Detections, Sample]
+NAMES = ("cat", "dog", "bird", "fish", "never")
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+PYCOCOTOOLS_STATS = (0, 1, 2, 3, 4, 5, 8)
+
+
+def sample(boxes: Any, labels: Any, crowd: Any = None, image_id: str = "a.jpg") -> Sample:
+    return Sample(
+        image=np.zeros((8, 8, 3), dtype=np.uint8),
+        image_id=image_id,
+        boxes=np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        labels=np.asarray(labels, dtype=np.int64).reshape(-1),
+        crowd=None if crowd is None else np.asarray(crowd, dtype=np.bool_),
+    )
+
+
+def detections(boxes: Any, class_ids: Any, scores: Any) -> Detections:
+    return Detections(
+        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        np.asarray(class_ids, dtype=np.int64).reshape(-1),
+        np.asarray(scores, dtype=np.float32).reshape(-1),
+    )
+
+
+NOTHING_FOUND = detections([], [], [])
+NOTHING_THERE = sample([], [])
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    corner = rng.uniform(0, 200, (count, 2))
+    # Sides around 32 and 96 pixels, so that all three ranges of area are filled.
+    side = np.exp(rng.uniform(np.log(4), np.log(300), (count, 2)))
+    return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+
+
+def random_picture(rng: np.random.Generator) -> Picture:
+    """A picture with up to six objects, crowds among them, some of which are found, more or less well."""
+    count = int(rng.integers(0, 7))
+    truth = sample(random_boxes(rng, count), rng.integers(0, 4, count), rng.random(count) < 0.2)
+    assert truth.boxes is not None
+    assert truth.labels is not None
+    found = rng.integers(0, count, int(rng.integers(0, 12))) if count else np.zeros(0, dtype=np.int64)
+    near = truth.boxes[found] + rng.normal(0, 4, (len(found), 4)).astype(np.float32)
+    near_labels = np.where(rng.random(len(found)) < 0.8, truth.labels[found], rng.integers(0, 4, len(found)))
+    stray = int(rng.integers(0, 5))
+    boxes = np.concatenate([near, random_boxes(rng, stray)])
+    class_ids = np.concatenate([near_labels, rng.integers(0, 4, stray)])
+    # One decimal: equal scores must fall into the same order in both implementations.
+    scores = np.sort(rng.random(len(boxes)).round(1))[::-1]
+    return detections(boxes, class_ids, scores), truth
+
+
+def measure(pictures: list[Picture], names: tuple[str, ...] = NAMES) -> AveragePrecision:
+    evaluator = AveragePrecision(names)
+    for found, truth in pictures:
+        evaluator.update(found, truth)
+    return evaluator
+
+
+def xywh(box: NDArray[np.float32]) -> list[float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def measure_with_pycocotools(pictures: list[Picture]) -> COCOeval:
+    """The reference: ids from 1, as in COCO's files, and results through ``loadRes``, as in its submissions."""
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image_id, (found, truth) in enumerate(pictures, start=1):
+        assert truth.boxes is not None
+        assert truth.labels is not None
+        assert truth.crowd is not None
+        for box, label, crowd in zip(truth.boxes, truth.labels, truth.crowd, strict=True):
+            side = xywh(box)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(label) + 1,
+                    "bbox": side,
+                    "area": side[2] * side[3],
+                    "iscrowd": int(crowd),
+                }
+            )
+        for box, class_id, score in zip(found.boxes, found.class_ids, found.scores, strict=True):
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(class_id) + 1,
+                    "bbox": xywh(box),
+                    "score": float(score),
+                }
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_set = COCO()
+        truth_set.dataset = {
+            "info": {},
+            "images": [{"id": image_id} for image_id in range(1, len(pictures) + 1)],
+            "categories": [{"id": class_id, "name": name} for class_id, name in enumerate(NAMES, start=1)],
+            "annotations": annotations,
+        }
+        truth_set.createIndex()
+        reference = COCOeval(truth_set, truth_set.loadRes(results), "bbox")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    return reference
+
+
+def nan_for_minus_one(value: float) -> float:
+    return math.nan if value == -1 else value
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_equals_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pictures = [random_picture(rng) for _ in range(int(rng.integers(2, 25)))]
+    scores = measure(pictures).compute()
+    reference = measure_with_pycocotools(pictures)
+
+    expected = {
+        name: nan_for_minus_one(reference.stats[index]) for name, index in zip(METRICS, PYCOCOTOOLS_STATS, strict=True)
+    }
+    assert scores.metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    for class_id, name in enumerate(NAMES):
+        precision = reference.eval["precision"][:, :, class_id, 0, -1]
+        assert scores.per_class[name]["AP"] == pytest.approx(nan_for_minus_one(precision.mean()), abs=1e-9, nan_ok=True)
+        assert scores.per_class[name]["AP50"] == pytest.approx(
+            nan_for_minus_one(precision[0].mean()), abs=1e-9, nan_ok=True
+        )
+
+
+def test_random_pictures_cover_what_they_should() -> None:
+    """Guards the comparison above: every range of area is measured and the figures are neither 0 nor 1."""
+    rng = np.random.default_rng(0)
+    metrics = measure([random_picture(rng) for _ in range(100)]).compute().metrics
+    assert all(0.02 < value < 0.98 for value in metrics.values()), metrics
+
+
+def test_perfect_detections_score_one() -> None:
+    boxes = [[10, 10, 20, 20], [10, 10, 70, 70], [0, 0, 200, 200]]
+    evaluator = measure([(detections(boxes, [0, 1, 2], [0.9, 0.8, 0.7]), sample(boxes, [0, 1, 2]))])
+    scores = evaluator.compute()
+    assert scores.metrics == pytest.approx(dict.fromkeys(METRICS, 1.0))
+    assert scores.per_class["cat"] == {"AP": pytest.approx(1.0), "AP50": pytest.approx(1.0), "objects": 1}
+
+
+def test_overlap_decides_at_which_thresholds_a_box_is_found() -> None:
+    """A box of IoU 0.72 is found at 0.50, 0.55 … 0.70: five thresholds of ten."""
+    found = detections([[0, 0, 72, 100]], [0], [0.9])
+    metrics = measure([(found, sample([[0, 0, 100, 100]], [0]))]).compute().metrics
+    assert metrics["AP"] == pytest.approx(0.5)
+    assert metrics["AP50"] == pytest.approx(1.0)
+    assert metrics["AP75"] == 0.0
+    assert metrics["AR100"] == pytest.approx(0.5)
+
+
+def test_false_alarm_above_the_right_box_halves_precision() -> None:
+    found = detections([[500, 500, 600, 600], [0, 0, 100, 100]], [0, 0], [0.9, 0.8])
+    assert measure([(found, sample([[0, 0, 100, 100]], [0]))]).compute().metrics["AP"] == pytest.approx(0.5)
+
+
+def test_detections_inside_a_crowd_are_neither_right_nor_wrong() -> None:
+    boxes = [[0, 0, 100, 100], [200, 200, 400, 400]]
+    found = detections([[210, 210, 260, 260], [0, 0, 100, 100]], [0, 0], [0.9, 0.8])
+    scores = measure([(found, sample(boxes, [0, 0], [False, True]))]).compute()
+    assert scores.metrics["AP"] == pytest.approx(1.0)
+    assert scores.per_class["cat"]["objects"] == 1
+
+
+def test_only_the_hundred_best_detections_of_a_picture_count() -> None:
+    truth = sample([[0, 0, 100, 100]], [0])
+    strays = [[500, 500, 600, 600]] * 100
+    scores = np.linspace(1, 0.5, 100)
+    at_100 = detections([*strays[:99], [0, 0, 100, 100]], [1] * 99 + [0], scores)
+    at_101 = detections([*strays, [0, 0, 100, 100]], [1] * 100 + [0], [*scores, 0.4])
+    assert measure([(at_100, truth)]).compute().metrics["AP"] == pytest.approx(1.0)
+    assert measure([(at_101, truth)]).compute().metrics["AP"] == 0.0
+
+
+def test_the_hundred_best_are_the_highest_scores_whatever_the_order() -> None:
+    boxes = [*([[500, 500, 600, 600]] * 100), [0, 0, 100, 100]]
+    found = detections(boxes, [1] * 100 + [0], [*[0.1] * 100, 0.9])
+    assert measure([(found, sample([[0, 0, 100, 100]], [0]))]).compute().metrics["AP"] == pytest.approx(1.0)
+
+
+def test_no_detection_at_all_scores_zero() -> None:
+    metrics = (
+        measure([(NOTHING_FOUND, sample([[0, 0, 10, 10]], [0])), (NOTHING_FOUND, NOTHING_THERE)]).compute().metrics
+    )
+    assert metrics["AP"] == metrics["AP50"] == metrics["APs"] == metrics["AR100"] == 0.0
+    assert math.isnan(metrics["APm"])
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [],
+        [(NOTHING_FOUND, NOTHING_THERE)],
+        [(detections([[0, 0, 10, 10]], [0], [0.5]), NOTHING_THERE)],
+        [(detections([[0, 0, 10, 10]], [0], [0.5]), sample([[0, 0, 10, 10]], [0], [True]))],
+    ],
+    ids=["no picture", "nothing at all", "no truth", "only a crowd"],
+)
+def test_without_an_object_to_find_there_is_no_figure(pictures: list[Picture]) -> None:
+    evaluator = measure(pictures)
+    scores = evaluator.compute()
+    assert evaluator.images == len(pictures)
+    assert all(math.isnan(value) for value in scores.metrics.values())
+    assert all(math.isnan(row["AP"]) and row["objects"] == 0 for row in scores.per_class.values())
+
+
+def test_class_without_an_object_is_left_out_of_the_mean() -> None:
+    found = detections([[0, 0, 50, 50], [60, 60, 90, 90]], [0, 4], [0.9, 0.8])
+    scores = measure([(found, sample([[0, 0, 50, 50]], [0]))]).compute()
+    assert scores.metrics["AP"] == pytest.approx(1.0)
+    assert math.isnan(scores.per_class["never"]["AP"])
+
+
+def test_pictures_added_after_compute_count() -> None:
+    box = [[0, 0, 50, 50]]
+    evaluator = measure([(detections(box, [0], [0.9]), sample(box, [0]))])
+    assert evaluator.compute().metrics["AP50"] == pytest.approx(1.0)
+    evaluator.update(NOTHING_FOUND, sample(box, [1]))
+    assert evaluator.compute().metrics["AP50"] == pytest.approx(0.5)
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    found, truth = detections([[1, 2, 30, 40]], [0], [0.9]), sample([[1, 2, 30, 40]], [0])
+    measure([(found, truth)]).compute()
+    assert truth.boxes is not None
+    assert found.boxes.tolist() == truth.boxes.tolist() == [[1, 2, 30, 40]]
+
+
+def test_unknown_classes_are_refused_by_the_name_of_the_picture() -> None:
+    evaluator = AveragePrecision(NAMES)
+    with pytest.raises(UserError, match=r"street/7\.jpg.*annotation holds class 5.*5 classes"):
+        evaluator.update(NOTHING_FOUND, sample([[0, 0, 9, 9]], [5], image_id="street/7.jpg"))
+    with pytest.raises(UserError, match=r"street/7\.jpg.*predicts class 9"):
+        evaluator.update(detections([[0, 0, 9, 9]], [9], [0.5]), sample([], [], image_id="street/7.jpg"))
+    assert evaluator.images == 0
+
+
+def test_says_nothing_on_screen(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        measure([random_picture(np.random.default_rng(1))]).compute()
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []

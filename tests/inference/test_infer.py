@@ -1,0 +1,273 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image as PillowImage
+
+from mbv2kit.draw import palette
+from mbv2kit.errors import UserError
+from mbv2kit.inference import run
+from mbv2kit.inference.run import describe, infer
+from mbv2kit.structures import Classification, Detections, Image, Prediction, Segmentation, Task
+
+EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")
+
+
+class FakeModel:
+    """Answers with the picture's mean, its whole area and its left half."""
+
+    def __init__(self, *tasks: Task) -> None:
+        names: dict[Task, tuple[str, ...]] = {
+            "classification": tuple(f"kind {i}" for i in range(7)),
+            "detection": ("cat", "dog"),
+            "segmentation": ("background", "cat", "cat"),
+        }
+        self.class_names = {task: names[task] for task in tasks}
+
+    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
+        return [{task: _answer(task, image) for task in self.class_names} for image in images]
+
+
+def _answer(task: Task, image: Image) -> Prediction:
+    height, width = image.shape[:2]
+    if task == "classification":
+        scores = np.array([image.mean() / 255, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02], dtype=np.float32)
+        return Classification(np.arange(7)[::-1], scores)
+    if task == "detection":
+        boxes = np.array([[0, 0, width, height], [1 / 3, 0, 2, 2], [0, 0, 1, 1]], dtype=np.float32)
+        return Detections(boxes, np.array([1, 0, 0]), np.array([1 / 3, 0.2, 0.01], dtype=np.float32))
+    mask = np.zeros((height, width), dtype=np.uint8)
+    mask[:, : width // 2] = 1
+    mask[:, : width // 4] = 2
+    return Segmentation(mask)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two pictures of one name and a third that is none."""
+    folder = tmp_path / "photos"
+    for name, value in {"a/cat.png": 51, "b/cat.png": 102}.items():
+        (folder / name).parent.mkdir(parents=True)
+        PillowImage.new("RGB", (40, 20), (value,) * 3).save(folder / name)
+    (folder / "c.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def config(root: Path, tmp_path: Path) -> DictConfig:
+    """What conf/infer.yaml holds, with a checkpoint (a fake one) and an output folder."""
+    config = OmegaConf.load(root / "conf" / "infer.yaml")
+    assert isinstance(config, DictConfig)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").touch()
+    config.checkpoint, config.output = str(tmp_path / "model"), str(tmp_path / "out")
+    return config
+
+
+def use_model(monkeypatch: pytest.MonkeyPatch, *tasks: Task) -> None:
+    monkeypatch.setattr(run, "load_model", lambda folder: FakeModel(*tasks))
+
+
+def lines(config: DictConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(config.output, "predictions.jsonl").read_text().splitlines()]
+
+
+def files(folder: str) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, "classification")
+    pictures = [str(photos / "b" / "cat.png"), str(photos / "a" / "cat.png")]
+    assert infer(config, pictures) == 0
+    assert lines(config) == [
+        {
+            "image": picture,
+            "width": 40,
+            "height": 20,
+            "task": "classification",
+            "classes": [
+                {"class_id": 6 - i, "label": f"kind {6 - i}", "score": score}
+                for i, score in enumerate([best, 0.3, 0.2, 0.1, 0.05])
+            ],
+        }
+        for picture, best in zip(pictures, (0.4, 0.2), strict=True)
+    ]
+    assert files(config.output) == ["images/cat.jpg", "images/cat_2.jpg", "predictions.jsonl"]
+
+
+def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, "detection")
+    assert infer(config, [str(photos / "a")]) == 0
+    (line,) = lines(config)
+    assert line == {
+        "image": str(photos / "a" / "cat.png"),
+        "width": 40,
+        "height": 20,
+        "task": "detection",
+        "boxes": [
+            {"class_id": 1, "label": "dog", "score": 0.333333, "box": [0, 0, 40, 20]},
+            {"class_id": 0, "label": "cat", "score": 0.2, "box": [0.33, 0, 2, 2]},
+        ],
+    }
+
+
+def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, "segmentation")
+    assert infer(config, [str(photos / "a"), str(photos / "b")]) == 0
+    assert [line["mask"] for line in lines(config)] == ["masks/cat.png", "masks/cat_2.png"]
+    # Two classes are both called cat.
+    assert lines(config)[0]["fractions"] == {"background": 0.5, "cat": 0.5}
+    with PillowImage.open(Path(config.output, "masks", "cat.png")) as mask:
+        indices = np.asarray(mask)
+        assert mask.mode == "P"
+        colours = np.asarray(mask.convert("RGB"))[0, [39, 15, 0]]
+        np.testing.assert_array_equal(colours, palette(["background", "cat", "cat"]))
+    assert indices.shape == (20, 40)
+    assert indices[5].tolist() == [2] * 10 + [1] * 10 + [0] * 20
+
+
+def test_all_tasks_of_a_model_get_a_line_each(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_model(monkeypatch, *EVERYTHING)
+    infer(config, [str(photos / "a")])
+    assert [line["task"] for line in lines(config)] == list(EVERYTHING)
+    assert files(config.output) == [f"images/cat_{task}.jpg" for task in EVERYTHING] + [
+        "masks/cat.png",
+        "predictions.jsonl",
+    ]
+
+
+def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, *EVERYTHING)
+    config.task = "detection"
+    infer(config, [str(photos / "a")])
+    assert [line["task"] for line in lines(config)] == ["detection"]
+    assert files(config.output) == ["images/cat.jpg", "predictions.jsonl"]
+
+
+def test_a_task_that_the_model_has_not_is_refused(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_model(monkeypatch, "classification", "detection")
+    config.task = "segmentation"
+    with pytest.raises(UserError, match="does classification and detection, not segmentation"):
+        infer(config, [str(photos)])
+
+
+def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_model(monkeypatch, "detection")
+    broken = str(photos / "c.jpg")
+    assert infer(config, [broken, str(photos / "a")]) == 1
+    first, second = lines(config)
+    assert first == {"image": broken, "error": f"{broken}: this is not a picture in a known format."}
+    assert second["image"] == str(photos / "a" / "cat.png")
+    told = capsys.readouterr()
+    assert f"Model: {config.checkpoint}" in told.out
+    assert "2 pictures, 1 of them unreadable" in told.out
+    assert config.output in told.out
+    assert told.err == "", "no progress bar where nobody watches"
+
+
+def test_each_line_is_on_disk_before_the_next_picture_is_seen(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watching(FakeModel):
+        def predict(self, images: Any) -> Any:
+            written.append(len(lines(config)))
+            return super().predict(images)
+
+    written: list[int] = []
+    monkeypatch.setattr(run, "load_model", lambda folder: Watching("detection"))
+    config.batch_size = 1
+    infer(config, [str(photos / "a"), str(photos / "b")])
+    assert written == [0, 1]
+
+
+def test_pictures_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, "detection")
+    config.save_images = False
+    infer(config, [str(photos / "a")])
+    assert files(config.output) == ["predictions.jsonl"]
+
+
+def test_thresholds_of_lines_and_drawings_are_their_own(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_model(monkeypatch, "detection")
+    config.min_score, config.draw_min_score = 0.0, 0.9
+    infer(config, [str(photos / "a")])
+    assert len(lines(config)[0]["boxes"]) == 3
+    with PillowImage.open(Path(config.output, "images", "cat.jpg")) as drawing:
+        assert np.ptp(np.asarray(drawing)) < 5, "a plain picture without boxes stays plain"
+
+
+def test_the_default_output_is_a_folder_of_its_own(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_model(monkeypatch, "classification")
+    monkeypatch.chdir(tmp_path)
+    config.output = None
+    infer(config, [str(photos / "a")])
+    (found,) = Path("outputs", "infer").iterdir()
+    assert files(str(found)) == ["images/cat.jpg", "predictions.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("min_score", 1.5, r"min_score must be in 0\.\.1, got 1\.5"),
+        ("draw_min_score", -1, r"draw_min_score must be in 0\.\.1, got -1"),
+        ("min_score", None, "min_score must be in"),
+        ("batch_size", 0, "batch_size must be a whole number from 1 up, got 0"),
+        ("batch_size", 1.5, r"batch_size must be a whole number from 1 up, got 1\.5"),
+        ("batch_size", None, "batch_size must be a whole number from 1 up, got None"),
+        ("checkpoint", "nowhere", "checkpoint=nowhere is no folder"),
+    ],
+)
+def test_a_wrong_key_is_refused_before_anything_is_written(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, message: str
+) -> None:
+    use_model(monkeypatch, "detection")
+    config[key] = value
+    with pytest.raises(UserError, match=message):
+        infer(config, [str(photos)])
+    assert not Path(config.output).exists()
+
+
+def test_no_pictures_is_a_sentence_with_an_example(config: DictConfig) -> None:
+    with pytest.raises(UserError, match=r"python tools/infer\.py photos/"):
+        infer(config, [])
+
+
+def test_an_output_that_cannot_be_written_is_a_sentence(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_model(monkeypatch, "detection")
+    config.output = str(photos / "c.jpg")
+    with pytest.raises(UserError, match=r"output=.*c\.jpg cannot be written \(File exists\)"):
+        infer(config, [str(photos / "a")])
+
+
+def test_answers_are_plain_values_that_json_takes_back() -> None:
+    for answer in (
+        describe(Classification(np.array([0]), np.array([1 / 3], dtype=np.float32)), ["é"], 0.0),
+        describe(Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)), ["é"], 0.0),
+        describe(Segmentation(np.zeros((3, 3), dtype=np.uint8)), ["é"], 0.0),
+    ):
+        assert json.loads(json.dumps(answer)) == answer
+
+
+def test_shares_add_up_to_one() -> None:
+    mask = np.random.default_rng(0).integers(0, 7, (31, 17), dtype=np.uint8)
+    fractions = describe(Segmentation(mask), [f"kind {i}" for i in range(9)], 0.0)["fractions"]
+    assert list(fractions) == [f"kind {i}" for i in range(7)]
+    assert sum(fractions.values()) == pytest.approx(1, abs=1e-5)
+    assert fractions["kind 3"] == pytest.approx((mask == 3).mean(), abs=1e-6)

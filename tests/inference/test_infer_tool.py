@@ -1,0 +1,122 @@
+"""``tools/infer.py`` as a user runs it, on a small model without training."""
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+
+HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
+SPLIT = Callable[[list[str]], tuple[list[str], list[str]]]
+
+# Runs a tool as `python tools/infer.py ARGUMENTS` would, then says what it has imported.
+WITH_IMPORTS = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("IMPORTED", *(name for name in sys.modules if "." not in name))
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a model of all three tasks and two pictures, one of an awkward name."""
+    folder = tmp_path_factory.mktemp("work")
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2", "width": 0.35},
+        heads={
+            "classification": {"name": "classifier"},
+            "detection": {"name": "ssdlite"},
+            "segmentation": {"name": "deeplab_v3"},
+        },
+        class_names={
+            "classification": ["cat", "dog", "owl"],
+            "detection": ["cat", "dog"],
+            "segmentation": ["background", "cat"],
+        },
+        input=InputRule((64, 64)),
+    )
+    VisionModel(spec).save(folder / "model")
+    noise = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    (folder / "photos").mkdir()
+    PillowImage.fromarray(noise).save(folder / "photos" / "plain.png")
+    PillowImage.fromarray(noise).save(folder / "photos" / "min_score=0.1.jpg")
+    return folder
+
+
+def run_tool(root: Path, workplace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = WITH_IMPORTS.replace("sys.argv[0]", repr(str(root / "tools" / "infer.py")), 1)
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+
+
+def test_pictures_in_results_out_without_the_libraries_of_training(root: Path, workplace: Path) -> None:
+    done = run_tool(root, workplace, "photos/*.png", "photos", "checkpoint=model", "output=all", "batch_size=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    records = [json.loads(line) for line in (workplace / "all" / "predictions.jsonl").read_text().splitlines()]
+    assert [record["image"] for record in records] == [
+        name for name in ("photos/plain.png", "photos/min_score=0.1.jpg", "photos/plain.png") for _ in range(3)
+    ]
+    assert [record["task"] for record in records[:3]] == ["classification", "detection", "segmentation"]
+    assert sum(record["score"] for record in records[0]["classes"]) == pytest.approx(1, abs=1e-5)
+    with PillowImage.open(workplace / "all" / records[2]["mask"]) as mask:
+        assert mask.size == (80, 48)
+    assert len(list((workplace / "all" / "images").iterdir())) == 9
+
+    imported = done.stdout.split("IMPORTED ")[1].split()
+    assert "torch" in imported
+    assert not set(imported) & set(HEAVY)
+
+
+def test_the_command_line_is_judged_without_torch(root: Path, workplace: Path) -> None:
+    done = run_tool(root, workplace, "photos/plain.png", "min_scor=0.2")
+    assert done.returncode == 2
+    assert done.stderr == "error: There is no key 'min_scor'. Did you mean 'min_score'?\n"
+    assert "torch" not in done.stdout.split("IMPORTED ")[1].split()
+
+
+def test_exit_codes(root: Path, workplace: Path) -> None:
+    missing = run_tool(root, workplace, "photos/plain.png", "none.jpg", "checkpoint=model", "output=some")
+    assert missing.returncode == 1, missing.stderr
+    last = (workplace / "some" / "predictions.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last) == {"image": "none.jpg", "error": "none.jpg: there is no such file."}
+
+    nothing = run_tool(root, workplace, "checkpoint=model")
+    assert nothing.returncode == 2
+    assert nothing.stderr.startswith("error: No picture is named;")
+    assert nothing.stderr.count("\n") == 1
+
+
+def test_help_shows_the_keys(root: Path, workplace: Path) -> None:
+    done = run_tool(root, workplace, "--help")
+    assert done.returncode == 0
+    assert "draw_min_score: 0.4" in done.stdout
+    assert "python tools/infer.py cat.jpg photos/" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def split_arguments(root: Path) -> SPLIT:
+    """The function of that name in the tool."""
+    function: SPLIT = runpy.run_path(str(root / "tools" / "infer.py"))["split_arguments"]
+    return function
+
+
+def test_bare_words_are_pictures_and_the_rest_is_hydras(
+    split_arguments: SPLIT, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    pictures = ["cat.jpg", "photos/", "photos/**/*=*.png", "photos/min_score=0.1.jpg", "~/cat.jpg", "1=2.jpg"]
+    overrides = ["task=detection", "+a.b=1", "++a@b=1", "~task", "-m", "--cfg", "job", "hydra/help=tool", "output=a b"]
+    assert split_arguments([*pictures, *overrides]) == (pictures, overrides)
+    mixed = [item for pair in zip(pictures, ["a=1"] * 6, strict=True) for item in pair]
+    assert split_arguments(mixed) == (pictures, ["a=1"] * 6)

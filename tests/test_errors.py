@@ -1,0 +1,30 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbv2kit.errors import nearest
+
+names = st.text("abcdefghij_", min_size=1, max_size=12)
+
+
+def test_a_slip_of_the_pen_is_answered_with_the_name_meant() -> None:
+    assert nearest("widht", ["width", "output_stride", "padding"]) == " Did you mean 'width'?"
+
+
+def test_a_word_unlike_any_is_answered_with_all_names_in_order() -> None:
+    assert nearest("zzz", ["voc", "coco"]) == " Known: coco, voc."
+
+
+def test_nothing_is_suggested_where_nothing_is_known() -> None:
+    assert nearest("voc", []) == ""
+
+
+@given(st.sets(names, min_size=1), names)
+def test_only_known_names_are_suggested(known: set[str], word: str) -> None:
+    hint = nearest(word, known)
+    assert hint == f" Known: {', '.join(sorted(known))}." or any(hint == f" Did you mean '{name}'?" for name in known)
+
+
+@given(st.sets(names, min_size=1), st.data())
+def test_a_known_name_is_nearest_to_itself(known: set[str], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(known)))
+    assert nearest(name, known) == f" Did you mean '{name}'?"
