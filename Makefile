@@ -2,8 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The newest Python that fits; override with make PYTHON=/path/to/python.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+# The first Python that fits; override with make PYTHON=/path/to/python.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 export NO_ALBUMENTATIONS_UPDATE := 1

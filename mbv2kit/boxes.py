@@ -21,7 +21,9 @@ CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _SMALLEST_SIDE = 1e-6
 
 
-def anchor_shapes(levels: int, preset: AnchorPreset, min_scale: float, max_scale: float) -> list[list[tuple[float, float]]]:
+def anchor_shapes(
+    levels: int, preset: AnchorPreset, min_scale: float, max_scale: float
+) -> list[list[tuple[float, float]]]:
     """Returns, for each level, the (width, height) of the anchors of one cell, as shares of the picture's short side.
 
     The scales run linearly from ``min_scale`` to ``max_scale``; each level has the ratios 1, 2, 1/2, 3, 1/3 and one
@@ -161,4 +163,5 @@ def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, l
     # torchvision takes seconds to import, and only a detector that is asked for boxes needs it.
     from torchvision.ops import batched_nms
 
-    return batched_nms(boxes, scores, classes, threshold)[:limit]
+    kept: Tensor = batched_nms(boxes, scores, classes, threshold)
+    return kept[:limit]

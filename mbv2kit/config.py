@@ -5,6 +5,7 @@ is a choice, and the arguments of its constructor are the keys. ``dataset`` work
 """
 
 import ast
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +54,10 @@ def run_tool(
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # What reads the output, such as head, has enough; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _run(tool: Path, config_name: str, job: Job, arguments: list[str], parts: bool) -> int:

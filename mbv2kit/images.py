@@ -19,6 +19,10 @@ from PIL import ImageOps, UnidentifiedImageError
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
+# OpenCV's own threads do not survive a fork: a data loader's process that inherits them hangs. Speed comes from
+# several pictures at a time instead.
+cv2.setNumThreads(1)
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 _EXIF_ORIENTATION = 0x0112
 
@@ -145,9 +149,9 @@ class InputRule:
     fill: int = 127
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-        if min(self.size) < 1:
+        if len(self.size) != 2 or min(self.size) < 1:
             raise UserError(f"input.size must be two positive numbers (height, width), got {list(self.size)}.")
+        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
         if self.resize not in get_args(Resize):
             raise UserError(f"input.resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
         if not 0 < self.crop_fraction <= 1:

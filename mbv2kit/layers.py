@@ -92,7 +92,7 @@ class Conv2d(nn.Conv2d):
         if self.same and self.kernel_size[0] > 1:
             bottom, right = (self._missing(size) for size in input.shape[2:])
             input = F.pad(input, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        if CONTIGUOUS_DILATED_DEPTHWISE and self.training and self._has_wrong_gradient(input):
+        if CONTIGUOUS_DILATED_DEPTHWISE and self._has_wrong_gradient(input):
             output = F.conv2d(
                 input.contiguous(),
                 # A (C, 1, 3, 3) tensor counts as contiguous in either layout; only fresh strides settle it.
@@ -112,6 +112,9 @@ class Conv2d(nn.Conv2d):
         return max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
 
     def _has_wrong_gradient(self, input: Tensor) -> bool:
+        # Not self.training: a network whose norms are frozen in evaluation mode still learns.
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return False
         if input.device.type != "cpu" or self.dilation[0] == 1 or self.groups != self.in_channels or self.groups == 1:
             return False
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
@@ -191,7 +194,8 @@ class InvertedResidual(nn.Module):
         wide = in_channels * expansion
         keeps_shape = stride == 1 and in_channels == out_channels
         self.adds_input = keeps_shape and shortcut == "bottleneck"
-        self.hands_on_expansion = keeps_shape and shortcut == "expansion"
+        # Where t is 1, the next block's expansion is wider than this one's.
+        self.hands_on_expansion = keeps_shape and shortcut == "expansion" and expansion > 1
         self.expand = ConvNormAct(in_channels, wide, 1, style=style) if expansion > 1 else nn.Identity()
         self.depthwise = ConvNormAct(wide, wide, 3, style=style, stride=stride, dilation=dilation, groups=wide)
         self.project = ConvNormAct(wide, out_channels, 1, style=style, activation=bottleneck == "relu6")

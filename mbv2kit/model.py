@@ -1,4 +1,4 @@
-"""VisionModel: normalisation, one backbone and one or more heads; built from a spec, saved to and loaded from a folder."""
+"""VisionModel: normalisation, one backbone and one or more heads; built from a spec, kept in a model folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -117,6 +117,7 @@ class VisionModel(nn.Module):
         features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         return {task: head(features) for task, head in self.heads.items()}
 
+    @torch.no_grad()
     def decode(self, raw: Mapping[str, Raw], sizes: Sequence[tuple[int, int]]) -> dict[Task, list[Prediction]]:
         """Turns raw tensors into predictions in input pixels, for each task one an image.
 
@@ -150,6 +151,8 @@ class VisionModel(nn.Module):
 
     def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
         """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
+        if not images:
+            return []
         inputs, placements = zip(*(self.input(image) for image in images), strict=True)
         return self.predict_batch(images_to_tensor(inputs).to(self.mean.device), placements)
 
@@ -175,11 +178,14 @@ class VisionModel(nn.Module):
         try:
             values = json.loads(description.read_text())
             version = values["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise UserError(f"{description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
-            model = cls(ModelSpec.from_dict(values))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if version == SCHEMA_VERSION:
+                model = cls(ModelSpec.from_dict(values))
+        except UserError as error:
+            raise UserError(f"{description} does not describe a model: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{description} does not describe a model: {error!r}.") from None
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
         try:
             model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:

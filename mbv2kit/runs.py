@@ -67,9 +67,7 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
         UserError: No such run is there; the message says what to run.
     """
     runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
-    finished = [
-        run for run in runs if run.finished and (task is None or json.loads(run.metrics.read_text())["task"] == task)
-    ]
+    finished = [run for run in runs if run.finished and task in (None, _task(run))]
     if not finished:
         kind = f"{task} run" if task else "run"
         raise UserError(
@@ -77,3 +75,33 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
             f"(python tools/train.py task={task or 'classification'}) or name one with checkpoint=RUN_OR_MODEL_FOLDER."
         )
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)
+
+
+def find_model(checkpoint: str | None, task: str | None = None) -> Path:
+    """Returns the model folder that a ``checkpoint`` key stands for.
+
+    Args:
+        checkpoint: A run folder or a model folder; None for the newest finished run.
+        task: Which runs count where no checkpoint is named; None for all.
+
+    Raises:
+        UserError: There is no model there, or no finished run.
+    """
+    if checkpoint is None:
+        return newest_finished_run(task).model
+    path = Path(checkpoint)
+    for folder in (path, RunFolder(path).model):
+        if (folder / "model.json").is_file():
+            return folder
+    found = "holds no model.json, nor does its folder model" if path.is_dir() else "is no folder"
+    raise UserError(f"checkpoint={checkpoint} {found}; name a run folder or a model folder.")
+
+
+def _task(run: RunFolder) -> str | None:
+    """Returns the task that a run's figures are of; None where the file is damaged."""
+    try:
+        content = json.loads(run.metrics.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    task = content.get("task") if isinstance(content, dict) else None
+    return task if isinstance(task, str) else None

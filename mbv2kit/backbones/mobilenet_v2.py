@@ -31,16 +31,14 @@ STAGES = (
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
 
-# SSDLite's first map is taken inside this block, before its stride (Section 6.2).
-EXPANSION_FEATURE = "layer_15_expansion"
-
 
 @BACKBONES.register("mobilenet_v2")
 class MobileNetV2(Backbone):
     """The network of Table 2 without its classifier: layers 1 to 19, each of them a feature map.
 
     ``layer_1`` is the first convolution, ``layer_2`` to ``layer_18`` the bottleneck blocks, ``layer_19`` the last
-    1 x 1 convolution; ``layer_15_expansion`` is the wide tensor within the fifteenth layer, 576 channels at stride 16.
+    1 x 1 convolution. The wide tensor within each layer that has a stride is a map as well, the last one at its
+    resolution: ``layer_15_expansion``, 576 channels at stride 16, is the first that SSDLite reads (Section 6.2).
 
     Args:
         width: Factor on all channels, rounded to multiples of 8; the paper uses 0.35 to 1.4.
@@ -87,8 +85,8 @@ class MobileNetV2(Backbone):
                 lost = stride if reached * stride > output_stride else 1
                 stride //= lost
                 name = f"layer_{len(layers) + 1}"
-                if f"{name}_expansion" == EXPANSION_FEATURE:
-                    features.append(FeatureInfo(EXPANSION_FEATURE, channels * expansion, reached))
+                if repeat == 0 and stage_stride == 2:
+                    features.append(FeatureInfo(f"{name}_expansion", channels * expansion, reached))
                 layers[name] = InvertedResidual(
                     channels,
                     out_channels,
@@ -96,7 +94,8 @@ class MobileNetV2(Backbone):
                     stride=stride,
                     dilation=dilation,
                     bottleneck=bottleneck,
-                    shortcut=shortcut,
+                    # At small widths such a block may keep its channels; the strided one it stands for adds nothing.
+                    shortcut=shortcut if lost == 1 else "none",
                     style=style,
                 )
                 reached *= stride

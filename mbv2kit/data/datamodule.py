@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import lightning
 import numpy as np
 import torch
@@ -155,6 +154,7 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        _check_workers(workers)
         if batch_size < 2 or len(train) < 2:
             raise UserError(
                 f"Batch normalisation cannot train on one picture at a time: loader.batch_size is {batch_size} and the "
@@ -179,7 +179,7 @@ class DataModule(lightning.LightningDataModule):
         """Returns where the run stands, for the checkpoint: the epoch and how many of its batches are done."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         finished = done >= self.trainer.num_training_batches
         return {"epoch": epoch + 1, "start": 0} if finished else {"epoch": epoch, "start": done}
 
@@ -204,7 +204,14 @@ class DataModule(lightning.LightningDataModule):
 def evaluation_loader(
     source: Source, rule: InputRule, batch_size: int, workers: int
 ) -> "DataLoader[tuple[Image, Placement, Sample]]":
-    """Every picture of a source, once, in order, as :class:`EvaluationBatch`."""
+    """Every picture of a source, once, in order, as :class:`EvaluationBatch`.
+
+    Raises:
+        UserError: ``batch_size`` is below 1 or ``workers`` below 0.
+    """
+    if batch_size < 1:
+        raise UserError(f"loader.batch_size must be at least 1, got {batch_size}.")
+    _check_workers(workers)
     return DataLoader(
         EvaluationSet(source, rule),
         batch_size=batch_size,
@@ -213,16 +220,18 @@ def evaluation_loader(
     )
 
 
-def _worker_options(workers: int) -> dict[str, Any]:
+def _check_workers(workers: int) -> None:
     if workers < 0:
         raise UserError(f"loader.workers must be at least 0, got {workers}.")
+
+
+def _worker_options(workers: int) -> dict[str, Any]:
     return {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": _settle_worker}
 
 
 def _settle_worker(worker: int) -> None:
     # One picture at a time needs no threads, and those of several workers would fight the trainer for the cores.
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     # Ctrl-C reaches every process of the terminal; the trainer answers it, and needs its readers until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -62,6 +62,5 @@ class Classifier(Head):
         """Ranks all classes by probability."""
         scores, classes = raw["logits"].float().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         return [
-            Classification(ids.numpy(), values.numpy())
-            for ids, values in zip(classes.cpu(), scores.cpu(), strict=True)
+            Classification(ids.numpy(), values.numpy()) for ids, values in zip(classes.cpu(), scores.cpu(), strict=True)
         ]

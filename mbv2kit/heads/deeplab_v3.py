@@ -103,14 +103,18 @@ class DeepLabV3(Head):
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
         counted = mask != IGNORE
         if self.class_weights is None:
-            total = counted.sum()
+            total = counted.sum().float()
         else:
             total = self.class_weights[mask[counted]].sum()
-        return {"segmentation": losses / total.clamp(min=1)}
+        # A mask without a counted pixel gives 0, not 0 / 0.
+        return {"segmentation": losses / total.clamp(min=torch.finfo(total.dtype).tiny)}
 
     def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Picks the most likely class of every input pixel."""
-        masks = (_enlarge(logits[None].float(), size)[0].argmax(dim=0) for logits, size in zip(raw["logits"], sizes, strict=True))
+        masks = (
+            _enlarge(logits[None].float(), size)[0].argmax(dim=0)
+            for logits, size in zip(raw["logits"], sizes, strict=True)
+        )
         return [Segmentation(mask.cpu().numpy().astype(np.uint8)) for mask in masks]
 
 

@@ -164,9 +164,7 @@ class SSD(Head):
                 anchor, label = anchor[best], label[best]
             keep = bx.suppress(pixels[anchor], values, label, self.nms_iou, self.max_detections)
             found.append(
-                Detections(
-                    pixels[anchor][keep].cpu().numpy(), label[keep].cpu().numpy(), values[keep].cpu().numpy()
-                )
+                Detections(pixels[anchor][keep].cpu().numpy(), label[keep].cpu().numpy(), values[keep].cpu().numpy())
             )
         return found
 

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import UnreadableImageError, decode
-from mbv2kit.runs import RunFolder, newest_finished_run
 from mbv2kit.structures import Image, Prediction, Task
 
 
@@ -87,26 +86,6 @@ def _read(path: Path) -> Image | Unreadable:
         return decode(path)
     except UnreadableImageError as error:
         return Unreadable(path, str(error))
-
-
-def find_model(checkpoint: str | None, task: Task | None) -> Path:
-    """Returns the model folder that a ``checkpoint`` key stands for.
-
-    Args:
-        checkpoint: A run folder or a model folder; None for the newest finished run.
-        task: Which runs count where no checkpoint is named; None for all.
-
-    Raises:
-        UserError: There is no model there, or no finished run.
-    """
-    if checkpoint is None:
-        return newest_finished_run(task).model
-    path = Path(checkpoint)
-    for folder in (path, RunFolder(path).model):
-        if (folder / "model.json").is_file():
-            return folder
-    found = "holds no model.json, nor does its folder model" if path.is_dir() else "is no folder"
-    raise UserError(f"checkpoint={checkpoint} {found}; name a run folder or a model folder.")
 
 
 def load_model(folder: Path) -> PictureModel:

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mbv2kit.draw import BEST, annotate, palette
 from mbv2kit.errors import UserError
 from mbv2kit.inference.pictures import expand, output_names
-from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, find_model, load_model
-from mbv2kit.runs import OUTPUTS
+from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, load_model
+from mbv2kit.runs import OUTPUTS, find_model
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 # A millionth of a score and a hundredth of a pixel: finer than any model knows, short enough to read.

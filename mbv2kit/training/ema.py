@@ -10,7 +10,8 @@ class WeightAverage(nn.Module):
     """An exponential moving average of a model, as TensorFlow keeps it for the paper's networks.
 
     The average starts as a copy and forgets that start quickly: after n updates the share kept is at most
-    (1 + n) / (10 + n). Batch norm statistics are averaged like weights.
+    (1 + n) / (10 + n). Batch norm statistics are copied: they are averages already, and one average of another lags
+    so far behind that a short run's model sees nothing in evaluation.
 
     Args:
         model: The model to follow.
@@ -31,16 +32,11 @@ class WeightAverage(nn.Module):
         self.updates += 1
         count = int(self.updates)
         share = 1 - min(self.decay, (1 + count) / (10 + count))
-        for average, current in zip(self._tensors(self.model), self._tensors(model), strict=True):
-            if average.is_floating_point():
-                average.lerp_(current, share)
-            else:
-                average.copy_(current)
+        for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(current, share)
+        for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def train(self, mode: bool = True) -> "WeightAverage":
         """Stays in evaluation mode: the average is never trained."""
         return super().train(False)
-
-    @staticmethod
-    def _tensors(model: nn.Module) -> list[torch.Tensor]:
-        return [*model.parameters(), *model.buffers()]

@@ -2,28 +2,27 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image as PillowImage
 from rich.progress import track
 
 from mbv2kit import draw
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
-from mbv2kit.data.sources import Source
+from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, print_scores, write_metrics
 from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import RunFolder, newest_finished_run
-from mbv2kit.structures import Task
-from mbv2kit.training.setup import open_source, set_up_logging
+from mbv2kit.runs import RunFolder, find_model
+from mbv2kit.structures import Image, Task
+from mbv2kit.training.setup import set_up_logging
 
 _log = logging.getLogger(__name__)
 
@@ -37,48 +36,29 @@ def evaluate(config: DictConfig) -> None:
         UserError: There is no such model or data set, or the two do not fit together.
     """
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    set_up_logging(None)
+    set_up_logging()
     keep_freed_memory()
-    model, trained_on = find_model(options["checkpoint"], options["task"])
+    folder = find_model(options["checkpoint"], options["task"])
+    _log.info("evaluating the model in %s", folder)
+    model = VisionModel.load(folder)
     task = _only_task(model, options["task"])
-    dataset = options["dataset"] or trained_on
+    dataset = options["dataset"] or _trained_on(RunFolder(folder.parent))
     if dataset is None:
-        raise UserError("The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR.")
+        raise UserError(
+            "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
+        )
     split = options["split"] or dataset["val_split"]
     source = open_source(dataset, task, split)
-    folder = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     evaluate_model(
         model,
         source,
         task=task,
         dataset=dataset["name"],
         split=split,
-        folder=RunFolder(Path(folder)),
+        folder=RunFolder(Path(output)),
         **options["loader"],
     )
-
-
-def find_model(checkpoint: str | None, task: Task | None) -> tuple[VisionModel, Mapping[str, Any] | None]:
-    """Loads the model of a run folder or a model folder; without either, of the newest finished run, and says which.
-
-    Returns:
-        The model, and the ``dataset`` config that its run was trained on, where that is known.
-
-    Raises:
-        UserError: There is no model.
-    """
-    if checkpoint is None:
-        run = newest_finished_run(task)
-        _log.info("using the newest finished run: %s", run.path)
-    else:
-        run = RunFolder(Path(checkpoint))
-        if not run.path.exists():
-            raise UserError(f"checkpoint={checkpoint}: there is no such folder; name a run folder or a model folder.")
-    if (run.path / "model.json").is_file():
-        return VisionModel.load(run.path), None
-    model = VisionModel.load(run.model)
-    dataset = OmegaConf.to_container(OmegaConf.load(run.config).dataset) if run.config.is_file() else None
-    return model, dataset  # type: ignore[return-value]
 
 
 def evaluate_model(
@@ -114,20 +94,19 @@ def evaluate_model(
     loader = evaluation_loader(source, model.input, batch_size, workers)
     wanted = set(np.linspace(0, len(source) - 1, num=min(PICTURES, len(source)), dtype=int).tolist())
     folder.predictions.mkdir(parents=True, exist_ok=True)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)
     started = time.perf_counter()
+    pictures: list[Image] = []
     index = 0
     for batch in track(loader, description=f"{dataset} {split}", transient=True):
-        for predictions, sample in zip(
-            model.predict_batch(batch.images, batch.placements), batch.samples, strict=True
-        ):
+        for predictions, sample in zip(model.predict_batch(batch.images, batch.placements), batch.samples, strict=True):
             evaluator.update(predictions[task], sample)
             if index in wanted:
-                picture = draw.beside_truth(sample, predictions[task], model.class_names[task])
-                name = f"{index:05d}_{Path(sample.image_id).stem}.png"
-                cv2.imwrite(str(folder.predictions / name), picture[:, :, ::-1])
+                pictures.append(draw.beside_truth(sample, predictions[task], model.class_names[task]))
+                _save(pictures[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
             index += 1
     seconds = time.perf_counter() - started
+    _save(draw.contact_sheet(pictures, columns=2), folder.predictions / "overview.png")
     scores = evaluator.compute()
     evaluator.save_plots(folder.plots)
     print_scores(scores)
@@ -136,6 +115,17 @@ def evaluate_model(
     )
     _log.info("%d pictures in %.1f s; figures, plots and pictures are in %s", evaluator.images, seconds, folder.path)
     return scores
+
+
+def _save(picture: Image, path: Path) -> None:
+    PillowImage.fromarray(picture).save(path)
+
+
+def _trained_on(run: RunFolder) -> dict[str, Any] | None:
+    """Returns the ``dataset`` config of a run; None for a model folder that lies elsewhere."""
+    if not run.config.is_file():
+        return None
+    return OmegaConf.to_container(OmegaConf.load(run.config).dataset)  # type: ignore[return-value]
 
 
 def _only_task(model: VisionModel, task: Task | None) -> Task:

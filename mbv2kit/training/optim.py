@@ -23,6 +23,9 @@ class RMSprop(torch.optim.Optimizer):
         momentum: Share of the last update that is kept.
         eps: Added to the mean square before the root.
         weight_decay: Added to the gradient, times the parameter.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class RMSprop(torch.optim.Optimizer):
         eps: float = 1.0,
         weight_decay: float = 0.0,
     ) -> None:
+        if lr < 0 or eps < 0 or weight_decay < 0 or not (0 <= decay < 1 and 0 <= momentum < 1):
+            raise ValueError("lr, eps and weight_decay must not be negative, decay and momentum lie in [0, 1)")
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
@@ -99,7 +104,8 @@ def create_optimizer(model: nn.Module, config: Mapping[str, Any]) -> torch.optim
     everything = options.pop("decay_norm_bias_depthwise")
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer.name '{name}' is unknown.{nearest(name, OPTIMIZERS)}")
+    groups = parameter_groups(model, options["weight_decay"], everything)
     try:
-        return OPTIMIZERS[name](parameter_groups(model, options.pop("weight_decay"), everything), **options)
+        return OPTIMIZERS[name](groups, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer '{name}' cannot be built with {options}: {error}.") from None

@@ -8,6 +8,19 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 
+# The checkpoint's tensors are those of this model, this optimiser and this average.
+_FIXED = (
+    "task.",
+    "backbone.",
+    "head.",
+    "input.",
+    "normalisation.",
+    "ema.",
+    "dataset.name",
+    "optimizer.name",
+    "optimizer.decay_norm_bias_depthwise",
+)
+
 
 def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
     """Reads the config of a run and applies ``key=value`` overrides to it.
@@ -17,7 +30,8 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
         overrides: Command line, as Hydra parses it; ``resume`` itself is left out.
 
     Raises:
-        UserError: The folder holds no run, or an override chooses a part or names a key that the run does not have.
+        UserError: The folder holds no run, or an override chooses a part, changes the model or names a key that the
+            run does not have.
     """
     if not run.config.is_file():
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
@@ -31,6 +45,10 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
             raise UserError(
                 f"resume= goes on with the run's own configuration, so '{override.input_line}' cannot be chosen anew; "
                 f"single keys can be changed, such as trainer.max_epochs=60."
+            )
+        if key.startswith(_FIXED):
+            raise UserError(
+                f"'{override.input_line}' makes another model of the run; leave it out, or start a new run."
             )
         if OmegaConf.select(config, key, default=OmegaConf) is OmegaConf:
             raise UserError(f"The run in {run.path} has no key '{key}'.")

@@ -2,13 +2,15 @@
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -17,15 +19,17 @@ import mbv2kit
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import DataModule
+from mbv2kit.data.sources import open_source
+from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
 from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
-from mbv2kit.training.callbacks import EpochLog, EpochOrder, StoppedBySignal, StopOnSignal
+from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.evaluate import evaluate_model
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.schedule import create_schedule
-from mbv2kit.training.setup import model_spec, open_source, set_up_logging
+from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)
@@ -37,30 +41,45 @@ def train(config: DictConfig) -> None:
     """Trains the model that a config describes and leaves a run folder.
 
     With ``resume`` the run in that folder goes on where it stopped, under its own config; keys on the command line
-    change it, such as a larger ``trainer.max_epochs``.
+    change it, such as a larger ``trainer.max_epochs``. A run that is finished stays as it is.
 
     Raises:
-        UserError: Something in the config or the data cannot be used.
+        UserError: Something in the config or the data cannot be used, which leaves no run folder; or training failed.
     """
+    set_up_logging()
+    keep_freed_memory()
     if config.resume is not None:
         run = RunFolder(Path(config.resume))
         overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         config = resumed_config(run, overrides)
+        if run.finished and config.trainer.max_epochs <= OmegaConf.load(run.config).trainer.max_epochs:
+            _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
+            return
     else:
         run = RunFolder(Path(config.run_dir))
-    set_up_logging(run.log)
-    keep_freed_memory()
-    OmegaConf.save(config, run.config, resolve=True)
+        if run.config.exists():
+            raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check_numbers(options)
+    task_module, datamodule = _build(options, run)
+    trainer = _trainer(options, run)
+
+    log_to(run.log)
+    OmegaConf.save(config, run.config, resolve=True)
+    # The figures are those of a finished run, which this is no longer.
+    run.metrics.unlink(missing_ok=True)
+    last = run.checkpoints / LAST
     try:
-        _fit(options, run)
+        trainer.fit(task_module, datamodule=datamodule, ckpt_path=last if last.is_file() else None, weights_only=True)
     except StoppedBySignal as stop:
         _log.info("%s: stopped and saved; go on with: python tools/train.py resume=%s", stop, run.path)
         return
+    if task_module.guard.skipped:
+        _log.warning("%d steps were skipped because they were not finite", task_module.guard.skipped)
     _finish(options, run)
 
 
-def _fit(config: dict[str, Any], run: RunFolder) -> None:
+def _build(config: dict[str, Any], run: RunFolder) -> tuple[VisionTask, DataModule]:
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset, trainer_config = config["task"]["name"], config["dataset"], config["trainer"]
     source = open_source(dataset, task, dataset["train_split"])
@@ -75,7 +94,7 @@ def _fit(config: dict[str, Any], run: RunFolder) -> None:
     )
     model = VisionModel(spec)
     if trainer_config["channels_last"]:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     steps = min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf)
     task_module = VisionTask(
         model,
@@ -96,22 +115,20 @@ def _fit(config: dict[str, Any], run: RunFolder) -> None:
         parameters / 1e6,
         run.path.resolve(),
     )
-    trainer = _trainer(config, run)
-    last = run.checkpoints / LAST
-    trainer.fit(task_module, datamodule=datamodule, ckpt_path=last if last.is_file() else None, weights_only=True)
-    if task_module.guard.skipped:
-        _log.warning("%d steps were skipped because they were not finite", task_module.guard.skipped)
+    return task_module, datamodule
 
 
 def _trainer(config: dict[str, Any], run: RunFolder) -> lightning.Trainer:
     options = config["trainer"]
     monitor = f"val/{config['task']['monitor']}"
-    every = {"auto_insert_metric_name": False, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    checkpoint = partial(
+        MovableCheckpoint, run.checkpoints, auto_insert_metric_name=False, enable_version_counter=False
+    )
     callbacks: list[Callback] = [
         EpochOrder(),
         EpochLog(run.path / "metrics.csv"),
-        ModelCheckpoint(run.checkpoints, Path(BEST).stem, monitor=monitor, mode="max", **every),
-        ModelCheckpoint(run.checkpoints, Path(LAST).stem, **every),
+        checkpoint(Path(BEST).stem, monitor=monitor, mode="max", save_on_train_epoch_end=False),
+        checkpoint(Path(LAST).stem, save_on_train_epoch_end=True),
         StopOnSignal(run.checkpoints / LAST),
     ]
     if options["early_stopping_patience"] is not None:
@@ -119,22 +136,25 @@ def _trainer(config: dict[str, Any], run: RunFolder) -> lightning.Trainer:
     shows_progress = options["progress_bar"] and Console().is_terminal
     if shows_progress:
         callbacks.append(RichProgressBar(leave=False))
-    return lightning.Trainer(
-        accelerator=options["accelerator"],
-        devices=options["devices"],
-        precision=options["precision"],
-        max_epochs=options["max_epochs"],
-        check_val_every_n_epoch=options["val_every_n_epochs"],
-        gradient_clip_val=options["gradient_clip_norm"],
-        limit_train_batches=options["limit_train_batches"],
-        limit_val_batches=options["limit_val_batches"],
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=shows_progress,
-        enable_model_summary=False,
-        logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
-        callbacks=callbacks,
-    )
+    machine = {key: options[key] for key in ("accelerator", "devices", "precision")}
+    try:
+        return lightning.Trainer(
+            **machine,
+            max_epochs=options["max_epochs"],
+            check_val_every_n_epoch=options["val_every_n_epochs"],
+            gradient_clip_val=options["gradient_clip_norm"],
+            limit_train_batches=options["limit_train_batches"],
+            limit_val_batches=options["limit_val_batches"],
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=shows_progress,
+            enable_model_summary=False,
+            logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
+            callbacks=callbacks,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
+        raise UserError(f"This machine cannot train with {chosen}: {' '.join(str(error).split())}") from None
 
 
 def _finish(config: dict[str, Any], run: RunFolder) -> None:
@@ -142,11 +162,14 @@ def _finish(config: dict[str, Any], run: RunFolder) -> None:
     task, dataset = config["task"]["name"], config["dataset"]
     source = open_source(dataset, task, dataset["val_split"])
     best = run.checkpoints / BEST
-    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    # There is no best epoch where none was validated.
+    checkpoint = torch.load(best if best.is_file() else run.checkpoints / LAST, map_location="cpu", weights_only=True)
     averaged = config["ema"]["decay"] is not None
     prefix = "average.model." if averaged else "model."
     weights = {
-        name.removeprefix(prefix): tensor for name, tensor in checkpoint["state_dict"].items() if name.startswith(prefix)
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
     }
     names = open_source(dataset, task, dataset["train_split"]).class_names
     model = VisionModel(model_spec(config, names, {**_origin(config, run), "epoch": checkpoint["epoch"] + 1}))

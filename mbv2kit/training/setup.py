@@ -3,45 +3,77 @@
 import logging
 import warnings
 from collections.abc import Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
 
-_SPLIT_KEYS = ("train_split", "val_split")
+_HELD_LINES = 1000
+# Beginnings of warnings about what is meant to be as it is.
+_ADVICE = (
+    ".*does not have many workers",
+    ".*smaller than the logging interval",
+    ".*not resumable",
+    "Checkpoint directory .* exists and is not empty",
+    r".*module\(s\) in eval mode at the start of training",
+    r".*isinstance\(treespec, LeafSpec\)",
+)
 
 
-def set_up_logging(log_file: Path | None) -> None:
-    """Sends what the run says to the screen and, with ``log_file``, there as well; quiets the libraries' chatter."""
+def set_up_logging() -> None:
+    """Sends what the run says to the screen, keeps it for :func:`log_to`, and quiets the libraries' chatter."""
     screen = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%X")
-    handlers: list[logging.Handler] = [screen]
-    if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        written = logging.FileHandler(log_file)
-        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        handlers.append(written)
+    handlers = [screen, MemoryHandler(_HELD_LINES)]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     for library in ("lightning", "lightning.pytorch", "lightning.fabric", "matplotlib", "faster_coco_eval", "fsspec"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    for advice in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*not resumable.*"):
+    for advice in _ADVICE:
         warnings.filterwarnings("ignore", advice)
 
 
-def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
-    """Opens a split of the data set that a config's ``dataset`` describes.
+def log_to(file: Path) -> None:
+    """Writes what the run has said so far, and all that follows, to ``file`` as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = logging.FileHandler(file)
+    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    for held in [handler for handler in root.handlers if isinstance(handler, MemoryHandler)]:
+        for record in held.buffer:
+            written.handle(record)
+        root.removeHandler(held)
+    root.addHandler(written)
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Checks the numbers of a training config that no part checks for itself.
 
     Raises:
-        UserError: The data set does not serve the task, or its root or split is not there.
+        UserError: One is out of range.
     """
-    options = {key: value for key, value in dataset.items() if key not in _SPLIT_KEYS}
-    return create_source(options.pop("name"), task=task, split=split, **options)
+    trainer = config["trainer"]
+    for key in ("max_epochs", "val_every_n_epochs"):
+        _check_count(f"trainer.{key}", trainer[key], 1)
+    for key in ("limit_train_batches", "limit_val_batches", "early_stopping_patience"):
+        if trainer[key] is not None:
+            _check_count(f"trainer.{key}", trainer[key], 0 if key == "limit_val_batches" else 1)
+    clip, decay = trainer["gradient_clip_norm"], config["ema"]["decay"]
+    if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+        raise UserError(f"trainer.gradient_clip_norm must be above 0, or null for no limit, got {clip}.")
+    if decay is not None and not (isinstance(decay, int | float) and 0 <= decay < 1):
+        raise UserError(f"ema.decay must be at least 0 and below 1, or null for no average, got {decay}.")
+    _check_count("seed", config["seed"], 0)
+
+
+def _check_count(key: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or not least <= value < 2**32:
+        raise UserError(f"{key} must be a whole number from {least} up, got {value}.")
 
 
 def model_spec(config: Mapping[str, Any], class_names: tuple[str, ...], origin: Mapping[str, Any]) -> ModelSpec:

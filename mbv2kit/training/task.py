@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
@@ -42,12 +43,15 @@ class VisionTask(lightning.LightningModule):
         self.model = model
         self.average = WeightAverage(model, ema_decay) if ema_decay is not None else None
         self.guard = StepGuard(model)
-        self._optimizer_config = optimizer
+        self._optimizer = create_optimizer(model, optimizer)
         self._schedule = schedule
         self._seed = seed
         self._evaluators: dict[Task, Evaluator] = {}
-        self._step: tuple[Tensor, list[str]] | None = None
+        self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
         self._step_counts = True
+        # Sums over the pictures of the epoch so far. Lightning's own means forget what came before a resume.
+        self._sums: dict[str, float] = {}
+        self._pictures = 0
 
     @property
     def deployed(self) -> VisionModel:
@@ -57,13 +61,12 @@ class VisionTask(lightning.LightningModule):
         assert isinstance(self.average.model, VisionModel)
         return self.average.model
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Builds the optimiser, and a scheduler that looks the factor up at each step."""
-        optimizer = create_optimizer(self.model, self._optimizer_config)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Returns the optimiser, and a scheduler that looks the factor up at each step."""
         schedule = self._schedule
         # A lambda keeps the schedule itself out of the checkpoint, so that a longer run can change its length.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: schedule(step))
+        return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Makes the step's draws depend on its number alone, so that a resumed run repeats none."""
@@ -78,22 +81,34 @@ class VisionTask(lightning.LightningModule):
             assert isinstance(head, Head)
             terms.update(head.loss(raw[head.task], batch.targets))
         loss = torch.stack(list(terms.values())).sum()
-        self._step = loss, batch.image_ids
-        logged = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": loss.detach()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.images))
+        self._step = {**terms, "loss": loss}, batch
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes the step back where it is not finite."""
         assert self._step is not None
-        loss, image_ids = self._step
-        self._step_counts = self.guard.check(loss, self.global_step, image_ids)
+        values, batch = self._step
+        self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids)
+        if self._step_counts:
+            self._pictures += len(batch.images)
+            for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + value * len(batch.images)
 
-    def on_train_batch_end(self, outputs: Any, batch: TrainingBatch, batch_idx: int) -> None:
-        """Moves the average of the weights."""
+    def optimizer_step(self, *args: Any, **named: Any) -> None:
+        """Moves the weights, and their average with them, before any callback can save the one without the other."""
+        super().optimizer_step(*args, **named)
         if self.average is not None and self._step_counts:
             self.average.update(self.model)
+
+    def mean_losses(self) -> dict[str, float]:
+        """Returns the mean of the loss and of each of its terms over the epoch's pictures, without skipped steps."""
+        return {f"train/{name}": value / self._pictures for name, value in self._sums.items()}
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means and starts afresh."""
+        self.log_dict(self.mean_losses())
+        self._sums, self._pictures = {}, 0
 
     def on_validation_epoch_start(self) -> None:
         """Starts the count afresh."""
@@ -114,9 +129,18 @@ class VisionTask(lightning.LightningModule):
                 self.log(f"val/{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of skipped steps."""
+        """Keeps the count of skipped steps and the sums of the epoch."""
         checkpoint["skipped_steps"] = self.guard.skipped
+        checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._pictures
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting skipped steps."""
+        """Goes on counting and summing, with the optimiser's figures as the config has them now."""
         self.guard.skipped = checkpoint["skipped_steps"]
+        self._sums, self._pictures = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
+        # A resumed run may have another learning rate or length; torch would go on with those of the checkpoint.
+        (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+        factor = self._schedule(scheduler["last_epoch"])
+        for saved, group in zip(optimizer["param_groups"], self._optimizer.param_groups, strict=True):
+            saved.update({key: value for key, value in group.items() if key != "params"})
+            saved.update(initial_lr=group["lr"], lr=group["lr"] * factor)
+        scheduler["base_lrs"] = [group["lr"] for group in self._optimizer.param_groups]

@@ -298,3 +298,21 @@ def test_segmentation_mask_holds_only_classes_that_were_there() -> None:
         assert result.mask is not None
         assert set(np.unique(result.mask)) <= {0, 10, IGNORE}
         assert ((result.mask == IGNORE) == (result.image == 127).all(axis=2)).mean() > 0.99
+
+
+@pytest.mark.parametrize("preset", ["classification", "segmentation"])
+def test_training_pictures_can_have_a_size_of_their_own(preset: str) -> None:
+    rule = InputRule((96, 128), "stretch")
+    augment = create_augment({"preset": preset, "size": [48, 64]}, rule)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    sample = Sample(image=image, image_id="x", label=1, mask=image[:, :, 0] % 5)
+    shown = augment(sample, np.random.default_rng(1))
+    assert shown.image.shape == (48, 64, 3)
+    assert shown.mask is not None
+    assert shown.mask.shape == (48, 64)
+
+
+@pytest.mark.parametrize("size", [[48], [48, 64, 3], [48.5, 64], [0, 64], "large"])
+def test_a_training_size_must_be_two_whole_numbers(size: object) -> None:
+    with pytest.raises(UserError, match=r"augment\.size must be"):
+        create_augment({"preset": "segmentation", "size": size}, InputRule((96, 96)))

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, find_model, load_model
+from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, load_model
+from mbv2kit.runs import find_model
 from mbv2kit.structures import Classification, Image, Prediction, Task
 
 

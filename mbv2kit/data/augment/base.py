@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mbv2kit.data.augment.checks import number_within
+from mbv2kit.data.augment.checks import number_within, size_of
 from mbv2kit.data.augment.colour import ColourJitter
 from mbv2kit.data.augment.view import View, centres_inside
 from mbv2kit.data.cleaning import clean_boxes
@@ -22,13 +22,14 @@ from mbv2kit.structures import IGNORE, Sample
 
 
 class Augment(ABC):
-    """Turns a sample of any size into a training sample of exactly the network's input size.
+    """Turns a sample of any size into a training sample of exactly one size, the network's input unless told.
 
     Every field of the sample follows the picture. A box stays when its centre is in view; it is clipped to what is
     shown of the picture and dropped when less than a pixel is left of a side. A mask is 255 where no picture is.
 
     Args:
         input_rule: How the model wants its pictures.
+        size: Height and width of the training pictures; those of ``input_rule`` where it is None.
         horizontal_flip: Probability of a mirrored picture, 0..1.
         vertical_flip: Probability of a picture upside down, 0..1.
         colour: What happens to the colours; nothing where it is None.
@@ -45,11 +46,13 @@ class Augment(ABC):
         self,
         input_rule: InputRule,
         *,
+        size: tuple[int, int] | None = None,
         horizontal_flip: float = 0.0,
         vertical_flip: float = 0.0,
         colour: ColourJitter | None = None,
     ) -> None:
         self.input_rule = input_rule
+        self.size = input_rule.size if size is None else size_of(size)
         self.dropped_boxes = 0
         self._flip_x = number_within("horizontal_flip", horizontal_flip, 0, 1)
         self._flip_y = number_within("vertical_flip", vertical_flip, 0, 1)
@@ -60,7 +63,7 @@ class Augment(ABC):
         """Returns the part of the sample's picture to show and where to show it, not mirrored."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Returns a new sample, its image ``(*input_rule.size, 3)``; the sample passed in is left as it was.
+        """Returns a new sample, its image ``(*size, 3)``; the sample passed in is left as it was.
 
         Raises:
             ValueError: The sample lacks the field that the preset needs.
@@ -72,11 +75,10 @@ class Augment(ABC):
         part = view.cut(sample.image, resize_image)
         if self._colour is not None:
             part = self._colour(part, rng)
-        size = self.input_rule.size
-        image = view.paste(part, np.full((*size, 3), self.input_rule.fill, dtype=np.uint8))
+        image = view.paste(part, np.full((*self.size, 3), self.input_rule.fill, dtype=np.uint8))
         mask = sample.mask
         if mask is not None:
-            mask = view.paste(view.cut(mask, resize_mask), np.full(size, IGNORE, dtype=np.uint8))
+            mask = view.paste(view.cut(mask, resize_mask), np.full(self.size, IGNORE, dtype=np.uint8))
         shown = replace(sample, image=image, mask=mask)
         return self._with_boxes_in(view, shown) if sample.boxes is not None else shown
 

@@ -41,5 +41,13 @@ def range_within(key: str, value: Any, low: float, high: float) -> tuple[float, 
     return ends[0], ends[1]
 
 
+def size_of(value: Any) -> tuple[int, int]:
+    """Returns (height, width) of a configuration's ``size``; raises :class:`UserError` for anything else."""
+    sides = numbers_within("size", value, 1, 100_000)
+    if len(sides) != 2 or any(side != int(side) for side in sides):
+        raise UserError(f"augment.size must be two whole numbers (height, width), got {value!r}.")
+    return int(sides[0]), int(sides[1])
+
+
 def _is_number_within(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -20,9 +20,11 @@ class ClassificationAugment(Augment):
 
     Args:
         input_rule: How the model wants its pictures; the crop fills ``size`` whatever the rule for resizing.
+        size: Height and width of the training pictures; null: those of the model's input.
         scale: Share of the picture's area that is cut out, from..to, each in 0..1.
         ratio: Width over height of the cut, from..to.
         horizontal_flip: Probability of a mirrored picture, 0..1.
+        vertical_flip: Probability of a picture upside down, 0..1.
         brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
         contrast: See ``brightness``.
         saturation: See ``brightness``.
@@ -38,16 +40,20 @@ class ClassificationAugment(Augment):
         self,
         input_rule: InputRule,
         *,
+        size: tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.25, 1.0),
         ratio: tuple[float, float] = (0.75, 1.333),
         horizontal_flip: float = 0.5,
+        vertical_flip: float = 0.0,
         brightness: float = 0.2,
         contrast: float = 0.2,
         saturation: float = 0.2,
         hue: float = 0.0,
     ) -> None:
         colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        super().__init__(input_rule, horizontal_flip=horizontal_flip, colour=colour)
+        super().__init__(
+            input_rule, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour
+        )
         self._scale = range_within("scale", scale, 0.01, 1)
         self._ratio = range_within("ratio", ratio, 0.1, 10)
 
@@ -67,4 +73,4 @@ class ClassificationAugment(Augment):
             cut_w = min(width, max(1, round(height * self._ratio[1])))
             cut_h = min(height, max(1, round(width / self._ratio[0])))
             x, y = (width - cut_w) // 2, (height - cut_h) // 2
-        return View.through((x, y, x + cut_w, y + cut_h), (height, width), self.input_rule.size)
+        return View.through((x, y, x + cut_w, y + cut_h), (height, width), self.size)

@@ -20,6 +20,7 @@ class SegmentationAugment(Augment):
 
     Args:
         input_rule: How the model wants its pictures; ``crop`` is refused.
+        size: Height and width of the training pictures; null: those of the model's input.
         scale: Range of the random scale, from..to, each in 0.1..10.
         scale_step: Distance between the scales that are drawn from, counted from the smallest; 0: any in the range.
         horizontal_flip: Probability of a mirrored picture, 0..1.
@@ -38,6 +39,7 @@ class SegmentationAugment(Augment):
         self,
         input_rule: InputRule,
         *,
+        size: tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.5, 2.0),
         scale_step: float = 0.25,
         horizontal_flip: float = 0.5,
@@ -48,7 +50,7 @@ class SegmentationAugment(Augment):
     ) -> None:
         refuse_crop(input_rule)
         colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        super().__init__(input_rule, horizontal_flip=horizontal_flip, colour=colour)
+        super().__init__(input_rule, size=size, horizontal_flip=horizontal_flip, colour=colour)
         self._scale = range_within("scale", scale, 0.1, 10)
         self._scale_step = number_within("scale_step", scale_step, 0, 10)
 
@@ -57,15 +59,13 @@ class SegmentationAugment(Augment):
         picture = sample.image.shape[:2]
         scale = self._draw_scale(rng)
         corner, sides = [], []
-        for side, shown, target in zip(
-            picture, content_size(self.input_rule, *picture), self.input_rule.size, strict=True
-        ):
+        for side, shown, target in zip(picture, content_size(self.input_rule, *picture), self.size, strict=True):
             # The window is measured in the picture's own pixels: scaling and cropping become one resize.
             window = max(1, round(target * side / (shown * scale)))
             sides.append(window)
             corner.append(int(rng.integers(max(0, side - window) + 1)))
         (y, x), (height, width) = corner, sides
-        return View.through((x, y, x + width, y + height), picture, self.input_rule.size)
+        return View.through((x, y, x + width, y + height), picture, self.size)
 
     def _draw_scale(self, rng: np.random.Generator) -> float:
         low, high = self._scale

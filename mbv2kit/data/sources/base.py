@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +81,16 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
     if not folder.is_dir():
         raise layout_error(folder, "dataset.root is not an existing folder", layout)
     return SOURCES.create(name, task=task, split=split, root=folder, **options)
+
+
+def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
+    """Opens a split of the data set that a config's ``dataset`` describes.
+
+    Raises:
+        UserError: The data set does not serve the task, or its root or split is not there.
+    """
+    options = {key: value for key, value in dataset.items() if key not in ("train_split", "val_split")}
+    return create_source(options.pop("name"), task=task, split=split, **options)
 
 
 def layout_error(path: Path, found: str, layout: str) -> UserError:

@@ -1,0 +1,143 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import mbv2kit.backbones
+from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo, deepest_feature, find_feature
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+
+NEW_FILE = """
+from torch import nn
+
+from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.features import FeatureInfo
+
+
+@BACKBONES.register("two_convolutions")
+class TwoConvolutions(Backbone):
+    def __init__(self, width=1.0, output_stride=32, kernel=3):
+        super().__init__()
+        self.near = nn.Conv2d(3, int(8 * width), kernel, stride=16, padding=kernel // 2)
+        self.far = nn.Conv2d(int(8 * width), int(16 * width), kernel, stride=output_stride // 16, padding=kernel // 2)
+        self.feature_info = (
+            FeatureInfo("near", int(8 * width), 16),
+            FeatureInfo("far", int(16 * width), output_stride),
+        )
+        self.selected = ("near", "far")
+
+    def drop_layers_behind(self, name):
+        if name == "near":
+            del self.far
+
+    def forward(self, images):
+        maps = {"near": self.near(images)}
+        if "far" in self.selected:
+            maps["far"] = self.far(maps["near"])
+        return {name: maps[name] for name in self.selected}
+"""
+
+
+@pytest.fixture
+def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One more file in the folder of backbones, seen by a process that starts now."""
+    (tmp_path / "two_convolutions.py").write_text(NEW_FILE)
+    monkeypatch.setattr(mbv2kit.backbones, "__path__", [*mbv2kit.backbones.__path__, str(tmp_path)])
+    monkeypatch.setattr(BACKBONES, "_builders", dict(BACKBONES._builders))
+    monkeypatch.setattr(BACKBONES, "_imported", False)
+    yield
+    sys.modules.pop("mbv2kit.backbones.two_convolutions", None)
+    vars(mbv2kit.backbones).pop("two_convolutions", None)
+
+
+@pytest.mark.usefixtures("new_file")
+def test_one_new_file_is_all_that_a_new_backbone_takes() -> None:
+    assert "two_convolutions" in list_backbones()
+    assert "mobilenet_v2" in list_backbones()
+    assert BACKBONES.options("two_convolutions") == {"width": 1.0, "output_stride": 32, "kernel": 3}
+    backbone = create_backbone("two_convolutions", width=2.0, kernel=5)
+    assert [info.channels for info in backbone.feature_info] == [16, 32]
+    assert backbone(torch.zeros(1, 3, 64, 96))["far"].shape == (1, 32, 2, 3)
+
+
+@pytest.mark.usefixtures("new_file")
+@pytest.mark.parametrize(
+    ("task", "head"),
+    [("classification", "classifier"), ("detection", "ssdlite"), ("segmentation", "deeplab_v3")],
+)
+def test_every_head_sits_on_the_new_backbone(task: Any, head: str, tmp_path: Path) -> None:
+    spec = ModelSpec(
+        backbone={"name": "two_convolutions", "kernel": 1},
+        heads={task: {"name": head}},
+        class_names={task: ("a", "b")},
+        input=InputRule((64, 64)),
+    )
+    model = VisionModel(spec).eval()
+    model.save(tmp_path / "model")
+    again = VisionModel.load(tmp_path / "model")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    raw, raw_again = model(images)[task], again(images)[task]
+    for name, values in raw.items():
+        assert torch.equal(values, raw_again[name])
+    assert len(model.decode({task: raw}, [(64, 64)] * 2)[task]) == 2
+
+
+def test_the_new_backbone_is_gone_again() -> None:
+    with pytest.raises(UserError, match="There is no backbone 'two_convolutions'"):
+        create_backbone("two_convolutions")
+
+
+def test_the_two_arguments_that_every_backbone_takes_have_a_default() -> None:
+    for name in list_backbones():
+        options = BACKBONES.options(name)
+        assert options["width"] == 1.0
+        assert options["output_stride"] == 32
+
+
+def test_an_unknown_backbone_or_option_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"There is no backbone 'mobilenetv2'\. Did you mean 'mobilenet_v2'\?"):
+        create_backbone("mobilenetv2")
+    with pytest.raises(
+        UserError, match=r"backbone 'mobilenet_v2' has no option 'shrink'\. Did you mean 'shrink_last'\?"
+    ):
+        create_backbone("mobilenet_v2", shrink=True)
+
+
+class Levels(Backbone):
+    """A backbone of numbers: each level halves the image once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_info = tuple(FeatureInfo(f"level_{k}", 3, 2**k) for k in range(1, 5))
+        self.selected = tuple(info.name for info in self.feature_info)
+        self.dropped_behind: list[str] = []
+
+    def drop_layers_behind(self, name: str) -> None:
+        self.dropped_behind.append(name)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {info.name: images[..., :: info.stride, :: info.stride] for info in self.feature_info}
+
+
+def test_selection_keeps_the_order_of_the_network_and_drops_behind_the_deepest() -> None:
+    backbone = Levels()
+    backbone.select(["level_3", "level_1", "level_3"])
+    assert backbone.selected == ("level_1", "level_3")
+    assert backbone.dropped_behind == ["level_3"]
+
+
+def test_features_are_found_by_name_or_by_stride() -> None:
+    features = [FeatureInfo("a", 8, 8), FeatureInfo("b", 8, 16), FeatureInfo("c", 16, 16), FeatureInfo("d", 16, 32)]
+    assert find_feature(features, "b").name == "b"
+    assert deepest_feature(features, 16).name == "c"
+    with pytest.raises(UserError, match=r"no feature map of stride 4, only of \[8, 16, 32\]"):
+        deepest_feature(features, 4)
+    with pytest.raises(UserError, match=r"no feature map 'e'\. Known: a, b, c, d\."):
+        find_feature(features, "e")

@@ -1,0 +1,61 @@
+"""Runs that take seconds, on shapes drawn on the spot."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mbv2kit.config import compose_config, register_parts
+from mbv2kit.runs import RunFolder
+from mbv2kit.training.run import train
+
+SIZES = {"classification": 32, "detection": 64, "segmentation": 33}
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts the log's handlers back, and forgets the command line of a tool that ran in this process before."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers, logger.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def tiny(root: Path) -> Compose:
+    """Composes a run of four steps an epoch, on inputs of a few dozen pixels."""
+    register_parts(root / "conf")
+
+    def compose(run_dir: Path, *overrides: str, task: str = "classification") -> DictConfig:
+        size = SIZES[task]
+        small = (
+            f"task={task} input.size=[{size},{size}] backbone.width=0.35 "
+            "dataset.size=64 dataset.train_count=17 dataset.val_count=6 loader.batch_size=4 loader.workers=0 "
+            "trainer.max_epochs=2 trainer.progress_bar=false"
+        )
+        return compose_config(root / "conf", "train", [*small.split(), f"run_dir='{run_dir}'", *overrides])
+
+    return compose
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
+    """Trains a task once in the session, when it is first asked for, and returns the run; treat it as read-only."""
+    runs: dict[str, RunFolder] = {}
+
+    def get(task: str) -> RunFolder:
+        if task not in runs:
+            folder = tmp_path_factory.mktemp("runs") / task
+            train(tiny(folder, task=task))
+            runs[task] = RunFolder(folder)
+        return runs[task]
+
+    return get
