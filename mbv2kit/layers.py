@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal, get_args
 
 import torch
@@ -14,10 +15,11 @@ Padding = Literal["symmetric", "tf_same"]
 Bottleneck = Literal["linear", "relu6"]
 Shortcut = Literal["bottleneck", "expansion", "none"]
 
-# torch 2.14 on the CPU returns garbage for the weight gradient of a dilated depthwise convolution in bfloat16 and
-# channels_last (the output and the input's gradient are right). Set to False once no supported torch does so;
-# tests/test_gradients.py compares every block, layout and type in use with float64.
-CONTIGUOUS_DILATED_DEPTHWISE = True
+# On the CPU torch (2.14, with oneDNN) computes the gradients of a dilated depthwise convolution five to ten times as
+# slowly as those of an undilated one; in bfloat16 and channels_last the weight's gradient is even garbage. Training
+# therefore runs it as undilated convolutions over the picture's phases: same numbers, fast, and right. Set to False
+# once no supported torch needs it; tests/test_gradients.py compares every block, layout and type with float64.
+DILATED_BY_PHASES = True
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -92,18 +94,8 @@ class Conv2d(nn.Conv2d):
         if self.same and self.kernel_size[0] > 1:
             bottom, right = (self._missing(size) for size in input.shape[2:])
             input = F.pad(input, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        if CONTIGUOUS_DILATED_DEPTHWISE and self._has_wrong_gradient(input):
-            output = F.conv2d(
-                input.contiguous(),
-                # A (C, 1, 3, 3) tensor counts as contiguous in either layout; only fresh strides settle it.
-                self.weight.flatten().view(self.weight.shape),
-                self.bias,
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.groups,
-            )
-            return output.contiguous(memory_format=torch.channels_last)
+        if self.training and self._runs_by_phases(input):
+            return self._convolve_phases(input)
         return super().forward(input)
 
     def _missing(self, size: int) -> int:
@@ -111,14 +103,33 @@ class Conv2d(nn.Conv2d):
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         return max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
 
-    def _has_wrong_gradient(self, input: Tensor) -> bool:
-        # Not self.training: a network whose norms are frozen in evaluation mode still learns.
-        if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return False
-        if input.device.type != "cpu" or self.dilation[0] == 1 or self.groups != self.in_channels or self.groups == 1:
-            return False
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-        return dtype == torch.bfloat16 and input.is_contiguous(memory_format=torch.channels_last)
+    def _runs_by_phases(self, input: Tensor) -> bool:
+        depthwise = self.groups == self.in_channels > 1
+        dilated = self.dilation[0] > 1 and self.stride[0] == 1
+        # Smaller maps cost more than they save; the fault was seen from 23 x 31 on, at dilation 2 and 4.
+        large = min(input.shape[2:]) >= 16
+        return DILATED_BY_PHASES and depthwise and dilated and large and input.device.type == "cpu"
+
+    def _convolve_phases(self, input: Tensor) -> Tensor:
+        """Splits ``(B, C, H, W)`` into its d x d phases, of which each sees an undilated kernel, and joins them again.
+
+        TensorFlow ran dilated convolutions in this way (space to batch).
+        """
+        rate, padding = self.dilation[0], self.padding[0]
+        assert isinstance(padding, int)
+        channels_last = input.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        batch, _, height, width = input.shape
+        filled = F.pad(input, (0, -width % rate, 0, -height % rate))
+        rows = torch.unflatten(filled, 2, (-1, rate))
+        phases = torch.unflatten(rows, 4, (-1, rate)).permute(3, 5, 0, 1, 2, 4).flatten(0, 2)
+        phases = phases.contiguous(memory_format=layout)
+        output = F.conv2d(phases, self.weight, self.bias, 1, padding // rate, 1, self.groups)
+        grid = torch.unflatten(output, 0, (rate, rate, batch))
+        joined = grid.permute(2, 3, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)
+        reach = rate * (self.kernel_size[0] - 1)
+        joined = joined[:, :, : height + 2 * padding - reach, : width + 2 * padding - reach]
+        return joined.contiguous(memory_format=layout)
 
 
 class ConvNormAct(nn.Sequential):
@@ -222,7 +233,10 @@ def initialise(module: nn.Module) -> None:
     """Sets fresh weights: convolutions by He et al. (fan out), norms to one and zero, linear layers to N(0, 0.01)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            # torch's own fan out forgets the groups: depthwise kernels would come out so small that the epsilon of the
+            # batch norm behind them drowns the signal.
+            fan_out = part.out_channels // part.groups * part.kernel_size[0] * part.kernel_size[1]
+            nn.init.normal_(part.weight, std=sqrt(2 / fan_out))
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d):

@@ -67,7 +67,8 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
         UserError: No such run is there; the message says what to run.
     """
     runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
-    finished = [run for run in runs if run.finished and task in (None, _task(run))]
+    tasks = {run: _task(run) for run in runs if run.finished}
+    finished = [run for run, its in tasks.items() if its is not None and task in (None, its)]
     if not finished:
         kind = f"{task} run" if task else "run"
         raise UserError(

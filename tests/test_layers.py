@@ -216,11 +216,14 @@ def test_an_unknown_choice_is_answered_with_the_nearest(build: Callable[[], obje
 
 def test_fresh_weights_keep_the_size_of_a_signal() -> None:
     conv, norm, linear = nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128), nn.Linear(128, 64)
+    depthwise = nn.Conv2d(960, 960, 3, groups=960)
     nn.init.constant_(norm.weight, 7.0)
-    initialise(nn.ModuleList([conv, norm, linear]))
+    initialise(nn.ModuleList([conv, depthwise, norm, linear]))
     assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+    # Nine weights make each value of a depthwise convolution, however many channels lie beside it.
+    assert depthwise.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.03)
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert norm.weight.tolist() == [1.0] * 128
-    for part in (conv, norm, linear):
+    for part in (conv, depthwise, norm, linear):
         assert part.bias is not None
         assert not part.bias.any()

@@ -55,6 +55,15 @@ def test_unfinished_runs_and_evaluations_do_not_count(tmp_path: Path) -> None:
     assert newest_finished_run("detection", tmp_path).path == expected
 
 
+@pytest.mark.parametrize("task", [None, "detection"])
+@pytest.mark.parametrize("content", [b"", b'{"task": "detec', b"[1, 2]", b'{"seconds": 3}', b"\xff\xfe"])
+def test_a_run_with_damaged_figures_does_not_count(tmp_path: Path, content: bytes, task: str | None) -> None:
+    expected = make_run(tmp_path / "a", "detection", time=100)
+    damaged = make_run(tmp_path / "b", "detection", time=200) / "metrics.json"
+    damaged.write_bytes(content)
+    assert newest_finished_run(task, tmp_path).path == expected
+
+
 def test_without_a_run_the_message_says_what_to_run(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "detection", time=100)
     with pytest.raises(UserError, match=r"no finished segmentation run below .*tools/train.py task=segmentation"):

@@ -102,10 +102,7 @@ class DeepLabV3(Head):
         logits = _enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
         counted = mask != IGNORE
-        if self.class_weights is None:
-            total = counted.sum().float()
-        else:
-            total = self.class_weights[mask[counted]].sum()
+        total = counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
         # A mask without a counted pixel gives 0, not 0 / 0.
         return {"segmentation": losses / total.clamp(min=torch.finfo(total.dtype).tiny)}
 

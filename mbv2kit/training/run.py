@@ -61,8 +61,8 @@ def train(config: DictConfig) -> None:
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check_numbers(options)
-    task_module, datamodule = _build(options, run)
     trainer = _trainer(options, run)
+    task_module, datamodule = _build(options, run)
 
     log_to(run.log)
     OmegaConf.save(config, run.config, resolve=True)

@@ -79,7 +79,10 @@ class VisionTask(lightning.LightningModule):
         terms: dict[str, Tensor] = {}
         for head in self.model.heads.values():
             assert isinstance(head, Head)
-            terms.update(head.loss(raw[head.task], batch.targets))
+            # Heads may call their terms alike.
+            prefix = f"{head.task}/" if len(self.model.heads) > 1 else ""
+            losses = head.loss(raw[head.task], batch.targets)
+            terms.update({f"{prefix}{name}": value for name, value in losses.items()})
         loss = torch.stack(list(terms.values())).sum()
         self._step = {**terms, "loss": loss}, batch
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))

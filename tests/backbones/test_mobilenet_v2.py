@@ -92,7 +92,7 @@ def test_costs_are_those_that_the_authors_published(width: float) -> None:
         classifier = Classifier(backbone.feature_info, 1000)
     rows = {size: costs for (row_width, size), costs in PUBLISHED_COSTS.items() if row_width == width}
     for size, (million_madds, million_parameters) in rows.items():
-        with FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             classifier(backbone(torch.empty(1, 3, size, size, device="meta")))
         # The README cuts fractions off.
         assert counter.get_total_flops() // 2 // 1_000_000 == million_madds
@@ -161,10 +161,10 @@ def test_the_map_that_ssdlite_reads_first() -> None:
 def test_the_maps_are_as_announced_for_inputs_of_any_size(options: dict[str, Any]) -> None:
     backbone = on_meta(**options)
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(st.integers(1, 400), st.integers(1, 400))
     def check(height: int, width: int) -> None:
-        maps = backbone(torch.empty(1, 3, height, width, device="meta"))
+        maps = see(backbone, torch.empty(1, 3, height, width, device="meta"))
         assert list(maps) == [info.name for info in backbone.feature_info]
         for info in backbone.feature_info:
             expected = (1, info.channels, -(-height // info.stride), -(-width // info.stride))

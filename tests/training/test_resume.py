@@ -1,9 +1,11 @@
 """A run that was stopped anywhere and goes on ends bit for bit where it would have ended."""
 
 import csv
+import math
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.config import run_tool
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
+from mbv2kit.training.callbacks import MovableCheckpoint
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask
 
 Compose = Callable[..., DictConfig]
 
-STEPS = 4
 EPOCHS = 3
 LENGTH = f"trainer.max_epochs={EPOCHS}"
 
@@ -74,6 +76,13 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, hook: str, when: Callable[[Vision
     monkeypatch.setattr(VisionTask, hook, hooked)
 
 
+@pytest.fixture
+def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the evaluation after training, which test_run.py is about."""
+    monkeypatch.setattr("mbv2kit.training.run.evaluate_model", lambda *args, **options: None)
+    monkeypatch.setattr("mbv2kit.evaluation.plots.learning_curves", lambda *args: None)
+
+
 def stop_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     signal_in(monkeypatch, "training_step", lambda task, _: task.global_step == step)
 
@@ -89,8 +98,9 @@ def uninterrupted(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
     def get(overrides: str) -> RunFolder:
         if overrides not in runs:
-            runs[overrides] = RunFolder(tmp_path_factory.mktemp("whole") / "run")
-            train(tiny(runs[overrides].path, LENGTH, *overrides.split()))
+            run = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+            train(tiny(run.path, LENGTH, *overrides.split()))
+            runs[overrides] = run
         return runs[overrides]
 
     return get
@@ -109,6 +119,7 @@ def uninterrupted(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> Ca
     ],
 )
 def test_a_run_stopped_at_any_step_ends_as_if_it_was_not(
+    no_evaluation: None,
     tiny: Compose,
     uninterrupted: Callable[[str], RunFolder],
     tmp_path: Path,
@@ -126,8 +137,10 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_was_not(
     assert signal.getsignal(signal.SIGTERM) is before
     assert checkpoint(run)["global_step"] == stops_at
     assert not run.finished
-    assert run.log.read_text().splitlines()[-1].endswith(
-        f"SIGTERM: stopped and saved; go on with: python tools/train.py resume={run.path}"
+    assert (
+        run.log.read_text()
+        .splitlines()[-1]
+        .endswith(f"SIGTERM: stopped and saved; go on with: python tools/train.py resume={run.path}")
     )
     go_on(tiny, run.path)
     assert_same_run(run, whole)
@@ -136,6 +149,7 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_was_not(
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [0, 1])
 def test_a_run_stopped_in_validation_starts_that_validation_again(
+    no_evaluation: None,
     tiny: Compose,
     uninterrupted: Callable[[str], RunFolder],
     tmp_path: Path,
@@ -154,7 +168,11 @@ def test_a_run_stopped_in_validation_starts_that_validation_again(
 
 @pytest.mark.slow
 def test_a_run_stopped_twice_and_moved_ends_the_same(
-    tiny: Compose, uninterrupted: Callable[[str], RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_evaluation: None,
+    tiny: Compose,
+    uninterrupted: Callable[[str], RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = uninterrupted("")
     first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
@@ -168,3 +186,114 @@ def test_a_run_stopped_twice_and_moved_ends_the_same(
     go_on(tiny, second.path)
     assert_same_run(second, whole)
     assert not first.path.exists()
+
+
+# What may change on the way.
+
+
+def tool(root: Path, *overrides: str) -> int:
+    """Runs the job of tools/train.py in this process and returns the exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        run_tool(str(root / "tools" / "train.py"), "train", train, overrides, parts=True)
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_so_and_a_larger_number_of_epochs_continues_it(
+    root: Path, tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    run = RunFolder(tmp_path / "run")
+    train(tiny(run.path, "trainer.max_epochs=1", "scheduler.warmup_epochs=0"))
+    before = stamps(run.path)
+    capfd.readouterr()
+    for more in ([], ["trainer.max_epochs=1"]):
+        assert tool(root, f"resume='{run.path}'", *more) == 0
+        said = " ".join(capfd.readouterr().err.split())
+        assert "is finished; set a larger trainer.max_epochs to go on" in said
+    assert stamps(run.path) == before
+
+    rates: list[float] = []
+    original = VisionTask.training_step
+
+    def training_step(self: VisionTask, batch: Any, batch_idx: int) -> torch.Tensor:
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(VisionTask, "training_step", training_step)
+    assert tool(root, f"resume='{run.path}'", "trainer.max_epochs=2", "optimizer.lr=0.25") == 0
+    # The short run's cosine had come down to 0; the second half of the longer one, from the new peak, is what counts.
+    assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(4, 8)])
+    assert [row["epoch"] for row in rows(run)] == ["0", "1"]
+    assert run.finished
+    assert OmegaConf.load(run.config).trainer.max_epochs == 2
+    assert OmegaConf.load(run.config).optimizer.lr == 0.25
+
+
+@pytest.fixture
+def old_run(tiny: Compose, tmp_path: Path) -> RunFolder:
+    """A folder that holds no more than a run's configuration."""
+    run = RunFolder(tmp_path / "old")
+    run.path.mkdir()
+    OmegaConf.save(tiny(run.path), run.config, resolve=True)
+    return run
+
+
+def test_keys_of_the_command_line_change_the_configuration(old_run: RunFolder) -> None:
+    changes = {"trainer.max_epochs": 9, "optimizer.lr": 0.5, "dataset.root": "/moved", "seed": 3}
+    changed = resumed_config(old_run, [f"resume={old_run.path}", *(f"{key}={value}" for key, value in changes.items())])
+    kept = OmegaConf.load(old_run.config)
+    for key, value in changes.items():
+        assert OmegaConf.select(changed, key) == value
+        OmegaConf.update(changed, key, OmegaConf.select(kept, key))
+    assert changed == kept
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=detection", "so 'task=detection' cannot be chosen anew; single keys can be changed"),
+        ("optimizer=sgd", "so 'optimizer=sgd' cannot be chosen anew"),
+        ("backbone.width=0.5", "'backbone.width=0.5' makes another model of the run"),
+        ("input.size=[64,64]", "makes another model of the run; leave it out, or start a new run"),
+        ("optimizer.name=sgd", "makes another model of the run"),
+        ("trainer.max_epoch=9", r"has no key 'trainer\.max_epoch'"),
+    ],
+)
+def test_what_makes_another_run_of_it_is_refused(old_run: RunFolder, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resumed_config(old_run, [override])
+
+
+def test_a_folder_without_a_run_is_refused(tiny: Compose, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"resume=.*nothing: this is no run folder, since it has no config\.yaml"):
+        go_on(tiny, tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tiny: Compose, old_run: RunFolder) -> None:
+    with pytest.raises(UserError, match=r"run_dir=.*old holds a run; name another folder, or go on with resume="):
+        train(tiny(old_run.path))
+    assert [path.name for path in old_run.path.iterdir()] == ["config.yaml"]
+
+
+def test_the_best_figure_is_known_where_the_folder_was_moved(tmp_path: Path) -> None:
+    def best(folder: str) -> MovableCheckpoint:
+        return MovableCheckpoint(tmp_path / folder, "best", monitor="val/AP", mode="max")
+
+    before, after = best("before"), best("after")
+    path = str(tmp_path / "before" / "best.ckpt")
+    before.best_model_path = before.kth_best_model_path = path
+    before.best_k_models = {path: torch.tensor(0.5)}
+    before.best_model_score = before.kth_value = torch.tensor(0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after.load_state_dict(before.state_dict())
+    assert after.best_model_score == 0.5
+    assert after.best_k_models == {str(tmp_path / "after" / "best.ckpt"): 0.5}
+    assert after.best_model_path == after.kth_best_model_path == str(tmp_path / "after" / "best.ckpt")

@@ -1,0 +1,53 @@
+"""Tools run in this process, which they leave as they found it."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mbv2kit.config import run_tool
+
+TINY = (
+    "input.size=[32,32] backbone.width=0.35 dataset.size=64 dataset.train_count=8 dataset.val_count=4 "
+    "loader.batch_size=4 loader.workers=0 trainer.max_epochs=1 trainer.progress_bar=false"
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts back the log's handlers, Hydra's memory of the command line and the number of threads."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    logger = logging.getLogger()
+    handlers, level, threads = logger.handlers[:], logger.level, torch.get_num_threads()
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers, logger.level = handlers, level
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a tool from an empty folder within this process, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+
+    def call(name: str, job: Callable[[DictConfig], int | None], *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+        with pytest.raises(SystemExit) as exit_:
+            run_tool(str(root / "tools" / f"{name}.py"), name, job, list(arguments), parts=True)
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    return call
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    """Overrides that make a training one of a few seconds."""
+    return TINY.split()

@@ -1,0 +1,39 @@
+"""tools/train.py and then tools/eval.py, as a user runs them one after the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def tool(root: Path, here: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(root / "tools" / f"{name}.py"), *arguments],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_eval_finds_the_run_that_train_left(root: Path, tmp_path: Path, tiny: list[str]) -> None:
+    trained = tool(root, tmp_path, "train", *tiny)
+    assert trained.returncode == 0, trained.stderr
+    assert "Warning" not in trained.stderr
+    assert "Traceback" not in trained.stderr
+    (run,) = (tmp_path / "outputs" / "classification" / "shapes").iterdir()
+
+    evaluated = tool(root, tmp_path, "eval", "loader.workers=0")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "Warning" not in evaluated.stderr
+    assert f"outputs/classification/shapes/{run.name}" in evaluated.stderr
+    assert "top1" in evaluated.stdout
+    (results,) = (tmp_path / "outputs" / "eval" / "classification" / "shapes").iterdir()
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (results, run))
+    assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-6)
+    assert ours["images"] == 4

@@ -1,0 +1,137 @@
+"""tools/train.py as a user runs it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from torch import Tensor, nn
+
+from mbv2kit.backbones import BACKBONES, Backbone
+from mbv2kit.config import compose_config, register_parts
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo
+from mbv2kit.model import VisionModel
+from mbv2kit.training.run import train
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "conf" / "experiment"
+Run = Callable[..., int]
+
+
+def start(root: Path, here: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Starts tools/train.py in a folder, in a process group of its own as a terminal does."""
+    return subprocess.Popen(
+        [sys.executable, str(root / "tools" / "train.py"), *arguments],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(file: Path, process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+    """Waits until a file is there; fails where the process ends first or the time is over."""
+    deadline = time.monotonic() + seconds
+    while not file.exists():
+        try:
+            code = process.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            assert time.monotonic() < deadline, f"{file} is not there after {seconds} s"
+        else:
+            pytest.fail(f"exit code {code} before {file} was there:\n{process.communicate()[0]}")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(root: Path, tmp_path: Path, tiny: list[str]) -> None:
+    process = start(root, tmp_path, *tiny, "loader.workers=1", "trainer.max_epochs=1000", "run_dir=mine")
+    try:
+        wait_for(tmp_path / "mine" / "metrics.csv", process)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in output
+    assert "Warning" not in output
+    last_words = " ".join(output.split())
+    assert last_words.endswith("SIGINT: stopped and saved; go on with: python tools/train.py resume=mine")
+    saved = torch.load(tmp_path / "mine" / "checkpoints" / "last.ckpt", weights_only=True)
+    with (tmp_path / "mine" / "metrics.csv").open(newline="") as file:
+        assert saved["global_step"] >= int(list(csv.DictReader(file))[-1]["step"])
+    assert not (tmp_path / "mine" / "metrics.json").exists()
+
+
+def test_results_go_below_the_folder_where_the_tool_was_started(run: Run, tiny: list[str], tmp_path: Path) -> None:
+    assert run("train", train, *tiny) == 0
+    (folder,) = (tmp_path / "outputs" / "classification" / "shapes").iterdir()
+    assert (folder / "metrics.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_a_run_for_each_value(run: Run, tiny: list[str], tmp_path: Path) -> None:
+    assert run("train", train, *tiny, "-m", "backbone.width=0.35,0.5", "run_dir=widths") == 0
+    widths = [VisionModel.load(tmp_path / "widths" / job / "model").spec.backbone["width"] for job in ("0", "1")]
+    assert widths == [0.35, 0.5]
+
+
+class Patches(Backbone):
+    """The least that a backbone can be: means of 32 x 32 pixels, and one convolution."""
+
+    def __init__(self, channels: int = 8, width: float = 1.0, output_stride: int = 32) -> None:
+        super().__init__()
+        self.feature_info = (FeatureInfo("patches", channels, 32),)
+        self.selected = ("patches",)
+        self.convolution = nn.Conv2d(3, channels, 1)
+
+    def drop_layers_behind(self, name: str) -> None:
+        pass
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"patches": self.convolution(nn.functional.avg_pool2d(images, 32))}
+
+
+@pytest.fixture
+def patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the backbone for one test."""
+    BACKBONES.names()
+    monkeypatch.setattr(BACKBONES, "_builders", dict(BACKBONES._builders))
+    monkeypatch.setattr(ConfigStore.instance(), "repo", deepcopy(ConfigStore.instance().repo))
+    BACKBONES.register("patches")(Patches)
+
+
+@pytest.mark.usefixtures("patches")
+def test_a_backbone_that_is_registered_can_be_trained_at_once(run: Run, tiny: list[str], tmp_path: Path) -> None:
+    tiny.remove("backbone.width=0.35")
+    assert run("train", train, *tiny, "backbone=patches", "backbone.channels=5", "run_dir=mine") == 0
+    model = VisionModel.load(tmp_path / "mine" / "model")
+    assert isinstance(model.backbone, Patches)
+    assert model.backbone.convolution.out_channels == 5
+
+
+@pytest.mark.parametrize(
+    "name", [path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in sorted(EXPERIMENTS.rglob("*.yaml"))]
+)
+def test_an_experiment_can_be_run_and_changed(root: Path, name: str) -> None:
+    register_parts(root / "conf")
+    config: Any = compose_config(root / "conf", "train", [f"experiment={name}", "trainer.max_epochs=3", "seed=7"])
+    assert (config.trainer.max_epochs, config.seed) == (3, 7)
+    # What an experiment names exists, and its parts fit together; only the data may be missing here.
+    if config.dataset.name == "shapes":
+        return
+    assert config.dataset.root is not None, "an experiment on real data says where it lies"
+    config.dataset.root, config.trainer.accelerator = "/no/such/place", "cpu"
+    with pytest.raises(UserError, match="/no/such/place"):
+        train(config)

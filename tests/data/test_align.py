@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from mbv2kit.data.align import AlignedSource, align_classes
+from mbv2kit.data.sources import Source
+from mbv2kit.errors import UserError
+from mbv2kit.structures import Sample
+
+MODEL = ("ant", "bee", "cat", "dog")
+
+
+class Given(Source):
+    def __init__(self, class_names: tuple[str, ...], *samples: Sample) -> None:
+        self.class_names = class_names
+        self.dropped_boxes = 3
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+def sample(**truth: object) -> Sample:
+    return Sample(image=np.zeros((2, 3, 3), dtype=np.uint8), image_id="a", **truth)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [(("dog", "ant", "cat", "bee"), [3, 0, 2, 1]), (("cat", "ant"), [2, 0]), (("bee",), [1])],
+)
+def test_every_label_keeps_its_name(names: tuple[str, ...], ids: list[int]) -> None:
+    count = len(names)
+    mask = np.array([[0, count - 1, 255], [255, 0, 0]], dtype=np.uint8)
+    boxes = np.arange(count * 4, dtype=np.float32).reshape(count, 4)
+    crowd = np.arange(count) % 2 == 1
+    source = Given(
+        names,
+        *(sample(label=label) for label in range(count)),
+        sample(boxes=boxes, labels=np.arange(count), crowd=crowd),
+        sample(mask=mask),
+    )
+    aligned = align_classes(source, MODEL)
+    assert (aligned.class_names, len(aligned), aligned.dropped_boxes) == (MODEL, count + 2, 3)
+    assert [aligned[index].label for index in range(count)] == ids
+    detection, segmentation = aligned[count], aligned[count + 1]
+    assert detection.labels is not None
+    assert detection.labels.dtype == np.int64
+    assert detection.labels.tolist() == ids
+    assert detection.boxes is not None
+    assert detection.crowd is not None
+    np.testing.assert_array_equal(detection.boxes, boxes)
+    np.testing.assert_array_equal(detection.crowd, crowd)
+    assert segmentation.mask is not None
+    assert segmentation.mask.dtype == np.uint8
+    assert segmentation.mask.tolist() == [[ids[0], ids[-1], 255], [255, ids[0], ids[0]]]
+
+
+def test_the_source_s_own_samples_are_not_changed() -> None:
+    original = sample(label=0, boxes=np.zeros((1, 4), dtype=np.float32), labels=np.array([0]))
+    AlignedSource(Given(("cat",), original), MODEL)[0]
+    assert original.label == 0
+    assert original.labels is not None
+    assert original.labels.tolist() == [0]
+
+
+def test_a_picture_without_objects_stays_one() -> None:
+    empty = sample(boxes=np.zeros((0, 4), dtype=np.float32), labels=np.zeros(0, dtype=np.int64))
+    labels = AlignedSource(Given(("cat",), empty), MODEL)[0].labels
+    assert labels is not None
+    assert labels.shape == (0,)
+    assert labels.dtype == np.int64
+
+
+def test_a_source_of_the_same_classes_is_taken_as_it_is() -> None:
+    source = Given(MODEL)
+    assert align_classes(source, list(MODEL)) is source
+
+
+def test_unknown_classes_are_named() -> None:
+    with pytest.raises(UserError, match=r"does not know: cow\. The model knows ant, bee, cat, dog; evaluate"):
+        align_classes(Given(("cat", "cow")), MODEL)
+    many = tuple(f"c{index}" for index in range(9))
+    with pytest.raises(UserError, match=r"c0, c1, c2, c3, c4, \.\.\.\. The model knows x0, x1, x2, x3, x4, \.\.\.;"):
+        align_classes(Given(many), [f"x{index}" for index in range(9)])

@@ -1,0 +1,103 @@
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mbv2kit.errors import UserError
+from mbv2kit.training.guard import StepGuard
+
+Step = Callable[[str], bool]
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 1))
+
+
+@pytest.fixture
+def guard(model: nn.Sequential) -> StepGuard:
+    return StepGuard(model)
+
+
+@pytest.fixture
+def step(model: nn.Sequential, guard: StepGuard) -> Step:
+    """Takes one step, ``good`` or with a fault, and says whether it counts."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    count = iter(range(100))
+
+    def run(kind: str) -> bool:
+        guard.remember()
+        loss: Tensor = model(torch.randn(5, 3, 2, 2)).square().mean()
+        if kind == "nan loss":
+            loss = loss * float("nan")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if kind in ("inf gradient", "nan gradient"):
+            gradient = next(model.parameters()).grad
+            assert gradient is not None
+            gradient.view(-1)[0] = float(kind.split()[0])
+        counts = guard.check(loss, next(count), ["cat.jpg", "dog.jpg"])
+        optimizer.step()
+        return counts
+
+    return run
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+FAULTS = ["nan loss", "inf gradient", "nan gradient"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_step_changes_nothing_and_is_counted(
+    model: nn.Sequential, guard: StepGuard, step: Step, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    assert step("good")
+    before = state(model)
+    with caplog.at_level(logging.WARNING):
+        assert not step(fault)
+    after = state(model)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert guard.skipped == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("step 1: loss ")
+    assert record.getMessage().endswith("the step is skipped (images: cat.jpg, dog.jpg)")
+
+
+def test_a_good_step_moves_weights_and_statistics(model: nn.Sequential, guard: StepGuard, step: Step) -> None:
+    before = state(model)
+    assert step("good")
+    after = state(model)
+    assert not any(torch.equal(after[name], before[name]) for name in ("0.weight", "1.running_mean", "3.weight"))
+    assert guard.skipped == 0
+
+
+def test_a_good_step_between_lets_the_run_go_on(guard: StepGuard, step: Step) -> None:
+    kinds = ["nan loss", "inf gradient", "good", "nan loss", "nan loss", "good"]
+    assert [step(kind) for kind in kinds] == [False, False, True, False, False, True]
+    assert guard.skipped == 4
+
+
+def test_the_third_in_a_row_ends_the_run(model: nn.Sequential, guard: StepGuard, step: Step) -> None:
+    step("good")
+    before = state(model)
+    step("nan loss")
+    step("inf gradient")
+    with pytest.raises(
+        UserError, match=r"stopped at step 3: loss nan.*on the images cat\.jpg, dog\.jpg.*optimizer\.lr"
+    ):
+        step("nan loss")
+    assert guard.skipped == 3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+
+
+def test_parameters_that_took_no_part_are_no_fault(guard: StepGuard, model: nn.Sequential) -> None:
+    guard.remember()
+    loss = model[3](torch.randn(2, 16)).sum()
+    loss.backward()
+    assert guard.check(loss, 0, ["a"])

@@ -1,0 +1,97 @@
+from math import cos, pi
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbv2kit.errors import UserError
+from mbv2kit.training.schedule import Kind, Schedule, create_schedule
+
+STEPS = 10
+
+
+def test_constant_is_one() -> None:
+    schedule = Schedule("constant", STEPS, 3)
+    assert {schedule(step) for step in range(30)} == {1.0}
+
+
+@pytest.mark.parametrize("name", get_args(Kind))
+def test_warm_up_climbs_evenly_to_the_peak(name: Kind) -> None:
+    schedule = Schedule(name, STEPS, 4, warmup_epochs=0.5, gamma=1.0)
+    assert [schedule(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert schedule(5) == 1.0
+
+
+def test_the_paper_s_staircase_falls_once_an_epoch() -> None:
+    schedule = Schedule("exponential", STEPS, 100, gamma=0.98)
+    assert {schedule(step) for step in range(10)} == {1.0}
+    assert schedule(10) == schedule(19) == 0.98
+    assert schedule(999) == pytest.approx(0.98**99)
+
+
+def test_without_the_staircase_it_falls_at_every_step() -> None:
+    schedule = Schedule("exponential", STEPS, 100, gamma=0.5, staircase=False)
+    assert schedule(0) == 1.0
+    assert schedule(5) == pytest.approx(0.5**0.5)
+    assert schedule(10) == pytest.approx(0.5)
+
+
+def test_cosine_falls_from_the_peak_to_its_final_share() -> None:
+    schedule = Schedule("cosine", STEPS, 3, warmup_epochs=1, final_fraction=0.1)
+    assert schedule(10) == 1.0
+    assert schedule(15) == pytest.approx(0.1 + 0.9 * (1 + cos(pi / 4)) / 2)
+    assert schedule(20) == pytest.approx(0.55)
+    assert schedule(30) == schedule(99) == pytest.approx(0.1)
+
+
+def test_poly_is_deeplab_s() -> None:
+    schedule = Schedule("poly", STEPS, 2)
+    assert [schedule(step) for step in (0, 5, 19, 20)] == pytest.approx([1.0, 0.75**0.9, 0.05**0.9, 0.0])
+
+
+@given(
+    name=st.sampled_from(get_args(Kind)),
+    steps_per_epoch=st.integers(1, 50),
+    epochs=st.integers(1, 50),
+    warmup=st.floats(0, 1),
+    gamma=st.floats(0, 1),
+    staircase=st.booleans(),
+    power=st.floats(0, 5),
+    final_fraction=st.floats(0, 1),
+    step=st.integers(0, 5000),
+)
+def test_a_factor_lies_between_0_and_1_and_never_rises_after_the_warm_up(
+    name: Kind,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup: float,
+    gamma: float,
+    staircase: bool,
+    power: float,
+    final_fraction: float,
+    step: int,
+) -> None:
+    schedule = Schedule(name, steps_per_epoch, epochs, warmup * epochs, gamma, staircase, power, final_fraction)
+    assert 0 <= schedule(step) <= 1
+    assert schedule(step) == schedule(step)
+    if step >= round(warmup * epochs * steps_per_epoch):
+        assert schedule(step + 1) <= schedule(step) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"name": "cosin"}, "scheduler.name.*'cosine'"),
+        ({"name": "cosine", "warmup_epochs": 4}, r"scheduler.warmup_epochs must be between 0 and .*\(3\), got 4"),
+        ({"name": "cosine", "warmup_epochs": -1}, "scheduler.warmup_epochs must be between 0"),
+    ],
+)
+def test_a_wrong_config_is_told(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_schedule(config, STEPS, 3)
+
+
+def test_a_config_is_the_schedule_s_arguments() -> None:
+    config = {"name": "exponential", "warmup_epochs": 0.0, "gamma": 0.9, "staircase": False}
+    assert create_schedule(config, STEPS, 3) == Schedule("exponential", STEPS, 3, gamma=0.9, staircase=False)
