@@ -11,6 +11,18 @@ from mbv2kit.errors import UserError
 from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
 
 Compose = Callable[..., DictConfig]
+Change = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def changed(tiny: Compose) -> Change:
+    """Returns a configuration with one key changed; composing takes half a second, so it is done once."""
+    base = tiny(Path("unused"))
+
+    def change(override: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.merge(base, OmegaConf.from_dotlist([override])), resolve=True)
+
+    return change
 
 
 def test_the_file_holds_what_was_said_before_it_was_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +78,9 @@ def test_libraries_chatter_is_quiet_and_their_other_warnings_are_not(capfd: pyte
         ("seed=-1", "seed must be a whole number from 0 up, got -1"),
     ],
 )
-def test_a_number_out_of_range_is_told(tiny: Compose, override: str, message: str) -> None:
-    config: Any = OmegaConf.to_container(tiny(Path("unused"), override), resolve=True)
+def test_a_number_out_of_range_is_told(changed: Change, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_numbers(config)
+        check_numbers(changed(override))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +94,8 @@ def test_a_number_out_of_range_is_told(tiny: Compose, override: str, message: st
         "ema.decay=0",
     ],
 )
-def test_a_number_in_range_is_not(tiny: Compose, override: str) -> None:
-    config: Any = OmegaConf.to_container(tiny(Path("unused"), override), resolve=True)
-    check_numbers(config)
+def test_a_number_in_range_is_not(changed: Change, override: str) -> None:
+    check_numbers(changed(override))
 
 
 def test_the_spec_holds_what_the_config_says(tiny: Compose) -> None:
@@ -99,7 +109,6 @@ def test_the_spec_holds_what_the_config_says(tiny: Compose) -> None:
 
 
 @pytest.mark.parametrize("override", ["normalisation.std=[1,0,1]", "normalisation.mean=[1,2]"])
-def test_a_wrong_normalisation_is_told(tiny: Compose, override: str) -> None:
-    config: Any = OmegaConf.to_container(tiny(Path("unused"), override), resolve=True)
+def test_a_wrong_normalisation_is_told(changed: Change, override: str) -> None:
     with pytest.raises(UserError, match="normalisation needs three means and three stds above 0"):
-        model_spec(config, ("cat",), {})
+        model_spec(changed(override), ("cat",), {})
