@@ -165,7 +165,7 @@ class DataModule(lightning.LightningDataModule):
         self.steps_per_epoch = len(train) // min(batch_size, len(train))
         self._sampler = EpochSampler(len(train), batch_size, seed)
         self._train = TrainingSet(train, augment, seed)
-        self._val = val
+        self.val = val
         self._rule = rule
         self._batch_size = batch_size
         self._workers = workers
@@ -198,7 +198,7 @@ class DataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
         """Every picture of the validation split, once, in order."""
-        return evaluation_loader(self._val, self._rule, self._batch_size, self._workers)
+        return evaluation_loader(self.val, self._rule, self._batch_size, self._workers)
 
 
 def evaluation_loader(

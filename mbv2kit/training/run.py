@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import mbv2kit
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import DataModule
-from mbv2kit.data.sources import open_source
+from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
-from mbv2kit.model import VisionModel
+from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
@@ -76,7 +77,7 @@ def train(config: DictConfig) -> None:
         return
     if task_module.guard.skipped:
         _log.warning("%d steps were skipped because they were not finite", task_module.guard.skipped)
-    _finish(options, run)
+    _finish(options, run, task_module.model.spec, datamodule.val)
 
 
 def _build(config: dict[str, Any], run: RunFolder) -> tuple[VisionTask, DataModule]:
@@ -157,10 +158,9 @@ def _trainer(config: dict[str, Any], run: RunFolder) -> lightning.Trainer:
         raise UserError(f"This machine cannot train with {chosen}: {' '.join(str(error).split())}") from None
 
 
-def _finish(config: dict[str, Any], run: RunFolder) -> None:
+def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source) -> None:
     """Saves the best epoch's weights as the run's model, and evaluates what was saved as ``tools/eval.py`` does."""
     task, dataset = config["task"]["name"], config["dataset"]
-    source = open_source(dataset, task, dataset["val_split"])
     best = run.checkpoints / BEST
     # There is no best epoch where none was validated.
     checkpoint = torch.load(best if best.is_file() else run.checkpoints / LAST, map_location="cpu", weights_only=True)
@@ -171,13 +171,12 @@ def _finish(config: dict[str, Any], run: RunFolder) -> None:
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith(prefix)
     }
-    names = open_source(dataset, task, dataset["train_split"]).class_names
-    model = VisionModel(model_spec(config, names, {**_origin(config, run), "epoch": checkpoint["epoch"] + 1}))
+    model = VisionModel(replace(spec, origin={**spec.origin, "epoch": checkpoint["epoch"] + 1}))
     model.load_state_dict(weights)
     model.save(run.model)
     evaluate_model(
         VisionModel.load(run.model),
-        source,
+        val,
         task=task,
         dataset=dataset["name"],
         split=dataset["val_split"],
