@@ -19,6 +19,7 @@ from mbv2kit.layers import (
     initialise,
     make_divisible,
 )
+from tests.norms import randomise_norms
 
 SIDES = st.integers(1, 12)
 
@@ -135,17 +136,6 @@ def test_separable_convolution_is_depthwise_then_pointwise() -> None:
     ]
     assert sum(isinstance(part, nn.ReLU6) for part in block.modules()) == 2
     assert block(torch.randn(2, 8, 7, 10)).shape == (2, 5, 4, 5)
-
-
-def randomise_norms(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            nn.init.normal_(part.running_mean, std=0.2)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias, std=0.3)
 
 
 def norm(x: Tensor, state: dict[str, Tensor], prefix: str) -> Tensor:

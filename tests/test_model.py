@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule, Placement
 from mbv2kit.model import SCHEMA_VERSION, ModelSpec, VisionModel, images_to_tensor
 from mbv2kit.structures import Classification, Detections, Image, Segmentation, Task
+from tests.norms import randomise_norms
 
 NAMES: dict[Task, tuple[str, ...]] = {
     "classification": ("cat", "dog", "emu"),
@@ -43,12 +44,7 @@ def spec_for(*tasks: Task, resize: Any = "stretch") -> ModelSpec:
 def model_for(*tasks: Task, resize: Any = "stretch") -> VisionModel:
     """A model in evaluation mode whose norms have seen something."""
     model = VisionModel(spec_for(*tasks, resize=resize)).eval()
-    for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            nn.init.normal_(part.running_mean, std=0.1)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    randomise_norms(model)
     return model
 
 

@@ -14,6 +14,7 @@ from mbv2kit.backbones.mobilenet_v2 import MobileNetV2
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.layers import InvertedResidual
+from tests.norms import randomise_norms
 
 # TensorFlow's README of MobileNetV2: width, size -> million multiply-adds, million parameters (without batch norm).
 PUBLISHED_COSTS = {
@@ -60,15 +61,9 @@ def norm_parameters(module: nn.Module) -> int:
 def randomised(**options: Any) -> MobileNetV2:
     """A backbone in evaluation mode whose every number matters; its maps are of order one."""
     backbone = MobileNetV2(**options).double().eval()
+    randomise_norms(backbone)
     for part in backbone.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            nn.init.normal_(part.running_mean, std=0.2)
-            nn.init.uniform_(part.running_var, 0.5, 1.5)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias, std=0.3)
-        elif isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
     return backbone
 
