@@ -49,6 +49,8 @@ class MobileNetV2(Backbone):
         shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
         shrink_last: Whether the 1280 channels of the last layer shrink with a width below 1. The published
             classifiers keep them (Section 6.1), TensorFlow's detectors do not.
+        zero_init_residual: Whether a linear block with a shortcut starts as the shortcut alone, its last norm at zero
+            (Goyal et al. 2017, arXiv 1706.02677, section 5.1): the fresh network is shallow and learns sooner.
         norm_eps: Epsilon of batch normalisation.
         norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.997 is 0.003.
 
@@ -64,6 +66,7 @@ class MobileNetV2(Backbone):
         bottleneck: Bottleneck = "linear",
         shortcut: Shortcut = "bottleneck",
         shrink_last: bool = False,
+        zero_init_residual: bool = True,
         norm_eps: float = 1e-3,
         norm_momentum: float = 0.03,
     ) -> None:
@@ -111,6 +114,11 @@ class MobileNetV2(Backbone):
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
         initialise(self)
+        # Behind a ReLU6 a zero would stay one: it passes no gradient there.
+        if zero_init_residual and bottleneck == "linear":
+            for layer in layers.values():
+                if isinstance(layer, InvertedResidual) and layer.adds_input:
+                    nn.init.zeros_(layer.project.norm.weight)
 
     def drop_layers_behind(self, name: str) -> None:
         """Removes the layers behind the map ``name``; the block of an inner expansion stays whole."""

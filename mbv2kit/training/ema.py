@@ -32,10 +32,8 @@ class WeightAverage(nn.Module):
         self.updates += 1
         count = int(self.updates)
         share = 1 - min(self.decay, (1 + count) / (10 + count))
-        for average, current in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(current, share)
-        for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            copied.copy_(buffer)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
+        torch._foreach_copy_(list(self.model.buffers()), list(model.buffers()))
 
     def train(self, mode: bool = True) -> "WeightAverage":
         """Stays in evaluation mode: the average is never trained."""

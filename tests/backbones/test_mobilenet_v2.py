@@ -322,3 +322,15 @@ def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
     norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
     assert len(norms) == 52
     assert {(norm.eps, norm.momentum) for norm in norms} == {(0.25, 0.5)}
+
+
+def test_a_fresh_block_with_a_shortcut_is_the_shortcut_alone() -> None:
+    maps = see(MobileNetV2(width=0.5).eval(), torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(maps["layer_6"], maps["layer_5"], rtol=0, atol=0)
+    assert not torch.equal(maps["layer_8"], maps["layer_7"][:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("options", [{"zero_init_residual": False}, {"bottleneck": "relu6"}])
+def test_otherwise_every_fresh_block_adds_something(options: dict[str, Any]) -> None:
+    maps = see(MobileNetV2(width=0.5, **options).eval(), torch.randn(2, 3, 64, 64))
+    assert not torch.equal(maps["layer_6"], maps["layer_5"])

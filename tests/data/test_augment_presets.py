@@ -257,6 +257,17 @@ def test_segmentation_at_scale_one_is_an_exact_crop() -> None:
     assert (result.mask[50:] == IGNORE).all()
 
 
+def test_segmentation_turns_picture_and_mask_upside_down_together() -> None:
+    options = {"scale": [1.0, 1.0], **NO_COLOUR, "horizontal_flip": 0.0, "vertical_flip": 1.0}
+    image = make_image(64, 64)
+    mask = (image[..., 0] // 64).astype(np.uint8)
+    sample = Sample(image=image, image_id="a", mask=mask)
+    result = build("segmentation", InputRule((64, 64)), **options)(sample, np.random.default_rng(0))
+    assert np.array_equal(result.image, image[::-1])
+    assert result.mask is not None
+    assert np.array_equal(result.mask, mask[::-1])
+
+
 def test_segmentation_scales_come_in_steps_relative_to_the_rule() -> None:
     augment = build("segmentation", InputRule((50, 100), "stretch"), scale=[0.5, 2.0], scale_step=0.25, **STILL)
     sample = index_mask(100, 200)

@@ -24,6 +24,7 @@ class SegmentationAugment(Augment):
         scale: Range of the random scale, from..to, each in 0.1..10.
         scale_step: Distance between the scales that are drawn from, counted from the smallest; 0: any in the range.
         horizontal_flip: Probability of a mirrored picture, 0..1.
+        vertical_flip: Probability of a picture upside down, 0..1.
         brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
         contrast: See ``brightness``.
         saturation: See ``brightness``.
@@ -43,6 +44,7 @@ class SegmentationAugment(Augment):
         scale: tuple[float, float] = (0.5, 2.0),
         scale_step: float = 0.25,
         horizontal_flip: float = 0.5,
+        vertical_flip: float = 0.0,
         brightness: float = 0.2,
         contrast: float = 0.2,
         saturation: float = 0.2,
@@ -50,7 +52,9 @@ class SegmentationAugment(Augment):
     ) -> None:
         refuse_crop(input_rule)
         colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        super().__init__(input_rule, size=size, horizontal_flip=horizontal_flip, colour=colour)
+        super().__init__(
+            input_rule, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour
+        )
         self._scale = range_within("scale", scale, 0.1, 10)
         self._scale_step = number_within("scale_step", scale_step, 0, 10)
 

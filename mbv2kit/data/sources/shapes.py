@@ -11,12 +11,12 @@ from mbv2kit.data.sources.base import SOURCES, Source
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Boxes, Image, Sample, Task
 
-CLASSES = ("circle", "triangle", "square", "star", "cross", "heart")
+CLASSES = ("circle", "triangle", "square", "cross", "ring")
 
 # Sides are of the square of the same area, as a share of the scene's side.
-_MAIN_SIDE = (0.34, 0.52)
-_OTHER_SIDE = (0.12, 0.32)
-_MAX_OTHERS = 4
+_MAIN_SIDE = (0.4, 0.55)
+_OTHER_SIDE = (0.22, 0.36)
+_MAX_OTHERS = 2
 _ATTEMPTS = 6
 # At least this share of every shape is seen, and the main one shows this many times the pixels of the next.
 _VISIBLE = 0.6
@@ -31,32 +31,25 @@ _SHAPE_COLOURS = (125, 230)
 _RIM_LIGHT = 0.25
 
 
-def _outlines() -> tuple[NDArray[np.float64], ...]:
-    """Returns a polygon of each class around the origin, of area 1, so that no class can be told by its size."""
+# Scenes of an epoch are those of the one before: as many as fit into this are drawn once and kept.
+_KEPT_BYTES = 2**28
+
+Outline = tuple[NDArray[np.float64], ...]
+
+
+def _outlines() -> tuple[Outline, ...]:
+    """Returns the polygons of each class around the origin, of area 1, so that no class can be told by its size."""
     turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    tips = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-    polygons = (
-        np.stack([np.cos(turn), np.sin(turn)], axis=1),
-        np.stack([np.cos(turn[::16]), np.sin(turn[::16])], axis=1),
-        np.stack([np.cos(turn[::12]), np.sin(turn[::12])], axis=1),
-        np.stack([np.cos(tips), np.sin(tips)], axis=1) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None],
-        np.array(
-            [(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)]
-        ),
-        np.stack(
-            [
-                16 * np.sin(turn) ** 3,
-                13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn),
-            ],
-            axis=1,
-        ),
-    )
-    return tuple(polygon / np.sqrt(_area(polygon)) for polygon in polygons)
+    disc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    arms = [(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)]
+    outlines = ((disc,), (disc[::16],), (disc[::12],), (np.array(arms, dtype=np.float64),), (disc, 0.55 * disc))
+    return tuple(tuple(polygon / np.sqrt(_area(outline)) for polygon in outline) for outline in outlines)
 
 
-def _area(polygon: NDArray[np.float64]) -> float:
-    x, y = polygon.T
-    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+def _area(outline: Outline) -> float:
+    """Returns the area within the first polygon and outside the second, where there is one."""
+    border, *holes = [abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in (polygon.T for polygon in outline)]
+    return float(border - sum(holes))
 
 
 _OUTLINES = _outlines()
@@ -94,7 +87,7 @@ class Scene:
 class Shapes(Source):
     """Textured shapes that overlap on a textured ground, for all three tasks.
 
-    Every scene has one main shape, whose class is the label of the picture, and up to four smaller ones. Boxes and
+    Every scene has one main shape, whose class is the label of the picture, and up to two smaller ones. Boxes and
     masks are of what is seen; a shape of which too little would be seen is not drawn. Colour and size say
     nothing about the class. Scene i is a function of seed, split and i alone.
 
@@ -138,6 +131,7 @@ class Shapes(Source):
         self._size = size
         self._count = counts[split]
         self._entropy = (seed, list(counts).index(split))
+        self._kept: dict[int, Scene] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -145,7 +139,7 @@ class Shapes(Source):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._count:
             raise IndexError(f"index {index} is outside {self._count} scenes")
-        scene = draw_scene(np.random.default_rng((*self._entropy, index)), self._size)
+        scene = self._scene(index)
         sample = Sample(image=scene.image, image_id=f"{self._split}_{index:05d}")
         if self._task == "classification":
             sample.label = int(scene.classes[0])
@@ -155,6 +149,14 @@ class Shapes(Source):
             sample.boxes, sample.labels = scene.boxes(), scene.classes
             sample.crowd = np.zeros(len(scene.classes), dtype=np.bool_)
         return sample
+
+    def _scene(self, index: int) -> Scene:
+        if index not in self._kept:
+            scene = draw_scene(np.random.default_rng((*self._entropy, index)), self._size)
+            if (len(self._kept) + 1) * (scene.image.nbytes + scene.owner.nbytes) > _KEPT_BYTES:
+                return scene
+            self._kept[index] = scene
+        return self._kept[index]
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
@@ -209,10 +211,12 @@ def _fill(
     stretch = np.sqrt(rng.uniform(0.8, 1.25))
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    points = _OUTLINES[kind] * (side * stretch, side / stretch) @ turn + centre
-    fixed = np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+    polygons = [polygon * (side * stretch, side / stretch) @ turn + centre for polygon in _OUTLINES[kind]]
     canvas = np.zeros((size, size), dtype=np.uint8)
-    cv2.fillPoly(canvas, [fixed], 1, shift=_SUBPIXEL_BITS)
+    # Where two polygons lie over each other there is a hole.
+    cv2.fillPoly(
+        canvas, [np.rint(polygon * 2**_SUBPIXEL_BITS).astype(np.int32) for polygon in polygons], 1, shift=_SUBPIXEL_BITS
+    )
     return canvas
 
 

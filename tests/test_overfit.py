@@ -1,0 +1,140 @@
+"""Every head learns sixteen real pictures by heart: the whole path, from source to figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mbv2kit.data.augment import create_augment
+from mbv2kit.data.datamodule import TrainingSet, collate_training
+from mbv2kit.data.sources import Source, create_source
+from mbv2kit.evaluation import create_evaluator
+from mbv2kit.heads import Head
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.structures import IGNORE, Sample, Task
+
+COUNT = 16
+
+
+class Chosen(Source):
+    """Some pictures of a source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.class_names = source.class_names
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[self._indices[index]]
+
+
+def learn(
+    task: Task,
+    source: Source,
+    *,
+    head: Mapping[str, Any],
+    backbone: Mapping[str, Any],
+    size: tuple[int, int],
+    steps: int,
+) -> dict[str, float]:
+    """Trains on all pictures at once, as they are, and returns the figures on the same pictures."""
+    assert len(source) == COUNT
+    rule = InputRule(size, "stretch")
+    model = VisionModel(
+        ModelSpec(
+            backbone={"name": "mobilenet_v2", "norm_momentum": 0.1, **backbone},
+            heads={task: dict(head)},
+            class_names={task: source.class_names},
+            input=rule,
+        )
+    ).to(memory_format=torch.channels_last)
+    pictures = TrainingSet(source, create_augment({"preset": "none"}, rule), seed=0)
+    batch = collate_training([pictures[0, index] for index in range(COUNT)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    part = model.heads[task]
+    assert isinstance(part, Head)
+    model.train()
+    for step in range(steps):
+        # The last steps are small, so that the batch norm statistics catch up with the weights.
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, 2 * (1 - step / steps))
+        loss = torch.stack(list(part.loss(model(batch.images)[task], batch.targets).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    model.eval()
+    evaluator = create_evaluator(task, source.class_names)
+    for index in range(COUNT):
+        sample = source[index]
+        evaluator.update(model.predict([sample.image])[0][task], sample)
+    return dict(evaluator.compute().metrics)
+
+
+@pytest.mark.slow
+def test_the_classifier(shared_data: Path) -> None:
+    source = create_source("imagenet", task="classification", root=shared_data / "imagenet_samples", split="val")
+    figures = learn(
+        "classification",
+        Chosen(source, range(COUNT)),
+        head={"name": "classifier"},
+        backbone={"width": 0.5},
+        size=(96, 96),
+        steps=60,
+    )
+    assert figures["top1"] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ssdlite", "ssd"])
+def test_ssd(name: str, shared_data: Path) -> None:
+    source = create_source("voc", task="detection", root=shared_data / "bccd", split="train")
+    figures = learn(
+        "detection",
+        Chosen(source, range(COUNT)),
+        head={
+            "name": name,
+            "norm_momentum": 0.1,
+            "maps": ["layer_8_expansion", "layer_15_expansion", "layer_19"],
+            "min_scale": 0.1,
+            "anchors": "uniform",
+        },
+        backbone={"width": 0.35},
+        size=(192, 256),
+        steps=100,
+    )
+    assert figures["AP50"] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("aspp", [False, True])
+def test_deeplab(aspp: bool, shared_data: Path) -> None:
+    source = create_source("coco", task="segmentation", root=shared_data / "coco_mini", split="train2017")
+    figures = learn(
+        "segmentation",
+        Chosen(source, _with_large_objects(source)),
+        head={"name": "deeplab_v3", "norm_momentum": 0.1, "aspp": aspp, "channels": 64},
+        backbone={"width": 0.35, "output_stride": 8},
+        size=(193, 193),
+        steps=120,
+    )
+    assert figures["mIoU"] >= 0.90
+
+
+def _with_large_objects(source: Source) -> list[int]:
+    """Returns the first pictures with objects in them whose every class covers a tenth of the picture."""
+    chosen: list[int] = []
+    for index in range(len(source)):
+        mask = source[index].mask
+        assert mask is not None
+        classes, areas = np.unique(mask[mask != IGNORE], return_counts=True)
+        if len(classes) > 1 and areas.min() >= 0.1 * mask.size:
+            chosen.append(index)
+        if len(chosen) == COUNT:
+            break
+    return chosen
