@@ -33,7 +33,8 @@ class WeightAverage(nn.Module):
         count = int(self.updates)
         share = 1 - min(self.decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
-        torch._foreach_copy_(list(self.model.buffers()), list(model.buffers()))
+        for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def train(self, mode: bool = True) -> "WeightAverage":
         """Stays in evaluation mode: the average is never trained."""
