@@ -159,20 +159,28 @@ class InputRule:
         if not 0 <= self.fill <= 255:
             raise UserError(f"input.fill must be a grey value in 0..255, got {self.fill}.")
 
-    def __call__(self, image: Image) -> tuple[Image, Placement]:
-        """Returns the input, ``(*size, 3)`` uint8, and where the picture lies in it."""
-        height, width = image.shape[:2]
-        if self.resize == "stretch":
-            return resize_image(image, *self.size), Placement((height, width), self.size)
-        if self.resize == "crop":
-            return self._crop(image), Placement((height, width), self.size)
+    def content(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width that a picture has in the input; ``crop`` fills it."""
+        if self.resize in ("stretch", "crop"):
+            return self.size
         scale = min(self.size[0] / height, self.size[1] / width)
         if self.resize == "pad":
             scale = min(1.0, scale)
-        content = max(1, round(height * scale)), max(1, round(width * scale))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def __call__(self, image: Image) -> tuple[Image, Placement]:
+        """Returns the input, ``(*size, 3)`` uint8, and where the picture lies in it."""
+        height, width = image.shape[:2]
+        content = self.content(height, width)
+        placement = Placement((height, width), content)
+        if self.resize == "crop":
+            return self._crop(image), placement
+        shown = resize_image(image, *content)
+        if content == self.size:
+            return shown, placement
         canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
-        canvas[: content[0], : content[1]] = resize_image(image, *content)
-        return canvas, Placement((height, width), content)
+        canvas[: content[0], : content[1]] = shown
+        return canvas, placement
 
     def _crop(self, image: Image) -> Image:
         height, width = image.shape[:2]

@@ -6,23 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mbv2kit.data.augment.view import View, centres_inside, content_size
-from mbv2kit.images import InputRule, Resize, resize_image, resize_mask
+from mbv2kit.data.augment.view import View, centres_inside
+from mbv2kit.images import resize_image, resize_mask
 
 SIDES = st.integers(1, 90)
-
-
-@given(
-    picture=st.tuples(SIDES, SIDES),
-    size=st.tuples(SIDES, SIDES),
-    resize=st.sampled_from(["stretch", "letterbox", "pad"]),
-)
-def test_content_size_is_that_of_the_input_rule(
-    picture: tuple[int, int], size: tuple[int, int], resize: Resize
-) -> None:
-    rule = InputRule(size, resize)
-    _, placement = rule(np.zeros((*picture, 3), dtype=np.uint8))
-    assert content_size(rule, *picture) == placement.content
 
 
 def test_window_inside_the_picture_fills_the_content() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
 from mbv2kit.data.augment.colour import ColourJitter
-from mbv2kit.data.augment.view import Rectangle, View, centres_inside, content_size
+from mbv2kit.data.augment.view import Rectangle, View, centres_inside
 from mbv2kit.images import InputRule
 from mbv2kit.structures import Boxes, Sample
 
@@ -82,7 +82,7 @@ class DetectionAugment(Augment):
             window = self._expand(height, width, rng)
         if rng.random() < self._crop_probability and len(objects):
             window = self._crop(window, objects, rng)
-        content = content_size(self.input_rule, window[3] - window[1], window[2] - window[0])
+        content = self.input_rule.content(window[3] - window[1], window[2] - window[0])
         return View.through(window, (height, width), content)
 
     def _expand(self, height: int, width: int, rng: np.random.Generator) -> Rectangle:

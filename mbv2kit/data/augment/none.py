@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
-from mbv2kit.data.augment.view import View, content_size
+from mbv2kit.data.augment.view import View
 from mbv2kit.images import InputRule
 from mbv2kit.structures import Sample
 
@@ -28,7 +28,7 @@ class NoAugment(Augment):
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns the whole picture, placed as the rule places it."""
         height, width = sample.image.shape[:2]
-        return View.through((0, 0, width, height), (height, width), content_size(self.input_rule, height, width))
+        return View.through((0, 0, width, height), (height, width), self.input_rule.content(height, width))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns a new sample whose image equals ``input_rule(sample.image)``; ``rng`` has no influence."""

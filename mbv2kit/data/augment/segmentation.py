@@ -5,7 +5,7 @@ import numpy as np
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, range_within
 from mbv2kit.data.augment.colour import ColourJitter
-from mbv2kit.data.augment.view import View, content_size
+from mbv2kit.data.augment.view import View
 from mbv2kit.images import InputRule
 from mbv2kit.structures import Sample
 
@@ -63,7 +63,7 @@ class SegmentationAugment(Augment):
         picture = sample.image.shape[:2]
         scale = self._draw_scale(rng)
         corner, sides = [], []
-        for side, shown, target in zip(picture, content_size(self.input_rule, *picture), self.size, strict=True):
+        for side, shown, target in zip(picture, self.input_rule.content(*picture), self.size, strict=True):
             # The window is measured in the picture's own pixels: scaling and cropping become one resize.
             window = max(1, round(target * side / (shown * scale)))
             sides.append(window)

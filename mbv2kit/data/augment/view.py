@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.images import InputRule
 from mbv2kit.structures import Boxes
 
 Rectangle = tuple[int, int, int, int]
@@ -83,16 +82,6 @@ def _visible(start: int, stop: int, picture: int, content: int) -> tuple[int, in
     low = min(round((first - start) * scale), content - 1)
     high = max(round((last - start) * scale), low + 1)
     return first, last, low, high
-
-
-def content_size(rule: InputRule, height: int, width: int) -> tuple[int, int]:
-    """Returns the height and width that a picture has in the input under a rule that shows it whole (not ``crop``)."""
-    if rule.resize == "stretch":
-        return rule.size
-    scale = min(rule.size[0] / height, rule.size[1] / width)
-    if rule.resize == "pad":
-        scale = min(1.0, scale)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def centres_inside(boxes: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.bool_]:
