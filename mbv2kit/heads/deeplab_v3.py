@@ -69,13 +69,17 @@ class DeepLabV3(Head):
             raise UserError(f"head.dropout must be at least 0 and below 1, got {dropout}.")
         if num_classes > IGNORE:
             raise UserError(f"A mask has room for {IGNORE} classes at most, got {num_classes}.")
+        if rates is not None and (not rates or min(rates) < 1):
+            raise UserError(f"head.rates needs dilations of at least 1, or null for the usual ones, got {list(rates)}.")
         source = _choose(feature_info, feature)
         style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
         self.features = (source.name,)
         self.pooling = ConvNormAct(source.channels, channels, 1, style=style) if image_pooling else None
         self.branches = nn.ModuleList([ConvNormAct(source.channels, channels, 1, style=style)])
         if aspp:
-            for rate in rates or [max(1, rate * 16 // source.stride) for rate in RATES_AT_16]:
+            if rates is None:
+                rates = [max(1, rate * 16 // source.stride) for rate in RATES_AT_16]
+            for rate in rates:
                 self.branches.append(ConvNormAct(source.channels, channels, 3, style=style, dilation=rate))
         joined = channels * (len(self.branches) + image_pooling)
         self.join = ConvNormAct(joined, channels, 1, style=style)
