@@ -77,6 +77,8 @@ class SSD(Head):
         for name, value in {"match_iou": match_iou, "score_threshold": score_threshold, "nms_iou": nms_iou}.items():
             if not 0 <= value <= 1:
                 raise UserError(f"head.{name} must be in 0..1, got {value}.")
+        if maps is not None and not maps:
+            raise UserError("head.maps needs the name of at least one feature map, or null for the usual two, got [].")
         if maps is None:
             sources = [deepest_feature(feature_info, 16), deepest_feature(feature_info, 32)]
         else:

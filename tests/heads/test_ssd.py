@@ -192,6 +192,7 @@ def test_logits_without_meaning_find_nothing() -> None:
         (lambda: SSD(FEATURES, 2, score_threshold=2), r"head\.score_threshold must be in 0\.\.1, got 2\."),
         (lambda: SSD(FEATURES, 2, min_scale=0.99), r"head\.min_scale and head\.max_scale must be in order"),
         (lambda: SSD(FEATURES, 2, maps=["nea"]), r"no feature map 'nea'\. Did you mean 'near'\?"),
+        (lambda: SSD(FEATURES, 2, maps=[]), r"head\.maps needs the name of at least one feature map"),
         (lambda: SSD(FEATURES[:2], 2), r"no feature map of stride 32, only of \[8, 16\]"),
     ],
 )
