@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage(nn.Module):
@@ -31,8 +32,9 @@ class WeightAverage(nn.Module):
         """Moves the average towards ``model``."""
         self.updates += 1
         count = int(self.updates)
-        share = 1 - min(self.decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
+        kept = min(self.decay, (1 + count) / (10 + count))
+        move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
+        move(list(self.model.parameters()), list(model.parameters()), count)
         for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copied.copy_(buffer)
 

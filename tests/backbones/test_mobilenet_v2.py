@@ -327,7 +327,8 @@ def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
 def test_a_fresh_block_with_a_shortcut_is_the_shortcut_alone() -> None:
     maps = see(MobileNetV2(width=0.5).eval(), torch.randn(2, 3, 64, 64))
     torch.testing.assert_close(maps["layer_6"], maps["layer_5"], rtol=0, atol=0)
-    assert not torch.equal(maps["layer_8"], maps["layer_7"][:, :, ::2, ::2])
+    # A block that changes the shape has no shortcut, and must not be silent.
+    assert maps["layer_8"].std() > 0
 
 
 @pytest.mark.parametrize("options", [{"zero_init_residual": False}, {"bottleneck": "relu6"}])

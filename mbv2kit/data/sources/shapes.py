@@ -30,7 +30,6 @@ _GROUND_COLOURS = (25, 85)
 _SHAPE_COLOURS = (125, 230)
 _RIM_LIGHT = 0.25
 
-
 # Scenes of an epoch are those of the one before: as many as fit into this are drawn once and kept.
 _KEPT_BYTES = 2**28
 
@@ -89,7 +88,8 @@ class Shapes(Source):
 
     Every scene has one main shape, whose class is the label of the picture, and up to two smaller ones. Boxes and
     masks are of what is seen; a shape of which too little would be seen is not drawn. Colour and size say
-    nothing about the class. Scene i is a function of seed, split and i alone.
+    nothing about the class. Scene i is a function of seed, split and i alone; scenes are kept once drawn, up to 256 MB
+    in each process, so treat the picture of a sample as read-only.
 
     Args:
         task: Any task.
@@ -132,6 +132,8 @@ class Shapes(Source):
         self._count = counts[split]
         self._entropy = (seed, list(counts).index(split))
         self._kept: dict[int, Scene] = {}
+        # A scene takes four bytes a pixel: three colours and an owner.
+        self._room = _KEPT_BYTES // (4 * size**2)
 
     def __len__(self) -> int:
         return self._count
@@ -151,12 +153,12 @@ class Shapes(Source):
         return sample
 
     def _scene(self, index: int) -> Scene:
-        if index not in self._kept:
+        scene = self._kept.get(index)
+        if scene is None:
             scene = draw_scene(np.random.default_rng((*self._entropy, index)), self._size)
-            if (len(self._kept) + 1) * (scene.image.nbytes + scene.owner.nbytes) > _KEPT_BYTES:
-                return scene
-            self._kept[index] = scene
-        return self._kept[index]
+            if len(self._kept) < self._room:
+                self._kept[index] = scene
+        return scene
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
