@@ -166,9 +166,13 @@ class ConvNormAct(nn.Sequential):
 class SeparableConv(nn.Sequential):
     """A 3 x 3 depthwise convolution followed by a 1 x 1 convolution, each with norm and activation (Section 3.1)."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, style: ConvStyle, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, style: ConvStyle, stride: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.depthwise = ConvNormAct(in_channels, in_channels, 3, style=style, stride=stride, groups=in_channels)
+        self.depthwise = ConvNormAct(
+            in_channels, in_channels, 3, style=style, stride=stride, dilation=dilation, groups=in_channels
+        )
         self.pointwise = ConvNormAct(in_channels, out_channels, 1, style=style)
 
 

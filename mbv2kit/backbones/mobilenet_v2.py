@@ -1,10 +1,11 @@
 """MobileNetV2: Inverted Residuals and Linear Bottlenecks. Sandler et al., CVPR 2018, arXiv 1801.04381."""
 
 from collections import OrderedDict
+from math import ceil
 
 from torch import Tensor, nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride, check_width
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 from mbv2kit.layers import (
@@ -49,6 +50,9 @@ class MobileNetV2(Backbone):
         shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
         shrink_last: Whether the 1280 channels of the last layer shrink with a width below 1. The published
             classifiers keep them (Section 6.1), TensorFlow's detectors do not.
+        depth: Factor on the number of blocks in each stage between the first and the last, rounded up; with
+            ``fixed_ends`` it gives timm's deeper variants (width and depth 1.1 and 1.2, or 1.2 and 1.4).
+        fixed_ends: Whether the first and the last convolution keep 32 and 1280 channels whatever the width.
         zero_init_residual: Whether a linear block with a shortcut starts as the shortcut alone, its last norm at zero
             (Goyal et al. 2017, arXiv 1706.02677, section 5.1): the fresh network is shallow and learns sooner.
         norm_eps: Epsilon of batch normalisation.
@@ -66,24 +70,27 @@ class MobileNetV2(Backbone):
         bottleneck: Bottleneck = "linear",
         shortcut: Shortcut = "bottleneck",
         shrink_last: bool = False,
+        depth: float = 1.0,
+        fixed_ends: bool = False,
         zero_init_residual: bool = True,
         norm_eps: float = 1e-3,
         norm_momentum: float = 0.03,
     ) -> None:
         super().__init__()
-        if not width > 0:
-            raise UserError(f"backbone.width must be above 0 (the paper uses 0.35 to 1.4), got {width}.")
-        if output_stride not in (8, 16, 32):
-            raise UserError(f"backbone.output_stride must be 8, 16 or 32, got {output_stride}.")
+        check_width(width, "0.35 to 1.4")
+        check_output_stride(output_stride)
+        if not depth > 0:
+            raise UserError(f"backbone.depth must be above 0, got {depth}.")
         style = ConvStyle(padding, norm_eps, norm_momentum)
-        channels = make_divisible(STEM_CHANNELS * width)
+        channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width))
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["layer_1"] = ConvNormAct(3, channels, 3, style=style, stride=2)
         features = [FeatureInfo("layer_1", channels, 2)]
         reached, dilation = 2, 1
-        for expansion, base_channels, repeats, stage_stride in STAGES:
+        for stage, (expansion, base_channels, repeats, stage_stride) in enumerate(STAGES):
             out_channels = make_divisible(base_channels * width)
-            for repeat in range(repeats):
+            inner = 0 < stage < len(STAGES) - 1
+            for repeat in range(ceil(repeats * depth) if inner else repeats):
                 stride = stage_stride if repeat == 0 else 1
                 lost = stride if reached * stride > output_stride else 1
                 stride //= lost
@@ -105,7 +112,7 @@ class MobileNetV2(Backbone):
                 dilation *= lost
                 channels = out_channels
                 features.append(FeatureInfo(name, channels, reached))
-        last_width = width if shrink_last else max(1.0, width)
+        last_width = 1.0 if fixed_ends else width if shrink_last else max(1.0, width)
         last = make_divisible(LAST_CHANNELS * last_width)
         name = f"layer_{len(layers) + 1}"
         layers[name] = ConvNormAct(channels, last, 1, style=style)
@@ -119,13 +126,6 @@ class MobileNetV2(Backbone):
             for layer in layers.values():
                 if isinstance(layer, InvertedResidual) and layer.adds_input:
                     nn.init.zeros_(layer.project.norm.weight)
-
-    def drop_layers_behind(self, name: str) -> None:
-        """Removes the layers behind the map ``name``; the block of an inner expansion stays whole."""
-        last = name.removesuffix("_expansion")
-        names = list(self.layers)
-        for behind in names[names.index(last) + 1 :]:
-            del self.layers[behind]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Computes the selected maps of normalised images ``(B, 3, H, W)``."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mbv2kit.errors import UserError, nearest
 from mbv2kit.features import FeatureInfo, find_feature
 from mbv2kit.registry import Registry
 
@@ -14,10 +15,13 @@ class Backbone(nn.Module, ABC):
     """A network from images to named feature maps, which come in the order of ``feature_info``.
 
     Attributes:
+        layers: Its parts in the order in which they run. Each is called like its map; a map within it is called
+            after it with an ending, as ``layer_15_expansion`` lies in ``layer_15``.
         feature_info: The maps it can give, from the finest to the deepest.
         selected: Names of the maps that ``forward`` returns; all of them until :meth:`select` is called.
     """
 
+    layers: nn.ModuleDict
     feature_info: tuple[FeatureInfo, ...]
     selected: tuple[str, ...]
 
@@ -29,11 +33,19 @@ class Backbone(nn.Module, ABC):
         """
         wanted = {find_feature(self.feature_info, name).name for name in names}
         self.selected = tuple(info.name for info in self.feature_info if info.name in wanted)
-        self.drop_layers_behind(self.selected[-1])
+        for behind in list(self.layers)[len(self.layers_until(self.selected[-1])) :]:
+            del self.layers[behind]
 
-    @abstractmethod
-    def drop_layers_behind(self, name: str) -> None:
-        """Removes every layer that the map ``name`` and those before it do not need."""
+    def layers_until(self, name: str) -> list[nn.Module]:
+        """Returns the layers that the map ``name`` needs; the one that it lies in comes whole.
+
+        Raises:
+            UserError: The backbone has no layer with such a map, or has it no more.
+        """
+        for position, layer in enumerate(self.layers):
+            if name == layer or name.startswith(f"{layer}_"):
+                return list(self.layers.values())[: position + 1]
+        raise UserError(f"The backbone has no layer '{name}'.{nearest(name, self.layers)}")
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -45,6 +57,18 @@ class Backbone(nn.Module, ABC):
         Returns:
             For each selected name ``(B, channels, ceil(H / stride), ceil(W / stride))``.
         """
+
+
+def check_width(width: float, usual: str) -> None:
+    """Raises :class:`UserError` unless the factor on the channels is above 0; ``usual`` says what the paper takes."""
+    if not width > 0:
+        raise UserError(f"backbone.width must be above 0 (the paper uses {usual}), got {width}.")
+
+
+def check_output_stride(output_stride: int) -> None:
+    """Raises :class:`UserError` unless a backbone can have this output stride."""
+    if output_stride not in (8, 16, 32):
+        raise UserError(f"backbone.output_stride must be 8, 16 or 32, got {output_stride}.")
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")

@@ -16,13 +16,15 @@ from mbv2kit.structures import Classification, Prediction
 class Classifier(Head):
     """One label for the whole picture.
 
-    Raw tensors: ``logits`` ``(B, num_classes)``.
+    Raw tensors: ``logits`` ``(B, num_classes)``, or ``(B, num_classes + 1)``, the background first.
 
     Args:
         feature_info: What the backbone can give; the last map is read.
         num_classes: Number of labels.
         dropout: Share of the pooled channels set to zero in training.
         label_smoothing: Share of the target that is spread over all classes; the TensorFlow recipe has 0.1.
+        background: Whether the classes are scored beside a background, which is never the answer; TensorFlow's
+            ImageNet models have one.
 
     Raises:
         UserError: An argument is out of range.
@@ -36,6 +38,7 @@ class Classifier(Head):
         num_classes: int,
         dropout: float = 0.2,
         label_smoothing: float = 0.0,
+        background: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -45,7 +48,8 @@ class Classifier(Head):
         self.features = (feature_info[-1].name,)
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(feature_info[-1].channels, num_classes)
+        self.background = int(background)
+        self.linear = nn.Linear(feature_info[-1].channels, num_classes + self.background)
         initialise(self)
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
@@ -55,12 +59,13 @@ class Classifier(Head):
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Cross-entropy with label smoothing; reads ``label``."""
-        logits = raw["logits"].float()
-        return {"classification": F.cross_entropy(logits, targets["label"], label_smoothing=self.label_smoothing)}
+        logits, labels = raw["logits"].float(), targets["label"] + self.background
+        return {"classification": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
     def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Ranks all classes by probability."""
-        scores, classes = raw["logits"].float().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        probabilities = raw["logits"].float().softmax(dim=-1)[:, self.background :]
+        scores, classes = probabilities.sort(dim=-1, descending=True, stable=True)
         return [
             Classification(ids.numpy(), values.numpy()) for ids, values in zip(classes.cpu(), scores.cpu(), strict=True)
         ]

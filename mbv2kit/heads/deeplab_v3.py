@@ -22,8 +22,8 @@ class DeepLabV3(Head):
     """A class for every pixel, from one feature map.
 
     Branches over the map (image pooling, a 1 x 1 convolution and, with ``aspp``, three atrous 3 x 3 convolutions) are
-    joined by a 1 x 1 convolution and classified. The logits stay at the map's size; loss and decoding enlarge them
-    with the corners aligned, which is exact for inputs of 16 k + 1 pixels a side.
+    joined by a 1 x 1 convolution and classified. The logits stay at the map's size; loss and decoding enlarge them,
+    usually with the corners aligned, which is exact for inputs of 16 k + 1 pixels a side.
 
     Raw tensors: ``logits`` ``(B, num_classes, h, w)``.
 
@@ -36,6 +36,9 @@ class DeepLabV3(Head):
         image_pooling: Whether one branch sees the average over the whole input.
         channels: Of every branch.
         dropout: Share of the joined channels set to zero in training.
+        refine: Whether a 3 x 3 convolution stands between joining and classifying, as in torchvision's models.
+        align_corners: Whether the corners of the map lie on the corners of the picture; torchvision's models have the
+            edges there instead.
         class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
         norm_eps: Epsilon of batch normalisation.
         norm_momentum: Share of the newest batch in the running statistics.
@@ -56,6 +59,8 @@ class DeepLabV3(Head):
         image_pooling: bool = True,
         channels: int = 256,
         dropout: float = 0.1,
+        refine: bool = False,
+        align_corners: bool = True,
         class_weights: Sequence[float] | None = None,
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.03,
@@ -84,6 +89,8 @@ class DeepLabV3(Head):
         joined = channels * (len(self.branches) + image_pooling)
         self.join = ConvNormAct(joined, channels, 1, style=style)
         self.dropout = nn.Dropout(dropout)
+        self.refine = ConvNormAct(channels, channels, 3, style=style) if refine else nn.Identity()
+        self.align_corners = align_corners
         self.classify = nn.Conv2d(channels, num_classes, 1)
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
@@ -98,22 +105,26 @@ class DeepLabV3(Head):
         if self.pooling is not None:
             pooled = self.pooling(x.mean(dim=(2, 3), keepdim=True))
             outputs.insert(0, pooled.expand(-1, -1, x.shape[2], x.shape[3]))
-        return {"logits": self.classify(self.dropout(self.join(torch.cat(outputs, dim=1))))}
+        return {"logits": self.classify(self.refine(self.dropout(self.join(torch.cat(outputs, dim=1)))))}
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Cross-entropy over the pixels whose ``mask`` is not 255."""
         mask = targets["mask"].long()
-        logits = _enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
+        logits = self.enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
         counted = mask != IGNORE
         total = counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
         # A mask without a counted pixel gives 0, not 0 / 0.
         return {"segmentation": losses / total.clamp(min=torch.finfo(total.dtype).tiny)}
 
+    def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Interpolates ``(B, num_classes, h, w)`` to ``size`` pixels, (height, width) of the input."""
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+
     def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Picks the most likely class of every input pixel."""
         masks = (
-            _enlarge(logits[None].float(), size)[0].argmax(dim=0)
+            self.enlarge(logits[None].float(), size)[0].argmax(dim=0)
             for logits, size in zip(raw["logits"], sizes, strict=True)
         )
         return [Segmentation(mask.cpu().numpy().astype(np.uint8)) for mask in masks]
@@ -125,7 +136,3 @@ def _choose(feature_info: Sequence[FeatureInfo], feature: str) -> FeatureInfo:
     if feature == "second_last":
         return feature_info[-2]
     return find_feature(feature_info, feature)
-
-
-def _enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
@@ -25,22 +25,19 @@ from mbv2kit.features import FeatureInfo
 class TwoConvolutions(Backbone):
     def __init__(self, width=1.0, output_stride=32, kernel=3):
         super().__init__()
-        self.near = nn.Conv2d(3, int(8 * width), kernel, stride=16, padding=kernel // 2)
-        self.far = nn.Conv2d(int(8 * width), int(16 * width), kernel, stride=output_stride // 16, padding=kernel // 2)
+        near = nn.Conv2d(3, int(8 * width), kernel, stride=16, padding=kernel // 2)
+        far = nn.Conv2d(int(8 * width), int(16 * width), kernel, stride=output_stride // 16, padding=kernel // 2)
+        self.layers = nn.ModuleDict({"near": near, "far": far})
         self.feature_info = (
             FeatureInfo("near", int(8 * width), 16),
             FeatureInfo("far", int(16 * width), output_stride),
         )
         self.selected = ("near", "far")
 
-    def drop_layers_behind(self, name):
-        if name == "near":
-            del self.far
-
     def forward(self, images):
-        maps = {"near": self.near(images)}
-        if "far" in self.selected:
-            maps["far"] = self.far(maps["near"])
+        maps = {}
+        for name, layer in self.layers.items():
+            maps[name] = images = layer(images)
         return {name: maps[name] for name in self.selected}
 """
 
@@ -115,22 +112,28 @@ class Levels(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.feature_info = tuple(FeatureInfo(f"level_{k}", 3, 2**k) for k in range(1, 5))
+        self.layers = nn.ModuleDict({f"level_{k}": nn.AvgPool2d(2) for k in (1, 2, 3, 10)})
+        self.feature_info = tuple(FeatureInfo(f"{name}", 3, 2**k) for k, name in enumerate(self.layers, start=1))
         self.selected = tuple(info.name for info in self.feature_info)
-        self.dropped_behind: list[str] = []
-
-    def drop_layers_behind(self, name: str) -> None:
-        self.dropped_behind.append(name)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {info.name: images[..., :: info.stride, :: info.stride] for info in self.feature_info}
+        raise NotImplementedError
 
 
 def test_selection_keeps_the_order_of_the_network_and_drops_behind_the_deepest() -> None:
     backbone = Levels()
     backbone.select(["level_3", "level_1", "level_3"])
     assert backbone.selected == ("level_1", "level_3")
-    assert backbone.dropped_behind == ["level_3"]
+    assert list(backbone.layers) == ["level_1", "level_2", "level_3"]
+
+
+def test_the_layers_up_to_a_map_are_those_that_it_needs() -> None:
+    backbone = Levels()
+    layers = list(backbone.layers.values())
+    assert backbone.layers_until("level_2") == layers[:2]
+    assert backbone.layers_until("level_10_inner") == layers
+    with pytest.raises(UserError, match=r"no layer 'level_4'\. Did you mean"):
+        backbone.layers_until("level_4")
 
 
 def test_features_are_found_by_name_or_by_stride() -> None:

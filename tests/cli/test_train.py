@@ -94,13 +94,10 @@ class Patches(Backbone):
         super().__init__()
         self.feature_info = (FeatureInfo("patches", channels, 32),)
         self.selected = ("patches",)
-        self.convolution = nn.Conv2d(3, channels, 1)
-
-    def drop_layers_behind(self, name: str) -> None:
-        pass
+        self.layers = nn.ModuleDict({"patches": nn.Conv2d(3, channels, 1)})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"patches": self.convolution(nn.functional.avg_pool2d(images, 32))}
+        return {"patches": self.layers["patches"](nn.functional.avg_pool2d(images, 32))}
 
 
 @pytest.fixture
@@ -118,7 +115,7 @@ def test_a_backbone_that_is_registered_can_be_trained_at_once(run: Run, tiny: li
     assert run("train", train, *tiny, "backbone=patches", "backbone.channels=5", "run_dir=mine") == 0
     model = VisionModel.load(tmp_path / "mine" / "model")
     assert isinstance(model.backbone, Patches)
-    assert model.backbone.convolution.out_channels == 5
+    assert model.backbone.feature_info[0].channels == 5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,5 +63,18 @@ def test_decoding_ranks_all_classes_and_the_first_of_equals_comes_first() -> Non
 @pytest.mark.parametrize("option", ["dropout", "label_smoothing"])
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_shares_out_of_range_are_refused(option: str, value: float) -> None:
+    options: dict[str, Any] = {option: value}
     with pytest.raises(UserError, match=rf"head\.{option} must be at least 0 and below 1, got {value}"):
-        Classifier(FEATURES, 3, **{option: value})
+        Classifier(FEATURES, 3, **options)
+
+
+def test_a_background_is_scored_but_never_the_answer() -> None:
+    head = Classifier(FEATURES, 3, background=True)
+    assert head.linear.out_features == 4
+    logits = torch.tensor([[9.0, 1.0, 2.0, 0.0]])
+    (seen,) = head.decode({"logits": logits}, [(64, 64)])
+    assert isinstance(seen, Classification)
+    assert seen.class_ids.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(seen.scores, logits.softmax(dim=1)[0, [2, 1, 3]].numpy(), rtol=1e-6)
+    loss = head.loss({"logits": logits}, {"label": torch.tensor([1])})["classification"]
+    assert loss.item() == pytest.approx(-logits.log_softmax(dim=1)[0, 2].item())

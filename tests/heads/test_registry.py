@@ -93,7 +93,7 @@ def test_the_heads_of_the_paper_are_there() -> None:
 
 
 def test_options_are_those_of_the_constructor() -> None:
-    assert HEADS.options("classifier") == {"dropout": 0.2, "label_smoothing": 0.0}
+    assert HEADS.options("classifier") == {"dropout": 0.2, "label_smoothing": 0.0, "background": False}
     assert HEADS.options("ssdlite")["separable"] is True
     assert HEADS.options("ssd")["separable"] is False
     assert HEADS.options("ssd").keys() == HEADS.options("ssdlite").keys()

@@ -1,0 +1,86 @@
+"""MobileNets: Efficient Convolutional Neural Networks for Mobile Vision. Howard et al., 2017, arXiv 1704.04861."""
+
+from torch import Tensor, nn
+
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride, check_width
+from mbv2kit.features import FeatureInfo
+from mbv2kit.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialise
+
+# Table 1 between the first convolution and the pooling: channels and stride of each separable convolution.
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *[(512, 1)] * 5,
+    (1024, 2),
+    (1024, 1),
+)
+STEM_CHANNELS = 32
+LEAST_CHANNELS = 8
+
+
+@BACKBONES.register("mobilenet_v1")
+class MobileNetV1(Backbone):
+    """The network of Table 1 without its classifier: layers 1 to 14, each of them a feature map.
+
+    ``layer_1`` is the first convolution, ``layer_2`` to ``layer_14`` are the depthwise separable convolutions.
+
+    Args:
+        width: The width multiplier of section 3.3; the paper uses 0.25, 0.5, 0.75 and 1.
+        output_stride: 8, 16 or 32. A layer that would pass it runs at stride 1 with the dilation so far; the layers
+            behind it get the dilation that makes up for it.
+        padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
+        norm_eps: Epsilon of batch normalisation.
+        norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.9997 is 0.0003.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        output_stride: int = 32,
+        padding: Padding = "symmetric",
+        norm_eps: float = 1e-3,
+        norm_momentum: float = 0.03,
+    ) -> None:
+        super().__init__()
+        check_width(width, "0.25 to 1")
+        check_output_stride(output_stride)
+        style = ConvStyle(padding, norm_eps, norm_momentum)
+        channels = _scale(STEM_CHANNELS, width)
+        self.layers = nn.ModuleDict({"layer_1": ConvNormAct(3, channels, 3, style=style, stride=2)})
+        features = [FeatureInfo("layer_1", channels, 2)]
+        reached, dilation = 2, 1
+        for number, (base_channels, base_stride) in enumerate(BLOCKS, start=2):
+            lost = base_stride if reached * base_stride > output_stride else 1
+            stride = base_stride // lost
+            out_channels = _scale(base_channels, width)
+            name = f"layer_{number}"
+            self.layers[name] = SeparableConv(channels, out_channels, style=style, stride=stride, dilation=dilation)
+            reached *= stride
+            dilation *= lost
+            channels = out_channels
+            features.append(FeatureInfo(name, channels, reached))
+        self.feature_info = tuple(features)
+        self.selected = tuple(feature.name for feature in features)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
+        maps: dict[str, Tensor] = {}
+        current = images
+        for name, layer in self.layers.items():
+            current = layer(current)
+            if name in self.selected:
+                maps[name] = current
+        return maps
+
+
+def _scale(channels: int, width: float) -> int:
+    """Unlike MobileNetV2, TensorFlow's MobileNetV1 does not round to multiples of 8."""
+    return max(LEAST_CHANNELS, int(channels * width))

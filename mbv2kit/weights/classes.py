@@ -1,0 +1,77 @@
+"""The classes that published weights know; most files say only how many there are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbv2kit.errors import UserError
+
+_IMAGENET_CLASSES = 1000
+_VOC_CLASSES = 21
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Returns the names of the 1000 ImageNet classes in the order of their WordNet ids; no two are alike."""
+    # Takes seconds to import, and few models need it.
+    from torchvision.models import MobileNet_V2_Weights
+
+    return tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def voc_classes() -> tuple[str, ...]:
+    """Returns ``background`` and the names of the 20 classes of Pascal VOC in the order of its masks."""
+    from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
+
+    _, *names = DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
+    return ("background", *names)
+
+
+def classification_classes(outputs: int) -> tuple[tuple[str, ...], bool]:
+    """Names the classes of a classifier by the number of its outputs.
+
+    Returns:
+        The names, and whether the first output is a background that comes before them: TensorFlow's ImageNet models
+        have 1001 outputs. Classes of an unknown list are called ``class_0`` and so on.
+    """
+    if outputs in (_IMAGENET_CLASSES, _IMAGENET_CLASSES + 1):
+        return imagenet_classes(), outputs > _IMAGENET_CLASSES
+    return _numbered(outputs), False
+
+
+def segmentation_classes(outputs: int) -> tuple[str, ...]:
+    """Names the classes of a segmentation network by the number of its outputs: 21 are those of Pascal VOC."""
+    return voc_classes() if outputs == _VOC_CLASSES else _numbered(outputs)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"class_{index}" for index in range(count))
+
+
+def read_class_names(path: Path, count: int) -> tuple[str, ...]:
+    """Reads the names of classes from a text file, one a line.
+
+    Args:
+        path: The file. Lines behind the first empty one are left alone: label files often end with a note.
+        count: Classes of the model, without a background that is never an answer; where the file has one line more,
+            its first is the name of that background.
+
+    Raises:
+        UserError: The file cannot be read or has another number of names.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"class_names={path} cannot be read as text ({error}).") from None
+    names = [line.strip() for line in lines]
+    names = names[: names.index("")] if "" in names else names
+    if len(names) == count + 1:
+        names = names[1:]
+    if len(names) != count:
+        raise UserError(f"class_names={path} has {len(names)} names, one a line; the model has {count} classes.")
+    return tuple(names)
+
+
+def check_names(names: Sequence[str], count: int, source: str) -> tuple[str, ...]:
+    """Returns the names that came with the weights; raises :class:`UserError` where there are not ``count``."""
+    if len(names) != count:
+        raise UserError(f"{source} names {len(names)} classes, but its network has {count}.")
+    return tuple(names)

@@ -1,0 +1,112 @@
+"""Files of tensors: read without running anything that is in them, and refused where something is wrong with them."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mbv2kit.errors import UserError
+
+Kind = Literal["tflite", "safetensors", "torch"]
+
+# Where training scripts keep the weights beside the rest of their state; an average comes before what it averages.
+_INSIDE = ("model_ema", "state_dict", "model")
+
+
+def kind_of(path: Path) -> Kind:
+    """Tells by its first bytes what a file is, since the suffix may say anything.
+
+    Raises:
+        UserError: The file is missing, empty or of no kind that holds weights.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file.")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if not start:
+        raise UserError(f"{path} is empty; fetch it again.")
+    if start[4:8] == b"TFL3":
+        return "tflite"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "safetensors"
+    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+        return "torch"
+    raise UserError(
+        f"{path} holds no weights that can be read: it is neither a TFLite model (.tflite), nor safetensors, nor a "
+        "file that torch.save wrote (.pth, .pt), or it was cut short; fetch it again."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote.
+
+    A state that lies in a training script's checkpoint is taken out of it, and the prefix ``module.`` of parallel
+    training dropped.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        UserError: The file is damaged, holds something else, or would need code to be run.
+    """
+    if kind_of(path) == "safetensors":
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged or was cut short ({error}); fetch it again.") from None
+    else:
+        tensors = _state_in(_unpickle(path), path)
+    if not tensors:
+        raise UserError(f"{path} holds no tensor.")
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises :class:`UserError` where a tensor holds a number that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: the tensor '{name}' holds numbers that are not finite (NaN or infinity).")
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{path} holds more than tensors: it asks for '{found[1]}', which would run code, and is refused. "
+                "Save the state_dict() of the model alone."
+            ) from None
+        raise UserError(f"{path} is damaged, or no file that torch.save wrote; fetch it again.") from None
+    # What a damaged file makes the reader raise cannot be foreseen: RuntimeError, EOFError, KeyError, struct.error, ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path} is damaged or was cut short ({reason}); fetch it again.") from None
+
+
+def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for key in _INSIDE:
+            if isinstance(content.get(key), Mapping):
+                return _state_in(content[key], path)
+        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        tensors.pop("n_averaged", None)
+        if tensors and all(name.startswith("module.") for name in tensors):
+            tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+        if tensors:
+            return tensors
+    raise UserError(f"{path} holds a {type(content).__name__} without tensors by name; save a model's state_dict().")

@@ -1,0 +1,117 @@
+"""What every origin makes of a published file: a spec and the tensors of the model that it describes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mbv2kit
+from mbv2kit.backbones import create_backbone
+from mbv2kit.errors import UserError
+from mbv2kit.model import ModelSpec, VisionModel
+
+# Widths that somebody published weights of, then all others on a fine grid.
+_WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(1, 61)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Published weights in our terms.
+
+    Attributes:
+        spec: The model; ``spec.origin`` says where it came from.
+        tensors: For every parameter and buffer of that model its values, by our names.
+        left_out: What the file holds beside them, such as a head that only training needs.
+    """
+
+    spec: ModelSpec
+    tensors: Mapping[str, Tensor]
+    left_out: Sequence[str] = ()
+
+    def build(self) -> VisionModel:
+        """Returns the model with its weights, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: A tensor is missing or of another shape.
+        """
+        source = self.spec.origin["source"]
+        model = VisionModel(self.spec)
+        wanted = model.state_dict()
+        for name, tensor in wanted.items():
+            if name not in self.tensors and not name.endswith("num_batches_tracked"):
+                raise UserError(f"{source} has no values for '{name}', which its network needs.")
+            if name in self.tensors and self.tensors[name].shape != tensor.shape:
+                raise UserError(
+                    f"{source} has values of shape {tuple(self.tensors[name].shape)} for '{name}', "
+                    f"which must be {tuple(tensor.shape)}."
+                )
+        model.load_state_dict({name: self.tensors.get(name, tensor) for name, tensor in wanted.items()})
+        return model.eval()
+
+    def with_licence(self, licence: str | None) -> "Published":
+        """Returns the same weights under the licence that the user knows of, where one is given."""
+        if licence is None:
+            return self
+        return replace(self, spec=replace(self.spec, origin={**self.spec.origin, "licence": licence}))
+
+
+def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dict[str, Any]:
+    """Returns what ``model.json`` says about where weights came from.
+
+    Args:
+        source: The name or file that the weights were read from.
+        sha256: Of the file.
+        licence: As the source states it; None where it states none.
+        **more: Whatever else a reader of ``model.json`` should know.
+    """
+    return {
+        "source": source,
+        "sha256": sha256,
+        "licence": licence or "not stated",
+        "converted_by": f"mbv2kit {mbv2kit.__version__}",
+        **more,
+    }
+
+
+def translate(tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Renames tensors by the modules that they belong to.
+
+    Args:
+        tensors: By the origin's names, such as ``features.0.1.running_mean``.
+        modules: The origin's name of each module, such as ``features.0.1``, and ours.
+
+    Returns:
+        The tensors of those modules by our names, and the names of all others.
+    """
+    renamed: dict[str, Tensor] = {}
+    others: list[str] = []
+    for name, tensor in tensors.items():
+        module, _, values = name.rpartition(".")
+        if module in modules:
+            renamed[f"{modules[module]}.{values}"] = tensor
+        else:
+            others.append(name)
+    return renamed, others
+
+
+def find_width(tensors: Mapping[str, Tensor], backbone: str, **options: Any) -> float:
+    """Returns the width at which a backbone has the most tensors of these shapes.
+
+    Args:
+        tensors: By our names within the model, such as ``backbone.layers.layer_1.conv.weight``.
+        backbone: Name of the backbone.
+        **options: Its other arguments.
+    """
+    shapes = {name.removeprefix("backbone."): tensor.shape for name, tensor in tensors.items()}
+    best, most = 1.0, -1
+    for width in _WIDTHS:
+        with torch.device("meta"):
+            wanted = create_backbone(backbone, width, **options).state_dict()
+        matches = sum(shapes.get(name) == tensor.shape for name, tensor in wanted.items())
+        if matches > most:
+            best, most = width, matches
+        if matches == len(wanted):
+            break
+    return best
