@@ -42,7 +42,7 @@ class MobileNetV2(Backbone):
     resolution: ``layer_15_expansion``, 576 channels at stride 16, is the first that SSDLite reads (Section 6.2).
 
     Args:
-        width: Factor on all channels, rounded to multiples of 8; the paper uses 0.35 to 1.4.
+        width: Factor on all channels; the paper uses 0.35 to 1.4.
         output_stride: 8, 16 or 32. A block that would pass it runs at stride 1 with the dilation so far; the blocks
             *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
@@ -50,6 +50,7 @@ class MobileNetV2(Backbone):
         shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
         shrink_last: Whether the 1280 channels of the last layer shrink with a width below 1. The published
             classifiers keep them (Section 6.1), TensorFlow's detectors do not.
+        divisible_by: What the numbers of channels are multiples of; 1 in TensorFlow's DeepLab below width 1.
         depth: Factor on the number of blocks in each stage between the first and the last, rounded up; with
             ``fixed_ends`` it gives timm's deeper variants (width and depth 1.1 and 1.2, or 1.2 and 1.4).
         fixed_ends: Whether the first and the last convolution keep 32 and 1280 channels whatever the width.
@@ -70,6 +71,7 @@ class MobileNetV2(Backbone):
         bottleneck: Bottleneck = "linear",
         shortcut: Shortcut = "bottleneck",
         shrink_last: bool = False,
+        divisible_by: int = 8,
         depth: float = 1.0,
         fixed_ends: bool = False,
         zero_init_residual: bool = True,
@@ -81,14 +83,16 @@ class MobileNetV2(Backbone):
         check_output_stride(output_stride)
         if not depth > 0:
             raise UserError(f"backbone.depth must be above 0, got {depth}.")
+        if divisible_by < 1:
+            raise UserError(f"backbone.divisible_by must be at least 1, got {divisible_by}.")
         style = ConvStyle(padding, norm_eps, norm_momentum)
-        channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width))
+        channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width), divisible_by)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["layer_1"] = ConvNormAct(3, channels, 3, style=style, stride=2)
         features = [FeatureInfo("layer_1", channels, 2)]
         reached, dilation = 2, 1
         for stage, (expansion, base_channels, repeats, stage_stride) in enumerate(STAGES):
-            out_channels = make_divisible(base_channels * width)
+            out_channels = make_divisible(base_channels * width, divisible_by)
             inner = 0 < stage < len(STAGES) - 1
             for repeat in range(ceil(repeats * depth) if inner else repeats):
                 stride = stage_stride if repeat == 0 else 1
@@ -113,7 +117,7 @@ class MobileNetV2(Backbone):
                 channels = out_channels
                 features.append(FeatureInfo(name, channels, reached))
         last_width = 1.0 if fixed_ends else width if shrink_last else max(1.0, width)
-        last = make_divisible(LAST_CHANNELS * last_width)
+        last = make_divisible(LAST_CHANNELS * last_width, divisible_by)
         name = f"layer_{len(layers) + 1}"
         layers[name] = ConvNormAct(channels, last, 1, style=style)
         features.append(FeatureInfo(name, last, reached))

@@ -1,0 +1,187 @@
+"""MobileNetV1, MobileNetV2 and DeepLabv3 from TFLite files, float or quantised.
+
+Weights become floats again, and the batch norm that was folded into them comes back as one that changes nothing.
+Converters call layers as they like but keep their order, so the order is the map: the n-th layer of the file is the
+n-th name below.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule
+from mbv2kit.layers import Padding
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.structures import Task
+from mbv2kit.weights.classes import classification_classes, segmentation_classes
+from mbv2kit.weights.files import sha256_of
+from mbv2kit.weights.published import Published, find_width, origin
+from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
+
+# Some channels of TensorFlow's first layers never vary. With a smaller epsilon a batch norm that is trained further
+# would blow them up.
+NORM_EPS = 1e-3
+HEAD_EPS = 1e-5
+# TensorFlow's models take pixels in -1..1; a quantised file says so itself.
+FLOAT_MEAN = FLOAT_STD = 127.5
+
+MOBILENET_V1 = (
+    "layer_1",
+    *(f"layer_{k}.{part}" for k in range(2, 15) for part in ("depthwise", "pointwise")),
+)
+MOBILENET_V2 = (
+    "layer_1",
+    "layer_2.depthwise",
+    "layer_2.project",
+    *(f"layer_{k}.{part}" for k in range(3, 19) for part in ("expand", "depthwise", "project")),
+    "layer_19",
+)
+V2_SHORTCUTS = 10
+
+
+def read(path: Path, source: str) -> Published:
+    """Reads a TFLite file.
+
+    Args:
+        path: The file.
+        source: What ``model.json`` calls it.
+
+    Raises:
+        UserError: The file is damaged or holds another network.
+    """
+    graph = read_graph(path)
+    backbone, layers, head = _split(graph, path)
+    spread = 1
+    for layer in layers.values():
+        spread *= layer.stride
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        tensors |= _with_norm(f"backbone.layers.{name}", layer, NORM_EPS)
+    options: dict[str, Any] = {"norm_eps": NORM_EPS, "padding": _padding(layers.values(), path)}
+    if backbone == "mobilenet_v2":
+        widths = {layer.weight.shape[0] for layer in layers.values()}
+        options["divisible_by"] = 8 if all(width % 8 == 0 for width in widths) else 1
+        # A network below width 1 may have kept its last 1280 channels, or not.
+        options["shrink_last"] = "layer_19" in layers and layers["layer_19"].weight.shape[0] < 1280
+    options["width"] = find_width(tensors, backbone, **options)
+    options |= {"name": backbone, "output_stride": spread}
+    classes = head[-1].weight.shape[0]
+    if len(head) == 1:
+        task: Task = "classification"
+        names, background = classification_classes(classes)
+        head_options: dict[str, Any] = {"name": "classifier", "background": background}
+        tensors |= {
+            "heads.classification.linear.weight": _tensor(head[0].weight).flatten(1),
+            "heads.classification.linear.bias": _tensor(head[0].bias),
+        }
+        rule = InputRule(graph.input_size, "crop")
+    else:
+        task, names, background = "segmentation", segmentation_classes(classes), False
+        head_options = {"name": "deeplab_v3", "align_corners": graph.align_corners is not False}
+        tensors |= _deeplab(head, path)
+        rule = InputRule(graph.input_size, "letterbox")
+    mean = FLOAT_MEAN if graph.mean is None else graph.mean
+    std = FLOAT_STD if graph.std is None else graph.std
+    spec = ModelSpec(
+        backbone=options,
+        heads={task: head_options},
+        class_names={task: names},
+        input=rule,
+        mean=(mean,) * 3,
+        std=(std,) * 3,
+        origin=origin(
+            source,
+            sha256=sha256_of(path),
+            licence=None,
+            format="TFLite, quantised" if graph.quantised else "TFLite, float",
+            background_class="first output" if background else "none",
+        ),
+    )
+    _check_structure(spec, layers, path)
+    return Published(spec=spec, tensors=tensors)
+
+
+def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]]:
+    """Returns the backbone's name, its layers by our names, and the layers behind it."""
+    depthwise = sum(layer.kind == "depthwise" for layer in graph.layers)
+    count = len(graph.layers)
+    if depthwise == 13 and count == len(MOBILENET_V1) + 1 and "ADD" not in graph.operations:
+        backbone, names = "mobilenet_v1", MOBILENET_V1
+    elif depthwise == 17 and count == len(MOBILENET_V2) + 1 and graph.operations.get("ADD") == V2_SHORTCUTS:
+        backbone, names = "mobilenet_v2", MOBILENET_V2
+    elif depthwise == 17 and count == len(MOBILENET_V2) - 1 + 4 and graph.operations.get("ADD") == V2_SHORTCUTS:
+        # DeepLab reads the last block and leaves out what comes behind it.
+        backbone, names = "mobilenet_v2", MOBILENET_V2[:-1]
+    else:
+        raise UserError(
+            f"{path} holds a network of {count} layers, {depthwise} of them depthwise, which is none of those known "
+            "here: classifiers on MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), DeepLabv3 on MobileNetV2 "
+            "(55 and 17)."
+        )
+    return backbone, dict(zip(names, graph.layers, strict=False)), graph.layers[len(names) :]
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.from_numpy(values)
+
+
+def _with_norm(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
+    """Returns the tensors of a ConvNormAct: the norm divides by 1 and adds the bias."""
+    bias = _tensor(layer.bias)
+    return {
+        f"{name}.conv.weight": _tensor(layer.weight),
+        f"{name}.norm.weight": torch.ones_like(bias),
+        f"{name}.norm.bias": bias,
+        f"{name}.norm.running_mean": torch.zeros_like(bias),
+        f"{name}.norm.running_var": torch.full_like(bias, 1 - eps),
+    }
+
+
+def _deeplab(layers: Sequence[Layer], path: Path) -> dict[str, Tensor]:
+    """Returns the head's tensors; which of its two branches comes first differs between files."""
+    *branches, join, classify = layers
+    pooling = [layer for layer in branches if layer.input_size == (1, 1)]
+    flat = [layer for layer in branches if layer.input_size != (1, 1)]
+    if len(pooling) != 1 or len(flat) != 1:
+        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole picture, one without.")
+    name = "heads.segmentation"
+    return {
+        **_with_norm(f"{name}.pooling", pooling[0], HEAD_EPS),
+        **_with_norm(f"{name}.branches.0", flat[0], HEAD_EPS),
+        **_with_norm(f"{name}.join", join, HEAD_EPS),
+        f"{name}.classify.weight": _tensor(classify.weight),
+        f"{name}.classify.bias": _tensor(classify.bias),
+    }
+
+
+def _padding(layers: Any, path: Path) -> Padding:
+    """Tells how the strided convolutions pad; the others do so alike in every network."""
+    rules = {layer.padding for layer in layers if layer.stride > 1}
+    if rules == {"same"}:
+        return "tf_same"
+    if rules == {"symmetric"}:
+        return "symmetric"
+    raise UserError(
+        f"{path}: its strided convolutions pad in ways ({', '.join(sorted(rules))}) that no network here has."
+    )
+
+
+def _check_structure(spec: ModelSpec, layers: dict[str, Layer], path: Path) -> None:
+    """Raises :class:`UserError` where a layer of the file computes something else than ours of that name."""
+    with torch.device("meta"):
+        backbone = VisionModel(spec).backbone
+    for name, layer in layers.items():
+        part = backbone.get_submodule(f"layers.{name}")
+        conv: Any = part.conv
+        ours = (conv.stride[0], conv.dilation[0], conv.groups > 1, "relu6" if hasattr(part, "act") else "none")
+        theirs = (layer.stride, layer.dilation, layer.kind == "depthwise", layer.activation)
+        if ours != theirs:
+            words = "stride {}, dilation {}, depthwise {}, activation {}"
+            raise UserError(
+                f"{path}: its layer '{layer.name}' has {words.format(*theirs)}, "
+                f"but {name} of {spec.backbone['name']} has {words.format(*ours)}."
+            )
