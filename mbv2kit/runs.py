@@ -78,24 +78,37 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)
 
 
-def find_model(checkpoint: str | None, task: str | None = None) -> Path:
+def find_model(checkpoint: str | None, task: str | None = None) -> Path | None:
     """Returns the model folder that a ``checkpoint`` key stands for.
 
     Args:
-        checkpoint: A run folder or a model folder; None for the newest finished run.
+        checkpoint: A run folder, a model folder or a file in one; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
 
+    Returns:
+        The folder; None where the checkpoint is nothing of ours.
+
     Raises:
-        UserError: There is no model there, or no finished run.
+        UserError: No checkpoint is named and there is no finished run.
     """
     if checkpoint is None:
         return newest_finished_run(task).model
     path = Path(checkpoint)
-    for folder in (path, RunFolder(path).model):
-        if (folder / "model.json").is_file():
+    for folder in (path, RunFolder(path).model, path.parent):
+        if (folder / "model.json").is_file() and (path.is_dir() or path.stem == "model"):
             return folder
-    found = "holds no model.json, nor does its folder model" if path.is_dir() else "is no folder"
-    raise UserError(f"checkpoint={checkpoint} {found}; name a run folder or a model folder.")
+    return None
+
+
+def chosen_checkpoint(checkpoint: str | None, weights: str | None) -> str | None:
+    """Returns the one of two keys that is given: they name the same things, one as training calls its results.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if checkpoint is not None and weights is not None:
+        raise UserError(f"checkpoint={checkpoint} and weights={weights} both name a model; give one of them.")
+    return checkpoint if weights is None else weights
 
 
 def _task(run: RunFolder) -> str | None:

@@ -1,5 +1,6 @@
 """The labels of a data set in the numbering of a model that was trained on another list of the same classes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,30 +10,26 @@ from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.structures import IGNORE, Sample
 
+_IMAGENET_CLASSES = 1000
+_WNID = re.compile(r"n\d{8}")
+# Of ImageNet's classes some lists call two or four differently; a list in another order agrees nowhere.
+_SAME_SHARE = 0.99
+
 
 class AlignedSource(Source):
-    """A source whose labels follow ``class_names``, which hold all of its own classes.
+    """A source whose labels follow another list of classes.
 
     Args:
         source: Where the samples come from.
         class_names: The model's classes, in the model's order.
-
-    Raises:
-        UserError: The source has classes that the model does not know.
+        ids: For each class of the source its place in that order.
     """
 
-    def __init__(self, source: Source, class_names: Sequence[str]) -> None:
-        strangers = [name for name in source.class_names if name not in class_names]
-        if strangers:
-            raise UserError(
-                f"The data set has classes that the model does not know: {', '.join(strangers[:5])}"
-                f"{', ...' if len(strangers) > 5 else ''}. The model knows {', '.join(list(class_names)[:5])}"
-                f"{', ...' if len(class_names) > 5 else ''}; evaluate on its own classes, or train on this data set."
-            )
+    def __init__(self, source: Source, class_names: Sequence[str], ids: Sequence[int]) -> None:
         self.class_names = tuple(class_names)
         self.dropped_boxes = source.dropped_boxes
         self._source = source
-        self._ids = np.array([list(class_names).index(name) for name in source.class_names], dtype=np.int64)
+        self._ids = np.array(ids, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -51,7 +48,45 @@ class AlignedSource(Source):
 
 
 def align_classes(source: Source, class_names: Sequence[str]) -> Source:
-    """Returns the source itself where its classes are the model's, and an :class:`AlignedSource` where they differ."""
+    """Returns the source with its labels and the names of its classes as a model has them.
+
+    Lists of the same classes in other words, such as the ones that go about for ImageNet, count as one list.
+
+    Args:
+        source: Where the samples come from.
+        class_names: The model's classes, in the model's order.
+
+    Raises:
+        UserError: The source has classes that the model does not know.
+    """
     if tuple(class_names) == source.class_names:
         return source
-    return AlignedSource(source, class_names)
+    if _same_list(source.class_names, class_names):
+        return AlignedSource(source, class_names, range(len(class_names)))
+    strangers = [name for name in source.class_names if name not in class_names]
+    if strangers:
+        raise UserError(
+            f"The data set has classes that the model does not know: {', '.join(strangers[:5])}"
+            f"{', ...' if len(strangers) > 5 else ''}. The model knows {', '.join(list(class_names)[:5])}"
+            f"{', ...' if len(class_names) > 5 else ''}; evaluate on its own classes, or train on this data set."
+        )
+    return AlignedSource(source, class_names, [list(class_names).index(name) for name in source.class_names])
+
+
+def _same_list(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Tells whether two lists name the same classes in the same order, if in other words."""
+    if len(names) != len(others):
+        return False
+    if (
+        len(names) == _IMAGENET_CLASSES
+        and all(_WNID.fullmatch(name) for name in names)
+        and sorted(names) == list(names)
+    ):
+        return True
+    same = sum(_plain(name) == _plain(other) for name, other in zip(names, others, strict=True))
+    return same >= _SAME_SHARE * len(names)
+
+
+def _plain(name: str) -> str:
+    """Drops synonyms, a note in brackets, underscores and capitals."""
+    return name.partition(",")[0].partition(" (")[0].replace("_", " ").strip().lower()

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import lightning
@@ -168,6 +169,7 @@ class DataModule(lightning.LightningDataModule):
         self.val = val
         self._rule = rule
         self._batch_size = batch_size
+        self._seed = seed
         self._workers = workers
 
     def start_epoch(self, epoch: int) -> None:
@@ -195,6 +197,12 @@ class DataModule(lightning.LightningDataModule):
             collate_fn=collate_training,
             **_worker_options(self._workers),
         )
+
+    def first_batches(self, pictures: int) -> Iterator[TrainingBatch]:
+        """Yields the first batches of the first epoch, made in this process, until they hold so many pictures."""
+        sampler = EpochSampler(len(self._train), self._batch_size, self._seed)
+        for batch in islice(sampler, -(-pictures // self._batch_size)):
+            yield collate_training([self._train[key] for key in batch])
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
         """Every picture of the validation split, once, in order."""

@@ -88,13 +88,21 @@ def _read(path: Path) -> Image | Unreadable:
         return Unreadable(path, str(error))
 
 
-def load_model(folder: Path) -> PictureModel:
-    """Loads the model of a model folder, on the CPU.
+def load_model(checkpoint: str | None, task: str | None = None) -> tuple[PictureModel, str]:
+    """Loads the model that a ``checkpoint`` key stands for, on the CPU.
+
+    Args:
+        checkpoint: A run, model folder, published file or name; None for the newest finished run.
+        task: Which runs count where no checkpoint is named; None for all.
+
+    Returns:
+        The model and what to call it.
 
     Raises:
-        UserError: The folder holds no model, or one that is damaged.
+        UserError: There is no such model, or it is damaged.
     """
     # Loaded here, so that all else in this package starts without torch.
-    from mbv2kit.model import VisionModel
+    from mbv2kit.weights.open import open_model
 
-    return VisionModel.load(folder)
+    model, folder = open_model(checkpoint, task)
+    return model, str(folder or checkpoint)

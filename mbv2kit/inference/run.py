@@ -19,7 +19,7 @@ from mbv2kit.draw import BEST, annotate, palette
 from mbv2kit.errors import UserError
 from mbv2kit.inference.pictures import expand, output_names
 from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, load_model
-from mbv2kit.runs import OUTPUTS, find_model
+from mbv2kit.runs import OUTPUTS, chosen_checkpoint
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 # A millionth of a score and a hundredth of a pixel: finer than any model knows, short enough to read.
@@ -47,11 +47,11 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
         if config[key] is None or not 0 <= config[key] <= 1:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
     pictures = expand(paths)
-    folder = find_model(config.checkpoint, config.task)
-    print(f"Model: {folder}{'' if config.checkpoint else ' (of the newest finished run)'}")
-    model = load_model(folder)
+    checkpoint = chosen_checkpoint(config.checkpoint, config.weights)
+    model, name = load_model(checkpoint, config.task)
+    print(f"Model: {name}{'' if checkpoint else ' (of the newest finished run)'}")
     predictor = Predictor(model, config.batch_size)
-    tasks = _tasks(model, config.task, folder)
+    tasks = _tasks(model, config.task, name)
 
     output = Path(config.output or OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     unreadable = 0
@@ -79,11 +79,11 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     return 1 if unreadable else 0
 
 
-def _tasks(model: PictureModel, task: Task | None, folder: Path) -> list[Task]:
+def _tasks(model: PictureModel, task: Task | None, name: str) -> list[Task]:
     if task is None:
         return list(model.class_names)
     if task not in model.class_names:
-        raise UserError(f"The model in {folder} does {' and '.join(model.class_names)}, not {task}; leave out task=.")
+        raise UserError(f"The model {name} does {' and '.join(model.class_names)}, not {task}; leave out task=.")
     return [task]
 
 

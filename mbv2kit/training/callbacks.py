@@ -109,7 +109,7 @@ class EpochLog(Callback):
         figures = {name: float(value) for name, value in scored if name.startswith("val/")} | pl_module.mean_losses()
         self._validated = False
         seconds = time.perf_counter() - self._started
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         values = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,

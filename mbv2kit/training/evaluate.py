@@ -20,9 +20,10 @@ from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, print_scores, write_metrics
 from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import RunFolder, find_model
+from mbv2kit.runs import RunFolder, chosen_checkpoint
 from mbv2kit.structures import Image, Task
 from mbv2kit.training.setup import set_up_logging
+from mbv2kit.weights.open import open_model
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ def evaluate(config: DictConfig) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     set_up_logging()
     keep_freed_memory()
-    folder = find_model(options["checkpoint"], options["task"])
-    _log.info("evaluating the model in %s", folder)
-    model = VisionModel.load(folder)
+    checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
+    model, folder = open_model(checkpoint, options["task"])
+    _log.info("evaluating the model of %s", folder or checkpoint)
     task = _only_task(model, options["task"])
-    dataset = options["dataset"] or _trained_on(RunFolder(folder.parent))
+    dataset = options["dataset"] or (_trained_on(RunFolder(folder.parent)) if folder else None)
     if dataset is None:
         raise UserError(
             "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."

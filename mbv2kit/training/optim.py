@@ -69,21 +69,37 @@ class RMSprop(torch.optim.Optimizer):
         return loss
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, everything: bool = False) -> list[dict[str, Any]]:
-    """Splits the parameters into those that decay and those that do not.
+def parameter_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, everything: bool = False, backbone_lr: float = 1.0
+) -> list[dict[str, Any]]:
+    """Splits the parameters that are trained by learning rate and by whether they decay.
 
     Batch norms, biases and depthwise kernels do not, as in the paper's TensorFlow recipe: they have few weights and
-    no neighbours to share the work with. ``everything`` lets them decay as well.
+    no neighbours to share the work with.
+
+    Args:
+        model: What is trained; of a model with a part ``backbone`` that one may learn at a rate of its own.
+        lr: Learning rate.
+        weight_decay: Of the parameters that decay.
+        everything: Whether all parameters decay.
+        backbone_lr: Factor on the backbone's learning rate.
     """
-    decaying: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for module in model.modules():
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, module in model.named_modules():
+        within = backbone_lr != 1.0 and f"{name}.".startswith("backbone.")
         depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         for parameter in module.parameters(recurse=False):
-            spared = parameter.ndim <= 1 or depthwise
-            (free if spared and not everything else decaying).append(parameter)
-    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            if parameter.requires_grad:
+                decays = everything or not (parameter.ndim <= 1 or depthwise)
+                groups.setdefault((within, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * backbone_lr if within else lr,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (within, decays), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+    ]
 
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -93,8 +109,13 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def create_optimizer(model: nn.Module, config: Mapping[str, Any]) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: float = 1.0) -> torch.optim.Optimizer:
     """Builds the optimiser of a config: ``name``, ``decay_norm_bias_depthwise``, and its constructor's arguments.
+
+    Args:
+        model: What is trained.
+        config: Of the optimiser.
+        backbone_lr: Factor on the learning rate of the model's backbone.
 
     Raises:
         UserError: The name or an argument is unknown, or a value is out of range.
@@ -104,7 +125,15 @@ def create_optimizer(model: nn.Module, config: Mapping[str, Any]) -> torch.optim
     everything = options.pop("decay_norm_bias_depthwise")
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer.name '{name}' is unknown.{nearest(name, OPTIMIZERS)}")
-    groups = parameter_groups(model, options["weight_decay"], everything)
+    groups = parameter_groups(
+        model,
+        lr=options["lr"],
+        weight_decay=options["weight_decay"],
+        everything=everything,
+        backbone_lr=backbone_lr,
+    )
+    if not groups:
+        raise UserError("Nothing is left to train: every layer is frozen (finetune.frozen_layers).")
     try:
         return OPTIMIZERS[name](groups, **options)
     except (TypeError, ValueError) as error:

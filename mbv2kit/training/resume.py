@@ -16,6 +16,7 @@ _FIXED = (
     "input.",
     "normalisation.",
     "ema.",
+    "finetune.",
     "dataset.name",
     "optimizer.name",
     "optimizer.decay_norm_bias_depthwise",

@@ -28,14 +28,19 @@ from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.evaluate import evaluate_model
+from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.schedule import create_schedule
 from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
+from mbv2kit.training.start import adopt, load_weights, unfold_norms
 from mbv2kit.training.task import VisionTask
+from mbv2kit.weights.open import open_model
 
 _log = logging.getLogger(__name__)
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+# Enough for means and variances; a matter of seconds.
+_PICTURES_TO_MEASURE = 64
 
 
 def train(config: DictConfig) -> None:
@@ -60,16 +65,21 @@ def train(config: DictConfig) -> None:
         run = RunFolder(Path(config.run_dir))
         if run.config.exists():
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
+    last = run.checkpoints / LAST
+    start: VisionModel | None = None
+    # A checkpoint has all that the weights gave, and more.
+    if config.weights is not None and not last.is_file():
+        start, _ = open_model(config.weights)
+        config = adopt(config, start.spec, config.weights)
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check_numbers(options)
     trainer = _trainer(options, run)
-    task_module, datamodule = _build(options, run)
+    task_module, datamodule = _build(options, run, start)
 
     log_to(run.log)
     OmegaConf.save(config, run.config, resolve=True)
     # The figures are those of a finished run, which this is no longer.
     run.metrics.unlink(missing_ok=True)
-    last = run.checkpoints / LAST
     try:
         trainer.fit(task_module, datamodule=datamodule, ckpt_path=last if last.is_file() else None, weights_only=True)
     except StoppedBySignal as stop:
@@ -80,11 +90,11 @@ def train(config: DictConfig) -> None:
     _finish(options, run, task_module.model.spec, datamodule.val)
 
 
-def _build(config: dict[str, Any], run: RunFolder) -> tuple[VisionTask, DataModule]:
+def _build(config: dict[str, Any], run: RunFolder, start: VisionModel | None) -> tuple[VisionTask, DataModule]:
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset, trainer_config = config["task"]["name"], config["dataset"], config["trainer"]
     source = open_source(dataset, task, dataset["train_split"])
-    spec = model_spec(config, source.class_names, _origin(config, run))
+    spec = model_spec(config, source.class_names, _origin(config, run, start))
     datamodule = DataModule(
         source,
         align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names),
@@ -94,6 +104,10 @@ def _build(config: dict[str, Any], run: RunFolder) -> tuple[VisionTask, DataModu
         **config["loader"],
     )
     model = VisionModel(spec)
+    if start is not None:
+        load_weights(model, start, config["weights"])
+        if unfolded := unfold_norms(model, datamodule.first_batches(_PICTURES_TO_MEASURE)):
+            _log.info("%d batch norms that were folded have their statistics from the training pictures", unfolded)
     if trainer_config["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     steps = min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf)
@@ -101,6 +115,7 @@ def _build(config: dict[str, Any], run: RunFolder) -> tuple[VisionTask, DataModu
         model,
         optimizer=config["optimizer"],
         schedule=create_schedule(config["scheduler"], int(steps), trainer_config["max_epochs"]),
+        finetuning=FineTuning(**config["finetune"]),
         ema_decay=config["ema"]["decay"],
         seed=config["seed"],
     )
@@ -187,10 +202,11 @@ def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source
     _log.info("the model of epoch %d is in %s", checkpoint["epoch"] + 1, run.model)
 
 
-def _origin(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    return {
+def _origin(config: dict[str, Any], run: RunFolder, start: VisionModel | None) -> dict[str, Any]:
+    origin = {
         "made_by": f"mbv2kit {mbv2kit.__version__}, torch {torch.__version__}",
         "run": run.path.name,
         "dataset": config["dataset"]["name"],
         "weights": "moving average" if config["ema"]["decay"] is not None else "as trained",
     }
+    return origin if start is None else origin | {"started_from": start.spec.origin}

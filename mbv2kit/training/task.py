@@ -14,6 +14,7 @@ from mbv2kit.heads import Head
 from mbv2kit.model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.ema import WeightAverage
+from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
 from mbv2kit.training.optim import create_optimizer
 from mbv2kit.training.schedule import Schedule
@@ -26,6 +27,7 @@ class VisionTask(lightning.LightningModule):
         model: Backbone and heads; the loss is the sum of all terms of all heads.
         optimizer: Config of the optimiser.
         schedule: Factor on the learning rate at each step.
+        finetuning: What of the backbone stays as it is, and how fast the rest of it learns.
         ema_decay: Of the moving average of the weights, which is then what is scored and saved; None: no average.
         seed: Of what is drawn in the steps, such as dropout.
     """
@@ -36,6 +38,7 @@ class VisionTask(lightning.LightningModule):
         *,
         optimizer: Mapping[str, Any],
         schedule: Schedule,
+        finetuning: FineTuning,
         ema_decay: float | None,
         seed: int,
     ) -> None:
@@ -43,7 +46,8 @@ class VisionTask(lightning.LightningModule):
         self.model = model
         self.average = WeightAverage(model, ema_decay) if ema_decay is not None else None
         self.guard = StepGuard(model)
-        self._optimizer = create_optimizer(model, optimizer)
+        self._still = finetuning.freeze(model)
+        self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr)
         self._schedule = schedule
         self._seed = seed
         self._evaluators: dict[Task, Evaluator] = {}
@@ -60,6 +64,13 @@ class VisionTask(lightning.LightningModule):
             return self.model
         assert isinstance(self.average.model, VisionModel)
         return self.average.model
+
+    def train(self, mode: bool = True) -> "VisionTask":
+        """Keeps what is frozen in evaluation mode, where batch norms neither look at the batch nor learn from it."""
+        super().train(mode)
+        for module in self._still:
+            module.eval()
+        return self
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser, and a scheduler that looks the factor up at each step."""

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 import mbv2kit
-from mbv2kit.backbones import create_backbone
+from mbv2kit.backbones import BACKBONES, create_backbone
 from mbv2kit.errors import UserError
+from mbv2kit.heads import HEADS
 from mbv2kit.model import ModelSpec, VisionModel
 
 # Widths that somebody published weights of, then all others on a fine grid.
-_WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(1, 61)))
+_WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(3, 41)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class Published:
             UserError: A tensor is missing or of another shape.
         """
         source = self.spec.origin["source"]
-        model = VisionModel(self.spec)
+        model = VisionModel(self._in_full())
         wanted = model.state_dict()
         for name, tensor in wanted.items():
             if name not in self.tensors and not name.endswith("num_batches_tracked"):
@@ -50,11 +51,13 @@ class Published:
         model.load_state_dict({name: self.tensors.get(name, tensor) for name, tensor in wanted.items()})
         return model.eval()
 
-    def with_licence(self, licence: str | None) -> "Published":
-        """Returns the same weights under the licence that the user knows of, where one is given."""
-        if licence is None:
-            return self
-        return replace(self, spec=replace(self.spec, origin={**self.spec.origin, "licence": licence}))
+    def _in_full(self) -> ModelSpec:
+        """Returns the spec with every argument written out, since defaults may change and weights do not."""
+        spec = self.spec
+        backbone = {**BACKBONES.options(spec.backbone["name"]), **spec.backbone}
+        heads = {task: {**HEADS.options(head["name"]), **head} for task, head in spec.heads.items()}
+        origin = {**spec.origin, "left_out": list(self.left_out)} if self.left_out else spec.origin
+        return replace(spec, backbone=backbone, heads=heads, origin=origin)
 
 
 def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dict[str, Any]:

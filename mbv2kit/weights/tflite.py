@@ -69,6 +69,8 @@ def read(path: Path, source: str) -> Published:
         options["shrink_last"] = "layer_19" in layers and layers["layer_19"].weight.shape[0] < 1280
     options["width"] = find_width(tensors, backbone, **options)
     options |= {"name": backbone, "output_stride": spread}
+    mean = FLOAT_MEAN if graph.mean is None else graph.mean
+    std = FLOAT_STD if graph.std is None else graph.std
     classes = head[-1].weight.shape[0]
     if len(head) == 1:
         task: Task = "classification"
@@ -83,9 +85,8 @@ def read(path: Path, source: str) -> Published:
         task, names, background = "segmentation", segmentation_classes(classes), False
         head_options = {"name": "deeplab_v3", "align_corners": graph.align_corners is not False}
         tensors |= _deeplab(head, path)
-        rule = InputRule(graph.input_size, "letterbox")
-    mean = FLOAT_MEAN if graph.mean is None else graph.mean
-    std = FLOAT_STD if graph.std is None else graph.std
+        # What no picture covers must be zero to the network; another grey makes it see things there.
+        rule = InputRule(graph.input_size, "letterbox", fill=round(mean))
     spec = ModelSpec(
         backbone=options,
         heads={task: head_options},

@@ -32,6 +32,9 @@ TRAIN = [
     ("trainer.limit_train_batches=0.5", "trainer.limit_train_batches must be a whole number from 1 up, got 0.5."),
     ("trainer.devices=0", "This machine cannot train with trainer.accelerator=cpu, trainer.devices=0"),
     ("dataset.root=data", "dataset 'shapes' makes its own pictures: leave dataset.root out (got data)."),
+    ("weights=nowhere.pth", "There is no file or folder nowhere.pth; give a run or model folder, a .tflite, .pth or"),
+    ("finetune.backbone_lr=-1", "finetune.backbone_lr must be a factor from 0 up, got -1."),
+    ("finetune.frozen_layers=layer_99", "The backbone has no layer 'layer_99'. Did you mean 'layer_9'?"),
     ("resume=nowhere", "resume=nowhere: this is no run folder, since it has no config.yaml."),
 ]
 
@@ -80,7 +83,9 @@ def test_data_that_is_not_there_is_answered_with_the_layout(
     [
         ("", "There is no finished run below "),
         ("task=detection", "train one first (python tools/train.py task=detection)"),
-        ("checkpoint=nowhere", "checkpoint=nowhere is no folder; name a run folder or a model folder."),
+        ("checkpoint=nowhere", "There is no file or folder nowhere; give a run or model folder, a .tflite,"),
+        ("checkpoint=.", ". holds neither a model.json, nor a folder model with one, nor a config.json; give a run"),
+        ("checkpoint=a weights=b", "checkpoint=a and weights=b both name a model; give one of them."),
         ("checkpont=nowhere", "There is no key 'checkpont'. Did you mean 'checkpoint'?"),
         ("dataset=cooc", "There is no dataset 'cooc'. Did you mean 'coco'?"),
         ("loader.batch_size=many", "loader.batch_size must be a number such as 16, got 'many'."),

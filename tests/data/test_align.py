@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mbv2kit.data.align import AlignedSource, align_classes
+from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Sample
@@ -59,7 +59,7 @@ def test_every_label_keeps_its_name(names: tuple[str, ...], ids: list[int]) -> N
 
 def test_the_source_s_own_samples_are_not_changed() -> None:
     original = sample(label=0, boxes=np.zeros((1, 4), dtype=np.float32), labels=np.array([0]))
-    AlignedSource(Given(("cat",), original), MODEL)[0]
+    align_classes(Given(("cat",), original), MODEL)[0]
     assert original.label == 0
     assert original.labels is not None
     assert original.labels.tolist() == [0]
@@ -67,7 +67,7 @@ def test_the_source_s_own_samples_are_not_changed() -> None:
 
 def test_a_picture_without_objects_stays_one() -> None:
     empty = sample(boxes=np.zeros((0, 4), dtype=np.float32), labels=np.zeros(0, dtype=np.int64))
-    labels = AlignedSource(Given(("cat",), empty), MODEL)[0].labels
+    labels = align_classes(Given(("cat",), empty), MODEL)[0].labels
     assert labels is not None
     assert labels.shape == (0,)
     assert labels.dtype == np.int64
@@ -76,6 +76,23 @@ def test_a_picture_without_objects_stays_one() -> None:
 def test_a_source_of_the_same_classes_is_taken_as_it_is() -> None:
     source = Given(MODEL)
     assert align_classes(source, list(MODEL)) is source
+
+
+def test_a_list_in_other_words_is_the_same_list() -> None:
+    source = Given(("Great_White_shark", "crane (n02012849)", "tench, Tinca tinca"), sample(label=1))
+    aligned = align_classes(source, ["great white shark", "crane", "tench"])
+    assert aligned.class_names == ("great white shark", "crane", "tench")
+    assert aligned[0].label == 1
+    with pytest.raises(UserError, match="does not know: Great_White_shark"):
+        align_classes(source, ["tench", "great white shark", "crane"])
+
+
+def test_the_thousand_ids_of_imagenet_are_its_thousand_classes() -> None:
+    ids = tuple(f"n{number:08d}" for number in range(1000))
+    names = [f"animal {number}" for number in range(1000)]
+    assert align_classes(Given(ids), names).class_names == tuple(names)
+    with pytest.raises(UserError, match="does not know"):
+        align_classes(Given(tuple(reversed(ids))), names)
 
 
 def test_unknown_classes_are_named() -> None:

@@ -69,7 +69,7 @@ def config(root: Path, tmp_path: Path) -> DictConfig:
 
 
 def use_model(monkeypatch: pytest.MonkeyPatch, *tasks: Task) -> None:
-    monkeypatch.setattr(run, "load_model", lambda folder: FakeModel(*tasks))
+    monkeypatch.setattr(run, "load_model", lambda checkpoint, task: (FakeModel(*tasks), checkpoint))
 
 
 def lines(config: DictConfig) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def test_each_line_is_on_disk_before_the_next_picture_is_seen(
             return super().predict(images)
 
     written: list[int] = []
-    monkeypatch.setattr(run, "load_model", lambda folder: Watching("detection"))
+    monkeypatch.setattr(run, "load_model", lambda checkpoint, task: (Watching("detection"), "a model"))
     config.batch_size = 1
     infer(config, [str(photos / "a"), str(photos / "b")])
     assert written == [0, 1]
@@ -229,7 +229,7 @@ def test_the_default_output_is_a_folder_of_its_own(
         ("batch_size", 0, "batch_size must be a whole number from 1 up, got 0"),
         ("batch_size", 1.5, r"batch_size must be a whole number from 1 up, got 1\.5"),
         ("batch_size", None, "batch_size must be a whole number from 1 up, got None"),
-        ("checkpoint", "nowhere", "checkpoint=nowhere is no folder"),
+        ("checkpoint", "nowhere", "There is no file or folder nowhere"),
     ],
 )
 def test_a_wrong_key_is_refused_before_anything_is_written(

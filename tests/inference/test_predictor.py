@@ -7,7 +7,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, load_model
-from mbv2kit.runs import find_model
+from mbv2kit.runs import chosen_checkpoint, find_model
 from mbv2kit.structures import Classification, Image, Prediction, Task
 
 
@@ -70,18 +70,25 @@ def test_a_batch_holds_at_least_one_picture() -> None:
         Predictor(MeanModel(), batch_size=0)
 
 
-@pytest.mark.parametrize("place", ["run/model", "run"])
+@pytest.mark.parametrize("place", ["run/model", "run", "run/model/model.json", "run/model/model.safetensors"])
 def test_a_checkpoint_is_a_run_or_a_model(tmp_path: Path, place: str) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "model.json").touch()
     assert find_model(str(tmp_path / place), None) == tmp_path / "run" / "model"
 
 
-def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"checkpoint=.*nowhere is no folder"):
-        find_model(str(tmp_path / "nowhere"), None)
-    with pytest.raises(UserError, match=r"holds no model\.json"):
-        find_model(str(tmp_path), None)
+def test_what_is_no_model_of_ours_is_none(tmp_path: Path) -> None:
+    assert find_model(str(tmp_path / "nowhere"), None) is None
+    assert find_model(str(tmp_path), None) is None
+    (tmp_path / "model.json").touch()
+    assert find_model(str(tmp_path / "other.pth"), None) is None
+
+
+def test_two_names_for_one_model_are_a_sentence() -> None:
+    assert chosen_checkpoint("a", None) == chosen_checkpoint(None, "a") == "a"
+    assert chosen_checkpoint(None, None) is None
+    with pytest.raises(UserError, match="checkpoint=a and weights=b both name a model"):
+        chosen_checkpoint("a", "b")
 
 
 def test_without_a_checkpoint_the_newest_run_of_the_task_is_taken(
@@ -101,4 +108,4 @@ def test_a_damaged_model_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match=r"model\.json"):
-        load_model(tmp_path)
+        load_model(str(tmp_path))

@@ -110,7 +110,7 @@ class Small(nn.Module):
 
 def test_norms_biases_and_depthwise_kernels_do_not_decay() -> None:
     model = Small()
-    decaying, free = parameter_groups(model, 0.1)
+    decaying, free = parameter_groups(model, lr=0.5, weight_decay=0.1)
     assert (decaying["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(p)] for p in decaying["params"]} == {
@@ -124,9 +124,40 @@ def test_norms_biases_and_depthwise_kernels_do_not_decay() -> None:
 
 
 def test_everything_decays_where_that_is_asked_for() -> None:
-    (group,) = parameter_groups(Small(), 0.1, everything=True)
+    (group,) = parameter_groups(Small(), lr=0.5, weight_decay=0.1, everything=True)
     assert group["weight_decay"] == 0.1
     assert len(group["params"]) == len(list(Small().parameters()))
+
+
+class BackboneAndHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        self.head = nn.Linear(8, 2)
+
+
+def test_the_backbone_learns_at_a_rate_of_its_own() -> None:
+    model = BackboneAndHead()
+    groups = parameter_groups(model, lr=0.5, weight_decay=0.1, backbone_lr=0.2)
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert {name: rates[id(p)] for name, p in model.named_parameters()} == {
+        "backbone.0.weight": (pytest.approx(0.1), 0.1),
+        "backbone.0.bias": (pytest.approx(0.1), 0.0),
+        "backbone.1.weight": (pytest.approx(0.1), 0.0),
+        "backbone.1.bias": (pytest.approx(0.1), 0.0),
+        "head.weight": (0.5, 0.1),
+        "head.bias": (0.5, 0.0),
+    }
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = BackboneAndHead()
+    model.backbone.requires_grad_(False)
+    groups = parameter_groups(model, lr=0.5, weight_decay=0.1)
+    assert [parameter for group in groups for parameter in group["params"]] == [model.head.weight, model.head.bias]
+    model.requires_grad_(False)
+    with pytest.raises(UserError, match="Nothing is left to train"):
+        create_optimizer(model, {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "decay_norm_bias_depthwise": False})
 
 
 @pytest.mark.parametrize(

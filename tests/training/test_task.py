@@ -9,6 +9,7 @@ from mbv2kit.data.sources import create_source
 from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.structures import Sample, Task
+from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.schedule import Schedule
 from mbv2kit.training.task import VisionTask
 
@@ -16,7 +17,9 @@ RULE = InputRule(size=(64, 64), resize="stretch", crop_fraction=1.0, fill=127)
 OPTIMIZER = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "decay_norm_bias_depthwise": False}
 
 
-def make_task(*tasks: Task, ema_decay: float | None = 0.9, seed: int = 0) -> VisionTask:
+def make_task(
+    *tasks: Task, ema_decay: float | None = 0.9, seed: int = 0, finetuning: FineTuning | None = None
+) -> VisionTask:
     heads: dict[Task, dict[str, Any]] = {
         "classification": {"name": "classifier"},
         "detection": {"name": "ssdlite"},
@@ -30,7 +33,14 @@ def make_task(*tasks: Task, ema_decay: float | None = 0.9, seed: int = 0) -> Vis
         input=RULE,
     )
     schedule = Schedule("constant", steps_per_epoch=1, epochs=1)
-    return VisionTask(VisionModel(spec), optimizer=OPTIMIZER, schedule=schedule, ema_decay=ema_decay, seed=seed)
+    return VisionTask(
+        VisionModel(spec),
+        optimizer=OPTIMIZER,
+        schedule=schedule,
+        finetuning=finetuning or FineTuning(),
+        ema_decay=ema_decay,
+        seed=seed,
+    )
 
 
 def samples(*tasks: Task) -> list[Sample]:

@@ -1,0 +1,66 @@
+"""Very Deep Convolutional Networks for Large-Scale Image Recognition. Simonyan and Zisserman, 2014, arXiv 1409.1556."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo
+from mbv2kit.layers import initialise
+
+# Configuration D of Table 1: channels and number of 3 x 3 convolutions between two max poolings.
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+@BACKBONES.register("vgg16")
+class VGG16(Backbone):
+    """The network of configuration D without its classifier: six feature maps, no batch normalisation.
+
+    ``conv1_2``, ``conv2_2``, ``conv3_3``, ``conv4_3`` and ``conv5_3`` are the last convolutions before each max
+    pooling, behind their ReLU, ``pool5`` is the last max pooling. The pooling drops an odd last row or column, so a map
+    has ``floor(H / stride)`` rows, not the ``ceil`` of other backbones, and an input needs at least 32 pixels a side.
+
+    Args:
+        width: 1.0; the paper has no other.
+        output_stride: 32; nothing turns the strides into dilation.
+
+    Raises:
+        UserError: An argument is not what it must be.
+    """
+
+    def __init__(self, width: float = 1.0, output_stride: int = 32) -> None:
+        super().__init__()
+        if width != 1.0:
+            raise UserError(f"backbone.width must be 1.0 (there is no other VGG16), got {width}.")
+        if output_stride != 32:
+            raise UserError(f"backbone.output_stride must be 32 (VGG16 has no dilated form), got {output_stride}.")
+        self.layers = nn.ModuleDict()
+        features = []
+        in_channels = 3
+        for stage, (channels, convolutions) in enumerate(STAGES, start=1):
+            parts: OrderedDict[str, nn.Module] = OrderedDict()
+            if stage > 1:
+                parts[f"pool{stage - 1}"] = nn.MaxPool2d(2)
+            for number in range(1, convolutions + 1):
+                parts[f"conv{stage}_{number}"] = nn.Conv2d(in_channels, channels, 3, padding=1)
+                parts[f"relu{stage}_{number}"] = nn.ReLU(inplace=True)
+                in_channels = channels
+            name = f"conv{stage}_{convolutions}"
+            self.layers[name] = nn.Sequential(parts)
+            features.append(FeatureInfo(name, channels, 2 ** (stage - 1)))
+        self.layers["pool5"] = nn.MaxPool2d(2)
+        features.append(FeatureInfo("pool5", in_channels, 32))
+        self.feature_info = tuple(features)
+        self.selected = tuple(self.layers)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
+        maps: dict[str, Tensor] = {}
+        current = images
+        for name, layer in self.layers.items():
+            current = layer(current)
+            if name in self.selected:
+                maps[name] = current
+        return maps

@@ -1,0 +1,54 @@
+"""The classifier of VGG, Simonyan and Zisserman, arXiv 1409.1556 (Table 1): three fully connected layers."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.features import FeatureInfo
+from mbv2kit.heads.classifier import Classifier
+from mbv2kit.heads.registry import HEADS, Raw
+from mbv2kit.layers import initialise
+
+# A picture of 224 pixels a side gives a last map of 7; others are averaged into as many cells.
+POOLED = 7
+HIDDEN_CHANNELS = 4096
+
+
+@HEADS.register("vgg_classifier")
+class VGGClassifier(Classifier):
+    """One label for the whole picture, from the last map's 7 x 7 cells and two hidden layers of 4096.
+
+    Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.classifier.Classifier`.
+
+    Args:
+        feature_info: What the backbone can give; the last map is read.
+        num_classes: Number of labels.
+        dropout: Share of each hidden layer set to zero in training; the paper has 0.5 (Section 3.1).
+        label_smoothing: Share of the target that is spread over all classes.
+        background: Whether the classes are scored beside a background, which is never the answer.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        dropout: float = 0.5,
+        label_smoothing: float = 0.0,
+        background: bool = False,
+    ) -> None:
+        super().__init__(feature_info, num_classes, dropout, label_smoothing, background)
+        self.hidden_1 = nn.Linear(feature_info[-1].channels * POOLED * POOLED, HIDDEN_CHANNELS)
+        self.hidden_2 = nn.Linear(HIDDEN_CHANNELS, HIDDEN_CHANNELS)
+        self.linear = nn.Linear(HIDDEN_CHANNELS, num_classes + self.background)
+        initialise(self)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Pools ``(B, C, H, W)`` to ``(B, C, 7, 7)`` and scores the classes."""
+        cells = F.adaptive_avg_pool2d(features[self.features[0]], POOLED).flatten(1)
+        hidden = self.dropout(self.hidden_1(cells).relu())
+        hidden = self.dropout(self.hidden_2(hidden).relu())
+        return {"logits": self.linear(hidden)}

@@ -1,0 +1,262 @@
+"""The model card: a model folder and its figures as the README.md that the Hugging Face Hub reads."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+
+from mbv2kit.backbones.registry import BACKBONES
+from mbv2kit.heads.registry import HEADS
+from mbv2kit.images import InputRule
+from mbv2kit.model import DESCRIPTION_FILE, ModelSpec, VisionModel
+from mbv2kit.structures import TASKS, Task
+
+# What the Hub calls each task, and what a model of it does.
+_PIPELINES: Mapping[Task, str] = {
+    "classification": "image-classification",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
+}
+_DEEDS: Mapping[Task, str] = {
+    "classification": "names the class of a picture",
+    "detection": "finds the objects in a picture",
+    "segmentation": "names the class of every pixel of a picture",
+}
+_PRINTED: Mapping[Task, str] = {
+    "classification": 'print(model.class_names["classification"][found["classification"].class_ids[0]])',
+    "detection": 'print(found["detection"].boxes, found["detection"].class_ids, found["detection"].scores)',
+    "segmentation": 'print(found["segmentation"].mask)',
+}
+
+# Figures that have a name among the metrics that the Hub knows; the others keep ours.
+_METRICS = {"top1": "accuracy", "mIoU": "mean_iou"}
+
+# The Hub's identifiers of licences that weights come under (its documentation, "Licenses").
+# fmt: off
+_LICENCES = frozenset({
+    "apache-2.0", "mit", "isc", "zlib", "unlicense", "wtfpl", "bsd", "bsd-2-clause", "bsd-3-clause",
+    "bsd-3-clause-clear", "bsl-1.0", "afl-3.0", "artistic-2.0", "ncsa", "ms-pl", "mpl-2.0", "epl-1.0", "epl-2.0",
+    "eupl-1.1", "osl-3.0", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "openrail", "cc",
+    "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0",
+    "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "odbl", "odc-by", "pddl", "unknown",
+})
+# fmt: on
+_NOT_STATED = "not stated"
+
+# Longer lists are cut: the whole one is in the files beside the card.
+_LONG_LIST = 100
+_START = 10
+
+
+def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any] | None, repository: str) -> str:
+    """Writes the card of a model.
+
+    Args:
+        description: The content of ``model.json``.
+        metrics: The content of ``metrics.json``; None where there is none.
+        repository: ``OWNER/NAME`` on the Hub.
+
+    Returns:
+        Markdown behind a head in YAML.
+    """
+    spec = ModelSpec.from_dict(description)
+    tasks = [task for task in TASKS if task in spec.heads]
+    origins = list(_origins(spec.origin))
+    name = repository.rpartition("/")[2]
+    head = yaml.safe_dump(_head(spec, tasks, origins, metrics, name), sort_keys=False, allow_unicode=True)
+    sections = [
+        f"---\n{head}---",
+        f"# {name}",
+        f"A model of mbv2kit, a vision toolkit around MobileNetV2. It {'; it '.join(_DEEDS[task] for task in tasks)}.",
+        *_model(spec, tasks),
+        *_classes(spec, tasks),
+        *_provenance(origins),
+        *_figures(metrics),
+        *_usage(tasks, repository),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _origins(origin: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yields where the weights come from, then where those come from that they started from, and so on."""
+    yield {key: value for key, value in origin.items() if key != "started_from"}
+    if isinstance(origin.get("started_from"), Mapping):
+        yield from _origins(origin["started_from"])
+
+
+def _head(
+    spec: ModelSpec,
+    tasks: Sequence[Task],
+    origins: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Any] | None,
+    name: str,
+) -> dict[str, Any]:
+    parts = [spec.backbone["name"], *(spec.heads[task]["name"] for task in tasks)]
+    return {
+        **_licence(origins),
+        "library_name": "mbv2kit",
+        "pipeline_tag": _PIPELINES[tasks[0]],
+        "tags": ["mbv2kit", *parts, *(_PIPELINES[task] for task in tasks[1:])],
+        **_model_index(metrics, name),
+    }
+
+
+def _licence(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the licence of the newest weights that state one: what was trained from them is bound by it."""
+    stated = next((str(origin["licence"]) for origin in origins if origin.get("licence")), None)
+    if stated is None:
+        return {}
+    if stated == _NOT_STATED:
+        return {"license": "unknown"}
+    words = re.sub(r"\b(licen[cs]e|version|the)\b|[^a-z0-9.]", " ", stated.lower()).split()
+    identifier = "-".join(words)
+    if identifier in _LICENCES:
+        return {"license": identifier}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-") or "unnamed"}
+
+
+def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    if metrics is None:
+        return {}
+    figures = [
+        {"type": _METRICS.get(key, key), "name": key, "value": value}
+        for key, value in metrics["metrics"].items()
+        if value is not None
+    ]
+    result = {
+        "task": {"type": _PIPELINES[metrics["task"]]},
+        "dataset": {"name": metrics["dataset"], "type": metrics["dataset"], "split": metrics["split"]},
+        "metrics": figures,
+    }
+    return {"model-index": [{"name": name, "results": [result]}]} if figures else {}
+
+
+def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in VisionModel(spec).parameters())
+    backbone = BACKBONES.options(spec.backbone["name"]) | dict(spec.backbone)
+    heads = {task: HEADS.options(spec.heads[task]["name"]) | dict(spec.heads[task]) for task in tasks}
+    height, width = spec.input.size
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    rows = [
+        ("backbone", _options(backbone)),
+        *((f"head for {task}", _options(heads[task])) for task in tasks),
+        ("parameters", f"{parameters:,}"),
+        ("input", f"{height} x {width} pixels (height x width), RGB"),
+        ("resize rule", f"{_code(spec.input.resize)}: {_resize(spec.input)}"),
+        ("normalisation", f"within the model: minus {mean}, divided by {std}, for values in 0..255"),
+    ]
+    return ["## The model", _table(("part", "what it is"), rows)]
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={_value(value)}" for key, value in options.items() if key != "name")
+    return f"{_code(options['name'])} with {_code(arguments)}"
+
+
+def _resize(rule: InputRule) -> str:
+    height, width = rule.size
+    if rule.resize == "crop":
+        sides = f"{round(height / rule.crop_fraction)} x {round(width / rule.crop_fraction)}"
+        return f"scaled to cover {sides} pixels, the centre cut out"
+    if rule.resize == "stretch":
+        return "stretched to that size, whatever the shape"
+    scaled = "scaled to fit" if rule.resize == "letterbox" else "scaled down to fit where it is larger"
+    return f"{scaled}, in the top left corner; the rest filled with grey {rule.fill}"
+
+
+def _classes(spec: ModelSpec, tasks: Sequence[Task]) -> Iterator[str]:
+    yield "## Classes"
+    for task in tasks:
+        names = spec.class_names[task]
+        yield f"{len(names)} of {task}, by class id from 0: {_names(names)}."
+
+
+def _provenance(origins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "## Where the weights come from"
+    for step, origin in enumerate(origins):
+        if step > 0:
+            yield "Training started from:"
+        if origin:
+            yield _table(("of the weights", "what is known"), [(_code(key), _known(origin[key])) for key in origin])
+        else:
+            yield "Nothing is known about it."
+
+
+def _known(value: Any) -> str:
+    return _names(value) if isinstance(value, list | tuple) and value else _code(_value(value))
+
+
+def _figures(metrics: Mapping[str, Any] | None) -> Iterator[str]:
+    yield "## Figures"
+    if metrics is None:
+        yield "None are known; `python tools/eval.py` measures them."
+        return
+    facts = {key: _code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
+    yield (
+        f"Of {facts['task']}, measured on the {facts['images']} pictures of the split {facts['split']} of the data set "
+        f"{facts['dataset']}; shares are in 0..1."
+    )
+    yield _table(tuple(metrics["metrics"]), [[_figure(value) for value in metrics["metrics"].values()]])
+    per_class: Mapping[str, Mapping[str, Any]] = metrics["per_class"]
+    if not per_class:
+        return
+    if len(per_class) > _LONG_LIST:
+        yield f"Those of each of the {len(per_class)} classes are in `metrics.json`."
+        return
+    columns = list(next(iter(per_class.values())))
+    rows = [[_code(name), *(_figure(figures.get(key)) for key in columns)] for name, figures in per_class.items()]
+    yield _table(("class", *columns), rows)
+
+
+def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
+    yield "## How to use it"
+    yield "With mbv2kit and what it needs for the Hub, `pip install 'mbv2kit[weights]'`:"
+    yield f"```\npython tools/infer.py photos/*.jpg checkpoint=hub:{repository}\n```"
+    printed = "\n".join(_PRINTED[task] for task in tasks)
+    yield f"""```python
+from mbv2kit.images import decode
+from mbv2kit.model import VisionModel
+from mbv2kit.weights.hub import pull
+
+model = VisionModel.load(pull("{repository}"))
+(found,) = model.predict([decode("photo.jpg")])
+{printed}
+```"""
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    # A bar ends a cell even where it is part of a code.
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _names(names: Iterable[Any]) -> str:
+    codes = [_code(_value(name)) for name in names]
+    if len(codes) <= _LONG_LIST:
+        return ", ".join(codes)
+    return f"{', '.join(codes[:_START])} and {len(codes) - _START} more, all in `{DESCRIPTION_FILE}`"
+
+
+def _code(text: str) -> str:
+    """Shows any text as it is, whatever it means in Markdown or HTML; line breaks become spaces."""
+    text = " ".join(text.split())
+    if not text:
+        return "(empty)"
+    # A code may hold shorter rows of backticks than those around it.
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in (text[0], text[-1]) else f"{fence}{text}{fence}"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""The job of ``tools/convert.py``: published weights in, a model folder out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from mbv2kit.errors import UserError
+from mbv2kit.model import DESCRIPTION_FILE, VisionModel
+from mbv2kit.structures import TASKS
+from mbv2kit.weights.classes import read_class_names
+from mbv2kit.weights.open import open_model
+
+
+def convert(source: str, output: str, *, licence: str | None = None, class_names: str | None = None) -> VisionModel:
+    """Reads weights, writes them as a model folder and says what they are.
+
+    Args:
+        source: A file, a folder or a name; see :func:`mbv2kit.weights.open.open_model`.
+        output: The folder to make.
+        licence: Of the weights, in place of what the source states.
+        class_names: A text file with the names of the classes, in place of those that the source states.
+
+    Raises:
+        UserError: The source cannot be read, or the output holds a model already; then nothing is written.
+    """
+    folder = Path(output)
+    if (folder / DESCRIPTION_FILE).exists():
+        raise UserError(f"output={output} holds a model; name another folder.")
+    model, _ = open_model(source)
+    spec = model.spec
+    if licence is not None:
+        spec = replace(spec, origin={**spec.origin, "licence": licence})
+    if class_names is not None:
+        if len(spec.class_names) > 1:
+            raise UserError(
+                f"class_names={class_names} fits one task, but the model does {', '.join(spec.class_names)}."
+            )
+        names = {task: read_class_names(Path(class_names), len(known)) for task, known in spec.class_names.items()}
+        spec = replace(spec, class_names=names)
+    model.spec = spec
+    try:
+        model.save(folder)
+    except OSError as error:
+        raise UserError(
+            f"output={output} cannot be written ({error.strerror or error}); name another folder."
+        ) from None
+    print(f"{source} is now the model in {folder}:")
+    for line in _summary(model):
+        print(f"  {line}")
+    return model
+
+
+def _summary(model: VisionModel) -> list[str]:
+    spec = model.spec
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    options = ", ".join(f"{key} {value}" for key, value in spec.backbone.items() if key != "name")
+    height, width = spec.input.size
+    lines = [f"{spec.backbone['name']} ({options}), {parameters / 1e6:.2f} M parameters"]
+    for task in TASKS:
+        if task in spec.heads:
+            names = spec.class_names[task]
+            known = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+            lines.append(f"{task} by {spec.heads[task]['name']}, {len(names)} classes: {known}")
+    lines.append(f"input {width} x {height} by {spec.input.resize}, mean {spec.mean}, std {spec.std} in 0..255")
+    lines.append(f"licence: {spec.origin.get('licence', 'not stated')}")
+    left_out = spec.origin.get("left_out", [])
+    if left_out:
+        lines.append(
+            f"left out: {len(left_out)} tensors that this network has no place for: {', '.join(left_out[:4])}, ..."
+        )
+    return lines

@@ -1,0 +1,357 @@
+"""MobileNets of the transformers library, from a folder as its save_pretrained() and the Hugging Face Hub have them.
+
+The networks are those of transformers/models/mobilenet_v1 and mobilenet_v2. The first functions read what every folder
+of the Hub has; timm's lie there as well.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mbv2kit.backbones.mobilenet_v1 import BLOCKS as V1_BLOCKS
+from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STAGES, STEM_CHANNELS
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.images import InputRule
+from mbv2kit.layers import make_divisible
+from mbv2kit.model import ModelSpec
+from mbv2kit.structures import Task
+from mbv2kit.weights.classes import check_names, classification_classes, segmentation_classes
+from mbv2kit.weights.files import read_tensors, sha256_of
+from mbv2kit.weights.published import Published, origin, translate
+
+CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+
+Triple = tuple[float, float, float]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads ``config.json``; raises :class:`UserError` where it is missing or holds no JSON object."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {CONFIG_FILE}, which says what the weights beside it are; fetch it too.")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a JSON object with named values, got a {type(values).__name__}.")
+    return values
+
+
+def weights_in(folder: Path) -> Path:
+    """Returns the file of weights in a folder, safetensors before pickle; raises :class:`UserError` without one."""
+    for name in WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder} has no weights: neither {' nor '.join(WEIGHTS_FILES)}; fetch one of them too.")
+
+
+def licence_in(folder: Path) -> str | None:
+    """Returns the licence that the head of the folder's model card, ``README.md``, states; None without one."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"---\n.*?^---", text, re.DOTALL | re.MULTILINE)
+    found = re.search(r"^license:[ \t]*(\S+)", head[0], re.MULTILINE) if head else None
+    return found[1].strip("'\"") if found else None
+
+
+def names_in(values: Mapping[str, Any], key: str, count: int, path: str | Path) -> tuple[str, ...] | None:
+    """Returns the names of ``count`` classes from a list, or from an object with their ids as keys.
+
+    None where ``key`` is missing; :class:`UserError` where it holds anything else.
+    """
+    names = values.get(key)
+    if isinstance(names, dict):
+        by_id = {str(index): name for index, name in names.items()}
+        ids = [str(index) for index in range(len(by_id))]
+        names = [by_id[index] for index in ids] if by_id.keys() == set(ids) else by_id
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: '{key}' must give each class id from 0 on a name; it does not.")
+    return check_names(names, count, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a value in a JSON file must be, in words and as a test."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and 0 < value < inf)
+SHARE = Kind("a number in 0..1", lambda value: _is_number(value) and 0 <= value <= 1)
+# For each of the three channels.
+THREE = Kind("three numbers", lambda value: _is_triple(value) and all(-inf < part < inf for part in value))
+THREE_POSITIVE = Kind(
+    "three numbers above 0", lambda value: _is_triple(value) and all(0 < part < inf for part in value)
+)
+
+
+def value_in(values: Mapping[str, Any], key: str, kind: Kind, default: Any, path: str | Path) -> Any:
+    """Returns a value, or ``default`` where ``key`` is missing; raises :class:`UserError` unless it is of that kind."""
+    value = values.get(key, default)
+    if not kind.fits(value):
+        raise UserError(f"{path}: '{key}' must be {kind.expected}, got {value!r}.")
+    return value
+
+
+def scaled(values: Sequence[float], factor: float) -> Triple:
+    """Multiplies three numbers, without the dust that a factor of 1/255 leaves in their last digits."""
+    first, second, third = (round(value * factor, 6) for value in values)
+    return first, second, third
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+# What each network does, by the name of its class in transformers.
+_ARCHITECTURES: dict[str, tuple[str, Task]] = {
+    "MobileNetV1ForImageClassification": ("mobilenet_v1", "classification"),
+    "MobileNetV2ForImageClassification": ("mobilenet_v2", "classification"),
+    "MobileNetV2ForSemanticSegmentation": ("mobilenet_v2", "segmentation"),
+}
+
+# Keys of config.json that say how a network is built, with the one value that ours are built by.
+_ONE_WAY: dict[str, dict[str, Any]] = {
+    "mobilenet_v1": {"num_channels": 3, "min_depth": 8, "hidden_act": "relu6", "output_stride": 32},
+    "mobilenet_v2": {
+        "num_channels": 3,
+        "min_depth": 8,
+        "depth_divisible_by": 8,
+        "expand_ratio": 6,
+        "first_layer_is_expansion": True,
+        "hidden_act": "relu6",
+    },
+}
+_OUTPUT_STRIDE = Kind("8, 16 or 32", lambda value: value in (8, 16, 32))
+_DROPOUT = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
+
+# Transformers' name of each convolution with its norm, and ours within the backbone. Its stem holds our second layer.
+_BLOCK = {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}
+_BACKBONES: dict[str, dict[str, str]] = {
+    "mobilenet_v1": {
+        "conv_stem": "layer_1",
+        **{f"layer.{2 * k}": f"layer_{k + 2}.depthwise" for k in range(len(V1_BLOCKS))},
+        **{f"layer.{2 * k + 1}": f"layer_{k + 2}.pointwise" for k in range(len(V1_BLOCKS))},
+    },
+    "mobilenet_v2": {
+        "conv_stem.first_conv": "layer_1",
+        "conv_stem.conv_3x3": "layer_2.depthwise",
+        "conv_stem.reduce_1x1": "layer_2.project",
+        **{f"layer.{k}.{theirs}": f"layer_{k + 3}.{ours}" for k in range(16) for theirs, ours in _BLOCK.items()},
+        "conv_1x1": "layer_19",
+    },
+}
+_SEGMENTATION_HEAD = {"conv_pool": "pooling", "conv_aspp": "branches.0", "conv_projection": "join"}
+_PARTS = {"convolution": "conv", "normalization": "norm"}
+
+
+def recognises(tensors: Mapping[str, Tensor]) -> bool:
+    """Tells whether tensors have the names of a network that :func:`read_folder` reads.
+
+    Such a file alone is not enough: padding, epsilon and class names are in ``config.json``.
+    """
+    return any(f"{backbone}.conv_stem" in name for name in tensors for backbone in _BACKBONES)
+
+
+def read_folder(folder: Path, source: str) -> Published:
+    """Reads a folder that ``save_pretrained()`` of transformers wrote, or that the Hub has.
+
+    Args:
+        folder: Holds ``config.json``, ``model.safetensors`` or ``pytorch_model.bin`` and, where there is one,
+            ``preprocessor_config.json``; a ``README.md`` beside them is asked for the licence.
+        source: What ``model.json`` calls it.
+
+    Raises:
+        UserError: A file is missing or damaged, or says that the network is built in a way that ours are not.
+    """
+    path = folder / CONFIG_FILE
+    config = read_config(folder)
+    backbone, task = _architecture(config, path)
+    options = _backbone_options(backbone, config, path)
+    weights = weights_in(folder)
+    tensors, left_out = translate(read_tensors(weights), _modules(backbone, task))
+    scores = "linear.bias" if task == "classification" else "classify.bias"
+    if f"heads.{task}.{scores}" not in tensors:
+        raise UserError(f"{weights} lacks the layer that scores the classes, though {path} announces it.")
+    outputs = tensors[f"heads.{task}.{scores}"].numel()
+    names, background = _class_names(config, task, outputs, path)
+    head: dict[str, Any] = {"dropout": _dropout(backbone, config, path)}
+    if task == "classification":
+        head |= {"name": "classifier", "background": background}
+    else:
+        # TensorFlow's DeepLab, where the published weights come from, aligns the corners, which is exact for inputs of
+        # 16 k + 1 pixels; transformers' own processor aligns the edges and moves the mask by up to half a step.
+        head |= {"name": "deeplab_v3", "aspp": False, "align_corners": True, "norm_eps": 1e-5}
+    rule, mean, std = _input(folder, config, task)
+    spec = ModelSpec(
+        backbone=options,
+        heads={task: head},
+        class_names={task: names},
+        input=rule,
+        mean=mean,
+        std=std,
+        origin=origin(
+            source,
+            sha256=sha256_of(weights),
+            licence=licence_in(folder),
+            background_class="first output" if background else "none",
+        ),
+    )
+    return Published(spec=spec, tensors=tensors, left_out=left_out)
+
+
+def _architecture(config: Mapping[str, Any], path: Path) -> tuple[str, Task]:
+    found = config.get("architectures")
+    name = found[0] if isinstance(found, list) and found else found
+    if not isinstance(name, str):
+        raise UserError(f"{path}: 'architectures' must name the network, got {found!r}.")
+    if name not in _ARCHITECTURES:
+        raise UserError(f"{path}: a '{name}' cannot be taken in.{nearest(name, _ARCHITECTURES)}")
+    backbone, task = _ARCHITECTURES[name]
+    if config.get("model_type", backbone) != backbone:
+        raise UserError(f"{path}: 'model_type' must be '{backbone}' for a {name}, got {config['model_type']!r}.")
+    return backbone, task
+
+
+def _backbone_options(backbone: str, config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    for key, value in _ONE_WAY[backbone].items():
+        if config.get(key, value) != value:
+            raise UserError(f"{path}: '{key}' must be {value} for the networks here, got {config[key]!r}.")
+    options: dict[str, Any] = {
+        "name": backbone,
+        "width": float(value_in(config, "depth_multiplier", POSITIVE, 1.0, path)),
+        "padding": "tf_same" if value_in(config, "tf_padding", FLAG, True, path) else "symmetric",
+        "norm_eps": value_in(config, "layer_norm_eps", POSITIVE, 1e-3, path),
+    }
+    if backbone == "mobilenet_v2":
+        options["output_stride"] = value_in(config, "output_stride", _OUTPUT_STRIDE, 32, path)
+        options["shrink_last"] = not value_in(config, "finegrained_output", FLAG, True, path)
+        _check_channels(options["width"], options["output_stride"], path)
+    return options
+
+
+def _check_channels(width: float, output_stride: int, path: Path) -> None:
+    """Refuses the widths at which transformers' MobileNetV2 is another network than the paper's."""
+    stages = [(channels, stride) for _, channels, _, stride in STAGES]
+    for channels in (STEM_CHANNELS, *(channels for channels, _ in stages), LAST_CHANNELS):
+        # It rounds to a whole number first, which moves some over the middle between two multiples of 8.
+        theirs, ours = make_divisible(round(channels * width)), make_divisible(channels * width)
+        if theirs != ours:
+            raise UserError(
+                f"{path}: at 'depth_multiplier' {width} transformers makes {theirs} channels of {channels}, but "
+                f"MobileNetV2 has {ours}; such weights cannot be taken in."
+            )
+    reached = 2
+    for (before, _), (channels, stride) in pairwise(stages):
+        reached *= stride
+        loses_stride = stride > 1 and reached > output_stride
+        # With as many channels out as in, such a block has a shortcut there.
+        if loses_stride and make_divisible(before * width) == make_divisible(channels * width):
+            raise UserError(
+                f"{path}: at 'depth_multiplier' {width} and 'output_stride' {output_stride} transformers' network has "
+                "a shortcut more than MobileNetV2; such weights cannot be taken in."
+            )
+
+
+def _modules(backbone: str, task: Task) -> dict[str, str]:
+    """Returns transformers' name and ours of every module that the model needs."""
+    layers = {f"{backbone}.{theirs}": f"backbone.layers.{ours}" for theirs, ours in _BACKBONES[backbone].items()}
+    if task == "segmentation":
+        # The head reads the map before it.
+        del layers[f"{backbone}.conv_1x1"]
+        layers |= {f"segmentation_head.{theirs}": f"heads.{task}.{ours}" for theirs, ours in _SEGMENTATION_HEAD.items()}
+    modules = {f"{theirs}.{t}": f"{ours}.{o}" for theirs, ours in layers.items() for t, o in _PARTS.items()}
+    if task == "segmentation":
+        modules["segmentation_head.classifier.convolution"] = f"heads.{task}.classify"
+    else:
+        modules["classifier"] = f"heads.{task}.linear"
+    return modules
+
+
+def _class_names(config: Mapping[str, Any], task: Task, outputs: int, path: Path) -> tuple[tuple[str, ...], bool]:
+    names = names_in(config, "id2label", outputs, path)
+    if names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        return (segmentation_classes(outputs), False) if task == "segmentation" else classification_classes(outputs)
+    # ImageNet's 1000 classes behind a background; elsewhere a class of that name may well be an answer.
+    background = task == "classification" and outputs == 1001 and names[0].lower() == "background"
+    return (names[1:] if background else names), background
+
+
+def _dropout(backbone: str, config: Mapping[str, Any], path: Path) -> float:
+    value = value_in(config, "classifier_dropout_prob", SHARE, _DROPOUT[backbone], path)
+    # The library took over 0.8 and 0.999 from TensorFlow, where they are the share that is kept. Nobody drops more than
+    # half of a classifier's input on purpose.
+    return round(float(min(value, 1 - value)), 6)
+
+
+def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[InputRule, Triple, Triple]:
+    path = folder / PREPROCESSOR_FILE
+    if path.is_file():
+        values = _read_json(path)
+    else:
+        path = folder / CONFIG_FILE
+        side = _side(config.get("image_size", 224), "height", "image_size", path)
+        # So the published models see pictures: of the short side, all but 32 pixels.
+        values = {"crop_size": side, "size": side + 32}
+    unit = 1.0
+    if value_in(values, "do_rescale", FLAG, True, path):
+        unit = 1 / value_in(values, "rescale_factor", POSITIVE, 1 / 255, path)
+    mean, std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    if value_in(values, "do_normalize", FLAG, True, path):
+        mean = value_in(values, "image_mean", THREE, [0.5, 0.5, 0.5], path)
+        std = value_in(values, "image_std", THREE_POSITIVE, [0.5, 0.5, 0.5], path)
+    return _input_rule(values, task, path), scaled(mean, unit), scaled(std, unit)
+
+
+def _input_rule(values: Mapping[str, Any], task: Task, path: Path) -> InputRule:
+    size = values.get("size", 256)
+    crop = values.get("crop_size", 224) if value_in(values, "do_center_crop", FLAG, True, path) else None
+    cut = None if crop is None else _sides(crop, "crop_size", path)
+    if not value_in(values, "do_resize", FLAG, True, path):
+        raise UserError(f"{path}: 'do_resize' must be true: pictures of any size must fit the network's input.")
+    if isinstance(size, dict) and "height" in size:
+        sides = _sides(size, "size", path)
+        if cut not in (None, sides):
+            raise UserError(f"{path}: 'crop_size' must equal 'size' where that has a height and a width, got {crop}.")
+        return InputRule(size=sides, resize="stretch")
+    short = _side(size, "shortest_edge", "size", path)
+    if task == "segmentation":
+        # A crop would leave the picture's margin without classes; the models were trained on padded pictures anyway.
+        return InputRule(size=(short, short) if cut is None else cut, resize="pad")
+    if cut is None or cut[0] != cut[1] or cut[0] > short:
+        raise UserError(f"{path}: 'crop_size' must be a square no larger than 'size', and 'do_center_crop' true.")
+    return InputRule(size=cut, resize="crop", crop_fraction=cut[0] / short)
+
+
+def _sides(value: Any, name: str, path: Path) -> tuple[int, int]:
+    return _side(value, "height", name, path), _side(value, "width", name, path)
+
+
+def _side(value: Any, key: str, name: str, path: Path) -> int:
+    """Returns a side in pixels from an object such as ``{"shortest_edge": 256}``, or from the number in its place."""
+    side = value.get(key) if isinstance(value, dict) else value
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise UserError(f"{path}: '{name}' must give '{key}' in whole pixels above 0, got {value!r}.")
+    return side

@@ -1,0 +1,95 @@
+"""The one place that turns whatever a user calls weights into a model."""
+
+from pathlib import Path
+
+from mbv2kit.errors import UserError
+from mbv2kit.model import VisionModel
+from mbv2kit.runs import find_model
+from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
+from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
+from mbv2kit.weights.published import Published
+
+KINDS = (
+    "a run or model folder, a .tflite, .pth or .safetensors file, a folder from the Hugging Face Hub, or a name such "
+    "as torchvision:mobilenet_v2, timm:mobilenetv2_100 or hub:OWNER/REPOSITORY"
+)
+
+
+def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionModel, Path | None]:
+    """Loads the model that a ``checkpoint`` or ``weights`` key stands for, on the CPU and in evaluation mode.
+
+    Args:
+        checkpoint: A run, model folder, published file or name; None for the newest finished run.
+        task: Which runs count where no checkpoint is named; None for all.
+
+    Returns:
+        The model, and its folder where it is one of ours on this machine.
+
+    Raises:
+        UserError: There is no such thing, or it cannot be read.
+    """
+    folder = find_model(checkpoint, task)
+    if folder is not None:
+        return VisionModel.load(folder), folder
+    assert checkpoint is not None
+    found = read_weights(checkpoint)
+    return (found if isinstance(found, VisionModel) else found.build()), None
+
+
+def read_weights(source: str) -> Published | VisionModel:
+    """Reads what others published, or a model of ours from the Hub.
+
+    Args:
+        source: A file, a folder or ``ORIGIN:NAME``.
+
+    Raises:
+        UserError: There is no such thing, it is damaged, or it holds a network that is not known here.
+    """
+    origin, _, name = source.partition(":")
+    if origin == "torchvision":
+        return _read_file(torchvision.fetch(name), source)
+    if origin == "timm":
+        return _read_folder(hub.pull(timm.repository(name)), source)
+    if origin == "hub":
+        return _read_folder(hub.pull(name), source)
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, path.resolve().name)
+    if path.is_file():
+        return _read_file(path, path.name)
+    raise UserError(f"There is no file or folder {source}; give {KINDS}.")
+
+
+def _read_folder(folder: Path, source: str) -> Published | VisionModel:
+    if find_model(str(folder)) is not None:
+        return VisionModel.load(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds neither a model.json, nor a folder model with one, nor a config.json; give {KINDS}."
+        )
+    config = hugging_face.read_config(folder)
+    if "model_type" in config:
+        return hugging_face.read_folder(folder, source)
+    if "architecture" in config:
+        return timm.read_folder(folder, source)
+    raise UserError(f"{folder / 'config.json'} names neither a model_type of transformers nor an architecture of timm.")
+
+
+def _read_file(path: Path, source: str) -> Published:
+    if kind_of(path) == "tflite":
+        return tflite.read(path, source)
+    tensors, digest = read_tensors(path), sha256_of(path)
+    if torchvision.recognises(tensors):
+        return torchvision.read(tensors, source=source, sha256=digest, file_name=path.name)
+    if timm.recognises(tensors):
+        return timm.read(tensors, source=source, sha256=digest)
+    if hugging_face.recognises(tensors):
+        raise UserError(
+            f"{path} comes from the Hugging Face Hub, where config.json says what belongs to the weights; "
+            "give the folder with both."
+        )
+    raise UserError(
+        f"{path} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...) of a network that is not known "
+        "here; known are MobileNetV2, ResNet-101, DeepLabv3-ResNet-101 and VGG16 of torchvision, mobilenetv1_* and "
+        "mobilenetv2_* of timm."
+    )

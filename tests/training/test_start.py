@@ -1,0 +1,134 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from mbv2kit.config import compose_config, register_parts
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms
+from tests.norms import randomise_norms
+from tests.training.test_task import training_batch
+
+
+def spec(classes: int = 4, mean: float = 128.0, **backbone: Any) -> ModelSpec:
+    return ModelSpec(
+        backbone={"name": "mobilenet_v2", "width": 0.35, **backbone},
+        heads={"classification": {"name": "classifier"}},
+        class_names={"classification": tuple(f"class_{k}" for k in range(classes))},
+        input=InputRule((64, 64), "crop"),
+        mean=(mean,) * 3,
+    )
+
+
+def compose(root: Path, *overrides: str) -> DictConfig:
+    register_parts(root / "conf")
+    return compose_config(root / "conf", "train", overrides)
+
+
+def test_what_belongs_to_the_weights_comes_from_them(root: Path) -> None:
+    config = compose(root, "backbone.output_stride=16", "backbone.norm_momentum=0.2")
+    weights = spec(padding="tf_same", norm_eps=1e-5, output_stride=32, norm_momentum=0.01)
+    adopted = adopt(config, weights, "theirs.tflite")
+    assert (adopted.backbone.width, adopted.backbone.padding, adopted.backbone.norm_eps) == (0.35, "tf_same", 1e-5)
+    assert adopted.normalisation == {"mean": [128.0] * 3, "std": [127.5] * 3}
+    # What leaves the meaning of the numbers alone is the user's.
+    assert (adopted.backbone.output_stride, adopted.backbone.norm_momentum) == (16, 0.2)
+    assert config.backbone.width == 1.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("backbone.width=0.5", r"backbone\.width=0\.5, but weights=w go with 0\.35; leave the key out|leave"),
+        ("backbone.shrink_last=true", r"backbone\.shrink_last=True, but weights=w go with False"),
+        ("normalisation.mean=[1,2,3]", r"normalisation\.mean=\[1, 2, 3\], but weights=w go with \[128\.0"),
+        ("backbone=mobilenet_v1", r"weights=w are of mobilenet_v2, .* set backbone=mobilenet_v2"),
+    ],
+)
+def test_asking_for_something_else_is_a_sentence(root: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        adopt(compose(root, override), spec(), "w")
+
+
+def test_asking_for_the_same_is_fine(root: Path) -> None:
+    assert adopt(compose(root, "backbone.width=0.35"), spec(), "w").backbone.width == 0.35
+
+
+def test_loading_says_what_became_of_every_tensor(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    model, start = VisionModel(spec(4)), VisionModel(spec(9))
+    fresh = model.heads["classification"].linear.weight.clone()  # type: ignore[union-attr, operator]
+    load_weights(model, start, "theirs.pth")
+    ours = model.state_dict()
+    for name, tensor in start.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(ours[name], tensor)
+    assert torch.equal(ours["heads.classification.linear.weight"], fresh)
+    assert "9 x 1280 in the weights, 4 x 1280 here; stays fresh" in caplog.text
+
+
+def test_weights_of_which_nothing_fits_are_refused() -> None:
+    with pytest.raises(UserError, match=r"weights=theirs: nothing of them fits the backbone"):
+        load_weights(VisionModel(spec()), VisionModel(spec(width=5.0, fixed_ends=False)), "theirs")
+
+
+def folded(model: VisionModel) -> VisionModel:
+    """The same function with every batch norm folded into its convolution and a norm that only adds behind it."""
+    for part in list(model.modules()):
+        conv, norm = getattr(part, "conv", None), getattr(part, "norm", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            with torch.no_grad():
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                conv.weight *= scale[:, None, None, None]
+                norm.bias.sub_(norm.running_mean * scale)
+                norm.weight.fill_(1)
+                norm.running_mean.fill_(0)
+                norm.running_var.fill_(1 - norm.eps)
+    return model
+
+
+def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+def test_unfolding_changes_nothing_in_use_and_makes_training_see_the_same() -> None:
+    model = VisionModel(spec()).eval()
+    randomise_norms(model)
+    batch = training_batch("classification")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+
+    def see(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model(images)["classification"]["logits"]
+            return logits
+
+    before, before_on_batch = see(images), see(batch.images)
+    folded(model)
+    assert all(is_folded(norm) for norm in norms(model))
+    assert unfold_norms(model, [batch]) == 52
+    assert not any(is_folded(norm) for norm in norms(model))
+    torch.testing.assert_close(see(images), before, atol=1e-4, rtol=1e-3)
+    model.backbone.train()
+    torch.testing.assert_close(see(batch.images), before_on_batch, atol=1e-4, rtol=1e-3)
+
+
+def test_without_unfolding_training_would_begin_with_another_network() -> None:
+    model = folded(VisionModel(spec()).eval())
+    images = training_batch("classification").images
+    with torch.no_grad():
+        before = model(images)["classification"]["logits"]
+        model.backbone.train()
+        assert (model(images)["classification"]["logits"] - before).abs().max() > before.abs().max()
+
+
+def test_fresh_norms_and_trained_ones_are_not_folded() -> None:
+    model = VisionModel(spec())
+    assert not any(is_folded(norm) for norm in norms(model))
+    assert unfold_norms(model, [training_batch("classification")]) == 0

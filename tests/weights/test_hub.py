@@ -1,0 +1,553 @@
+import base64
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import close_session, constants
+
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.weights.hub import preview, pull, push
+from tests.norms import randomise_norms
+
+METRICS = {
+    "task": "classification",
+    "dataset": "folder",
+    "split": "val",
+    "images": 7,
+    "seconds": 0.5,
+    "metrics": {"top1": 0.75},
+    "per_class": {"cat": {"top1": 0.75}},
+}
+
+
+@dataclass
+class Commit:
+    """A state of a repository."""
+
+    message: str
+    files: dict[str, bytes]
+
+    @property
+    def sha(self) -> str:
+        listing = "".join(f"{name} {sha1(content).hexdigest()}\n" for name, content in sorted(self.files.items()))
+        return sha1(f"{self.message}\n{listing}".encode()).hexdigest()
+
+
+@dataclass
+class Repository:
+    """A repository of the fake Hub; ``refused`` is the status and code of the answer to everybody."""
+
+    private: bool = False
+    commits: list[Commit] = field(default_factory=lambda: [Commit("initial commit", {})])
+    refused: tuple[int, str] | None = None
+
+    def at(self, revision: str) -> Commit | None:
+        if revision == "main":
+            return self.commits[-1]
+        return next((commit for commit in self.commits if commit.sha == revision), None)
+
+
+class FakeHub(ThreadingHTTPServer):
+    """As much of the Hugging Face Hub on this machine as its library talks to; large files go by Git LFS."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.repositories: dict[str, Repository] = {}
+        self.large: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.read_only = False
+
+    def fetched(self) -> list[str]:
+        """The names of the files whose content was asked for."""
+        return sorted(line.rpartition("/")[2] for line in self.asked if line.startswith("GET") and "/resolve/" in line)
+
+    def __enter__(self) -> "FakeHub":
+        Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeHub
+
+    def log_message(self, format: str, *args: object) -> None:
+        self.server.asked.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+            self._in_commit(found[1], found[2] or "main", self._info)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
+            self._in_commit(found[1], found[2], self._tree)
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._in_commit(found[1], found[2], lambda _, commit: self._file(commit, found[3]))
+        else:
+            self._answer(404)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        path, body = unquote(urlsplit(self.path).path), self._body()
+        if path == "/api/validate-yaml":
+            self._answer(200, {"errors": [], "warnings": []})
+        elif self.server.read_only:
+            self._answer(403, {"error": "this token may not write"})
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/main", path):
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in paths}
+            files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
+            self._answer(200, {"files": files})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            actions = [
+                {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}"}}} for one in objects
+            ]
+            self._answer(200, {"transfer": "basic", "objects": actions})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            self._commit(found[1], [json.loads(line) for line in body.splitlines()])
+        else:
+            self._answer(404)
+
+    def do_PUT(self) -> None:
+        content = self._body()
+        assert self.path == f"/lfs/{sha256(content).hexdigest()}"
+        self.server.large[self.path.rpartition("/")[2]] = content
+        self._answer(200)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        return b"".join(chunks)
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        name = f"{wanted['organization']}/{wanted['name']}"
+        known = name in self.server.repositories
+        if not known:
+            self.server.repositories[name] = Repository(private=wanted.get("visibility") == "private")
+        self._answer(409 if known else 200, {"url": f"{self.server.url}/{name}"})
+
+    def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        repository = self.server.repositories[name]
+        files = dict(repository.commits[-1].files)
+        message = ""
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                message = value["summary"]
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.large[value["oid"]]
+            else:
+                assert line["key"] == "deletedFile"
+                del files[value["path"]]
+        commit = Commit(message, files)
+        repository.commits.append(commit)
+        self._answer(200, {"commitUrl": f"{self.server.url}/{name}/commit/{commit.sha}", "commitOid": commit.sha})
+
+    def _in_commit(self, name: str, revision: str, answer: Callable[[str, Commit], None]) -> None:
+        repository = self.server.repositories.get(name)
+        if repository is None:
+            self._refuse(404, "RepoNotFound")
+        elif repository.refused is not None:
+            self._refuse(*repository.refused)
+        elif (commit := repository.at(revision)) is None:
+            self._refuse(404, "RevisionNotFound")
+        else:
+            answer(name, commit)
+
+    def _info(self, name: str, commit: Commit) -> None:
+        siblings = [{"rfilename": file} for file in commit.files]
+        private = self.server.repositories[name].private
+        self._answer(200, {"id": name, "sha": commit.sha, "private": private, "siblings": siblings})
+
+    def _tree(self, name: str, commit: Commit) -> None:
+        entries = [
+            {"type": "file", "path": file, "size": len(content), "oid": sha1(content).hexdigest()}
+            for file, content in commit.files.items()
+        ]
+        self._answer(200, entries)
+
+    def _file(self, commit: Commit, file: str) -> None:
+        content = commit.files[file]
+        self._send(200, content, {"ETag": f'"{sha256(content).hexdigest()}"', "X-Repo-Commit": commit.sha})
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"})
+
+    def _answer(self, status: int, content: Any = None) -> None:
+        self._send(status, json.dumps(content or {}).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub that the library takes for the real one, with an empty cache and nobody logged in."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    home = tmp_path / "home"
+    # The library reads its environment when it is imported.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(home / "agents.json"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    with FakeHub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        close_session()
+        yield server
+    close_session()
+
+
+def save_model(folder: Path, names: tuple[str, ...] = ("cat", "dog")) -> VisionModel:
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2", "width": 0.1},
+        heads={"classification": {"name": "classifier"}},
+        class_names={"classification": names},
+        input=InputRule((64, 64)),
+        origin={"source": "here", "licence": "mit"},
+    )
+    model = VisionModel(spec).eval()
+    randomise_norms(model)
+    model.save(folder)
+    return model
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The model folder of a finished run."""
+    save_model(tmp_path / "run" / "model")
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(METRICS))
+    return tmp_path / "run" / "model"
+
+
+def publish(hub: FakeHub, name: str, **files: bytes) -> None:
+    hub.repositories[name] = Repository(commits=[Commit("by somebody", files)])
+
+
+def other_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+
+
+def test_what_was_pushed_comes_back_byte_for_byte(hub: FakeHub, run: Path) -> None:
+    assert push(run, "me/cats", private=False, message="First") == f"{hub.url}/me/cats"
+    folder = pull("me/cats")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "metrics.json",
+        "model.json",
+        "model.safetensors",
+    ]
+    for name in ("model.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (run / name).read_bytes()
+    assert json.loads((folder / "metrics.json").read_text()) == METRICS
+    assert (folder / "README.md").read_text().startswith("---\nlicense: mit\n")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    found, expected = (VisionModel.load(path)(images)["classification"]["logits"] for path in (folder, run))
+    assert torch.equal(found, expected)
+
+
+def test_a_push_is_one_commit_with_its_message(hub: FakeHub, run: Path) -> None:
+    push(run, "me/cats", private=False, message="First figures")
+    push(run, "me/cats", private=False, message="Again")
+    assert [commit.message for commit in hub.repositories["me/cats"].commits] == [
+        "initial commit",
+        "First figures",
+        "Again",
+    ]
+    assert list(hub.large) == [sha256((run / "model.safetensors").read_bytes()).hexdigest()]
+
+
+def test_figures_of_older_weights_are_taken_away(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    push(run, "me/cats", private=False, message="With figures")
+    save_model(tmp_path / "converted", ("owl",))
+    push(tmp_path / "converted", "me/cats", private=False, message="Without")
+    _, before, after = hub.repositories["me/cats"].commits
+    assert before.files.keys() - after.files.keys() == {"metrics.json"}
+    assert b"owl" in after.files["model.json"]
+
+
+def test_figures_beside_another_folder_do_not_go_along(hub: FakeHub, run: Path) -> None:
+    moved = run.rename(run.with_name("weights"))
+    push(moved, "me/cats", private=False, message="First")
+    assert "metrics.json" not in hub.repositories["me/cats"].commits[-1].files
+
+
+def test_a_card_that_lies_in_the_folder_goes_along_as_it_is(hub: FakeHub, run: Path) -> None:
+    (run / "README.md").write_text("Mine.\n")
+    push(run, "me/cats", private=False, message="First")
+    assert hub.repositories["me/cats"].commits[-1].files["README.md"] == b"Mine.\n"
+
+
+def test_a_private_repository_is_made_private(hub: FakeHub, run: Path) -> None:
+    push(run, "me/cats", private=True, message="First")
+    assert hub.repositories["me/cats"].private
+    push(run, "me/cats", private=False, message="Second")
+    assert hub.repositories["me/cats"].private
+
+
+def test_what_is_to_be_private_does_not_go_to_a_public_repository(hub: FakeHub, run: Path) -> None:
+    publish(hub, "me/cats")
+    with pytest.raises(UserError, match=f"me/cats is there already and public; .*{hub.url}/me/cats/settings"):
+        push(run, "me/cats", private=True, message="First")
+    assert len(hub.repositories["me/cats"].commits) == 1
+
+
+def test_nothing_is_uploaded_of_a_folder_that_holds_no_whole_model(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(UserError, match=r"photos is no model folder: it has no model\.json"):
+        push(tmp_path / "photos", "me/cats", private=False, message="First")
+    (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(UserError, match="does not fit"):
+        push(run, "me/cats", private=False, message="First")
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "does not say 'task' as"),
+        (json.dumps(METRICS | {"metrics": 3}), "does not say 'metrics' as"),
+        (json.dumps(METRICS | {"task": "juggling"}), "is of a task 'juggling'"),
+    ],
+)
+def test_nothing_is_uploaded_with_figures_that_are_damaged(hub: FakeHub, run: Path, content: str, message: str) -> None:
+    (run.parent / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=rf"metrics\.json {message}.*; evaluate the model again, or take the file away"):
+        push(run, "me/cats", private=False, message="First")
+    assert hub.asked == []
+
+
+def test_an_empty_message_is_refused(hub: FakeHub, run: Path) -> None:
+    with pytest.raises(UserError, match="message of the commit is empty"):
+        push(run, "me/cats", private=False, message=" ")
+    assert hub.asked == []
+
+
+def test_who_may_not_write_is_told_to_log_in(hub: FakeHub, run: Path) -> None:
+    hub.read_only = True
+    with pytest.raises(
+        UserError, match=r"me/cats could not be published .*; log in with `hf auth login` or .*HF_TOKEN"
+    ):
+        push(run, "me/cats", private=False, message="First")
+
+
+def test_a_preview_holds_what_would_be_uploaded_and_can_be_pushed(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "card"
+    preview(run, "me/cats", output)
+    assert hub.asked == []
+    push(run, "me/cats", private=False, message="From the run")
+    push(output, "me/cats", private=False, message="From the preview")
+    first, second = hub.repositories["me/cats"].commits[1:]
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == first.files == second.files
+
+
+def test_a_preview_writes_over_nothing(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for output in (tmp_path / "full", tmp_path / "full" / "mine.txt"):
+        with pytest.raises(UserError, match=r"is not empty; name a new folder with dry_run=FOLDER"):
+            preview(run, "me/cats", output)
+    with pytest.raises(UserError, match="cannot be written"):
+        preview(run, "me/cats", tmp_path / "full" / "mine.txt" / "below")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_revision_is_the_state_of_then(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    push(run, "me/cats", private=False, message="First")
+    save_model(tmp_path / "later", ("owl",))
+    push(tmp_path / "later", "me/cats", private=False, message="Second")
+    first = hub.repositories["me/cats"].commits[1].sha
+    assert VisionModel.load(pull(f"me/cats@{first}")).class_names["classification"] == ("cat", "dog")
+    for name in ("me/cats", "me/cats@main"):
+        assert VisionModel.load(pull(name)).class_names["classification"] == ("owl",)
+
+
+def test_only_what_belongs_to_a_model_is_fetched(hub: FakeHub) -> None:
+    files = {name: name.encode() for name in ("config.json", "preprocessor_config.json", "README.md")}
+    files |= dict.fromkeys(("model.safetensors", "pytorch_model.bin", "model.ckpt", "photo.jpg"), b"large")
+    publish(hub, "somebody/net", **files)
+    folder = pull("somebody/net")
+    expected = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(path.name for path in folder.iterdir()) == hub.fetched() == expected
+
+
+def test_a_pickle_is_fetched_where_there_is_nothing_better(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(hub, "somebody/net", **{"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    folder = pull("somebody/net")
+    assert (folder / "pytorch_model.bin").read_bytes() == b"pickle"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull("somebody/net") == folder
+
+
+def test_what_is_in_the_cache_is_not_fetched_again(hub: FakeHub, run: Path) -> None:
+    push(run, "me/cats", private=False, message="First")
+    pull("me/cats")
+    fetched = hub.fetched()
+    pull("me/cats")
+    assert hub.fetched() == fetched
+
+
+def test_a_repository_without_weights_is_told(hub: FakeHub) -> None:
+    publish(hub, "somebody/texts", **{"notes.txt": b"hello"})
+    with pytest.raises(UserError, match=r"somebody/texts .* has no weights: neither model\.safetensors nor pytorch"):
+        pull("somebody/texts")
+
+
+@pytest.mark.parametrize("name", ["cats", "", "me/my/cats", "me/c ats", "/cats", "me/cats@", "me/ca--ts", "-me/cats"])
+def test_a_name_that_is_none_is_told(hub: FakeHub, run: Path, name: str) -> None:
+    message = re.escape(f"'{name}' names no repository of the Hugging Face Hub")
+    with pytest.raises(UserError, match=message):
+        pull(name)
+    with pytest.raises(UserError, match=message):
+        push(run, name, private=False, message="First")
+    assert hub.asked == []
+
+
+def test_one_does_not_publish_under_a_revision(hub: FakeHub, run: Path) -> None:
+    with pytest.raises(UserError, match="repository=me/cats@main: what is published is a new revision"):
+        push(run, "me/cats@main", private=False, message="First")
+    assert hub.asked == []
+
+
+def test_a_repository_that_is_not_there_is_told(hub: FakeHub) -> None:
+    with pytest.raises(
+        UserError, match="has no repository me/cats that is open to you; check the name, or log in with"
+    ):
+        pull("me/cats")
+
+
+def test_a_revision_that_is_not_there_is_told(hub: FakeHub, run: Path) -> None:
+    push(run, "me/cats", private=False, message="First")
+    with pytest.raises(UserError, match="has no revision me/cats@v2; name a branch, a tag or a commit"):
+        pull("me/cats@v2")
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (
+            (401, "RepoNotFound"),
+            "has no repository me/cats that is open to you; check the name, or log in with `hf auth login`",
+        ),
+        ((403, "GatedRepo"), "me/cats .* is gated: ask its owner for access on its page, then log in with `hf auth"),
+        ((401, ""), "me/cats could not be fetched .* does not let you; log in with `hf auth login`"),
+        ((403, ""), "me/cats could not be fetched .* does not let you; log in with `hf auth login`"),
+        ((500, ""), r"me/cats could not be fetched .*500 .*; try again with a network, or fetch the folder elsewhere"),
+    ],
+)
+def test_a_repository_that_is_closed_is_told(hub: FakeHub, refused: tuple[int, str], message: str) -> None:
+    hub.repositories["me/cats"] = Repository(refused=refused)
+    with pytest.raises(UserError, match=message) as caught:
+        pull("me/cats")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_copy_in_the_cache_serves(
+    hub: FakeHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(run, "me/cats", private=False, message="First")
+    folder = pull("me/cats")
+    hub.shutdown()
+    hub.server_close()
+    assert pull("me/cats") == folder
+    other_cache(monkeypatch, tmp_path / "elsewhere")
+    gone = "could not be {} the Hugging Face Hub .*[Rr]efused.*; {}"
+    with pytest.raises(UserError, match=gone.format("fetched from", "try again with a network, or fetch the folder")):
+        pull("me/cats")
+    with pytest.raises(UserError, match=gone.format("published on", "see to that and try again")):
+        push(run, "me/cats", private=False, message="Second")
+
+
+def test_offline_the_copy_in_the_cache_serves(
+    hub: FakeHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(run, "me/cats", private=False, message="First")
+    folder = pull("me/cats")
+    asked = len(hub.asked)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull("me/cats") == folder
+    other_cache(monkeypatch, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"could not be fetched .*HF_HUB_OFFLINE.* give its path"):
+        pull("me/cats")
+    assert len(hub.asked) == asked
+
+
+def test_half_a_copy_in_the_cache_does_not_serve(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(run, "me/cats", private=False, message="First")
+    (pull("me/cats") / "model.safetensors").unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="me/cats could not be fetched from the Hugging Face Hub"):
+        pull("me/cats")
+
+
+def test_a_connection_that_breaks_on_the_way_is_one_sentence(
+    hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        try:
+            raise ConnectionResetError("peer is gone")
+        except ConnectionResetError as error:
+            raise RuntimeError("Error while uploading 'model.safetensors' to the Hub.") from error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", broken)
+    with pytest.raises(
+        UserError, match=r"me/cats could not be published on the Hugging Face Hub \(peer is gone\); see"
+    ):
+        push(run, "me/cats", private=False, message="First")
+
+
+def test_what_the_hub_has_against_a_card_is_told(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ValueError('Invalid metadata in README.md.\n- "license" must be one of [apache-2.0, mit]')
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "_validate_yaml", refuse)
+    with pytest.raises(
+        UserError, match=r'\(Invalid metadata in README\.md\. - "license" must be one of .*\); see to that'
+    ):
+        push(run, "me/cats", private=False, message="First")
+    assert len(hub.repositories["me/cats"].commits) == 1
+
+
+def test_the_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"install it with pip install 'mbv2kit\[weights\]'"):
+        pull("me/cats")

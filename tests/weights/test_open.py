@@ -1,0 +1,99 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.weights import hub, torchvision
+from mbv2kit.weights.open import open_model
+from mbv2kit.weights.published import Published
+
+
+@pytest.fixture
+def model() -> VisionModel:
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2", "width": 0.35},
+        heads={"classification": {"name": "classifier"}},
+        class_names={"classification": ("a", "b")},
+        input=InputRule((64, 64)),
+    )
+    return VisionModel(spec).eval()
+
+
+def state_of_torchvision(classes: int = 5) -> dict[str, torch.Tensor]:
+    from torchvision.models import mobilenet_v2
+
+    network: torch.nn.Module = mobilenet_v2(num_classes=classes, width_mult=0.35)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("place", ["run", "run/model", "run/model/model.safetensors"])
+def test_a_run_and_a_model_folder_are_ours(model: VisionModel, tmp_path: Path, place: str) -> None:
+    model.save(tmp_path / "run" / "model")
+    opened, folder = open_model(str(tmp_path / place))
+    assert folder == tmp_path / "run" / "model"
+    assert opened.spec == model.spec
+
+
+@pytest.mark.parametrize("name", ["state.pth", "state.safetensors"])
+def test_a_file_is_known_by_the_names_of_its_tensors(tmp_path: Path, name: str) -> None:
+    if name.endswith(".pth"):
+        torch.save(state_of_torchvision(), tmp_path / name)
+    else:
+        save_file(state_of_torchvision(), tmp_path / name)
+    opened, folder = open_model(str(tmp_path / name))
+    assert folder is None
+    assert opened.spec.backbone["width"] == 0.35
+    assert opened.spec.origin["source"] == name
+    assert len(opened.spec.origin["sha256"]) == 64
+    assert not opened.training
+
+
+def test_names_say_where_to_fetch(model: VisionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(state_of_torchvision(), tmp_path / "state.pth")
+    model.save(tmp_path / "ours")
+    asked: list[str] = []
+
+    def fetch(name: str) -> Path:
+        asked.append(f"torchvision {name}")
+        return tmp_path / "state.pth"
+
+    def pull(repository: str) -> Path:
+        asked.append(f"hub {repository}")
+        return tmp_path / "ours"
+
+    monkeypatch.setattr(torchvision, "fetch", fetch)
+    monkeypatch.setattr(hub, "pull", pull)
+    assert open_model("torchvision:mobilenet_v2")[0].spec.origin["source"] == "torchvision:mobilenet_v2"
+    assert open_model("hub:me/mine@main")[0].spec == model.spec
+    open_model("timm:mobilenetv2_100")
+    assert asked == ["torchvision mobilenet_v2", "hub me/mine@main", "hub timm/mobilenetv2_100.ra_in1k"]
+
+
+def test_a_network_that_is_not_known_is_a_sentence(tmp_path: Path) -> None:
+    torch.save({"transformer.weight": torch.zeros(2), "transformer.bias": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(
+        UserError, match=r"other\.pth holds 2 tensors \(transformer\.weight, .* not known here; known are"
+    ):
+        open_model(str(tmp_path / "other.pth"))
+
+
+def test_tensors_of_another_shape_are_a_sentence(tmp_path: Path) -> None:
+    tensors = state_of_torchvision()
+    name = "features.5.conv.1.0.weight"
+    tensors[name] = tensors[name][:-1]
+    torch.save(tensors, tmp_path / "state.pth")
+    with pytest.raises(UserError, match=r"state\.pth has values of shape \(\d+, 1, 3, 3\) for 'backbone\.\S+'"):
+        open_model(str(tmp_path / "state.pth"))
+
+
+def test_a_tensor_that_is_missing_is_a_sentence(model: VisionModel) -> None:
+    spec = replace(model.spec, origin={"source": "a.pth"})
+    tensors = model.state_dict()
+    del tensors["backbone.layers.layer_1.conv.weight"]
+    with pytest.raises(UserError, match=r"a\.pth has no values for 'backbone\.layers\.layer_1\.conv\.weight'"):
+        Published(spec=spec, tensors=tensors).build()

@@ -1,0 +1,249 @@
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mbv2kit.errors import UserError
+from mbv2kit.images import InputRule, decode
+from mbv2kit.model import ModelSpec, VisionModel, images_to_tensor
+from mbv2kit.weights.tflite import read
+from tests.norms import randomise_norms
+from tests.weights.tflite_writer import Form, write_classifier
+
+interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+
+
+class LiteRT:
+    """The file in the interpreter that it was made for."""
+
+    def __init__(self, path: Path) -> None:
+        self._run = interpreter.Interpreter(str(path), num_threads=1)
+        self._run.allocate_tensors()
+        (self._input,), (self._output,) = self._run.get_input_details(), self._run.get_output_details()
+
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+        self._run.set_tensor(self._input["index"], image[None])
+        self._run.invoke()
+        output: NDArray[Any] = self._run.get_tensor(self._output["index"])[0]
+        return output.squeeze()
+
+
+def random_model(backbone: str, width: float, size: int, classes: int = 7, **options: Any) -> VisionModel:
+    """A classifier whose every number matters."""
+    spec = ModelSpec(
+        backbone={"name": backbone, "width": width, **options},
+        heads={"classification": {"name": "classifier"}},
+        class_names={"classification": tuple(f"class_{k}" for k in range(classes))},
+        input=InputRule((size, size), "crop"),
+    )
+    model = VisionModel(spec).eval()
+    randomise_norms(model)
+    return model
+
+
+def logits(model: VisionModel, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        values: NDArray[np.float32] = model(images_to_tensor([image]))["classification"]["logits"][0].numpy()
+    return values
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "size", "padding", "form", "options"),
+    [
+        ("mobilenet_v1", 0.25, 64, "tf_same", "float32", {}),
+        ("mobilenet_v1", 1.0, 32, "tf_same", "float16", {"dense": True}),
+        ("mobilenet_v1", 0.5, 49, "symmetric", "float32", {"pad": True}),
+        ("mobilenet_v2", 0.35, 64, "tf_same", "float16", {}),
+        ("mobilenet_v2", 0.35, 64, "tf_same", "float32", {"pad": True, "dense": True}),
+        ("mobilenet_v2", 0.35, 66, "symmetric", "float32", {"pad": True}),
+        ("mobilenet_v2", 1.0, 48, "symmetric", "float16", {"pad": True, "dense": True}),
+        ("mobilenet_v2", 1.4, 33, "tf_same", "float32", {"dense": True}),
+    ],
+)
+def test_a_float_file_means_here_what_it_means_in_its_interpreter(
+    tmp_path: Path, backbone: str, width: float, size: int, padding: str, form: Form, options: dict[str, bool]
+) -> None:
+    model = random_model(backbone, width, size, padding=padding)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(model, size, form, **options))
+    published = read(path, "model.tflite")
+    converted = published.build()
+    assert converted.spec.backbone["width"] == width
+    # Where every size is odd both ways of padding are the same, and a file with PAD says (1, 1).
+    if size % 2 == 0:
+        assert converted.spec.backbone["padding"] == padding
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    scores = LiteRT(path)((image.astype(np.float32) - 127.5) / 127.5)
+    ours = logits(converted, image)
+    assert np.ptp(ours) > 0.1
+    np.testing.assert_allclose(torch.from_numpy(ours).softmax(dim=0).numpy(), scores, atol=1e-4)
+    if form == "float32":
+        np.testing.assert_allclose(ours, logits(model, image), atol=1e-4)
+
+
+def test_integer_weights_are_scaled_back_channel_by_channel(tmp_path: Path) -> None:
+    model = random_model("mobilenet_v2", 0.35, 32)
+    with torch.no_grad():
+        # Channels of very different size, as folded batch norms leave them.
+        model.backbone.layers["layer_5"].expand.conv.weight[3] *= 100  # type: ignore[union-attr, operator, index]
+    tensors = {}
+    for form in ("float32", "int8 weights"):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(write_classifier(model, 32, form))
+        tensors[form] = read(path, "model.tflite").tensors
+    for name, exact in tensors["float32"].items():
+        coarse = tensors["int8 weights"][name]
+        step = exact.flatten(1).abs().amax(dim=1) / 127 if exact.ndim > 1 else torch.zeros(len(exact))
+        difference = (coarse - exact).abs().reshape(len(exact), -1).amax(dim=1)
+        assert (difference <= step * 0.501 + 1e-7).all(), name
+
+
+@pytest.mark.parametrize(("classes", "names", "background"), [(1000, 1000, False), (1001, 1000, True), (7, 7, False)])
+def test_a_background_is_no_class(tmp_path: Path, classes: int, names: int, background: bool) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(random_model("mobilenet_v1", 0.25, 32, classes), 32))
+    model = read(path, "model.tflite").build()
+    assert len(model.class_names["classification"]) == names
+    assert model.spec.heads["classification"]["background"] is background
+    if names == 1000:
+        assert model.class_names["classification"][:2] == ("tench", "goldfish")
+    (seen,) = model.predict([np.zeros((40, 50, 3), dtype=np.uint8)])
+    assert sorted(seen["classification"].class_ids.tolist()) == list(range(names))  # type: ignore[union-attr]
+
+
+# The real files -------------------------------------------------------------------------------------------------------
+
+CLASSIFIERS = {
+    "mobilenet_v1_0.25_128_quant": ("mobilenet_v1", 0.25, 128, 0.51),
+    "mobilenet_v1_0.5_160_quant": ("mobilenet_v1", 0.5, 160, 0.72),
+    "mobilenet_v1_0.75_192_quant": ("mobilenet_v1", 0.75, 192, 0.82),
+    "mobilenet_v2_1.0_224_quant": ("mobilenet_v2", 1.0, 224, 0.88),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path, name: str) -> None:
+    backbone, width, size, expected = CLASSIFIERS[name]
+    path = shared_data / "weights" / f"{name}.tflite"
+    model = read(path, path.name).build()
+    assert (model.spec.backbone["name"], model.spec.backbone["width"]) == (backbone, width)
+    assert model.spec.backbone["padding"] == "tf_same"
+    assert (model.spec.mean, model.spec.std) == ((128.0,) * 3, (128.0,) * 3)
+    assert model.input.size == (size, size)
+    litert = LiteRT(path)
+    folder = shared_data / "imagenet_samples"
+    ids = [line.split("\t")[0] for line in (folder / "synsets.txt").read_text().splitlines()]
+    pictures = sorted((folder / "val").rglob("*.JPEG"))
+    truth = np.array([ids.index(picture.parent.name) for picture in pictures])
+    theirs, ours = [], []
+    for picture in pictures:
+        image, _ = model.input(decode(picture))
+        theirs.append(litert(image)[1:].argmax())
+        ours.append(logits(model, image)[1:].argmax())
+    assert len(pictures) == 200
+    top1, own_top1 = np.mean(theirs == truth), np.mean(ours == truth)
+    assert top1 == pytest.approx(expected, abs=0.011)
+    assert abs(own_top1 - top1) <= 0.01 + 1e-9
+    assert np.mean(np.array(ours) == np.array(theirs)) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "width"), [("mnv2", 1.0), ("mnv2_dm05", 0.5)])
+def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, name: str, width: float) -> None:
+    path = shared_data / "weights" / f"deeplabv3_{name}_pascal_quant.tflite"
+    model = read(path, path.name).build()
+    assert model.spec.backbone["width"] == width
+    assert model.spec.backbone["output_stride"] == 16
+    assert model.input == InputRule((513, 513), "letterbox", fill=128)
+    litert = LiteRT(path)
+    names = model.class_names["segmentation"]
+    same, seen = [], {}
+    for picture in sorted((shared_data / "images").iterdir()):
+        image, placement = model.input(decode(picture))
+        with torch.inference_mode():
+            raw = model(images_to_tensor([image]))
+        (prediction,) = model.decode(raw, [(513, 513)])["segmentation"]
+        height, width_ = placement.content
+        mask = prediction.mask[:height, :width_]  # type: ignore[union-attr]
+        same.append(np.mean(mask == litert(image)[:height, :width_]))
+        seen[picture.stem] = {names[k] for k in np.unique(mask) if np.mean(mask == k) > 0.05}
+    assert len(same) == 8
+    assert min(same) >= 0.97
+    assert "cat" in seen["cat"] & seen["cat_1080p"]
+    assert "bird" in seen["bird"] & seen["owl"]
+    assert "person" in seen["grace_hopper"]
+    assert "dog" in seen["pets"]
+
+
+# Damaged files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    torch.manual_seed(0)
+    return write_classifier(random_model("mobilenet_v1", 0.25, 32), 32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_no_damage_shows_as_anything_but_a_sentence(
+    good: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(good)
+    # The tables with the offsets; what lies in between are weights.
+    structure = [k for k in range(8, len(content)) if k < 2_000 or k > len(content) - 30_000]
+    for position in data.draw(st.lists(st.sampled_from(structure), min_size=1, max_size=30)):
+        content[position] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "model.tflite"
+    path.write_bytes(content)
+    # Damage may hit what nobody reads; any other exception than ours fails the test.
+    with suppress(UserError):
+        read(path, "model.tflite").build()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.999])
+def test_a_file_that_was_cut_short_is_a_sentence(good: bytes, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(good[: int(len(good) * share)])
+    with pytest.raises(UserError, match=r"cut\.tflite"):
+        read(path, "cut.tflite")
+
+
+def test_broken_offsets_are_a_sentence(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.tflite"
+    path.write_bytes((0x7FFFFFF0).to_bytes(4, "little") + good[4:])
+    with pytest.raises(UserError, match=r"broken\.tflite is damaged or was cut short"):
+        read(path, "broken.tflite")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = random_model("mobilenet_v1", 0.25, 32)
+    with torch.no_grad():
+        model.heads["classification"].linear.bias[2] = float("nan")  # type: ignore[union-attr, operator]
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(model, 32))
+    with pytest.raises(UserError, match=r"the constant 'bias' holds numbers that are not finite"):
+        read(path, "model.tflite")
+
+
+def test_another_network_is_a_sentence(tmp_path: Path) -> None:
+    model = random_model("mobilenet_v2", 0.35, 32, bottleneck="relu6")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(model, 32))
+    with pytest.raises(
+        UserError, match=r"its layer 'layer_2/project' has .* activation relu6, but layer_2\.project of"
+    ):
+        read(path, "model.tflite")
+    deep = random_model("mobilenet_v2", 0.35, 32, depth=1.5)
+    path.write_bytes(write_classifier(deep, 32))
+    with pytest.raises(
+        UserError, match=r"a network of \d+ layers, \d+ of them depthwise, which is none of those known"
+    ):
+        read(path, "model.tflite")
