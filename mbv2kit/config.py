@@ -74,7 +74,8 @@ def _run(tool: Path, config_name: str, job: Job, arguments: list[str], parts: bo
     flags = [argument for argument in arguments if argument not in overrides]
     if known.config_dir or known.config_path or known.config_name or known.experimental_rerun:
         raise UserError(f"The configuration is {conf / config_name}.yaml; put your own choices beside it in {conf}.")
-    compose_config(conf, config_name, overrides, multirun=known.multirun)
+    only_shows = known.help or known.hydra_help or known.cfg or known.info
+    compose_config(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
 
     OmegaConf.register_new_resolver("tool_description", lambda: _description(tool), replace=True)
     OmegaConf.register_new_resolver("tool_choices", _list_choices, replace=True)
@@ -121,7 +122,7 @@ def register_parts(conf: Path) -> None:
 
 
 def compose_config(
-    conf: Path, config_name: str, overrides: Sequence[str] = (), *, multirun: bool = False
+    conf: Path, config_name: str, overrides: Sequence[str] = (), *, multirun: bool = False, complete: bool = True
 ) -> DictConfig:
     """Composes a configuration as the tools do, and checks every override on the way.
 
@@ -130,6 +131,7 @@ def compose_config(
         config_name: Name of the configuration, without suffix.
         overrides: ``key=value`` and ``group=choice``.
         multirun: Whether values may be sweeps; every value is checked, and the first job's configuration returned.
+        complete: Whether every key must have a value; to be shown, a configuration need not have them all.
 
     Raises:
         UserError: A key, a choice or a value is wrong, or something is missing or cannot be worked out.
@@ -141,6 +143,9 @@ def compose_config(
             groups = Groups(GlobalHydra.instance().config_loader(), config_name, base)
             jobs = split_sweep(parse(overrides, groups), multirun=multirun)
             configs = [_compose_job(config_name, job, groups, base) for job in jobs]
+            for config in configs if complete else ():
+                if missing := sorted(OmegaConf.missing_keys(config)):
+                    raise UserError(f"'{missing[0]}' has no value; give one with {missing[0]}=VALUE.")
             return configs[0]
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(_sentence(error)) from error
@@ -159,8 +164,6 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
             check_override(item, known)
 
     config = hydra.compose(config_name, lines)
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise UserError(f"'{missing[0]}' has no value; give one with {missing[0]}=VALUE.")
     OmegaConf.to_container(config, resolve=True)
     return config
 

@@ -1,6 +1,6 @@
 """MobileNets: Efficient Convolutional Neural Networks for Mobile Vision. Howard et al., 2017, arXiv 1704.04861."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride, check_width
 from mbv2kit.features import FeatureInfo
@@ -69,16 +69,6 @@ class MobileNetV1(Backbone):
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
         initialise(self)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
-        maps: dict[str, Tensor] = {}
-        current = images
-        for name, layer in self.layers.items():
-            current = layer(current)
-            if name in self.selected:
-                maps[name] = current
-        return maps
 
 
 def _scale(channels: int, width: float) -> int:

@@ -1,6 +1,5 @@
 """The contract of a backbone, and the registry that finds it by name."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,7 @@ from mbv2kit.features import FeatureInfo, find_feature
 from mbv2kit.registry import Registry
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module):
     """A network from images to named feature maps, which come in the order of ``feature_info``.
 
     Attributes:
@@ -47,9 +46,8 @@ class Backbone(nn.Module, ABC):
                 return list(self.layers.values())[: position + 1]
         raise UserError(f"The backbone has no layer '{name}'.{nearest(name, self.layers)}")
 
-    @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps.
+        """Computes the selected maps, here with one layer behind the other; networks of another form override it.
 
         Args:
             images: ``(B, 3, H, W)``, normalised floats.
@@ -57,6 +55,13 @@ class Backbone(nn.Module, ABC):
         Returns:
             For each selected name ``(B, channels, ceil(H / stride), ceil(W / stride))``.
         """
+        maps: dict[str, Tensor] = {}
+        current = images
+        for name, layer in self.layers.items():
+            current = layer(current)
+            if name in self.selected:
+                maps[name] = current
+        return maps
 
 
 def check_width(width: float, usual: str) -> None:

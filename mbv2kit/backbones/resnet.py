@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride
 from mbv2kit.errors import UserError
@@ -61,13 +61,3 @@ class ResNet101(Backbone):
             FeatureInfo("stage_4", 2048, output_stride),
         )
         self.selected = tuple(self.layers)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
-        maps: dict[str, Tensor] = {}
-        current = images
-        for name, layer in self.layers.items():
-            current = layer(current)
-            if name in self.selected:
-                maps[name] = current
-        return maps

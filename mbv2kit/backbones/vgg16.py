@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.errors import UserError
@@ -54,13 +54,3 @@ class VGG16(Backbone):
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
         initialise(self)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
-        maps: dict[str, Tensor] = {}
-        current = images
-        for name, layer in self.layers.items():
-            current = layer(current)
-            if name in self.selected:
-                maps[name] = current
-        return maps

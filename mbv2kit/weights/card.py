@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS

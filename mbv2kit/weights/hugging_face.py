@@ -1,15 +1,12 @@
 """MobileNets of the transformers library, from a folder as its save_pretrained() and the Hugging Face Hub have them.
 
-The networks are those of transformers/models/mobilenet_v1 and mobilenet_v2. The first functions read what every folder
-of the Hub has; timm's lie there as well.
+The networks are those of transformers/models/mobilenet_v1 and mobilenet_v2.
 """
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,108 +19,28 @@ from mbv2kit.images import InputRule
 from mbv2kit.layers import make_divisible
 from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import check_names, classification_classes, segmentation_classes
+from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import read_tensors, sha256_of
-from mbv2kit.weights.published import Published, origin, translate
-
-CONFIG_FILE = "config.json"
-PREPROCESSOR_FILE = "preprocessor_config.json"
-WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-
-Triple = tuple[float, float, float]
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Reads ``config.json``; raises :class:`UserError` where it is missing or holds no JSON object."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {CONFIG_FILE}, which says what the weights beside it are; fetch it too.")
-    return _read_json(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a JSON object with named values, got a {type(values).__name__}.")
-    return values
-
-
-def weights_in(folder: Path) -> Path:
-    """Returns the file of weights in a folder, safetensors before pickle; raises :class:`UserError` without one."""
-    for name in WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder} has no weights: neither {' nor '.join(WEIGHTS_FILES)}; fetch one of them too.")
-
-
-def licence_in(folder: Path) -> str | None:
-    """Returns the licence that the head of the folder's model card, ``README.md``, states; None without one."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    head = re.match(r"---\n.*?^---", text, re.DOTALL | re.MULTILINE)
-    found = re.search(r"^license:[ \t]*(\S+)", head[0], re.MULTILINE) if head else None
-    return found[1].strip("'\"") if found else None
-
-
-def names_in(values: Mapping[str, Any], key: str, count: int, path: str | Path) -> tuple[str, ...] | None:
-    """Returns the names of ``count`` classes from a list, or from an object with their ids as keys.
-
-    None where ``key`` is missing; :class:`UserError` where it holds anything else.
-    """
-    names = values.get(key)
-    if isinstance(names, dict):
-        by_id = {str(index): name for index, name in names.items()}
-        ids = [str(index) for index in range(len(by_id))]
-        names = [by_id[index] for index in ids] if by_id.keys() == set(ids) else by_id
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: '{key}' must give each class id from 0 on a name; it does not.")
-    return check_names(names, count, str(path))
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a value in a JSON file must be, in words and as a test."""
-
-    expected: str
-    fits: Callable[[Any], bool]
-
-
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and 0 < value < inf)
-SHARE = Kind("a number in 0..1", lambda value: _is_number(value) and 0 <= value <= 1)
-# For each of the three channels.
-THREE = Kind("three numbers", lambda value: _is_triple(value) and all(-inf < part < inf for part in value))
-THREE_POSITIVE = Kind(
-    "three numbers above 0", lambda value: _is_triple(value) and all(0 < part < inf for part in value)
+from mbv2kit.weights.folder import (
+    CONFIG_FILE,
+    FLAG,
+    POSITIVE,
+    SHARE,
+    THREE,
+    THREE_POSITIVE,
+    Kind,
+    Triple,
+    licence_in,
+    names_in,
+    read_config,
+    read_json,
+    scaled,
+    value_in,
+    weights_in,
 )
+from mbv2kit.weights.published import Published, grey, origin, translate
 
-
-def value_in(values: Mapping[str, Any], key: str, kind: Kind, default: Any, path: str | Path) -> Any:
-    """Returns a value, or ``default`` where ``key`` is missing; raises :class:`UserError` unless it is of that kind."""
-    value = values.get(key, default)
-    if not kind.fits(value):
-        raise UserError(f"{path}: '{key}' must be {kind.expected}, got {value!r}.")
-    return value
-
-
-def scaled(values: Sequence[float], factor: float) -> Triple:
-    """Multiplies three numbers, without the dust that a factor of 1/255 leaves in their last digits."""
-    first, second, third = (round(value * factor, 6) for value in values)
-    return first, second, third
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_triple(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_number, value))
-
+PREPROCESSOR_FILE = "preprocessor_config.json"
 
 # What each network does, by the name of its class in transformers.
 _ARCHITECTURES: dict[str, tuple[str, Task]] = {
@@ -309,7 +226,7 @@ def _dropout(backbone: str, config: Mapping[str, Any], path: Path) -> float:
 def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[InputRule, Triple, Triple]:
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
-        values = _read_json(path)
+        values = read_json(path)
     else:
         path = folder / CONFIG_FILE
         side = _side(config.get("image_size", 224), "height", "image_size", path)
@@ -322,7 +239,9 @@ def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[InputRu
     if value_in(values, "do_normalize", FLAG, True, path):
         mean = value_in(values, "image_mean", THREE, [0.5, 0.5, 0.5], path)
         std = value_in(values, "image_std", THREE_POSITIVE, [0.5, 0.5, 0.5], path)
-    return _input_rule(values, task, path), scaled(mean, unit), scaled(std, unit)
+    # What no picture covers should be zero to the network.
+    rule = replace(_input_rule(values, task, path), fill=grey(scaled(mean, unit)))
+    return rule, scaled(mean, unit), scaled(std, unit)
 
 
 def _input_rule(values: Mapping[str, Any], task: Task, path: Path) -> InputRule:

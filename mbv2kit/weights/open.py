@@ -7,6 +7,7 @@ from mbv2kit.model import VisionModel
 from mbv2kit.runs import find_model
 from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
 from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
+from mbv2kit.weights.folder import read_config
 from mbv2kit.weights.published import Published
 
 KINDS = (
@@ -67,7 +68,7 @@ def _read_folder(folder: Path, source: str) -> Published | VisionModel:
         raise UserError(
             f"{folder} holds neither a model.json, nor a folder model with one, nor a config.json; give {KINDS}."
         )
-    config = hugging_face.read_config(folder)
+    config = read_config(folder)
     if "model_type" in config:
         return hugging_face.read_folder(folder, source)
     if "architecture" in config:

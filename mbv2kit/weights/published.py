@@ -78,6 +78,14 @@ def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dic
     }
 
 
+def grey(mean: Sequence[float]) -> int:
+    """Returns the grey value that comes nearest to zero when a network subtracts ``mean``, both in 0..255.
+
+    It is what should fill an input that the picture does not: DeepLab sees things in a border of another value.
+    """
+    return min(255, max(0, round(sum(mean) / len(mean))))
+
+
 def translate(tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str]]:
     """Renames tensors by the modules that they belong to.
 

@@ -19,7 +19,7 @@ from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.published import Published, find_width, origin
+from mbv2kit.weights.published import Published, find_width, grey, origin
 from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
 
 # Some channels of TensorFlow's first layers never vary. With a smaller epsilon a batch norm that is trained further
@@ -85,8 +85,7 @@ def read(path: Path, source: str) -> Published:
         task, names, background = "segmentation", segmentation_classes(classes), False
         head_options = {"name": "deeplab_v3", "align_corners": graph.align_corners is not False}
         tensors |= _deeplab(head, path)
-        # What no picture covers must be zero to the network; another grey makes it see things there.
-        rule = InputRule(graph.input_size, "letterbox", fill=round(mean))
+        rule = InputRule(graph.input_size, "letterbox", fill=grey([mean]))
     spec = ModelSpec(
         backbone=options,
         heads={task: head_options},

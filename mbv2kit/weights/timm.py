@@ -15,7 +15,7 @@ from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec
 from mbv2kit.weights.classes import classification_classes
 from mbv2kit.weights.files import read_tensors, sha256_of
-from mbv2kit.weights.hugging_face import (
+from mbv2kit.weights.folder import (
     CONFIG_FILE,
     SHARE,
     THREE,

@@ -20,7 +20,7 @@ from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.published import Published, find_width, origin, translate
+from mbv2kit.weights.published import Published, find_width, grey, origin, translate
 
 LICENCE = "BSD-3-Clause"
 # torch's defaults, which torchvision leaves as they are.
@@ -313,7 +313,7 @@ def _input_rule(task: Task, transforms: Any) -> InputRule:
     if task == "segmentation":
         # torchvision scales the short side and takes the picture at whatever shape it has. Of the ways to a fixed
         # size, cutting leaves pixels without a class and stretching shows shapes that were never learnt.
-        return InputRule((short_side, short_side), resize="letterbox")
+        return InputRule((short_side, short_side), resize="letterbox", fill=grey(_in_grey_values(transforms.mean)))
     (size,) = transforms.crop_size
     return InputRule((size, size), resize="crop", crop_fraction=size / short_side)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
@@ -33,12 +33,6 @@ class TwoConvolutions(Backbone):
             FeatureInfo("far", int(16 * width), output_stride),
         )
         self.selected = ("near", "far")
-
-    def forward(self, images):
-        maps = {}
-        for name, layer in self.layers.items():
-            maps[name] = images = layer(images)
-        return {name: maps[name] for name in self.selected}
 """
 
 
@@ -115,9 +109,6 @@ class Levels(Backbone):
         self.layers = nn.ModuleDict({f"level_{k}": nn.AvgPool2d(2) for k in (1, 2, 3, 10)})
         self.feature_info = tuple(FeatureInfo(f"{name}", 3, 2**k) for k, name in enumerate(self.layers, start=1))
         self.selected = tuple(info.name for info in self.feature_info)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        raise NotImplementedError
 
 
 def test_selection_keeps_the_order_of_the_network_and_drops_behind_the_deepest() -> None:

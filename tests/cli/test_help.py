@@ -164,6 +164,16 @@ def test_train_help(root: Path) -> None:
     assert "python tools/train.py task=segmentation dataset=voc" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["convert", "cut_objects", "push"])
+def test_help_asks_for_no_value(root: Path, name: str) -> None:
+    done = tool(root, name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python tools/{name}.py " in done.stdout
+    done = tool(root, name)
+    assert done.returncode == 2
+    assert "has no value; give one with" in done.stderr
+
+
 def test_a_slip_costs_eval_one_line(root: Path) -> None:
     done = tool(root, "eval", "task=detecton")
     assert (done.returncode, done.stdout) == (2, "")

@@ -11,7 +11,8 @@ import pytest
 
 from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec, VisionModel
-from tests.weights.test_hub import METRICS, FakeHub
+from tests.fake_hub import FakeHub
+from tests.weights.test_hub import METRICS
 from tools.push import job
 
 Run = Callable[..., int]

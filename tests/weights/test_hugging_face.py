@@ -25,7 +25,8 @@ from mbv2kit.images import decode
 from mbv2kit.model import VisionModel, images_to_tensor
 from mbv2kit.weights.classes import imagenet_classes, voc_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.hugging_face import read_config, read_folder, recognises
+from mbv2kit.weights.folder import read_config
+from mbv2kit.weights.hugging_face import read_folder, recognises
 from tests.norms import randomise_norms
 
 SIZES = [(224, 224), (225, 193), (97, 131)]
