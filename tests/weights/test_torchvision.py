@@ -223,7 +223,7 @@ def test_deeplab_v3_is_read_with_the_pictures_shape_kept_and_without_its_second_
     published = torchvision.read(
         tensors, source="somewhere", sha256=NO_FILE, file_name="deeplabv3_resnet101_coco-586e9e4e.pth"
     )
-    assert published.spec.input == InputRule((520, 520), resize="letterbox")
+    assert published.spec.input == InputRule((520, 520), resize="letterbox", fill=114)
     names = published.spec.class_names["segmentation"]
     assert len(names) == 21
     assert names[0] == "background"

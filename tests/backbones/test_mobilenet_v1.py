@@ -1,0 +1,126 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from mbv2kit.backbones.mobilenet_v1 import MobileNetV1
+from mbv2kit.errors import UserError
+from mbv2kit.heads.classifier import Classifier
+from mbv2kit.heads.ssd import SSD
+from tests.norms import randomise_norms
+
+# The paper's tables 6 and 7: width, size -> million multiply-adds, million parameters.
+PUBLISHED_COSTS = {
+    (1.0, 224): (569, 4.2),
+    (0.75, 224): (325, 2.6),
+    (0.5, 224): (149, 1.3),
+    (0.25, 224): (41, 0.5),
+    (1.0, 192): (418, 4.2),
+    (1.0, 160): (290, 4.2),
+    (1.0, 128): (186, 4.2),
+}
+
+
+def on_meta(**options: Any) -> MobileNetV1:
+    with torch.device("meta"):
+        return MobileNetV1(**options).eval()
+
+
+def randomised(**options: Any) -> MobileNetV1:
+    backbone = MobileNetV1(**options).double().eval()
+    randomise_norms(backbone)
+    for part in backbone.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in")
+    return backbone
+
+
+def see(backbone: MobileNetV1, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        maps: dict[str, Tensor] = backbone(images)
+        return maps
+
+
+@pytest.mark.parametrize(("width", "size"), PUBLISHED_COSTS)
+def test_costs_are_those_that_the_authors_published(width: float, size: int) -> None:
+    backbone = on_meta(width=width)
+    with torch.device("meta"):
+        classifier = Classifier(backbone.feature_info, 1000)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        classifier(backbone(torch.empty(1, 3, size, size, device="meta")))
+    parameters = sum(p.numel() for part in (backbone, classifier) for p in part.parameters())
+    million_madds, million_parameters = PUBLISHED_COSTS[width, size]
+    assert counter.get_total_flops() / 2e6 == pytest.approx(million_madds, abs=1)
+    assert parameters / 1e6 == pytest.approx(million_parameters, abs=0.05)
+
+
+def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
+    backbone = randomised(width=0.5)
+    state = backbone.state_dict()
+
+    def block(x: Tensor, prefix: str, **options: int) -> Tensor:
+        x = F.conv2d(x, state[f"{prefix}.conv.weight"], **options)
+        numbers = (state[f"{prefix}.norm.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *numbers, eps=1e-3).clamp(0, 6)
+
+    images = torch.randn(2, 3, 75, 98, dtype=torch.float64)
+    maps = see(backbone, images)
+    current = block(images, "layers.layer_1", stride=2, padding=1)
+    torch.testing.assert_close(maps["layer_1"], current)
+    strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
+    channels = [32, 64, 64, 128, 128, 256, 256, 256, 256, 256, 256, 512, 512]
+    for k, (stride, out_channels) in enumerate(zip(strides, channels, strict=True), start=2):
+        groups = current.shape[1]
+        current = block(current, f"layers.layer_{k}.depthwise", stride=stride, padding=1, groups=groups)
+        current = block(current, f"layers.layer_{k}.pointwise")
+        assert current.shape[1] == out_channels
+        torch.testing.assert_close(maps[f"layer_{k}"], current)
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
+def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
+    strided = randomised(width=0.25)
+    images = torch.randn(1, 3, *size, dtype=torch.float64)
+    expected = see(strided, images)["layer_14"]
+    for output_stride in (16, 8):
+        backbone = MobileNetV1(width=0.25, output_stride=output_stride).double().eval()
+        backbone.load_state_dict(strided.state_dict())
+        dilated = see(backbone, images)["layer_14"]
+        step = 32 // output_stride
+        assert dilated.shape[2] > expected.shape[2]
+        torch.testing.assert_close(dilated[..., ::step, ::step], expected)
+        assert backbone.feature_info[-1].stride == output_stride
+
+
+def test_ssdlite_reads_the_maps_that_the_paper_names() -> None:
+    """MobileNetV1 + SSDLite of MobileNetV2's Table 6: 5.1 M parameters, 1.3 B multiply-adds."""
+    backbone = on_meta()
+    with torch.device("meta"):
+        head = SSD(backbone.feature_info, 80).eval()
+    assert head.features == ("layer_12", "layer_14")
+    backbone.select(head.features)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        head(backbone(torch.empty(1, 3, 320, 320, device="meta")))
+    assert sum(p.numel() for part in (backbone, head) for p in part.parameters()) / 1e6 == pytest.approx(5.1, abs=0.1)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(1.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": -1}, r"backbone\.width must be above 0 \(the paper uses 0\.25 to 1\), got -1"),
+        ({"output_stride": 64}, r"backbone\.output_stride must be 8, 16 or 32, got 64"),
+        ({"padding": "same"}, r"padding 'same' is unknown"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        MobileNetV1(**options)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.25, 1.0])
+def test_no_layer_has_fewer_than_eight_channels(width: float) -> None:
+    assert min(info.channels for info in on_meta(width=width).feature_info) >= 8
