@@ -37,6 +37,18 @@ def classification_classes(outputs: int) -> tuple[tuple[str, ...], bool]:
     return _numbered(outputs), False
 
 
+def without_background(names: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Takes the background off the names of a classifier's outputs.
+
+    Only ImageNet's 1000 classes stand behind one; elsewhere a class of that name may well be an answer.
+
+    Returns:
+        The names of the classes, and whether there was a background before them.
+    """
+    background = len(names) == _IMAGENET_CLASSES + 1 and names[0].lower() == "background"
+    return tuple(names[1:] if background else names), background
+
+
 def segmentation_classes(outputs: int) -> tuple[str, ...]:
     """Names the classes of a segmentation network by the number of its outputs: 21 are those of Pascal VOC."""
     return voc_classes() if outputs == _VOC_CLASSES else _numbered(outputs)

@@ -19,7 +19,7 @@ from mbv2kit.images import InputRule
 from mbv2kit.layers import make_divisible
 from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import classification_classes, segmentation_classes
+from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import read_tensors, sha256_of
 from mbv2kit.weights.folder import (
     CONFIG_FILE,
@@ -211,9 +211,7 @@ def _class_names(config: Mapping[str, Any], task: Task, outputs: int, path: Path
     names = names_in(config, "id2label", outputs, path)
     if names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in names):
         return (segmentation_classes(outputs), False) if task == "segmentation" else classification_classes(outputs)
-    # ImageNet's 1000 classes behind a background; elsewhere a class of that name may well be an answer.
-    background = task == "classification" and outputs == 1001 and names[0].lower() == "background"
-    return (names[1:] if background else names), background
+    return without_background(names) if task == "classification" else (names, False)
 
 
 def _dropout(backbone: str, config: Mapping[str, Any], path: Path) -> float:

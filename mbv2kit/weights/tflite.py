@@ -8,6 +8,7 @@ n-th name below.
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from mbv2kit.images import InputRule
 from mbv2kit.layers import Padding
 from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import classification_classes, segmentation_classes
+from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import sha256_of
 from mbv2kit.weights.published import Published, find_width, grey, origin
 from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
@@ -74,7 +75,8 @@ def read(path: Path, source: str) -> Published:
     classes = head[-1].weight.shape[0]
     if len(head) == 1:
         task: Task = "classification"
-        names, background = classification_classes(classes)
+        labels = _packed_labels(path, classes)
+        names, background = classification_classes(classes) if labels is None else without_background(labels)
         head_options: dict[str, Any] = {"name": "classifier", "background": background}
         tensors |= {
             "heads.classification.linear.weight": _tensor(head[0].weight).flatten(1),
@@ -82,7 +84,8 @@ def read(path: Path, source: str) -> Published:
         }
         rule = InputRule(graph.input_size, "crop")
     else:
-        task, names, background = "segmentation", segmentation_classes(classes), False
+        task, background = "segmentation", False
+        names = _packed_labels(path, classes) or segmentation_classes(classes)
         head_options = {"name": "deeplab_v3", "align_corners": graph.align_corners is not False}
         tensors |= _deeplab(head, path)
         rule = InputRule(graph.input_size, "letterbox", fill=grey([mean]))
@@ -103,6 +106,22 @@ def read(path: Path, source: str) -> Published:
     )
     _check_structure(spec, layers, path)
     return Published(spec=spec, tensors=tensors)
+
+
+def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
+    """Returns the names of the outputs where a list of that length is packed into the file, as TFLite's metadata is."""
+    if not is_zipfile(path):
+        return None
+    try:
+        with ZipFile(path) as archive:
+            for name in archive.namelist():
+                lines = archive.read(name).decode().splitlines() if name.endswith(".txt") else []
+                if len(lines) == outputs:
+                    return tuple(line.strip() for line in lines)
+    # Whatever a damaged archive makes the reader raise: BadZipFile, zlib.error, RuntimeError, UnicodeDecodeError, ...
+    except Exception as error:
+        raise UserError(f"{path}: the labels that are packed into it are damaged ({error}); fetch it again.") from None
+    return None
 
 
 def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]]:

@@ -61,10 +61,12 @@ def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
     backbone = randomised(width=0.5)
     state = backbone.state_dict()
 
-    def block(x: Tensor, prefix: str, **options: int) -> Tensor:
-        x = F.conv2d(x, state[f"{prefix}.conv.weight"], **options)
-        numbers = (state[f"{prefix}.norm.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *numbers, eps=1e-3).clamp(0, 6)
+    def block(x: Tensor, prefix: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+        x = F.conv2d(x, state[f"{prefix}.conv.weight"], stride=stride, padding=padding, groups=groups)
+        mean, variance, weight, bias = (
+            state[f"{prefix}.norm.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, weight, bias, eps=1e-3).clamp(0, 6)
 
     images = torch.randn(2, 3, 75, 98, dtype=torch.float64)
     maps = see(backbone, images)

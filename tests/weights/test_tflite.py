@@ -1,6 +1,7 @@
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -115,6 +116,22 @@ def test_a_background_is_no_class(tmp_path: Path, classes: int, names: int, back
         assert model.class_names["classification"][:2] == ("tench", "goldfish")
     (seen,) = model.predict([np.zeros((40, 50, 3), dtype=np.uint8)])
     assert sorted(seen["classification"].class_ids.tolist()) == list(range(names))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("outputs", [7, 1001])
+def test_labels_that_are_packed_into_the_file_are_its_classes(tmp_path: Path, outputs: int) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(random_model("mobilenet_v1", 0.25, 32, outputs), 32))
+    labels = ["Background", *(f"kind {k}" for k in range(1, outputs))]
+    with ZipFile(path, "a") as archive:
+        archive.writestr("readme.txt", "about")
+        archive.writestr("labels.txt", "\n".join(labels) + "\n")
+    names = read(path, "model.tflite").build().class_names["classification"]
+    assert list(names) == (labels[1:] if outputs == 1001 else labels)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"kind 5\n", b"kind X\n"))
+    with pytest.raises(UserError, match="the labels that are packed into it are damaged"):
+        read(path, "model.tflite")
 
 
 # The real files -------------------------------------------------------------------------------------------------------
