@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,8 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
         UserError: Nothing of the backbone fits.
     """
     report = load_tensors(model, start.state_dict())
+    left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "no network here has such a part")
+    report = replace(report, skipped={**report.skipped, **left_out})
     console = Console(width=120, no_color=True)
     with console.capture() as capture:
         console.print(report.table())

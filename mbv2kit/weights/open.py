@@ -84,6 +84,12 @@ def _read_file(path: Path, source: str) -> Published:
         return torchvision.read(tensors, source=source, sha256=digest, file_name=path.name)
     if timm.recognises(tensors):
         return timm.read(tensors, source=source, sha256=digest)
+    if any(name.startswith("model.backbone.") for name in tensors):
+        raise UserError(f"{path} is the state of a run in training; its model comes when it is finished: give the run.")
+    if any(name.startswith("backbone.layers.") for name in tensors):
+        raise UserError(
+            f"{path} holds the tensors of a model folder, but no model.json lies beside it; give the folder."
+        )
     if hugging_face.recognises(tensors):
         raise UserError(
             f"{path} comes from the Hugging Face Hub, where config.json says what belongs to the weights; "

@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mbv2kit.data.align import align_classes
-from mbv2kit.data.sources import Source
+from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Sample
+from mbv2kit.weights.classes import imagenet_classes
 
 MODEL = ("ant", "bee", "cat", "dog")
 
@@ -93,6 +96,15 @@ def test_the_thousand_ids_of_imagenet_are_its_thousand_classes() -> None:
     assert align_classes(Given(ids), names).class_names == tuple(names)
     with pytest.raises(UserError, match="does not know"):
         align_classes(Given(tuple(reversed(ids))), names)
+
+
+def test_the_lists_of_imagenet_that_go_about_are_one_list(shared_data: Path) -> None:
+    source = open_source({"name": "imagenet", "root": shared_data / "imagenet_samples"}, "classification", "val")
+    labels = (shared_data / "weights" / "imagenet_labels.txt").read_text().splitlines()[1:]
+    for names in (imagenet_classes(), labels):
+        aligned = align_classes(source, names)
+        assert aligned.class_names == tuple(names)
+        assert [aligned[index].label for index in (0, 57, 199)] == [source[index].label for index in (0, 57, 199)]
 
 
 def test_unknown_classes_are_named() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ def test_loading_says_what_became_of_every_tensor(caplog: pytest.LogCaptureFixtu
             assert torch.equal(ours[name], tensor)
     assert torch.equal(ours["heads.classification.linear.weight"], fresh)
     assert "9 x 1280 in the weights, 4 x 1280 here; stays fresh" in caplog.text
+
+
+def test_what_the_file_held_beside_the_network_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    start = VisionModel(replace(spec(), origin={"left_out": ["aux.0.weight", "aux.1.weight"]}))
+    load_weights(VisionModel(spec()), start, "theirs.pth")
+    assert "aux" in caplog.text
+    assert "no network here has such a part" in caplog.text
 
 
 def test_weights_of_which_nothing_fits_are_refused() -> None:

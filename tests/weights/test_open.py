@@ -82,6 +82,15 @@ def test_a_network_that_is_not_known_is_a_sentence(tmp_path: Path) -> None:
         open_model(str(tmp_path / "other.pth"))
 
 
+def test_parts_of_ours_are_told_from_weights_of_others(model: VisionModel, tmp_path: Path) -> None:
+    torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt is the state of a run in training; .* give the run\."):
+        open_model(str(tmp_path / "last.ckpt"))
+    save_file(model.state_dict(), tmp_path / "alone.safetensors")
+    with pytest.raises(UserError, match=r"alone\.safetensors holds the tensors of a model folder, but no model\.json"):
+        open_model(str(tmp_path / "alone.safetensors"))
+
+
 def test_tensors_of_another_shape_are_a_sentence(tmp_path: Path) -> None:
     tensors = state_of_torchvision()
     name = "features.5.conv.1.0.weight"
