@@ -129,6 +129,6 @@ def test_an_experiment_can_be_run_and_changed(root: Path, name: str) -> None:
     if config.dataset.name == "shapes":
         return
     assert config.dataset.root is not None, "an experiment on real data says where it lies"
-    config.dataset.root, config.trainer.accelerator = "/no/such/place", "cpu"
+    config.dataset.root, config.trainer.accelerator, config.weights = "/no/such/place", "cpu", None
     with pytest.raises(UserError, match="/no/such/place"):
         train(config)
