@@ -5,7 +5,9 @@ Converters call layers as they like but keep their order, so the order is the ma
 n-th name below.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -13,6 +15,7 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
+from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
 from mbv2kit.layers import Padding
@@ -44,6 +47,18 @@ MOBILENET_V2 = (
 V2_SHORTCUTS = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """What stands behind the backbone, in our terms."""
+
+    task: Task
+    options: dict[str, Any]
+    class_names: tuple[str, ...]
+    background: bool
+    input: InputRule
+    tensors: dict[str, Tensor]
+
+
 def read(path: Path, source: str) -> Published:
     """Reads a TFLite file.
 
@@ -55,45 +70,18 @@ def read(path: Path, source: str) -> Published:
         UserError: The file is damaged or holds another network.
     """
     graph = read_graph(path)
-    backbone, layers, head = _split(graph, path)
-    spread = 1
-    for layer in layers.values():
-        spread *= layer.stride
+    backbone, layers, behind = _split(graph, path)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         tensors |= _with_norm(f"backbone.layers.{name}", layer, NORM_EPS)
-    options: dict[str, Any] = {"norm_eps": NORM_EPS, "padding": _padding(layers.values(), path)}
-    if backbone == "mobilenet_v2":
-        widths = {layer.weight.shape[0] for layer in layers.values()}
-        options["divisible_by"] = 8 if all(width % 8 == 0 for width in widths) else 1
-        # A network below width 1 may have kept its last 1280 channels, or not.
-        options["shrink_last"] = "layer_19" in layers and layers["layer_19"].weight.shape[0] < 1280
-    options["width"] = find_width(tensors, backbone, **options)
-    options |= {"name": backbone, "output_stride": spread}
+    head = _classifier(behind[0], graph, path) if len(behind) == 1 else _deeplab(behind, graph, path)
     mean = FLOAT_MEAN if graph.mean is None else graph.mean
     std = FLOAT_STD if graph.std is None else graph.std
-    classes = head[-1].weight.shape[0]
-    if len(head) == 1:
-        task: Task = "classification"
-        labels = _packed_labels(path, classes)
-        names, background = classification_classes(classes) if labels is None else without_background(labels)
-        head_options: dict[str, Any] = {"name": "classifier", "background": background}
-        tensors |= {
-            "heads.classification.linear.weight": _tensor(head[0].weight).flatten(1),
-            "heads.classification.linear.bias": _tensor(head[0].bias),
-        }
-        rule = InputRule(graph.input_size, "crop")
-    else:
-        task, background = "segmentation", False
-        names = _packed_labels(path, classes) or segmentation_classes(classes)
-        head_options = {"name": "deeplab_v3", "align_corners": graph.align_corners is not False}
-        tensors |= _deeplab(head, path)
-        rule = InputRule(graph.input_size, "letterbox", fill=grey([mean]))
     spec = ModelSpec(
-        backbone=options,
-        heads={task: head_options},
-        class_names={task: names},
-        input=rule,
+        backbone=_backbone_options(backbone, layers, tensors, path),
+        heads={head.task: head.options},
+        class_names={head.task: head.class_names},
+        input=replace(head.input, fill=grey([mean])),
         mean=(mean,) * 3,
         std=(std,) * 3,
         origin=origin(
@@ -101,11 +89,64 @@ def read(path: Path, source: str) -> Published:
             sha256=sha256_of(path),
             licence=None,
             format="TFLite, quantised" if graph.quantised else "TFLite, float",
-            background_class="first output" if background else "none",
+            background_class="first output" if head.background else "none",
         ),
     )
     _check_structure(spec, layers, path)
-    return Published(spec=spec, tensors=tensors)
+    return Published(spec=spec, tensors=tensors | head.tensors)
+
+
+def _backbone_options(
+    backbone: str, layers: Mapping[str, Layer], tensors: Mapping[str, Tensor], path: Path
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"norm_eps": NORM_EPS, "padding": _padding(layers.values(), path)}
+    if backbone == "mobilenet_v2":
+        channels = [layer.weight.shape[0] for layer in layers.values()]
+        options["divisible_by"] = 8 if all(count % 8 == 0 for count in channels) else 1
+        # A network below width 1 may have kept its last 1280 channels, or not.
+        options["shrink_last"] = "layer_19" in layers and channels[-1] < LAST_CHANNELS
+    options["width"] = find_width(tensors, backbone, **options)
+    return {"name": backbone, "output_stride": prod(layer.stride for layer in layers.values()), **options}
+
+
+def _classifier(layer: Layer, graph: Graph, path: Path) -> _Head:
+    labels = _packed_labels(path, len(layer.bias))
+    names, background = classification_classes(len(layer.bias)) if labels is None else without_background(labels)
+    return _Head(
+        task="classification",
+        options={"name": "classifier", "background": background},
+        class_names=names,
+        background=background,
+        input=InputRule(graph.input_size, "crop"),
+        tensors={
+            "heads.classification.linear.weight": torch.from_numpy(layer.weight).flatten(1),
+            "heads.classification.linear.bias": torch.from_numpy(layer.bias),
+        },
+    )
+
+
+def _deeplab(layers: Sequence[Layer], graph: Graph, path: Path) -> _Head:
+    *branches, join, classify = layers
+    # Which of the two comes first differs between files.
+    pooling = [layer for layer in branches if layer.input_size == (1, 1)]
+    flat = [layer for layer in branches if layer.input_size != (1, 1)]
+    if len(pooling) != 1 or len(flat) != 1:
+        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole picture, one without.")
+    name = "heads.segmentation"
+    return _Head(
+        task="segmentation",
+        options={"name": "deeplab_v3", "norm_eps": HEAD_EPS, "align_corners": graph.align_corners is not False},
+        class_names=_packed_labels(path, len(classify.bias)) or segmentation_classes(len(classify.bias)),
+        background=False,
+        input=InputRule(graph.input_size, "letterbox"),
+        tensors={
+            **_with_norm(f"{name}.pooling", pooling[0], HEAD_EPS),
+            **_with_norm(f"{name}.branches.0", flat[0], HEAD_EPS),
+            **_with_norm(f"{name}.join", join, HEAD_EPS),
+            f"{name}.classify.weight": torch.from_numpy(classify.weight),
+            f"{name}.classify.bias": torch.from_numpy(classify.bias),
+        },
+    )
 
 
 def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
@@ -144,15 +185,11 @@ def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]
     return backbone, dict(zip(names, graph.layers, strict=False)), graph.layers[len(names) :]
 
 
-def _tensor(values: Any) -> Tensor:
-    return torch.from_numpy(values)
-
-
 def _with_norm(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
     """Returns the tensors of a ConvNormAct: the norm divides by 1 and adds the bias."""
-    bias = _tensor(layer.bias)
+    bias = torch.from_numpy(layer.bias)
     return {
-        f"{name}.conv.weight": _tensor(layer.weight),
+        f"{name}.conv.weight": torch.from_numpy(layer.weight),
         f"{name}.norm.weight": torch.ones_like(bias),
         f"{name}.norm.bias": bias,
         f"{name}.norm.running_mean": torch.zeros_like(bias),
@@ -160,24 +197,7 @@ def _with_norm(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
     }
 
 
-def _deeplab(layers: Sequence[Layer], path: Path) -> dict[str, Tensor]:
-    """Returns the head's tensors; which of its two branches comes first differs between files."""
-    *branches, join, classify = layers
-    pooling = [layer for layer in branches if layer.input_size == (1, 1)]
-    flat = [layer for layer in branches if layer.input_size != (1, 1)]
-    if len(pooling) != 1 or len(flat) != 1:
-        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole picture, one without.")
-    name = "heads.segmentation"
-    return {
-        **_with_norm(f"{name}.pooling", pooling[0], HEAD_EPS),
-        **_with_norm(f"{name}.branches.0", flat[0], HEAD_EPS),
-        **_with_norm(f"{name}.join", join, HEAD_EPS),
-        f"{name}.classify.weight": _tensor(classify.weight),
-        f"{name}.classify.bias": _tensor(classify.bias),
-    }
-
-
-def _padding(layers: Any, path: Path) -> Padding:
+def _padding(layers: Iterable[Layer], path: Path) -> Padding:
     """Tells how the strided convolutions pad; the others do so alike in every network."""
     rules = {layer.padding for layer in layers if layer.stride > 1}
     if rules == {"same"}:
@@ -189,7 +209,7 @@ def _padding(layers: Any, path: Path) -> Padding:
     )
 
 
-def _check_structure(spec: ModelSpec, layers: dict[str, Layer], path: Path) -> None:
+def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], path: Path) -> None:
     """Raises :class:`UserError` where a layer of the file computes something else than ours of that name."""
     with torch.device("meta"):
         backbone = VisionModel(spec).backbone
