@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
 from mbv2kit.model import DESCRIPTION_FILE, VisionModel
 from mbv2kit.structures import TASKS
@@ -52,9 +53,11 @@ def convert(source: str, output: str, *, licence: str | None = None, class_names
 def _summary(model: VisionModel) -> list[str]:
     spec = model.spec
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    options = ", ".join(f"{key} {value}" for key, value in spec.backbone.items() if key != "name")
     height, width = spec.input.size
-    lines = [f"{spec.backbone['name']} ({options}), {parameters / 1e6:.2f} M parameters"]
+    usual = BACKBONES.options(spec.backbone["name"]) | {"name": spec.backbone["name"]}
+    chosen = ", ".join(f"{key}={value}" for key, value in spec.backbone.items() if value != usual[key])
+    network = spec.backbone["name"] + (f" with {chosen}" if chosen else "")
+    lines = [f"{network}: {parameters / 1e6:.2f} M parameters"]
     for task in TASKS:
         if task in spec.heads:
             names = spec.class_names[task]

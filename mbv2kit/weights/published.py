@@ -12,6 +12,7 @@ from mbv2kit.backbones import BACKBONES, create_backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS
 from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.registry import Registry
 
 # Widths that somebody published weights of, then all others on a fine grid.
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(3, 41)))
@@ -54,10 +55,15 @@ class Published:
     def _in_full(self) -> ModelSpec:
         """Returns the spec with every argument written out, since defaults may change and weights do not."""
         spec = self.spec
-        backbone = {**BACKBONES.options(spec.backbone["name"]), **spec.backbone}
-        heads = {task: {**HEADS.options(head["name"]), **head} for task, head in spec.heads.items()}
+        backbone = _with_defaults(BACKBONES, spec.backbone)
+        heads = {task: _with_defaults(HEADS, head) for task, head in spec.heads.items()}
         origin = {**spec.origin, "left_out": list(self.left_out)} if self.left_out else spec.origin
         return replace(spec, backbone=backbone, heads=heads, origin=origin)
+
+
+def _with_defaults(registry: Registry[Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    name = part["name"]
+    return {"name": name, **registry.options(name), **part}
 
 
 def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def test_the_folder_says_all_that_belongs_to_the_weights(
     assert description["class_names"] == {"classification": ["a", "b", "c", "d", "e"]}
     assert (description["backbone"]["norm_eps"], description["backbone"]["padding"]) == (1e-5, "symmetric")
     assert (description["origin"]["source"], description["origin"]["licence"]) == ("net.pth", "mit")
-    assert "mobilenet_v2 (" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "mobilenet_v2 with width=0.35, norm_eps=1e-05, norm_momentum=0.1: 0.40 M parameters" in said
     model = VisionModel.load(tmp_path / "models" / "net")
     assert torch.equal(model.state_dict()["backbone.layers.layer_1.conv.weight"], stem(state))
 
