@@ -6,6 +6,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,14 +18,12 @@ from mbv2kit.weights.tflite import read
 from tests.norms import randomise_norms
 from tests.weights.tflite_writer import Form, write_classifier
 
-interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-
 
 class LiteRT:
     """The file in the interpreter that it was made for."""
 
     def __init__(self, path: Path) -> None:
-        self._run = interpreter.Interpreter(str(path), num_threads=1)
+        self._run = Interpreter(str(path), num_threads=1)
         self._run.allocate_tensors()
         (self._input,), (self._output,) = self._run.get_input_details(), self._run.get_output_details()
 
