@@ -229,7 +229,7 @@ def test_the_default_output_is_a_folder_of_its_own(
         ("batch_size", 0, "batch_size must be a whole number from 1 up, got 0"),
         ("batch_size", 1.5, r"batch_size must be a whole number from 1 up, got 1\.5"),
         ("batch_size", None, "batch_size must be a whole number from 1 up, got None"),
-        ("checkpoint", "nowhere", "There is no file or folder nowhere"),
+        ("weights", "other", r"checkpoint=.*model and weights=other both name a model; give one of them"),
     ],
 )
 def test_a_wrong_key_is_refused_before_anything_is_written(

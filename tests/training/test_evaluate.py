@@ -148,8 +148,8 @@ def test_a_model_folder_needs_a_dataset_of_its_classes(
     ("overrides", "message"),
     [
         ([], r"There is no finished run below .*train one first"),
-        (["checkpoint=nowhere"], "checkpoint=nowhere is no folder; name a run folder or a model folder"),
-        (["checkpoint=."], r"checkpoint=\. holds no model\.json"),
+        (["checkpoint=nowhere"], "There is no file or folder nowhere; give a run or model folder"),
+        (["checkpoint=."], r"\. holds neither a model\.json, nor a folder model with one, nor a config\.json"),
     ],
 )
 def test_without_a_model_the_message_says_what_to_do(
