@@ -1,6 +1,7 @@
 """The LightningModule for any head or set of heads."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -143,13 +144,18 @@ class VisionTask(lightning.LightningModule):
                 self.log(f"val/{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of skipped steps and the sums of the epoch."""
+        """Keeps the count of skipped steps, the sums of the epoch, and what the run started from."""
         checkpoint["skipped_steps"] = self.guard.skipped
+        checkpoint["started_from"] = self.model.spec.origin.get("started_from")
         checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._pictures
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting and summing, with the optimiser's figures as the config has them now."""
         self.guard.skipped = checkpoint["skipped_steps"]
+        # A resumed run does not open the weights again.
+        if (started_from := checkpoint.get("started_from")) is not None:
+            origin = {**self.model.spec.origin, "started_from": started_from}
+            self.model.spec = replace(self.model.spec, origin=origin)
         self._sums, self._pictures = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
         # A resumed run may have another learning rate or length; torch would go on with those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]

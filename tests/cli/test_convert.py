@@ -137,3 +137,9 @@ def test_a_run_starts_from_converted_weights(run: Run, tmp_path: Path, tiny: lis
     # Of seven classes none is one of the five.
     assert "7 x 1280 in the weights, 5 x 1280 here; stays fresh" in log
     assert run("train", train, "resume=mine", "trainer.max_epochs=2") == 0
+    # Progressive resizing: the next run starts from this one, at another size.
+    tiny[tiny.index("input.size=[32,32]")] = "input.size=[64,64]"
+    assert run("train", train, *tiny, "weights=mine", "run_dir=larger") == 0
+    larger = VisionModel.load(tmp_path / "larger" / "model")
+    assert (larger.input.size, larger.spec.backbone["width"]) == ((64, 64), 0.35)
+    assert larger.spec.origin["started_from"]["started_from"]["source"] == "net.pth"

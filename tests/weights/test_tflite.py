@@ -1,3 +1,4 @@
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,15 @@ def test_a_file_that_was_cut_short_is_a_sentence(good: bytes, tmp_path: Path, sh
     path.write_bytes(good[: int(len(good) * share)])
     with pytest.raises(UserError, match=r"cut\.tflite"):
         read(path, "cut.tflite")
+
+
+def test_without_the_package_that_knows_the_format_it_is_said_what_to_install(
+    good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.tflite").write_bytes(good)
+    monkeypatch.setitem(sys.modules, "tflite", None)
+    with pytest.raises(UserError, match=r"takes the package tflite; install it with: pip install 'mbv2kit\[weights\]'"):
+        read(tmp_path / "model.tflite", "model.tflite")
 
 
 def test_broken_offsets_are_a_sentence(good: bytes, tmp_path: Path) -> None:
