@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride, check_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
+from mbv2kit.backbones.strides import Strides
 from mbv2kit.features import FeatureInfo
 from mbv2kit.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialise
 
@@ -50,22 +51,18 @@ class MobileNetV1(Backbone):
     ) -> None:
         super().__init__()
         check_width(width, "0.25 to 1")
-        check_output_stride(output_stride)
         style = ConvStyle(padding, norm_eps, norm_momentum)
         channels = _scale(STEM_CHANNELS, width)
         self.layers = nn.ModuleDict({"layer_1": ConvNormAct(3, channels, 3, style=style, stride=2)})
         features = [FeatureInfo("layer_1", channels, 2)]
-        reached, dilation = 2, 1
+        strides = Strides(output_stride, reached=2)
         for number, (base_channels, base_stride) in enumerate(BLOCKS, start=2):
-            lost = base_stride if reached * base_stride > output_stride else 1
-            stride = base_stride // lost
+            stride, dilation = strides.take(base_stride)
             out_channels = _scale(base_channels, width)
             name = f"layer_{number}"
             self.layers[name] = SeparableConv(channels, out_channels, style=style, stride=stride, dilation=dilation)
-            reached *= stride
-            dilation *= lost
             channels = out_channels
-            features.append(FeatureInfo(name, channels, reached))
+            features.append(FeatureInfo(name, channels, strides.reached))
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
         initialise(self)

@@ -5,7 +5,8 @@ from math import ceil
 
 from torch import Tensor, nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride, check_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
+from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 from mbv2kit.layers import (
@@ -80,7 +81,6 @@ class MobileNetV2(Backbone):
     ) -> None:
         super().__init__()
         check_width(width, "0.35 to 1.4")
-        check_output_stride(output_stride)
         if not depth > 0:
             raise UserError(f"backbone.depth must be above 0, got {depth}.")
         if divisible_by < 1:
@@ -90,17 +90,16 @@ class MobileNetV2(Backbone):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["layer_1"] = ConvNormAct(3, channels, 3, style=style, stride=2)
         features = [FeatureInfo("layer_1", channels, 2)]
-        reached, dilation = 2, 1
+        strides = Strides(output_stride, reached=2)
         for stage, (expansion, base_channels, repeats, stage_stride) in enumerate(STAGES):
             out_channels = make_divisible(base_channels * width, divisible_by)
             inner = 0 < stage < len(STAGES) - 1
             for repeat in range(ceil(repeats * depth) if inner else repeats):
-                stride = stage_stride if repeat == 0 else 1
-                lost = stride if reached * stride > output_stride else 1
-                stride //= lost
                 name = f"layer_{len(layers) + 1}"
                 if repeat == 0 and stage_stride == 2:
-                    features.append(FeatureInfo(f"{name}_expansion", channels * expansion, reached))
+                    features.append(FeatureInfo(f"{name}_expansion", channels * expansion, strides.reached))
+                wanted = stage_stride if repeat == 0 else 1
+                stride, dilation = strides.take(wanted)
                 layers[name] = InvertedResidual(
                     channels,
                     out_channels,
@@ -109,18 +108,16 @@ class MobileNetV2(Backbone):
                     dilation=dilation,
                     bottleneck=bottleneck,
                     # At small widths such a block may keep its channels; the strided one it stands for adds nothing.
-                    shortcut=shortcut if lost == 1 else "none",
+                    shortcut=shortcut if stride == wanted else "none",
                     style=style,
                 )
-                reached *= stride
-                dilation *= lost
                 channels = out_channels
-                features.append(FeatureInfo(name, channels, reached))
+                features.append(FeatureInfo(name, channels, strides.reached))
         last_width = 1.0 if fixed_ends else width if shrink_last else max(1.0, width)
         last = make_divisible(LAST_CHANNELS * last_width, divisible_by)
         name = f"layer_{len(layers) + 1}"
         layers[name] = ConvNormAct(channels, last, 1, style=style)
-        features.append(FeatureInfo(name, last, reached))
+        features.append(FeatureInfo(name, last, strides.reached))
         self.layers = nn.ModuleDict(layers)
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)

@@ -70,12 +70,6 @@ def check_width(width: float, usual: str) -> None:
         raise UserError(f"backbone.width must be above 0 (the paper uses {usual}), got {width}.")
 
 
-def check_output_stride(output_stride: int) -> None:
-    """Raises :class:`UserError` unless a backbone can have this output stride."""
-    if output_stride not in (8, 16, 32):
-        raise UserError(f"backbone.output_stride must be 8, 16 or 32, got {output_stride}.")
-
-
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")
 
 

@@ -5,7 +5,8 @@ from functools import partial
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_output_stride
+from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.backbones.strides import check_output_stride
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 
