@@ -65,6 +65,8 @@ def train(config: DictConfig) -> None:
         run = RunFolder(Path(config.run_dir))
         if run.config.exists():
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
+    # Before the weights, which may have to be fetched first.
+    check_numbers(config)
     last = run.checkpoints / LAST
     start: VisionModel | None = None
     # A checkpoint has all that the weights gave, and more.
@@ -72,7 +74,6 @@ def train(config: DictConfig) -> None:
         start, _ = open_model(config.weights)
         config = adopt(config, start.spec, config.weights)
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check_numbers(options)
     trainer = _trainer(options, run)
     task_module, datamodule = _build(options, run, start)
 

@@ -105,6 +105,8 @@ def unfold_norms(model: VisionModel, batches: Iterable[TrainingBatch]) -> int:
         How many norms were folded.
     """
     folded = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d) and is_folded(part)]
+    if not folded:
+        return 0
     sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in folded}
     counts = dict.fromkeys(folded, 0)
 

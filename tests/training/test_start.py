@@ -140,4 +140,6 @@ def test_without_unfolding_training_would_begin_with_another_network() -> None:
 def test_fresh_norms_and_trained_ones_are_not_folded() -> None:
     model = VisionModel(spec())
     assert not any(is_folded(norm) for norm in norms(model))
-    assert unfold_norms(model, [training_batch("classification")]) == 0
+    unread = iter([training_batch("classification")])
+    assert unfold_norms(model, unread) == 0
+    assert len(list(unread)) == 1, "no picture need be seen where there is nothing to measure"
