@@ -11,7 +11,7 @@ from mbv2kit.weights.classes import read_class_names
 from mbv2kit.weights.open import open_model
 
 
-def convert(source: str, output: str, *, licence: str | None = None, class_names: str | None = None) -> VisionModel:
+def convert(source: str, output: str, *, licence: str | None = None, class_names: str | None = None) -> None:
     """Reads weights, writes them as a model folder and says what they are.
 
     Args:
@@ -47,7 +47,6 @@ def convert(source: str, output: str, *, licence: str | None = None, class_names
     print(f"{source} is now the model in {folder}:")
     for line in _summary(model):
         print(f"  {line}")
-    return model
 
 
 def _summary(model: VisionModel) -> list[str]:

@@ -72,15 +72,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors = _state_in(_unpickle(path), path)
     if not tensors:
         raise UserError(f"{path} holds no tensor.")
-    check_finite(tensors, path)
+    _check_finite(tensors, path)
     return tensors
-
-
-def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises :class:`UserError` where a tensor holds a number that is not finite."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: the tensor '{name}' holds numbers that are not finite (NaN or infinity).")
 
 
 def _unpickle(path: Path) -> Any:
@@ -111,3 +104,9 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
         if tensors:
             return tensors
     raise UserError(f"{path} holds a {type(content).__name__} without tensors by name; save a model's state_dict().")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: the tensor '{name}' holds numbers that are not finite (NaN or infinity).")

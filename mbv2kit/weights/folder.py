@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -13,8 +13,6 @@ from mbv2kit.weights.classes import check_names
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
-
-Triple = tuple[float, float, float]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -94,12 +92,6 @@ def value_in(values: Mapping[str, Any], key: str, kind: Kind, default: Any, path
     if not kind.fits(value):
         raise UserError(f"{path}: '{key}' must be {kind.expected}, got {value!r}.")
     return value
-
-
-def scaled(values: Sequence[float], factor: float) -> Triple:
-    """Multiplies three numbers, without the dust that a factor of 1/255 leaves in their last digits."""
-    first, second, third = (round(value * factor, 6) for value in values)
-    return first, second, third
 
 
 def _is_number(value: Any) -> bool:

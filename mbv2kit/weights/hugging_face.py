@@ -29,16 +29,14 @@ from mbv2kit.weights.folder import (
     THREE,
     THREE_POSITIVE,
     Kind,
-    Triple,
     licence_in,
     names_in,
     read_config,
     read_json,
-    scaled,
     value_in,
     weights_in,
 )
-from mbv2kit.weights.published import Published, grey, origin, translate
+from mbv2kit.weights.published import Published, Triple, grey, origin, scaled, translate
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 

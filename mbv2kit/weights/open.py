@@ -7,7 +7,7 @@ from mbv2kit.model import VisionModel
 from mbv2kit.runs import find_model
 from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
 from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
-from mbv2kit.weights.folder import read_config
+from mbv2kit.weights.folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
 
 KINDS = (
@@ -64,7 +64,7 @@ def read_weights(source: str) -> Published | VisionModel:
 def _read_folder(folder: Path, source: str) -> Published | VisionModel:
     if find_model(str(folder)) is not None:
         return VisionModel.load(folder)
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"{folder} holds neither a model.json, nor a folder model with one, nor a config.json; give {KINDS}."
         )
@@ -73,7 +73,7 @@ def _read_folder(folder: Path, source: str) -> Published | VisionModel:
         return hugging_face.read_folder(folder, source)
     if "architecture" in config:
         return timm.read_folder(folder, source)
-    raise UserError(f"{folder / 'config.json'} names neither a model_type of transformers nor an architecture of timm.")
+    raise UserError(f"{folder / CONFIG_FILE} names neither a model_type of transformers nor an architecture of timm.")
 
 
 def _read_file(path: Path, source: str) -> Published:

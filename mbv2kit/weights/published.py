@@ -14,6 +14,8 @@ from mbv2kit.heads import HEADS
 from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.registry import Registry
 
+Triple = tuple[float, float, float]
+
 # Widths that somebody published weights of, then all others on a fine grid.
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(3, 41)))
 
@@ -82,6 +84,12 @@ def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dic
         "converted_by": f"mbv2kit {mbv2kit.__version__}",
         **more,
     }
+
+
+def scaled(values: Sequence[float], factor: float) -> Triple:
+    """Multiplies three numbers, without the dust that a factor of 1/255 leaves in their last digits."""
+    first, second, third = (round(value * factor, 6) for value in values)
+    return first, second, third
 
 
 def grey(mean: Sequence[float]) -> int:

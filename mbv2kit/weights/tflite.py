@@ -15,11 +15,12 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
+from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
 from mbv2kit.layers import Padding
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import sha256_of
@@ -31,7 +32,7 @@ from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
 NORM_EPS = 1e-3
 HEAD_EPS = 1e-5
 # TensorFlow's models take pixels in -1..1; a quantised file says so itself.
-FLOAT_MEAN = FLOAT_STD = 127.5
+FLOAT_SCALE = (127.5, 127.5)
 
 MOBILENET_V1 = (
     "layer_1",
@@ -75,8 +76,7 @@ def read(path: Path, source: str) -> Published:
     for name, layer in layers.items():
         tensors |= _with_norm(f"backbone.layers.{name}", layer, NORM_EPS)
     head = _classifier(behind[0], graph, path) if len(behind) == 1 else _deeplab(behind, graph, path)
-    mean = FLOAT_MEAN if graph.mean is None else graph.mean
-    std = FLOAT_STD if graph.std is None else graph.std
+    mean, std = graph.input_scale or FLOAT_SCALE
     spec = ModelSpec(
         backbone=_backbone_options(backbone, layers, tensors, path),
         heads={head.task: head.options},
@@ -88,7 +88,7 @@ def read(path: Path, source: str) -> Published:
             source,
             sha256=sha256_of(path),
             licence=None,
-            format="TFLite, quantised" if graph.quantised else "TFLite, float",
+            format="TFLite, quantised" if graph.input_scale else "TFLite, float",
             background_class="first output" if head.background else "none",
         ),
     )
@@ -212,7 +212,7 @@ def _padding(layers: Iterable[Layer], path: Path) -> Padding:
 def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], path: Path) -> None:
     """Raises :class:`UserError` where a layer of the file computes something else than ours of that name."""
     with torch.device("meta"):
-        backbone = VisionModel(spec).backbone
+        backbone = create_backbone(**spec.backbone)
     for name, layer in layers.items():
         part = backbone.get_submodule(f"layers.{name}")
         conv: Any = part.conv

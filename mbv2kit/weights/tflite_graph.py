@@ -59,18 +59,15 @@ class Graph:
         layers: In the order in which they run.
         operations: How many of each operation there are.
         input_size: Height and width of the picture.
-        quantised: Whether it computes in integers.
-        mean: What the file takes as zero in its input, in 0..255; None for a float file, which does not say.
-        std: Steps of 0..255 that make one unit; likewise.
+        input_scale: What a quantised file takes as zero in its input and as one unit, both in 0..255; None for a float
+            file, which does not say.
         align_corners: Whether its resizing lays corner on corner; None where nothing is resized.
     """
 
     layers: list[Layer]
     operations: Mapping[str, int]
     input_size: tuple[int, int]
-    quantised: bool
-    mean: float | None
-    std: float | None
+    input_scale: tuple[float, float] | None
     align_corners: bool | None
 
 
@@ -134,14 +131,11 @@ class _Reader:
         shape = picture.ShapeAsNumpy().tolist()
         if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
             raise UserError(f"its input is of shape {shape}; a picture (1, height, width, 3) was expected.")
-        mean, std = self._input_scale(picture)
         return Graph(
             layers=self.layers,
             operations=self.operations,
             input_size=(shape[1], shape[2]),
-            quantised=mean is not None,
-            mean=mean,
-            std=std,
+            input_scale=self._input_scale(picture),
             align_corners=self.align_corners,
         )
 
@@ -262,9 +256,9 @@ class _Reader:
         single: NDArray[np.float32] = values.astype(np.float32)
         return single
 
-    def _input_scale(self, picture: Any) -> tuple[float | None, float | None]:
+    def _input_scale(self, picture: Any) -> tuple[float, float] | None:
         if picture.Type() not in (self.tflite.TensorType.UINT8, self.tflite.TensorType.INT8):
-            return None, None
+            return None
         scales = picture.Quantization()
         (scale,), (zero,) = scales.ScaleAsNumpy().tolist(), scales.ZeroPointAsNumpy().tolist()
         # A signed file takes pixels less 128.

@@ -24,11 +24,10 @@ from mbv2kit.weights.folder import (
     licence_in,
     names_in,
     read_config,
-    scaled,
     value_in,
     weights_in,
 )
-from mbv2kit.weights.published import Published, find_width, origin, translate
+from mbv2kit.weights.published import Published, find_width, origin, scaled, translate
 
 # timm's names, and the backbone that is the same network.
 _NETWORKS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ The tables of names are to be read beside torchvision's ``models/mobilenetv2.py`
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -20,7 +20,7 @@ from mbv2kit.model import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.published import Published, find_width, grey, origin, translate
+from mbv2kit.weights.published import Published, find_width, grey, origin, scaled, translate
 
 LICENCE = "BSD-3-Clause"
 # torch's defaults, which torchvision leaves as they are.
@@ -218,8 +218,8 @@ def read(tensors: Mapping[str, Tensor], *, source: str, sha256: str, file_name: 
         heads={network.task: head},
         class_names={network.task: class_names},
         input=_input_rule(network.task, transforms),
-        mean=_in_grey_values(transforms.mean),
-        std=_in_grey_values(transforms.std),
+        mean=scaled(transforms.mean, 255),
+        std=scaled(transforms.std, 255),
         origin=origin(
             source,
             sha256=sha256,
@@ -313,11 +313,6 @@ def _input_rule(task: Task, transforms: Any) -> InputRule:
     if task == "segmentation":
         # torchvision scales the short side and takes the picture at whatever shape it has. Of the ways to a fixed
         # size, cutting leaves pixels without a class and stretching shows shapes that were never learnt.
-        return InputRule((short_side, short_side), resize="letterbox", fill=grey(_in_grey_values(transforms.mean)))
+        return InputRule((short_side, short_side), resize="letterbox", fill=grey(scaled(transforms.mean, 255)))
     (size,) = transforms.crop_size
     return InputRule((size, size), resize="crop", crop_fraction=size / short_side)
-
-
-def _in_grey_values(shares: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (round(255 * share, 6) for share in shares)
-    return red, green, blue
