@@ -17,7 +17,7 @@ from mbv2kit.model import VisionModel
 from mbv2kit.training.evaluate import evaluate
 from mbv2kit.training.run import train
 from mbv2kit.weights.classes import read_class_names
-from tests.weights.test_files import Trap
+from tests.trap import Trap
 from tests.weights.test_open import state_of_torchvision
 from tools.convert import job
 

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import nn
 
 from mbv2kit.errors import UserError
 from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
+from tests.trap import Trap
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3)}
 
@@ -55,16 +55,6 @@ def test_the_weights_are_taken_out_of_a_training_script_s_checkpoint(tmp_path: P
 def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-class Trap:
-    """What pickle turns into a command when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch {self.marker}",)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

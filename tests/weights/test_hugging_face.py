@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from mbv2kit.weights.files import sha256_of
 from mbv2kit.weights.folder import read_config
 from mbv2kit.weights.hugging_face import read_folder, recognises
 from tests.norms import randomise_norms
+from tests.trap import Trap
 
 SIZES = [(224, 224), (225, 193), (97, 131)]
 SEGMENTATION_SIZES = [(129, 129), (225, 193)]
@@ -432,20 +432,12 @@ def test_a_network_without_a_head_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path, "mine")
 
 
-class RunsCode:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch '{self.marker}'",)
-
-
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
     network = v1(depth_multiplier=0.25, num_labels=5)
     save(network, tmp_path)
     (tmp_path / "model.safetensors").unlink()
     marker = tmp_path / "marker"
-    torch.save({**network.state_dict(), "more": RunsCode(marker)}, tmp_path / "pytorch_model.bin")
+    torch.save({**network.state_dict(), "more": Trap(marker)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pytorch_model\.bin holds more than tensors: .*system.* would run code"):
         read_folder(tmp_path, "mine")
     assert not marker.exists()

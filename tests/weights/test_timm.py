@@ -1,5 +1,4 @@
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from mbv2kit.weights.classes import imagenet_classes
 from mbv2kit.weights.files import sha256_of
 from mbv2kit.weights.timm import read, read_folder, recognises, repository
 from tests.norms import randomise_norms
+from tests.trap import Trap
 
 NETWORKS = {
     "mobilenetv1_100": {"name": "mobilenet_v1", "width": 1.0},
@@ -360,20 +360,12 @@ def test_what_a_configuration_cannot_mean_here_is_refused(values: dict[str, Any]
         read_folder(tmp_path, "mine")
 
 
-class RunsCode:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f"touch '{self.marker}'",)
-
-
 def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035"), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     marker = tmp_path / "marker"
-    torch.save({**tensors, "more": RunsCode(marker)}, tmp_path / "pytorch_model.bin")
+    torch.save({**tensors, "more": Trap(marker)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pytorch_model\.bin holds more than tensors: .*system.* would run code"):
         read_folder(tmp_path, "mine")
     assert not marker.exists()
