@@ -5,6 +5,7 @@ grids of the feature maps alone.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Literal
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 
 AnchorPreset = Literal["tf", "uniform"]
+# Width over height of the anchors of a cell, in their order.
+RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 
 # Variances of SSD's coder: centres are scaled by 10, logarithms of the sides by 5.
 CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -33,20 +36,59 @@ def anchor_shapes(
     Raises:
         UserError: The scales are not in order within (0, 1].
     """
-    if not 0 < min_scale <= max_scale <= 1:
-        raise UserError(
-            f"head.min_scale and head.max_scale must be in order within (0, 1], got {min_scale} and {max_scale}."
-        )
+    _check_scales(min_scale, max_scale)
     step = (max_scale - min_scale) / max(1, levels - 1)
     scales = [min_scale + step * level for level in range(levels)] + [1.0]
     shapes = []
     for level in range(levels):
-        scale, following = scales[level], scales[level + 1]
-        sized = [(scale, 1.0), (scale, 2.0), (scale, 0.5), (scale, 3.0), (scale, 1 / 3), (sqrt(scale * following), 1.0)]
+        sized = [*((scales[level], ratio) for ratio in RATIOS), (sqrt(scales[level] * scales[level + 1]), 1.0)]
         if preset == "tf" and level == 0:
-            sized = [(scale / 2, 1.0), (scale, 2.0), (scale, 0.5)]
-        shapes.append([(size * sqrt(ratio), size / sqrt(ratio)) for size, ratio in sized])
+            sized = [(scales[0] / 2, 1.0), (scales[0], 2.0), (scales[0], 0.5)]
+        shapes.append(_with_ratios(sized))
     return shapes
+
+
+def default_box_shapes(
+    counts: Sequence[int], first_scale: float, min_scale: float, max_scale: float
+) -> list[list[tuple[float, float]]]:
+    """Returns the shapes of the default boxes of the original SSD (sections 2.2 and 3.1), as :func:`anchor_shapes`.
+
+    The first level has a scale of its own; those of the others run linearly from ``min_scale`` to ``max_scale``. A
+    level of n anchors has the first n - 1 of the ratios 1, 2, 1/2, 3, 1/3 and one square between its scale and the
+    next. Behind the last level the scales go on by one more step.
+
+    Args:
+        counts: Number of anchors of a cell at each of at least three levels: 4 or 6.
+        first_scale: Of the first level, as a share of the picture's short side.
+        min_scale: Of the second level.
+        max_scale: Of the last level.
+
+    Raises:
+        UserError: The scales are not in order within (0, 1].
+    """
+    _check_scales(min_scale, max_scale)
+    if not 0 < first_scale <= min_scale:
+        raise UserError(
+            f"head.first_scale must be above 0 and at most head.min_scale, which is {min_scale}, got {first_scale}."
+        )
+    step = (max_scale - min_scale) / (len(counts) - 2)
+    scales = [first_scale, *(min_scale + step * level for level in range(len(counts)))]
+    return [
+        _with_ratios([*((scale, ratio) for ratio in RATIOS[: count - 1]), (sqrt(scale * following), 1.0)])
+        for count, (scale, following) in zip(counts, pairwise(scales), strict=True)
+    ]
+
+
+def _check_scales(min_scale: float, max_scale: float) -> None:
+    if not 0 < min_scale <= max_scale <= 1:
+        raise UserError(
+            f"head.min_scale and head.max_scale must be in order within (0, 1], got {min_scale} and {max_scale}."
+        )
+
+
+def _with_ratios(sized: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Turns (side of the square of the same area, width over height) into (width, height)."""
+    return [(size * sqrt(ratio), size / sqrt(ratio)) for size, ratio in sized]
 
 
 def make_anchors(

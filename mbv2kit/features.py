@@ -36,3 +36,16 @@ def deepest_feature(features: Sequence[FeatureInfo], stride: int) -> FeatureInfo
             return feature
     strides = sorted({feature.stride for feature in features})
     raise UserError(f"The backbone has no feature map of stride {stride}, only of {strides}; name the maps yourself.")
+
+
+def choose_maps(
+    features: Sequence[FeatureInfo], names: Sequence[str] | None, strides: Sequence[int]
+) -> list[FeatureInfo]:
+    """Returns the maps called ``names``, or else the deepest of each of ``strides``.
+
+    Raises:
+        UserError: There is no such map.
+    """
+    if names is None:
+        return [deepest_feature(features, stride) for stride in strides]
+    return [find_feature(features, name) for name in names]

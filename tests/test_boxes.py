@@ -95,6 +95,46 @@ def test_scales_out_of_order_are_refused(low: float, high: float) -> None:
         bx.anchor_shapes(6, "tf", low, high)
 
 
+def sides_at(pixels: int, shapes: list[tuple[float, float]]) -> Tensor:
+    return torch.tensor(shapes) * pixels
+
+
+def test_default_boxes_at_512_are_those_of_the_authors_code() -> None:
+    """Its squares are 7 to 90 % of 512 in steps of 15 %, and between 15 and 105 % where they are the larger ones."""
+    shapes = bx.default_box_shapes((4, 6, 6, 6, 6, 4, 4), first_scale=0.07, min_scale=0.15, max_scale=0.9)
+    small = [35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8]
+    large = [76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6]
+    for level, (side, following) in enumerate(zip(small, large, strict=True)):
+        ratios = [2, 1 / 2] if level in (0, 5, 6) else [2, 1 / 2, 3, 1 / 3]
+        expected = [(side, side), *((side * sqrt(r), side / sqrt(r)) for r in ratios), (sqrt(side * following),) * 2]
+        torch.testing.assert_close(sides_at(512, shapes[level]), torch.tensor(expected))
+
+
+def test_default_boxes_at_300_follow_the_papers_formula() -> None:
+    shapes = bx.default_box_shapes((4, 6, 6, 6, 4, 4), first_scale=0.1, min_scale=0.2, max_scale=0.9)
+    assert [len(cell) for cell in shapes] == [4, 6, 6, 6, 4, 4]
+    squares = torch.stack([sides_at(300, cell)[0, 0] for cell in shapes])
+    torch.testing.assert_close(squares, torch.tensor([30, 60, 112.5, 165, 217.5, 270]))
+    first = torch.tensor([[30, 30], [42.4264, 21.2132], [21.2132, 42.4264], [42.4264, 42.4264]])
+    torch.testing.assert_close(sides_at(300, shapes[0]), first)
+    thin = torch.tensor([[103.9230, 34.6410], [34.6410, 103.9230], [82.1584, 82.1584]])
+    torch.testing.assert_close(sides_at(300, shapes[1])[3:], thin)
+    torch.testing.assert_close(sides_at(300, shapes[5])[3], torch.full((2,), sqrt(270 * 322.5)))
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ((0.1, 0.9, 0.2), r"head\.min_scale and head\.max_scale must be in order within \(0, 1\], got 0\.9 and 0\.2\."),
+        ((0.0, 0.2, 0.9), r"head\.first_scale must be above 0 and at most head\.min_scale, which is 0\.2, got 0\.0\."),
+        ((0.3, 0.2, 0.9), r"head\.first_scale must be above 0 and at most head\.min_scale, which is 0\.2, got 0\.3\."),
+    ],
+)
+def test_scales_of_default_boxes_out_of_order_are_refused(scales: tuple[float, float, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        bx.default_box_shapes((4, 6, 4), *scales)
+
+
 def test_one_level_is_enough() -> None:
     assert bx.anchor_shapes(1, "uniform", 0.2, 0.95)[0][0] == (0.2, 0.2)
 

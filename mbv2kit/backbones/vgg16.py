@@ -18,18 +18,20 @@ class VGG16(Backbone):
     """The network of configuration D without its classifier: six feature maps, no batch normalisation.
 
     ``conv1_2``, ``conv2_2``, ``conv3_3``, ``conv4_3`` and ``conv5_3`` are the last convolutions before each max
-    pooling, behind their ReLU, ``pool5`` is the last max pooling. The pooling drops an odd last row or column, so a map
-    has ``floor(H / stride)`` rows, not the ``ceil`` of other backbones, and an input needs at least 32 pixels a side.
+    pooling, behind their ReLU, ``pool5`` is the last max pooling.
 
     Args:
         width: 1.0; the paper has no other.
         output_stride: 32; nothing turns the strides into dilation.
+        ceil_pooling: Whether the max poolings keep an odd last row or column, as in Caffe, for which the authors'
+            weights were published, and in SSD. Without it, as in torchvision, a map has ``floor(H / stride)`` rows and
+            an input needs at least 32 pixels a side. Multiples of 32 are the same either way.
 
     Raises:
         UserError: An argument is not what it must be.
     """
 
-    def __init__(self, width: float = 1.0, output_stride: int = 32) -> None:
+    def __init__(self, width: float = 1.0, output_stride: int = 32, ceil_pooling: bool = True) -> None:
         super().__init__()
         if width != 1.0:
             raise UserError(f"backbone.width must be 1.0 (there is no other VGG16), got {width}.")
@@ -41,7 +43,7 @@ class VGG16(Backbone):
         for stage, (channels, convolutions) in enumerate(STAGES, start=1):
             parts: OrderedDict[str, nn.Module] = OrderedDict()
             if stage > 1:
-                parts[f"pool{stage - 1}"] = nn.MaxPool2d(2)
+                parts[f"pool{stage - 1}"] = nn.MaxPool2d(2, ceil_mode=ceil_pooling)
             for number in range(1, convolutions + 1):
                 parts[f"conv{stage}_{number}"] = nn.Conv2d(in_channels, channels, 3, padding=1)
                 parts[f"relu{stage}_{number}"] = nn.ReLU(inplace=True)
@@ -49,7 +51,7 @@ class VGG16(Backbone):
             name = f"conv{stage}_{convolutions}"
             self.layers[name] = nn.Sequential(parts)
             features.append(FeatureInfo(name, channels, 2 ** (stage - 1)))
-        self.layers["pool5"] = nn.MaxPool2d(2)
+        self.layers["pool5"] = nn.MaxPool2d(2, ceil_mode=ceil_pooling)
         features.append(FeatureInfo("pool5", in_channels, 32))
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)

@@ -5,7 +5,7 @@ lies in: with lists of dictionaries each worker ends up with a copy of everythin
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar, overload
 
@@ -122,6 +122,11 @@ class AnnotationTable:
     def crowd(self, index: int) -> NDArray[np.bool_]:
         """Returns the ``(n,)`` crowd flags of picture ``index``."""
         return self._crowd[self._span(index)].copy()
+
+    def objects(self, sizes: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], Boxes]]:
+        """Yields the size of each picture, a row of ``sizes``, and those of its ``(n, 4)`` boxes that are no crowds."""
+        for index, (height, width) in enumerate(sizes.tolist()):
+            yield (height, width), self.boxes(index)[~self.crowd(index)]
 
     def outlines(self, index: int) -> list[Outline]:
         """Returns the outlines of picture ``index``, one an object; none where the table was built without."""

@@ -1,9 +1,12 @@
 """The contract of a head, and the registry that finds it by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mbv2kit.features import FeatureInfo
@@ -12,6 +15,8 @@ from mbv2kit.structures import Prediction, Task
 
 Raw = dict[str, Tensor]
 Targets = Mapping[str, Any]
+# (N, 2): width and height of N boxes.
+Shapes = NDArray[np.float64]
 
 
 class Head(nn.Module, ABC):
@@ -27,6 +32,17 @@ class Head(nn.Module, ABC):
 
     task: ClassVar[Task]
     features: tuple[str, ...]
+
+    @classmethod
+    def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
+        """Returns a head's options with those filled in that depend on the training data; here there are none.
+
+        Args:
+            options: Arguments of the constructor, as a config has them.
+            box_shapes: Gives the width and height of every object of the training split, ``(N, 2)`` in shares of the
+                input's; it may have to read every picture, so it is called only where it is needed.
+        """
+        return dict(options)
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
@@ -69,6 +85,19 @@ def create_head(name: str, feature_info: Sequence[FeatureInfo], num_classes: int
         UserError: The name or an option is unknown, a value is out of range, or a feature map is missing.
     """
     return HEADS.create(name, feature_info, num_classes, **options)
+
+
+def options_from_data(options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
+    """Fills in what the training data decide about the head that ``options`` names; see :class:`Head`.
+
+    Raises:
+        UserError: The name is unknown, or the data do not hold what the head needs.
+    """
+    builder = HEADS.get(options["name"])
+    kind = builder.func if isinstance(builder, partial) else builder
+    if isinstance(kind, type) and issubclass(kind, Head):
+        return kind.options_from_data(options, box_shapes)
+    return dict(options)
 
 
 def list_heads() -> list[str]:

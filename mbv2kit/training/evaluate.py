@@ -23,6 +23,7 @@ from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder, chosen_checkpoint
 from mbv2kit.structures import Image, Task
 from mbv2kit.training.setup import set_up_logging
+from mbv2kit.tta import augmented, check_tta
 from mbv2kit.weights.open import open_model
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def evaluate(config: DictConfig) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     set_up_logging()
     keep_freed_memory()
+    check_tta(options["tta"])
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     model, folder = open_model(checkpoint, options["task"])
     _log.info("evaluating the model of %s", folder or checkpoint)
@@ -58,6 +60,7 @@ def evaluate(config: DictConfig) -> None:
         dataset=dataset["name"],
         split=split,
         folder=RunFolder(Path(output)),
+        tta=options["tta"],
         **options["loader"],
     )
 
@@ -72,6 +75,7 @@ def evaluate_model(
     folder: RunFolder,
     batch_size: int,
     workers: int,
+    tta: str = "none",
 ) -> Scores:
     """Scores one task of a model on every picture of a source.
 
@@ -86,21 +90,22 @@ def evaluate_model(
         folder: Where the results go.
         batch_size: Pictures at a time.
         workers: Processes that read.
+        tta: Test-time augmentation, as :func:`mbv2kit.tta.augmented` knows it.
 
     Raises:
-        UserError: The source's classes are not the model's.
+        UserError: The source's classes are not the model's, or there is no such augmentation.
     """
     source = align_classes(source, model.class_names[task])
     evaluator = create_evaluator(task, model.class_names[task])
     loader = evaluation_loader(source, model.input, batch_size, workers)
+    seer = augmented(model.to(memory_format=torch.channels_last), tta)
     wanted = set(np.linspace(0, len(source) - 1, num=min(PICTURES, len(source)), dtype=int).tolist())
     folder.predictions.mkdir(parents=True, exist_ok=True)
-    model = model.to(memory_format=torch.channels_last)
     started = time.perf_counter()
     pictures: list[Image] = []
     index = 0
     for batch in track(loader, description=f"{dataset} {split}", transient=True):
-        for predictions, sample in zip(model.predict_batch(batch.images, batch.placements), batch.samples, strict=True):
+        for predictions, sample in zip(seer.predict_batch(batch.images, batch.placements), batch.samples, strict=True):
             evaluator.update(predictions[task], sample)
             if index in wanted:
                 pictures.append(draw.beside_truth(sample, predictions[task], model.class_names[task]))
@@ -114,7 +119,13 @@ def evaluate_model(
     write_metrics(
         folder.metrics, task=task, dataset=dataset, split=split, images=evaluator.images, seconds=seconds, scores=scores
     )
-    _log.info("%d pictures in %.1f s; figures, plots and pictures are in %s", evaluator.images, seconds, folder.path)
+    _log.info(
+        "%d pictures in %.1f s%s; figures, plots and pictures are in %s",
+        evaluator.images,
+        seconds,
+        "" if tta == "none" else f" with tta={tta}",
+        folder.path,
+    )
     return scores
 
 

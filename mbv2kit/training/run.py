@@ -23,9 +23,12 @@ from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
+from mbv2kit.heads.registry import options_from_data
+from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
+from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.evaluate import evaluate_model
 from mbv2kit.training.finetune import FineTuning
@@ -75,10 +78,13 @@ def train(config: DictConfig) -> None:
         config = adopt(config, start.spec, config.weights)
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     trainer = _trainer(options, run)
-    task_module, datamodule = _build(options, run, start)
+    source = open_source(options["dataset"], options["task"]["name"], options["dataset"]["train_split"])
+    # A resumed run has them in its config.
+    options["head"] = options_from_data(options["head"], partial(box_shapes, source, InputRule(**options["input"])))
+    task_module, datamodule = _build(options, source, run, start)
 
     log_to(run.log)
-    OmegaConf.save(config, run.config, resolve=True)
+    OmegaConf.save(OmegaConf.create(options), run.config)
     # The figures are those of a finished run, which this is no longer.
     run.metrics.unlink(missing_ok=True)
     try:
@@ -91,10 +97,11 @@ def train(config: DictConfig) -> None:
     _finish(options, run, task_module.model.spec, datamodule.val)
 
 
-def _build(config: dict[str, Any], run: RunFolder, start: VisionModel | None) -> tuple[VisionTask, DataModule]:
+def _build(
+    config: dict[str, Any], source: Source, run: RunFolder, start: VisionModel | None
+) -> tuple[VisionTask, DataModule]:
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset, trainer_config = config["task"]["name"], config["dataset"], config["trainer"]
-    source = open_source(dataset, task, dataset["train_split"])
     spec = model_spec(config, source.class_names, _origin(config, run, start))
     datamodule = DataModule(
         source,

@@ -1,6 +1,6 @@
 """The learning rate as a pure function of the step, so that a resumed run goes on exactly where it stopped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from mbv2kit.errors import UserError
 from mbv2kit.layers import check_choice
 
-Kind = Literal["constant", "exponential", "cosine", "poly"]
+Kind = Literal["constant", "exponential", "steps", "cosine", "poly"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +16,19 @@ class Schedule:
     """Factor on the peak learning rate at each optimiser step.
 
     Attributes:
-        name: ``constant``; ``exponential``, by ``gamma`` an epoch; ``cosine``, down to ``final_fraction`` at the end;
-            ``poly``, ``(1 - step / steps) ** power``.
+        name: ``constant``; ``exponential``, by ``gamma`` every ``decay_epochs``; ``steps``, by ``gamma`` at each of
+            ``milestones``; ``cosine``, down to ``final_fraction`` at the end; ``poly``,
+            ``(1 - step / steps) ** power``.
         steps_per_epoch: Optimiser steps in one epoch.
         epochs: Epochs of the whole run.
         warmup_epochs: Epochs, also parts of one, over which the factor first climbs from near 0 to 1.
-        gamma: Factor an epoch.
-        staircase: Whether ``gamma`` is applied at once at the end of each epoch rather than a little at every step.
+        gamma: Factor of ``exponential`` and of ``steps``.
+        staircase: Whether ``exponential`` applies ``gamma`` at once every ``decay_epochs`` rather than a little at
+            every step.
         power: Exponent of ``poly``.
         final_fraction: Share of the peak at the end of ``cosine``.
+        decay_epochs: Epochs, also parts of one, in which ``exponential`` falls by ``gamma``.
+        milestones: Epochs, also parts of one and in rising order, after which ``steps`` falls by ``gamma``.
     """
 
     name: Kind
@@ -35,6 +39,8 @@ class Schedule:
     staircase: bool = True
     power: float = 0.9
     final_fraction: float = 0.0
+    decay_epochs: float = 1.0
+    milestones: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         check_choice("scheduler.name", self.name, Kind)
@@ -42,6 +48,13 @@ class Schedule:
             raise UserError(
                 f"scheduler.warmup_epochs must be between 0 and trainer.max_epochs ({self.epochs}), "
                 f"got {self.warmup_epochs}."
+            )
+        if self.decay_epochs <= 0:
+            raise UserError(f"scheduler.decay_epochs must be above 0, got {self.decay_epochs}.")
+        if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) <= 0:
+            raise UserError(
+                "scheduler.milestones must be epochs above 0 in rising order, each given once, "
+                f"got {list(self.milestones)}."
             )
 
     def __call__(self, step: int) -> float:
@@ -56,8 +69,10 @@ class Schedule:
         if self.name == "poly":
             return float((1 - progress) ** self.power)
         if self.name == "exponential":
-            epoch = step / self.steps_per_epoch
-            return float(self.gamma ** (int(epoch) if self.staircase else epoch))
+            falls = step / (self.decay_epochs * self.steps_per_epoch)
+            return float(self.gamma ** (int(falls) if self.staircase else falls))
+        if self.name == "steps":
+            return float(self.gamma ** sum(step >= round(epoch * self.steps_per_epoch) for epoch in self.milestones))
         return 1.0
 
 
@@ -65,6 +80,6 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: int
     """Builds the schedule of a config: ``name`` and the keys that :class:`Schedule` documents for it.
 
     Raises:
-        UserError: The name is unknown or the warm-up does not fit into the run.
+        UserError: The name is unknown, the warm-up does not fit into the run, or the falls are not in order.
     """
     return Schedule(steps_per_epoch=steps_per_epoch, epochs=epochs, **config)

@@ -19,7 +19,7 @@ from mbv2kit.weights.load import load_tensors
 _log = logging.getLogger(__name__)
 
 # What a user may choose about a backbone whatever its weights: it changes neither shapes nor what the numbers mean.
-_FREE = frozenset({"name", "output_stride", "norm_momentum", "zero_init_residual"})
+_FREE = frozenset({"name", "output_stride", "norm_momentum", "zero_init_residual", "ceil_pooling"})
 _NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fields(ModelSpec)}
 
 

@@ -166,7 +166,7 @@ NETWORKS: Mapping[str, Network] = {
         modules=VGG_16,
         task="classification",
         scores="classifier.6",
-        backbone={"name": "vgg16"},
+        backbone={"name": "vgg16", "ceil_pooling": False},
         head={"name": "vgg_classifier", "dropout": 0.5},
     ),
 }

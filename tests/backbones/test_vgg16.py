@@ -1,3 +1,4 @@
+from math import ceil
 from typing import Any
 
 import pytest
@@ -14,14 +15,14 @@ MAPS = {"conv1_2": (64, 1), "conv2_2": (128, 2), "conv3_3": (256, 4), "conv4_3":
 MAPS |= {"pool5": (512, 32)}
 
 
-def on_meta() -> VGG16:
+def on_meta(**options: Any) -> VGG16:
     """A backbone that knows shapes but holds no numbers."""
     with torch.device("meta"):
-        return VGG16()
+        return VGG16(**options)
 
 
-def randomised() -> VGG16:
-    backbone = VGG16().double().eval()
+def randomised(**options: Any) -> VGG16:
+    backbone = VGG16(**options).double().eval()
     for part in backbone.modules():
         if isinstance(part, nn.Conv2d):
             assert part.bias is not None
@@ -40,11 +41,12 @@ def test_thirteen_convolutions_cost_what_the_paper_and_torchvision_say() -> None
     assert counter.get_total_flops() / 2e9 + 0.124 == pytest.approx(15.47, abs=0.01)
 
 
+@pytest.mark.parametrize("ceil_pooling", [False, True])
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (95, 33)])
-def test_it_is_torchvisions_network(size: tuple[int, int]) -> None:
+def test_it_is_torchvisions_network_but_for_the_rounding(size: tuple[int, int], ceil_pooling: bool) -> None:
     from torchvision.models import vgg16
 
-    ours = randomised()
+    ours = randomised(ceil_pooling=ceil_pooling)
     with torch.device("meta"):
         theirs = vgg16().features
     numbers = ours.state_dict().values()
@@ -56,6 +58,8 @@ def test_it_is_torchvisions_network(size: tuple[int, int]) -> None:
         # Positions of the last ReLU before each max pooling, and of the last max pooling.
         expected = {}
         for index, layer in enumerate(theirs):
+            if isinstance(layer, nn.MaxPool2d):
+                layer.ceil_mode = ceil_pooling
             current = layer(current)
             if index in (3, 8, 15, 22, 29, 30):
                 expected[index] = current
@@ -65,12 +69,28 @@ def test_it_is_torchvisions_network(size: tuple[int, int]) -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_maps_are_as_announced_and_odd_rows_are_dropped() -> None:
-    backbone = on_meta()
+def test_the_maps_are_as_announced_and_odd_rows_are_kept_unless_it_is_said_otherwise() -> None:
+    backbone, floored = on_meta(), on_meta(ceil_pooling=False)
     assert {info.name: (info.channels, info.stride) for info in backbone.feature_info} == MAPS
-    maps = backbone(torch.empty(2, 3, 225, 193, device="meta"))
+    images = torch.empty(2, 3, 225, 193, device="meta")
+    maps, floored_maps = backbone(images), floored(images)
     for name, (channels, stride) in MAPS.items():
-        assert maps[name].shape == (2, channels, 225 // stride, 193 // stride)
+        assert maps[name].shape == (2, channels, ceil(225 / stride), ceil(193 / stride))
+        assert floored_maps[name].shape == (2, channels, 225 // stride, 193 // stride)
+
+
+def test_the_smallest_picture_has_maps_of_one_step() -> None:
+    for values in on_meta()(torch.empty(1, 3, 1, 1, device="meta")).values():
+        assert values.shape[2:] == (1, 1)
+
+
+def test_at_multiples_of_32_both_poolings_are_the_same_network() -> None:
+    ceiled, floored = randomised(), VGG16(ceil_pooling=False).double().eval()
+    floored.load_state_dict(ceiled.state_dict())
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        for found, expected in zip(ceiled(images).values(), floored(images).values(), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_maps_are_behind_their_relu_and_stay_as_they_were_computed() -> None:

@@ -54,6 +54,26 @@ def test_ssd_is_ssdlite_without_separable_convolutions() -> None:
     assert not [conv for conv in plain.modules() if isinstance(conv, nn.Conv2d) and conv.groups > 1]
 
 
+def conv_and_norm(name: str) -> list[str]:
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return [f"{name}.conv.weight", *(f"{name}.norm.{part}" for part in parts)]
+
+
+def test_the_names_of_the_numbers_stay_so_that_saved_models_can_be_read() -> None:
+    expected: dict[str, list[str]] = {"ssd": [], "ssdlite": []}
+    for k in range(4):
+        for names in expected.values():
+            names += conv_and_norm(f"extras.{k}.0")
+        expected["ssd"] += conv_and_norm(f"extras.{k}.1")
+        expected["ssdlite"] += conv_and_norm(f"extras.{k}.1.depthwise") + conv_and_norm(f"extras.{k}.1.pointwise")
+    for part in ("classifiers", "regressors"):
+        for k in range(6):
+            expected["ssd"] += [f"{part}.{k}.weight", f"{part}.{k}.bias"]
+            expected["ssdlite"] += [*conv_and_norm(f"{part}.{k}.0"), f"{part}.{k}.1.weight", f"{part}.{k}.1.bias"]
+    for head, names in expected.items():
+        assert list(create_head(head, FEATURES, 2).state_dict()) == names
+
+
 @pytest.mark.parametrize(("preset", "size", "count"), [("tf", 300, 1917), ("uniform", 320, 3234), ("tf", 320, 2034)])
 def test_every_anchor_has_a_prediction(preset: str, size: int, count: int) -> None:
     _, _, _, raw = on_mobilenet("ssdlite", 5, size, anchors=preset)

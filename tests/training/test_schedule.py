@@ -37,6 +37,24 @@ def test_without_the_staircase_it_falls_at_every_step() -> None:
     assert schedule(10) == pytest.approx(0.5)
 
 
+def test_the_staircase_may_be_longer_or_shorter_than_an_epoch() -> None:
+    # 2.5 epochs of 10 steps: the authors' recipe for one GPU; on 8 GPUs each epoch of their count is an eighth.
+    long = Schedule("exponential", STEPS, 100, gamma=0.98, decay_epochs=2.5)
+    assert [long(step) for step in (0, 24, 25, 49, 50)] == pytest.approx([1, 1, 0.98, 0.98, 0.98**2])
+    short = Schedule("exponential", STEPS, 100, gamma=0.5, decay_epochs=0.5)
+    assert [short(step) for step in (4, 5, 10)] == pytest.approx([1, 0.5, 0.25])
+    smooth = Schedule("exponential", STEPS, 100, gamma=0.5, decay_epochs=4, staircase=False)
+    assert [smooth(step) for step in (20, 40)] == pytest.approx([0.5**0.5, 0.5])
+
+
+def test_steps_fall_at_the_milestones_alone() -> None:
+    schedule = Schedule("steps", STEPS, 10, gamma=0.1, milestones=[2, 3.5])
+    assert {schedule(step) for step in range(20)} == {1.0}
+    assert {schedule(step) for step in range(20, 35)} == {0.1}
+    assert [schedule(step) for step in (35, 99, 999)] == pytest.approx([0.01] * 3)
+    assert {Schedule("steps", STEPS, 10, gamma=0.1)(step) for step in range(100)} == {1.0}
+
+
 def test_cosine_falls_from_the_peak_to_its_final_share() -> None:
     schedule = Schedule("cosine", STEPS, 3, warmup_epochs=1, final_fraction=0.1)
     assert schedule(10) == 1.0
@@ -59,6 +77,8 @@ def test_poly_is_deeplab_s() -> None:
     staircase=st.booleans(),
     power=st.floats(0, 5),
     final_fraction=st.floats(0, 1),
+    decay_epochs=st.floats(0.01, 60),
+    milestones=st.lists(st.floats(0.01, 60), unique=True).map(sorted),
     step=st.integers(0, 5000),
 )
 def test_a_factor_lies_between_0_and_1_and_never_rises_after_the_warm_up(
@@ -70,9 +90,22 @@ def test_a_factor_lies_between_0_and_1_and_never_rises_after_the_warm_up(
     staircase: bool,
     power: float,
     final_fraction: float,
+    decay_epochs: float,
+    milestones: list[float],
     step: int,
 ) -> None:
-    schedule = Schedule(name, steps_per_epoch, epochs, warmup * epochs, gamma, staircase, power, final_fraction)
+    schedule = Schedule(
+        name,
+        steps_per_epoch,
+        epochs,
+        warmup * epochs,
+        gamma,
+        staircase,
+        power,
+        final_fraction,
+        decay_epochs,
+        milestones,
+    )
     assert 0 <= schedule(step) <= 1
     assert schedule(step) == schedule(step)
     if step >= round(warmup * epochs * steps_per_epoch):
@@ -85,6 +118,10 @@ def test_a_factor_lies_between_0_and_1_and_never_rises_after_the_warm_up(
         ({"name": "cosin"}, "scheduler.name.*'cosine'"),
         ({"name": "cosine", "warmup_epochs": 4}, r"scheduler.warmup_epochs must be between 0 and .*\(3\), got 4"),
         ({"name": "cosine", "warmup_epochs": -1}, "scheduler.warmup_epochs must be between 0"),
+        ({"name": "exponential", "decay_epochs": 0}, "scheduler.decay_epochs must be above 0, got 0"),
+        ({"name": "steps", "milestones": [3, 2]}, r"scheduler.milestones must be .* rising order.* got \[3, 2\]"),
+        ({"name": "steps", "milestones": [2, 2]}, "scheduler.milestones must be epochs above 0"),
+        ({"name": "steps", "milestones": [0]}, "scheduler.milestones must be epochs above 0"),
     ],
 )
 def test_a_wrong_config_is_told(config: dict[str, Any], message: str) -> None:

@@ -2,13 +2,13 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.registry import Registry
-from mbv2kit.structures import TASKS, Sample, Task
+from mbv2kit.structures import TASKS, Boxes, Sample, Task
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,17 @@ class Source(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Reads picture ``index`` and its truth."""
+
+    def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
+        """Yields the (height, width) of every picture and its ``(n, 4)`` boxes without crowds, in order.
+
+        Every picture is read for it, unless the source knows its boxes without; only for detection.
+        """
+        for index in range(len(self)):
+            sample = self[index]
+            assert sample.boxes is not None
+            assert sample.crowd is not None
+            yield (sample.image.shape[0], sample.image.shape[1]), sample.boxes[~sample.crowd]
 
     def _report_dropped(self, names: Sequence[str]) -> None:
         """Counts dropped boxes, given as the picture's name once for each of them, and logs them in one line."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_spl
 from mbv2kit.data.table import AnnotationTable, Outline, TableBuilder
 from mbv2kit.errors import UserError
 from mbv2kit.images import decode
-from mbv2kit.structures import IGNORE, Image, Sample, Task
+from mbv2kit.structures import IGNORE, Boxes, Image, Sample, Task
 
 _PICTURE_FOLDERS = ("images/{split}", "{split}", "images")
 
@@ -114,6 +114,10 @@ class Coco(Source):
             mask = draw_mask(self._table.outlines(index), labels + 1, crowd, *image.shape[:2])
             return Sample(image=image, image_id=name, mask=mask)
         return Sample(image=image, image_id=name, boxes=self._table.boxes(index), labels=labels, crowd=crowd)
+
+    def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
+        """Gives sizes and boxes as the JSON has them; no picture is read."""
+        return self._table.objects(self._sizes)
 
     def _check_size(self, index: int, image: Image) -> None:
         height, width = self._sizes[index]

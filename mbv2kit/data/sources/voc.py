@@ -1,6 +1,6 @@
 """Data sets laid out as PASCAL VOC: an XML of boxes or a palette PNG of classes beside every picture."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 from xml.etree.ElementTree import Element, ParseError
@@ -16,7 +16,7 @@ from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_spl
 from mbv2kit.data.table import AnnotationTable, TableBuilder, Texts
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.images import decode
-from mbv2kit.structures import IGNORE, Sample, Task
+from mbv2kit.structures import IGNORE, Boxes, Sample, Task
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -74,6 +74,7 @@ class Voc(Source):
         else:
             foreground = classes[1:] if classes[:1] == ("background",) else classes
             self.class_names = foreground or _find_classes(lists, self._truth)
+            self._sizes = np.array([_upright_size(self._pictures / file) for file in self._files], dtype=np.int32)
             self._table = self._read_boxes(difficult)
 
     def _find_folders(self, root: Path) -> tuple[Path, Path]:
@@ -89,13 +90,13 @@ class Voc(Source):
     def _read_boxes(self, difficult: str) -> AnnotationTable:
         builder = TableBuilder()
         dropped = []
-        for name, file in zip(self._names, self._files, strict=True):
+        for name, (height, width) in zip(self._names, self._sizes.tolist(), strict=True):
             path = self._truth / f"{name}.xml"
             objects = _read_objects(path)
             boxes = np.array([_box(path, item) for item in objects], dtype=np.float32).reshape(-1, 4)
             # The first pixel counts as a whole in VOC's coordinates, so a box from 5 to 5 is one pixel wide here. Real
             # objects are not: such boxes are slips of the hand.
-            boxes, keep = clean_boxes(boxes, *_upright_size(self._pictures / file), min_side=np.nextafter(1, 2))
+            boxes, keep = clean_boxes(boxes, height, width, min_side=np.nextafter(1, 2))
             dropped += [name] * int((~keep).sum())
             labels = [self._label(path, item) for item in objects]
             hard = [difficult == "ignore" and item.findtext("difficult", "0").strip() == "1" for item in objects]
@@ -127,6 +128,10 @@ class Voc(Source):
         return Sample(
             image=image, image_id=name, boxes=table.boxes(index), labels=table.labels(index), crowd=table.crowd(index)
         )
+
+    def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
+        """Gives sizes and boxes as they were found when the data set was opened; no picture is read."""
+        return self._table.objects(self._sizes)
 
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
         try:

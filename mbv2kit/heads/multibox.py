@@ -1,0 +1,114 @@
+"""What all forms of SSD share (Liu et al., ECCV 2016): predictions for each anchor, their loss, their decoding."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit import boxes as bx
+from mbv2kit.heads.detections import Selection, check_shares, in_crowd
+from mbv2kit.heads.registry import Head, Raw, Targets
+from mbv2kit.structures import Prediction
+
+NEGATIVES_PER_POSITIVE = 3
+# An image without objects has no positives, yet it must teach what background looks like.
+LEAST_NEGATIVES = 3
+
+
+class MultiBox(Head):
+    """Boxes from several feature maps, each cell of which scores a few anchors.
+
+    A form of SSD sets ``features``, ``shapes``, ``classifiers`` and ``regressors``, and its ``forward`` hands the maps
+    to :meth:`predict`.
+
+    Raw tensors: ``class_logits`` ``(B, A, num_classes + 1)``, background first; ``box_codes`` ``(B, A, 4)``;
+    ``anchors`` ``(A, 4)`` on the unit square.
+
+    Args:
+        num_classes: Number of classes, without background.
+        match_iou: Overlap at which an anchor counts as an object.
+        score_threshold: Boxes below it are dropped before suppression.
+        nms_iou: Overlap at which suppression takes two boxes of a class for one.
+        max_detections: Boxes kept for each image.
+
+    Attributes:
+        shapes: For each map the (width, height) of the anchors of a cell, as :func:`~mbv2kit.boxes.make_anchors` takes
+            them.
+        classifiers: For each map what makes its class logits.
+        regressors: For each map what makes its box codes.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+
+    task = "detection"
+    shapes: Sequence[Sequence[tuple[float, float]]]
+    classifiers: nn.ModuleList
+    regressors: nn.ModuleList
+
+    def __init__(
+        self, num_classes: int, *, match_iou: float, score_threshold: float, nms_iou: float, max_detections: int
+    ) -> None:
+        super().__init__()
+        check_shares(match_iou=match_iou)
+        self.num_classes = num_classes
+        self.match_iou = match_iou
+        self.select = Selection(score_threshold, nms_iou, max_detections)
+
+    def predict(self, maps: Sequence[Tensor]) -> Raw:
+        """Predicts class logits and box codes for every anchor of every map, ``(B, C, H, W)`` each, finest first."""
+        logits = [_by_anchor(conv(x), self.num_classes + 1) for conv, x in zip(self.classifiers, maps, strict=True)]
+        codes = [_by_anchor(conv(x), 4) for conv, x in zip(self.regressors, maps, strict=True)]
+        grids = [(x.shape[2], x.shape[3]) for x in maps]
+        # The finest grid has the input's shape, up to the rounding of one cell.
+        anchors = bx.make_anchors(grids, self.shapes, grids[0]).to(maps[0].device)
+        return {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Softmax loss with hard negatives 3:1 and smooth L1 on matched anchors, over the number of matches.
+
+        Reads ``boxes``, ``labels``, ``crowd`` and ``size``; crowd regions are neither objects nor background.
+        """
+        logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), raw["anchors"]
+        height, width = targets["size"]
+        unit = anchors.new_tensor([width, height, width, height])
+        classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
+        wanted = torch.zeros_like(codes)
+        ignored = torch.zeros_like(classes, dtype=torch.bool)
+        for i, (boxes, labels, crowd) in enumerate(
+            zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True)
+        ):
+            boxes = boxes / unit
+            objects = boxes[~crowd]
+            matched = bx.match(objects, anchors, self.match_iou)
+            positive = matched >= 0
+            classes[i, positive] = labels[~crowd][matched[positive]] + 1
+            wanted[i, positive] = bx.encode(objects[matched[positive]], anchors[positive])
+            ignored[i] = in_crowd(anchors, boxes[crowd]) & ~positive
+        positive = classes > 0
+        losses = F.cross_entropy(logits.transpose(1, 2), classes, reduction="none")
+        kept = positive | _hard_negatives(losses.detach(), positive, ignored)
+        matches = positive.sum().clamp(min=1)
+        return {
+            "classification": (losses * kept).sum() / matches,
+            "localisation": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
+        }
+
+    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Returns for each image at most ``max_detections`` boxes after suppression within each class."""
+        scores = raw["class_logits"].float().softmax(dim=-1)[..., 1:]
+        return self.select(bx.decode(raw["box_codes"].float(), raw["anchors"].float()), scores, sizes)
+
+
+def _by_anchor(prediction: Tensor, values: int) -> Tensor:
+    """``(B, shapes * values, H, W) -> (B, H * W * shapes, values)``, in the order of the anchors."""
+    return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values)
+
+
+def _hard_negatives(losses: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
+    """Marks in each image the background anchors of highest loss, three for each positive and three at least."""
+    candidates = losses.masked_fill(positive | ignored, -1.0)
+    rank = candidates.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    wanted = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(min=LEAST_NEGATIVES)
+    return (rank < wanted) & (candidates >= 0)

@@ -1,0 +1,193 @@
+"""SSD: Single Shot MultiBox Detector. Liu et al., ECCV 2016, arXiv 1512.02325."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit import boxes as bx
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo, choose_maps
+from mbv2kit.heads.multibox import MultiBox
+from mbv2kit.heads.registry import HEADS, Raw
+
+# Fully connected layers of VGG made convolutions, with a quarter of their 4096 channels. Since pool5 has no stride,
+# 3 x 3 taps at dilation 6 span what 7 x 7 did behind a stride of 2.
+FC_CHANNELS = 1024
+FC6_DILATION = 6
+# Of a smaller map of stride 16 nothing is left for the last convolution.
+LEAST_STEPS = 17
+
+
+class Extra(NamedTuple):
+    """One more map: a 1 x 1 convolution to half the channels, then one of this form."""
+
+    channels: int
+    stride: int = 1
+    padding: int = 0
+    kernel_size: int = 3
+
+
+@HEADS.register("ssd300")
+class SSD300(MultiBox):
+    """Boxes from six feature maps of VGG16, for inputs of 300 x 300 (Figure 2 of the paper).
+
+    The first map is the deepest of stride 8 (conv4_3 of VGG16), with its vector at every step scaled to a learned
+    length. The second is made from the deepest of stride 16 (conv5_3) by a 3 x 3 max pooling of stride 1 (pool5), a
+    dilated 3 x 3 convolution (fc6) and a 1 x 1 (fc7); each of the others is made from the one before. At 300 pixels the
+    maps have 38, 19, 10, 5, 3 and 1 steps a side and 8732 anchors. Any backbone with maps of strides 8 and 16 will do.
+
+    There is no batch norm: the paper trains from VGG16's weights of ImageNet, and takes even fc6 and fc7 from a part of
+    its classifier. Here all layers of the head start fresh, by Glorot and Bengio.
+
+    Anchors have the scales of section 2.2 and lie around (i + 0.5) / steps. In the authors' code the step between the
+    scales of ssd300 is cut to whole percents (0.17 for 0.175), and its anchors lie 8, 16, 32, 64, 100 and 300 pixels
+    apart. The default scales are the paper's for VOC; for COCO it has min_scale 0.15 and first_scale 0.07 in ssd300,
+    0.1 and 0.04 in ssd512 (section 3.4).
+
+    Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.multibox.MultiBox`.
+
+    Args:
+        feature_info: What the backbone can give.
+        num_classes: Number of classes, without background.
+        first_scale: Scale of the first map's anchors, as a share of the input's short side.
+        min_scale: Scale of the second map's anchors.
+        max_scale: Scale of the last map's anchors.
+        maps: Names of the two maps of the backbone to read instead of the two above.
+        match_iou: Overlap at which an anchor counts as an object.
+        score_threshold: Boxes below it are dropped before suppression.
+        nms_iou: Overlap at which suppression takes two boxes of a class for one.
+        max_detections: Boxes kept for each image.
+
+    Attributes:
+        extra_maps: The maps behind fc7, in their order.
+        boxes_per_cell: Number of anchors of a cell of each map.
+
+    Raises:
+        UserError: An argument is out of range, or the backbone lacks a map.
+    """
+
+    extra_maps: ClassVar[tuple[Extra, ...]] = (
+        Extra(512, stride=2, padding=1),
+        Extra(256, stride=2, padding=1),
+        Extra(256),
+        Extra(256),
+    )
+    boxes_per_cell: ClassVar[tuple[int, ...]] = (4, 6, 6, 6, 4, 4)
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        first_scale: float = 0.1,
+        min_scale: float = 0.2,
+        max_scale: float = 0.9,
+        maps: Sequence[str] | None = None,
+        match_iou: float = 0.5,
+        score_threshold: float = 0.01,
+        nms_iou: float = 0.45,
+        max_detections: int = 200,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            match_iou=match_iou,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+        )
+        if maps is not None and len(maps) != 2:
+            raise UserError(
+                f"head.maps needs the names of two feature maps, or null for the usual two, got {list(maps)}."
+            )
+        near, far = choose_maps(feature_info, maps, strides=(8, 16))
+        self.features = (near.name, far.name)
+        self.norm = L2Norm(near.channels)
+        self.pool5 = nn.MaxPool2d(3, stride=1, padding=1)
+        self.fc6 = nn.Conv2d(far.channels, FC_CHANNELS, 3, padding=FC6_DILATION, dilation=FC6_DILATION)
+        self.fc7 = nn.Conv2d(FC_CHANNELS, FC_CHANNELS, 1)
+        channels = [near.channels, FC_CHANNELS]
+        self.extras = nn.ModuleList()
+        for extra in self.extra_maps:
+            self.extras.append(_extra_map(channels[-1], extra))
+            channels.append(extra.channels)
+        self.shapes = bx.default_box_shapes(self.boxes_per_cell, first_scale, min_scale, max_scale)
+        self.classifiers = nn.ModuleList()
+        self.regressors = nn.ModuleList()
+        for width, count in zip(channels, self.boxes_per_cell, strict=True):
+            self.classifiers.append(nn.Conv2d(width, count * (num_classes + 1), 3, padding=1))
+            self.regressors.append(nn.Conv2d(width, count * 4, 3, padding=1))
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.xavier_uniform_(part.weight)
+                assert part.bias is not None
+                nn.init.zeros_(part.bias)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Predicts class logits and box codes for every anchor of every map.
+
+        Raises:
+            UserError: The input is so small that the last map would be empty.
+        """
+        near, far = (features[name] for name in self.features)
+        if min(far.shape[2:]) < LEAST_STEPS:
+            raise UserError(
+                f"ssd300 and ssd512 need a map {self.features[1]} of at least {LEAST_STEPS} x {LEAST_STEPS} steps, got "
+                f"{far.shape[2]} x {far.shape[3]}; set input.size to {16 * LEAST_STEPS} pixels a side or more."
+            )
+        fc6 = self.fc6(self.pool5(far)).relu()
+        maps = [self.norm(near), self.fc7(fc6).relu()]
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return self.predict(maps)
+
+
+class SSD512(SSD300):
+    """Boxes from seven feature maps of VGG16, for inputs of 512 x 512; all else is as in :class:`SSD300`.
+
+    At 512 pixels the maps have 64, 32, 16, 8, 4, 2 and 1 steps a side and 24564 anchors, of smaller scales.
+    """
+
+    extra_maps = (
+        Extra(512, stride=2, padding=1),
+        Extra(256, stride=2, padding=1),
+        Extra(256, stride=2, padding=1),
+        Extra(256, stride=2, padding=1),
+        Extra(256, padding=1, kernel_size=4),
+    )
+    boxes_per_cell = (4, 6, 6, 6, 6, 4, 4)
+
+
+HEADS.register("ssd512")(partial(SSD512, first_scale=0.07, min_scale=0.15))
+
+
+class L2Norm(nn.Module):
+    """Scales the vector at every step of a map to a length, and each of its channels by a learned factor.
+
+    The features of conv4_3 are of another scale than those of the later maps (section 3.1; Liu et al., ParseNet, arXiv
+    1506.04579). A vector of zeros stays one.
+
+    Args:
+        channels: Of the map.
+        scale: What all factors start from.
+    """
+
+    def __init__(self, channels: int, scale: float = 20.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalises ``(B, channels, H, W)``."""
+        return F.normalize(features, dim=1) * self.weight[:, None, None]
+
+
+def _extra_map(in_channels: int, extra: Extra) -> nn.Sequential:
+    half = extra.channels // 2
+    return nn.Sequential(
+        nn.Conv2d(in_channels, half, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(half, extra.channels, extra.kernel_size, stride=extra.stride, padding=extra.padding),
+        nn.ReLU(inplace=True),
+    )

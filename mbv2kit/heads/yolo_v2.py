@@ -1,0 +1,194 @@
+"""YOLOv2, from YOLO9000: Better, Faster, Stronger. Redmon and Farhadi, CVPR 2017, arXiv 1612.08242."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.errors import UserError
+from mbv2kit.features import FeatureInfo, choose_maps
+from mbv2kit.heads.anchor_clusters import cluster_shapes, mean_iou
+from mbv2kit.heads.detections import Selection
+from mbv2kit.heads.registry import HEADS, Head, Raw, Shapes, Targets
+from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
+from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.structures import Prediction
+
+_log = logging.getLogger(__name__)
+
+# The authors' clusters of COCO's boxes, width and height in cells of a 13 x 13 grid.
+COCO_ANCHORS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828))
+COCO_GRID = 13
+
+
+@HEADS.register("yolo_v2")
+class YOLOv2(Head):
+    """Boxes from one grid of stride 32, each cell of which stretches and scores a few anchors.
+
+    Two 3 x 3 convolutions work on the last map. The map of stride 16 is folded into a quarter of its pixels and four
+    times its channels and laid beside theirs (the passthrough layer); a third 3 x 3 and a 1 x 1 convolution predict.
+    Where an odd side of the finer map makes it a row or column too small, zeros fill it up.
+
+    The last layer starts near zero, so fresh boxes are about the anchors in the middle of their cells. The authors'
+    program has to pull them there first, by one more term in the loss of 12,800 pictures.
+
+    Raw tensors: ``box_codes`` ``(B, H, W, A, 4)``, t_x, t_y, t_w and t_h; ``objectness_logits`` ``(B, H, W, A)``;
+    ``class_logits`` ``(B, H, W, A, num_classes)``; ``anchors`` ``(A, 2)``, as the argument.
+
+    Args:
+        feature_info: What the backbone can give.
+        num_classes: Number of classes.
+        anchors: [width, height] of each anchor of a cell, as shares of the input's width and height. null: training
+            finds them in the boxes of its training split; without data they are the authors' five for COCO.
+        num_anchors: How many training finds where ``anchors`` is null.
+        passthrough_channels: To which a 1 x 1 convolution brings the finer map before it is folded; null for none, as
+            in the older of the authors' two configurations.
+        channels: Of the three 3 x 3 convolutions.
+        maps: Names of the finer and the last map of the backbone; null for the deepest of strides 16 and 32.
+        score_threshold: Boxes below it are dropped before suppression; a score is objectness times class.
+        nms_iou: Overlap at which suppression takes two boxes of a class for one.
+        max_detections: Boxes kept for each image.
+        norm_eps: Epsilon of batch normalisation.
+        norm_momentum: Share of the newest batch in the running statistics.
+
+    Raises:
+        UserError: An argument is out of range, or the backbone lacks a map.
+    """
+
+    task = "detection"
+    anchors: Tensor
+
+    def __init__(
+        self,
+        feature_info: Sequence[FeatureInfo],
+        num_classes: int,
+        anchors: Sequence[Sequence[float]] | None = None,
+        num_anchors: int = len(COCO_ANCHORS),
+        passthrough_channels: int | None = 64,
+        channels: int = 1024,
+        maps: Sequence[str] | None = None,
+        score_threshold: float = 0.005,
+        nms_iou: float = 0.45,
+        max_detections: int = 100,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.03,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or (passthrough_channels is not None and passthrough_channels < 1):
+            raise UserError(
+                "head.channels must be at least 1, and so must head.passthrough_channels, or null for no convolution; "
+                f"got {channels} and {passthrough_channels}."
+            )
+        self.select = Selection(score_threshold, nms_iou, max_detections)
+        self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
+        if maps is not None and len(maps) != 2:
+            raise UserError(
+                f"head.maps needs the names of two feature maps, or null for the usual two, got {list(maps)}."
+            )
+        near, far = choose_maps(feature_info, maps, strides=(16, 32))
+        if far.stride != 2 * near.stride:
+            raise UserError(
+                f"head.maps must be two maps of which the second has twice the stride of the first, got '{near.name}' "
+                f"of stride {near.stride} and '{far.name}' of stride {far.stride}."
+            )
+        self.features = (near.name, far.name)
+        style = ConvStyle(
+            norm_eps=norm_eps, norm_momentum=norm_momentum, activation=partial(nn.LeakyReLU, 0.1, inplace=True)
+        )
+        self.deep = nn.Sequential(
+            ConvNormAct(far.channels, channels, 3, style=style), ConvNormAct(channels, channels, 3, style=style)
+        )
+        passed = near.channels if passthrough_channels is None else passthrough_channels
+        self.passthrough: nn.Module = nn.Identity()
+        if passthrough_channels is not None:
+            self.passthrough = ConvNormAct(near.channels, passed, 1, style=style)
+        self.joined = ConvNormAct(4 * passed + channels, channels, 3, style=style)
+        self.predictor = nn.Conv2d(channels, len(self.anchors) * (5 + num_classes), 1)
+        initialise(self)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+
+    @classmethod
+    def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
+        """Returns the options with anchors: those given, or else the clusters of the training split's boxes.
+
+        Raises:
+            UserError: ``num_anchors`` is below 1, or there is no box.
+        """
+        if options.get("anchors") is not None:
+            return dict(options)
+        shapes = box_shapes()
+        if not len(shapes):
+            raise UserError("The training split has no box to find head.anchors in; give them, or name another split.")
+        found = cluster_shapes(shapes, options.get("num_anchors", len(COCO_ANCHORS)))
+        # Four digits are finer than a pixel of any input.
+        anchors = [[float(f"{side:.4g}") for side in anchor] for anchor in found.tolist()]
+        _log.info(
+            "%d anchors from %d boxes, which they overlap by %.1f %% in the mean: head.anchors=%s",
+            len(anchors),
+            len(shapes),
+            100 * mean_iou(shapes, np.array(anchors)),
+            anchors,
+        )
+        return {**options, "anchors": anchors}
+
+    def forward(self, features: Mapping[str, Tensor]) -> Raw:
+        """Predicts a box, its objectness and its class for every anchor of every cell."""
+        near, far = (features[name] for name in self.features)
+        deep, passed = self.deep(far), self.passthrough(near)
+        bottom, right = (2 * far.shape[side] - passed.shape[side] for side in (2, 3))
+        folded = F.pixel_unshuffle(F.pad(passed, (0, right, 0, bottom)), 2)
+        prediction = self.predictor(self.joined(torch.cat([folded, deep], dim=1)))
+        cells = prediction.unflatten(1, (len(self.anchors), -1)).permute(0, 3, 4, 1, 2)
+        return {
+            "box_codes": cells[..., :4],
+            "objectness_logits": cells[..., 4],
+            "class_logits": cells[..., 5:],
+            "anchors": self.anchors,
+        }
+
+    def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
+        """Squared errors of boxes and objectness and softmax loss of classes, in sums over all pictures' predictions.
+
+        Each object is learnt by one prediction: its box (more strictly where it is small), an objectness that is the
+        IoU of that prediction with the object (scale 5), and its class. All others learn an objectness of 0 but for
+        those that overlap some object by 0.6. Crowd regions are neither objects nor background. The class loss is
+        cross-entropy: its gradient, softmax minus truth, is what the authors' program applies.
+
+        Reads ``boxes``, ``labels``, ``crowd`` and ``size``; divides by the number of pictures.
+        """
+        return yolo_loss(raw, targets)
+
+    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Returns for each image at most ``max_detections`` boxes after suppression within each class."""
+        boxes = decode_boxes(raw["box_codes"].float(), raw["anchors"].float())
+        scores = raw["objectness_logits"].float().sigmoid()[..., None] * raw["class_logits"].float().softmax(dim=-1)
+        return self.select(boxes.flatten(1, 3), scores.flatten(1, 3), sizes)
+
+
+def _checked(anchors: Sequence[Sequence[float]] | None, num_anchors: int) -> list[list[float]]:
+    """Returns the anchors as given, or else the authors' five as shares of the input."""
+    if anchors is None:
+        if num_anchors != len(COCO_ANCHORS):
+            raise UserError(
+                f"head.num_anchors is {num_anchors}, but without training data there are {len(COCO_ANCHORS)} anchors; "
+                "give others as head.anchors."
+            )
+        return [[side / COCO_GRID for side in anchor] for anchor in COCO_ANCHORS]
+    if not isinstance(anchors, list | tuple) or not anchors or not all(_is_shape(anchor) for anchor in anchors):
+        raise UserError(
+            "head.anchors must be pairs [width, height] in shares of the input, above 0 and at most 1 (of anchors in "
+            f"grid cells, divide each by the number of cells), got {anchors}."
+        )
+    return [list(anchor) for anchor in anchors]
+
+
+def _is_shape(anchor: object) -> bool:
+    """Tells whether something from a config is a width and a height in shares."""
+    if not isinstance(anchor, list | tuple) or len(anchor) != 2:
+        return False
+    return all(isinstance(side, int | float) and 0 < side <= 1 for side in anchor)
