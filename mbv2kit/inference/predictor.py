@@ -11,7 +11,7 @@ from mbv2kit.structures import Image, Prediction, Task
 
 
 class PictureModel(Protocol):
-    """What a predictor asks of a model; :class:`mbv2kit.model.VisionModel` is one."""
+    """What a predictor asks of a model; :class:`mbv2kit.model.VisionModel` is one, with or without augmentation."""
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
@@ -88,21 +88,24 @@ def _read(path: Path) -> Image | Unreadable:
         return Unreadable(path, str(error))
 
 
-def load_model(checkpoint: str | None, task: str | None = None) -> tuple[PictureModel, str]:
+def load_model(checkpoint: str | None, task: str | None = None, tta: str = "none") -> tuple[PictureModel, str]:
     """Loads the model that a ``checkpoint`` key stands for, on the CPU.
 
     Args:
         checkpoint: A run, model folder, published file or name; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
+        tta: Test-time augmentation under which the model sees, as :func:`mbv2kit.tta.augmented` knows it.
 
     Returns:
         The model and what to call it.
 
     Raises:
-        UserError: There is no such model, or it is damaged.
+        UserError: There is no such model or augmentation, or the model is damaged.
     """
     # Loaded here, so that all else in this package starts without torch.
+    from mbv2kit.tta import augmented, check_tta
     from mbv2kit.weights.open import open_model
 
+    check_tta(tta)
     model, folder = open_model(checkpoint, task)
-    return model, str(folder or checkpoint)
+    return augmented(model, tta), str(folder or checkpoint)

@@ -48,7 +48,7 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
     pictures = expand(paths)
     checkpoint = chosen_checkpoint(config.checkpoint, config.weights)
-    model, name = load_model(checkpoint, config.task)
+    model, name = load_model(checkpoint, config.task, config.tta)
     print(f"Model: {name}{'' if checkpoint else ' (of the newest finished run)'}")
     predictor = Predictor(model, config.batch_size)
     tasks = _tasks(model, config.task, name)
