@@ -12,25 +12,28 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.classes import mean_of_known, share
+from mbv2kit.evaluation.plot_style import (
+    ABSENT,
+    ACCENT,
+    INK,
+    PAD,
+    PALETTE,
+    WIDTH,
+    new_figure,
+    plain,
+    save_figure,
+    title_above,
+)
 
-DPI = 150
-WIDTH = 8.0
-PAD = 0.12
 NUMBERED = 20
 NAMED = 100
 CURVES = 10
 MARKED = 40
-
-INK, FAINT, ABSENT = "#2b2d33", "#d9dbe0", "#eceef1"
-ACCENT = "#2f6db5"
-# Ten hues that stay apart for colour-blind readers (Petroff, 2021).
-PALETTE = mpl.color_sequences["petroff10"]
 
 _Curve = dict[int, float]
 
@@ -51,13 +54,13 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     classes = len(class_names)
     percent = 100 * share(matrix, matrix.sum(axis=1, keepdims=True))
     side = max(WIDTH, 1.5 + 0.2 * classes) if classes <= NAMED else 1.5 * WIDTH
-    figure = _figure(side, side * 0.94)
+    figure = new_figure(side, side * 0.94)
     # The cells are square, so the layout must close up around them.
     figure.set_layout_engine("compressed", w_pad=PAD, h_pad=PAD)
     axes = figure.add_subplot()
     colours = mpl.colormaps["Blues"].with_extremes(bad=ABSENT)
     heat = axes.imshow(percent, cmap=colours, vmin=0, vmax=100, interpolation="nearest")
-    _title(axes, "Confusion matrix, percent of each true class")
+    title_above(axes, "Confusion matrix, percent of each true class")
     axes.set_xlabel("predicted class", color=INK)
     axes.set_ylabel("true class", color=INK)
     axes.tick_params(length=0, colors=INK)
@@ -81,7 +84,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     figure.colorbar(heat, cax=scale)
     scale.tick_params(length=0, colors=INK)
     scale.spines[:].set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _write_cells(axes: Axes, percent: NDArray[np.float64]) -> None:
@@ -111,7 +114,7 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
     ranked = sorted(measured, key=lambda index: precision[index].mean(), reverse=True)
     drawn = ranked if len(ranked) <= CURVES else ranked[: CURVES // 2] + ranked[-CURVES // 2 :]
     recall = np.linspace(0, 1, precision.shape[1])
-    figure = _figure(WIDTH, 4.8)
+    figure = new_figure(WIDTH, 4.8)
     axes = figure.add_subplot()
     if measured:
         mean = precision[measured].mean(axis=0)
@@ -133,12 +136,12 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
         legend.get_title().set(color=INK, fontweight="bold", fontsize=10)
     else:
         axes.text(0.5, 0.5, "no object to find", ha="center", va="center", color=INK, fontsize=12)
-    _title(axes, "Precision and recall at IoU 0.50")
+    title_above(axes, "Precision and recall at IoU 0.50")
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
     axes.set_xlabel("recall", color=INK)
     axes.set_ylabel("precision", color=INK)
-    _plain(axes)
-    return _save(figure, path)
+    plain(axes)
+    return save_figure(figure, path)
 
 
 def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Path, *, measure: str) -> Path:
@@ -154,7 +157,7 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
         The file.
     """
     order = sorted(range(len(class_names)), key=lambda index: (math.isnan(values[index]), -values[index]))
-    figure = _figure(WIDTH, max(2.4, 1.3 + 0.3 * len(order)))
+    figure = new_figure(WIDTH, max(2.4, 1.3 + 0.3 * len(order)))
     axes = figure.add_subplot()
     for place, index in enumerate(order):
         absent = math.isnan(values[index])
@@ -177,10 +180,10 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
         )
     axes.set_yticks(range(len(order)), [_shown(class_names[index]) for index in order], fontsize=10)
     axes.set(xlim=(0, 1), ylim=(len(order) - 0.4, -0.6))
-    _title(axes, f"{measure} per class", pad=22)
+    title_above(axes, f"{measure} per class", pad=22)
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def learning_curves(metrics_csv: Path, out: Path) -> Path:
@@ -210,7 +213,7 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         raise UserError(f"{metrics_csv}: there is no epoch with a loss, a val/ figure or a learning rate to draw.")
-    figure = _figure(WIDTH, 0.5 + 2.5 * len(panels))
+    figure = new_figure(WIDTH, 0.5 + 2.5 * len(panels))
     stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves, note) in zip(stack, panels, strict=True):
         for place, (name, curve) in enumerate(curves.items()):
@@ -224,12 +227,12 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
                 markersize=3.5,
                 label=f"{_shown(name)}   {note(curve)}",
             )
-        _title(axes, title)
-        _plain(axes)
+        title_above(axes, title)
+        plain(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, fontsize=9)
     stack[-1].set_xlabel("epoch", color=INK)
     stack[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def _epoch_means(metrics_csv: Path) -> dict[str, _Curve]:
@@ -263,31 +266,7 @@ def _best(curve: _Curve) -> str:
     return f"best {known[epoch]:.3f}, epoch {epoch}"
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
-    return figure
-
-
-def _title(axes: Axes, text: str, pad: float = 10) -> None:
-    axes.set_title(text, loc="left", color=INK, fontsize=12, fontweight="bold", pad=pad)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
 def _shown(name: str, longest: int = 26) -> str:
     # Matplotlib reads what stands between two dollar signs as a formula.
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.replace("$", r"\$")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
