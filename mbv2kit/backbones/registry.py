@@ -70,6 +70,12 @@ def check_width(width: float, usual: str) -> None:
         raise UserError(f"backbone.width must be above 0 (the paper uses {usual}), got {width}.")
 
 
+def check_single_width(width: float, network: str) -> None:
+    """Raises :class:`UserError` unless the width is 1, for a ``network`` whose paper has no other."""
+    if width != 1.0:
+        raise UserError(f"backbone.width must be 1.0 (there is no other {network}), got {width}.")
+
+
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")
 
 

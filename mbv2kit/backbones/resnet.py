@@ -5,9 +5,8 @@ from functools import partial
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_output_stride
-from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 
 
@@ -37,8 +36,7 @@ class ResNet101(Backbone):
         from torchvision.models import resnet101
 
         super().__init__()
-        if width != 1.0:
-            raise UserError(f"backbone.width must be 1.0 (there is no other ResNet-101), got {width}.")
+        check_single_width(width, "ResNet-101")
         check_output_stride(output_stride)
         network = resnet101(
             replace_stride_with_dilation=[False, output_stride < 16, output_stride < 32],

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone
-from mbv2kit.errors import UserError
+from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
+from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.features import FeatureInfo
 from mbv2kit.layers import initialise
 
@@ -33,10 +33,8 @@ class VGG16(Backbone):
 
     def __init__(self, width: float = 1.0, output_stride: int = 32, ceil_pooling: bool = True) -> None:
         super().__init__()
-        if width != 1.0:
-            raise UserError(f"backbone.width must be 1.0 (there is no other VGG16), got {width}.")
-        if output_stride != 32:
-            raise UserError(f"backbone.output_stride must be 32 (VGG16 has no dilated form), got {output_stride}.")
+        check_single_width(width, "VGG16")
+        check_undilated(output_stride, "VGG16")
         self.layers = nn.ModuleDict()
         features = []
         in_channels = 3

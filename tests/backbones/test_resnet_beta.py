@@ -1,0 +1,190 @@
+from math import ceil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.backbones import create_backbone
+from mbv2kit.backbones.resnet_beta import ResNet101Beta
+from mbv2kit.errors import UserError
+from mbv2kit.heads import create_head
+from mbv2kit.heads.deeplab_v3 import DeepLabV3
+from tests.counting import count
+from tests.norms import randomise_norms
+
+UNITS = {1: 3, 2: 4, 3: 23, 4: 3}
+NAMES = ["stem", *(f"stage_{stage}_{unit}" for stage, units in UNITS.items() for unit in range(1, units + 1))]
+
+
+def on_meta(**options: Any) -> ResNet101Beta:
+    """A backbone that knows shapes but holds no numbers."""
+    with torch.device("meta"):
+        return ResNet101Beta(**options).eval()
+
+
+def randomised(**options: Any) -> ResNet101Beta:
+    """A backbone in evaluation mode whose every number matters; its maps are of order one."""
+    backbone = ResNet101Beta(**options).double().eval()
+    randomise_norms(backbone)
+    for name, part in backbone.named_modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in")
+        # What 33 units add up grows with every one of them.
+        elif name.endswith("bn3"):
+            nn.init.uniform_(part.weight, 0.1, 0.3)
+    return backbone
+
+
+def see(backbone: ResNet101Beta, images: Tensor) -> dict[str, Tensor]:
+    with torch.no_grad():
+        maps: dict[str, Tensor] = backbone(images)
+        return maps
+
+
+def deeplab(output_stride: int, **options: Any) -> nn.Sequential:
+    backbone = on_meta(output_stride=output_stride, **options)
+    with torch.device("meta"):
+        return nn.Sequential(backbone, DeepLabV3(backbone.feature_info, 21, aspp=True, feature="last"))
+
+
+def test_deeplab_with_it_costs_what_the_paper_says() -> None:
+    """Table 7: 58.16 M parameters; 81.0 B multiply-adds hold 76.05 B and the padding of atrous convolutions."""
+    assert count(deeplab(16), 513) == (58_164_437, 76_052_470_720)
+
+
+def test_at_six_scales_and_their_mirror_images_it_costs_what_was_counted() -> None:
+    fine = deeplab(8)
+    madds = 2 * sum(count(fine, side)[1] for side in (257, 385, 513, 641, 769, 897))
+    assert madds / 1e9 == pytest.approx(4353.78, abs=0.005)
+
+
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+def test_the_maps_are_the_outputs_of_all_units(output_stride: int) -> None:
+    info = on_meta(output_stride=output_stride).feature_info
+    assert [feature.name for feature in info] == NAMES
+    assert [feature.channels for feature in info] == [128] + [256] * 3 + [512] * 4 + [1024] * 23 + [2048] * 3
+    strides = [4] * 3 + [8] * 4 + [16] * 23 + [32] * 4
+    assert [feature.stride for feature in info] == [min(stride, output_stride) for stride in strides]
+
+
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+@pytest.mark.parametrize("size", [(224, 160), (225, 193), (33, 1)])
+def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int], output_stride: int) -> None:
+    backbone = on_meta(output_stride=output_stride)
+    maps = backbone(torch.empty(2, 3, *size, device="meta"))
+    for info in backbone.feature_info:
+        expected = (2, info.channels, ceil(size[0] / info.stride), ceil(size[1] / info.stride))
+        assert maps[info.name].shape == expected
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "stage_3", "stage_4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, 2, [4, 8, 16])]
+)
+def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: int, stage_4: list[int]) -> None:
+    backbone = randomised(output_stride=output_stride)
+    state = backbone.state_dict()
+
+    def convolve(x: Tensor, conv: str, norm: str, stride: int = 1, rate: int = 1) -> Tensor:
+        weight = state[f"layers.{conv}.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=rate * (weight.shape[2] // 2), dilation=rate)
+        mean, variance, scale, bias = (
+            state[f"layers.{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, scale, bias, eps=1e-5)
+
+    images = torch.randn(1, 3, 49, 70, dtype=torch.float64)
+    maps = see(backbone, images)
+    current = images
+    for number, stride in ((1, 2), (2, 1), (3, 1)):
+        current = convolve(current, f"stem.conv_{number}.conv", f"stem.conv_{number}.norm", stride).relu()
+    current = F.max_pool2d(current, 3, 2, padding=1)
+    torch.testing.assert_close(maps["stem"], current)
+    reached = 4
+    for name, rate in zip(NAMES[1:], [1] * 7 + [stage_3] * 23 + stage_4, strict=True):
+        stage, unit = map(int, name.split("_")[1:])
+        stride = 2 if unit == UNITS[stage] and stage < 4 and reached < output_stride else 1
+        reached *= stride
+        inner = convolve(current, f"{name}.conv1", f"{name}.bn1").relu()
+        inner = convolve(inner, f"{name}.conv2", f"{name}.bn2", stride, rate).relu()
+        inner = convolve(inner, f"{name}.conv3", f"{name}.bn3")
+        if unit == 1:
+            current = convolve(current, f"{name}.downsample.conv", f"{name}.downsample.norm")
+        current = (current[:, :, ::stride, ::stride] + inner).relu()
+        assert current.std() > 0.1
+        torch.testing.assert_close(maps[name], current)
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 71)])
+def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
+    strided = randomised()
+    images = torch.randn(1, 3, *size, dtype=torch.float64)
+    expected = see(strided, images)
+    for output_stride in (16, 8):
+        backbone = ResNet101Beta(output_stride=output_stride).double().eval()
+        backbone.load_state_dict(strided.state_dict())
+        dilated = see(backbone, images)
+        for info, wide in zip(backbone.feature_info, strided.feature_info, strict=True):
+            step = wide.stride // info.stride
+            torch.testing.assert_close(dilated[info.name][..., ::step, ::step], expected[info.name])
+        assert dilated["stage_4_3"].shape[2] > expected["stage_4_3"].shape[2]
+
+
+def test_the_rates_of_the_last_stage_can_be_chosen_without_changing_the_size() -> None:
+    backbone = on_meta(output_stride=16, multi_grid=[1, 1, 1])
+    rates = {name: part.dilation for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d)}
+    assert [rates[f"layers.stage_4_{unit}.conv2"] for unit in (1, 2, 3)] == [(2, 2)] * 3
+    parameters, madds = count(deeplab(16, multi_grid=[1, 1, 1]), 513)
+    assert (parameters, madds) == (58_164_437, 76_052_470_720)
+
+
+def test_a_gradient_reaches_every_number() -> None:
+    backbone = ResNet101Beta(output_stride=16).train()
+    last = backbone(torch.randn(2, 3, 65, 49))["stage_4_3"]
+    (last * torch.randn_like(last)).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
+    for options, expected in (({}, (1e-5, 0.1)), ({"norm_eps": 0.25, "norm_momentum": 0.5}, (0.25, 0.5))):
+        norms = [part for part in on_meta(**options).modules() if isinstance(part, nn.BatchNorm2d)]
+        assert len(norms) == 106
+        assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("head", "features"),
+    [
+        ("classifier", ("stage_4_3",)),
+        ("deeplab_v3", ("stage_4_2",)),
+        ("ssdlite", ("stage_3_22", "stage_4_3")),
+        ("yolo_v2", ("stage_3_22", "stage_4_3")),
+    ],
+)
+def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
+    backbone = on_meta()
+    with torch.device("meta"):
+        part = create_head(head, backbone.feature_info, 3)
+    assert part.features == features
+    backbone.select(part.features)
+    part(backbone(torch.empty(2, 3, 97, 128, device="meta")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(there is no other ResNet-101\), got 0\.5\."),
+        ({"output_stride": 4}, r"backbone\.output_stride must be 8, 16 or 32, got 4\."),
+        ({"multi_grid": [1, 2]}, r"backbone\.multi_grid needs 3 whole rates of at least 1, .*, got \[1, 2\]\."),
+        ({"multi_grid": [1, 0, 1]}, r"backbone\.multi_grid needs 3 whole rates of at least 1, .*, got \[1, 0, 1\]\."),
+        ({"multi_grid": [1, 1.5, 2]}, r"backbone\.multi_grid needs 3 whole rates .*, got \[1, 1\.5, 2\]\."),
+        ({"multi_grid": None}, r"backbone\.multi_grid needs 3 whole rates .*, got None\."),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_backbone("resnet_101_beta", **options)
