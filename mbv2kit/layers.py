@@ -92,16 +92,19 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolves ``(B, C, H, W)``."""
         if self.same and self.kernel_size[0] > 1:
-            bottom, right = (self._missing(size) for size in input.shape[2:])
-            input = F.pad(input, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+            rows, columns = (self.pads(size) for size in input.shape[2:])
+            input = F.pad(input, (*columns, *rows))
         if self.training and self._runs_by_phases(input):
             return self._convolve_phases(input)
         return super().forward(input)
 
-    def _missing(self, size: int) -> int:
-        """Number of pixels that SAME padding adds along a side of ``size`` pixels."""
+    def pads(self, size: int) -> tuple[int, int]:
+        """Returns how many zeros stand before and behind a side of ``size`` pixels."""
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
-        return max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
+        if not self.same:
+            return reach // 2, reach // 2
+        missing = max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
+        return missing // 2, missing - missing // 2
 
     def _runs_by_phases(self, input: Tensor) -> bool:
         depthwise = self.groups == self.in_channels > 1

@@ -1,0 +1,129 @@
+"""A report as Markdown and as one self-contained HTML file, both written from the same sections."""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+# Colours are the reader's own, light or dark; pictures are drawn for white paper.
+STYLE = """
+:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 22%, Canvas); }
+body { font: 15px/1.5 system-ui, sans-serif; color: CanvasText; background: Canvas;
+  max-width: 72rem; margin: 2rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-bottom: 1px solid var(--line); }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.92em; }
+caption { text-align: left; font-weight: 600; padding: 0.3rem 0; }
+th, td { padding: 0.2rem 0.7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { vertical-align: bottom; } .right { text-align: right; white-space: nowrap; }
+.notes { font-size: 0.9em; margin-top: -0.4rem; max-width: 60rem; }
+figure { margin: 1.2rem 0; } img { max-width: 100%; background: white; } figcaption { font-size: 0.9em; }
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of text.
+
+    Attributes:
+        columns: Headings, one a column; one that begins with ``>`` heads a column of numbers, which stand at the right.
+        rows: As many cells as there are columns.
+        title: Above the table; may be empty.
+        notes: Sentences below it.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def to_markdown(self) -> str:
+        """Writes a table in GitHub's form, which has no title of its own."""
+        rules = ["---:" if column.startswith(">") else "---" for column in self.columns]
+        headings = [column.removeprefix(">") for column in self.columns]
+        lines = [[_markdown(cell) for cell in line] for line in (headings, *self.rows)]
+        lines.insert(1, rules)
+        parts = [f"**{_markdown(self.title)}**"] if self.title else []
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return "\n\n".join([*parts, *map(_markdown, self.notes)])
+
+    def to_html(self) -> str:
+        """Writes a table in a frame of its own, in which it scrolls where it is too wide."""
+        kinds = [' class="right"' if column.startswith(">") else "" for column in self.columns]
+        head = _html_row("th", [column.removeprefix(">") for column in self.columns], kinds)
+        body = "\n".join(_html_row("td", row, kinds) for row in self.rows)
+        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        table = f"<table>{caption}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f'<div class="scroll">{table}</div>' + (f'\n<div class="notes">{notes}</div>' if notes else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file beside the report, and what it shows."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it: paragraphs, tables and pictures."""
+
+    title: str
+    blocks: Sequence[str | Table | Picture]
+
+
+def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes ``report.md``, which shows the pictures where they lie, and ``report.html``, which holds them.
+
+    Args:
+        folder: Where to write; the pictures lie below it.
+        title: Above everything.
+        sections: In their order.
+    """
+    markdown = [f"# {_markdown(title)}"]
+    html = [f"<h1>{escape(title)}</h1>"]
+    for section in sections:
+        markdown.append(f"## {_markdown(section.title)}")
+        html.append(f"<h2>{escape(section.title)}</h2>")
+        for block in section.blocks:
+            if isinstance(block, Table):
+                markdown.append(block.to_markdown())
+                html.append(block.to_html())
+            elif isinstance(block, Picture):
+                caption = _markdown(block.caption)
+                markdown.append(f"![{caption}]({block.path.relative_to(folder).as_posix()})\n\n{caption}")
+                image = f'<img alt="{escape(block.caption)}" src="data:image/png;base64,{_base64(block.path)}">'
+                html.append(f"<figure>{image}<figcaption>{escape(block.caption)}</figcaption></figure>")
+            else:
+                markdown.append(_markdown(block))
+                html.append(f"<p>{escape(block)}</p>")
+    (folder / "report.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
+    page = "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
+            *html,
+            "</body>\n</html>\n",
+        )
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _html_row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
+    row = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+    return f"<tr>{row}</tr>"
+
+
+def _markdown(text: str) -> str:
+    """Shows any text as it is: in Markdown some signs, and ``_`` at the ends of words, have a meaning of their own."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def _base64(path: Path) -> str:
+    return b64encode(path.read_bytes()).decode("ascii")
