@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from mbv2kit.structures import Image, Prediction, Task
 SCHEMA_VERSION = 1
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +195,14 @@ class VisionModel(nn.Module):
             reason = " ".join(str(error).split())
             raise UserError(f"{weights} does not fit {description.name}: {reason[:300]}") from None
         return model.eval()
+
+
+def copy_to_meta(model: M) -> M:
+    """Copies a module with the shapes of its tensors alone, to torch's meta device; the weights are never copied."""
+    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+    return deepcopy(model, memo)
 
 
 def images_to_tensor(images: Sequence[Image]) -> Tensor:

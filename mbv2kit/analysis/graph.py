@@ -4,7 +4,6 @@ The pass runs on torch's meta device: shapes are worked out, nothing is computed
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import ModelSpec, VisionModel, copy_to_meta
 
 META = torch.device("meta")
 Shape = tuple[int, ...]
@@ -123,7 +122,7 @@ def trace(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Graph:
     Raises:
         UserError: The model cannot run on such an input.
     """
-    network = _copy_to_meta(model).eval()
+    network = copy_to_meta(model).eval()
     floats = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     images = torch.empty(batch, 3, *size, dtype=torch.uint8 if isinstance(model, VisionModel) else floats, device=META)
     recorder = _Recorder(network, images)
@@ -259,14 +258,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             size = tensor.untyped_storage().nbytes()
             self.storages.append(Storage(tuple(tensor.shape), size // tensor.itemsize, size))
         return self.indices[key]
-
-
-def _copy_to_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model with the shapes of its tensors alone; the weights are never copied."""
-    memo: dict[int, Any] = {id(buffer): buffer.to(META) for buffer in model.buffers()}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.to(META), parameter.requires_grad)
-    return deepcopy(model, memo)
 
 
 def _key(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ from mbv2kit.analysis.memory import peak_memory
 from mbv2kit.analysis.recipes import CASES, build, graph_of
 from mbv2kit.analysis.report_numbers import Material, numbers_table
 from mbv2kit.analysis.report_page import Section, Table
+from mbv2kit.analysis.report_split import split_network
 
 KIB = 1024
 # t; the last splits the widest expansion into single channels.
@@ -38,6 +39,7 @@ def memory(material: Material) -> Section:
             networks(material),
             parts(),
             bands(),
+            *split_network(material),
             numbers_table(material, "memory"),
         ],
     )

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import UnreadableImageError, decode
 from mbv2kit.structures import Image, Prediction, Task
+
+if TYPE_CHECKING:
+    from mbv2kit.splitting import SplitModel
 
 
 class PictureModel(Protocol):
@@ -109,3 +112,26 @@ def load_model(checkpoint: str | None, task: str | None = None, tta: str = "none
     check_tta(tta)
     model, folder = open_model(checkpoint, task)
     return augmented(model, tta), str(folder or checkpoint)
+
+
+def load_split_model(checkpoint: str | None, task: str | None, memory_budget: str | int) -> "tuple[SplitModel, str]":
+    """Loads a model to run within a budget of memory; see :func:`mbv2kit.splitting.plan_memory`.
+
+    Args:
+        checkpoint: See :func:`load_model`.
+        task: See :func:`load_model`.
+        memory_budget: An amount of memory such as ``1MB`` or ``512kB``.
+
+    Returns:
+        The model and what to call it.
+
+    Raises:
+        UserError: There is no such model, it cannot run within the budget, or the budget is no amount of memory.
+    """
+    from mbv2kit.splitting import SplitModel, plan_memory
+    from mbv2kit.splitting.budget import parse_bytes
+    from mbv2kit.weights.open import open_model
+
+    budget = parse_bytes(memory_budget)
+    model, folder = open_model(checkpoint, task)
+    return SplitModel(model, plan_memory(model, model.input.size, budget)), str(folder or checkpoint)

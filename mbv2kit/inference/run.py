@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mbv2kit.draw import BEST, annotate, palette
 from mbv2kit.errors import UserError
 from mbv2kit.inference.pictures import expand, output_names
-from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, load_model
+from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, load_model, load_split_model
 from mbv2kit.runs import OUTPUTS, chosen_checkpoint
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
+
+if TYPE_CHECKING:
+    from mbv2kit.splitting import SplitModel
 
 # A millionth of a score and a hundredth of a pixel: finer than any model knows, short enough to read.
 _SCORE_DIGITS = 6
@@ -48,8 +51,17 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
     pictures = expand(paths)
     checkpoint = chosen_checkpoint(config.checkpoint, config.weights)
-    model, name = load_model(checkpoint, config.task, config.tta)
+    model: PictureModel
+    split: SplitModel | None = None
+    if config.memory_budget is None:
+        model, name = load_model(checkpoint, config.task, config.tta)
+    elif config.tta == "none":
+        model, name = split, _ = load_split_model(checkpoint, config.task, config.memory_budget)
+    else:
+        raise UserError(f"memory_budget runs one view of a picture, tta={config.tta} needs several; leave out one.")
     print(f"Model: {name}{'' if checkpoint else ' (of the newest finished run)'}")
+    if split is not None:
+        print("\n".join(split.plan.describe()))
     predictor = Predictor(model, config.batch_size)
     tasks = _tasks(model, config.task, name)
 
@@ -73,6 +85,8 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             f"output={output} cannot be written ({error.strerror or error}); name another folder."
         ) from None
 
+    if split is not None and split.measured is not None:
+        print(f"Memory of activations: planned {split.plan.peak:,} bytes, measured {split.measured:,}")
     count = f"{len(pictures)} picture{'' if len(pictures) == 1 else 's'}"
     failed = f", {unreadable} of them unreadable (see the errors in predictions.jsonl)" if unreadable else ""
     print(f"{count}{failed}, {perf_counter() - started:.1f} s: {output}")

@@ -1,6 +1,7 @@
 """``tools/infer.py`` as a user runs it, on a small model without training."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -120,3 +121,46 @@ def test_bare_words_are_pictures_and_the_rest_is_hydras(
     assert split_arguments([*pictures, *overrides]) == (pictures, overrides)
     mixed = [item for pair in zip(pictures, ["a=1"] * 6, strict=True) for item in pair]
     assert split_arguments(mixed) == (pictures, ["a=1"] * 6)
+
+
+def test_a_memory_budget_is_kept_and_changes_no_answer(root: Path, workplace: Path) -> None:
+    plain = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=plain", "task=classification")
+    assert plain.returncode == 0, plain.stderr
+    small = run_tool(
+        root,
+        workplace,
+        "photos/plain.png",
+        "checkpoint=model",
+        "output=small",
+        "task=classification",
+        "memory_budget=400kB",
+    )
+    assert small.returncode == 0, small.stderr
+    planned, measured = (
+        int(text.replace(",", "")) for text in re.findall(r"(?:planned|measured) ([\d,]+)", small.stdout)
+    )
+    assert planned == measured <= 400_000
+    lines = [json.loads((workplace / name / "predictions.jsonl").read_text()) for name in ("plain", "small")]
+    for ours, theirs in zip(lines[1]["classes"], lines[0]["classes"], strict=True):
+        assert ours["label"] == theirs["label"]
+        assert ours["score"] == pytest.approx(theirs["score"], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("memory_budget=much", "memory_budget must be an amount of memory such as 1MB, 512kB or 256KiB, got 'much'."),
+        ("memory_budget=10kB", "10,000 bytes are too few for 64 x 64 pixels: no plan needs fewer than"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_a_sentence(root: Path, workplace: Path, key: str, message: str) -> None:
+    done = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=none", key)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_budget_and_several_views_are_refused(root: Path, workplace: Path) -> None:
+    keys = ("memory_budget=1MB", "tta=multiscale_flip")
+    done = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=none", *keys)
+    assert done.returncode == 2
+    assert "leave out one" in done.stderr

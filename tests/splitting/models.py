@@ -1,0 +1,26 @@
+"""Models whose every number matters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mbv2kit.images import InputRule
+from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.structures import Task
+from tests.norms import randomise_norms
+
+
+def build(
+    task: Task = "classification",
+    head: Mapping[str, Any] | None = None,
+    classes: int = 10,
+    **backbone: Any,
+) -> VisionModel:
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2", "zero_init_residual": False} | backbone,
+        heads={task: head or {"name": "classifier"}},
+        class_names={task: tuple(map(str, range(classes)))},
+        input=InputRule(size=(96, 96)),
+    )
+    model = VisionModel(spec)
+    randomise_norms(model)
+    return model.eval()

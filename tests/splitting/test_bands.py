@@ -1,0 +1,69 @@
+"""Windows and bands, beside a convolution that marks what it touches."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbv2kit.layers import Conv2d
+from mbv2kit.splitting.bands import schedule
+from mbv2kit.splitting.rows import Window
+from mbv2kit.splitting.units import find_chain
+from tests.splitting.models import build
+
+
+@given(
+    size=st.integers(1, 40),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.integers(1, 3),
+    padding=st.sampled_from(["symmetric", "tf_same"]),
+    data=st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_window_knows_what_a_convolution_looks_at(
+    size: int, kernel: int, stride: int, dilation: int, padding: str, data: st.DataObject
+) -> None:
+    if stride > 1:
+        dilation = 1
+    conv = Conv2d(1, 1, kernel, stride=stride, dilation=dilation, padding=padding)  # type: ignore[arg-type]
+    torch.nn.init.ones_(conv.weight)
+    window = Window.of(conv, size)
+    x = torch.zeros(1, 1, size, size, requires_grad=True)
+    output = conv(x)
+    assert output.shape[2] == window.output
+    start = data.draw(st.integers(0, window.output - 1))
+    stop = data.draw(st.integers(start + 1, window.output))
+    (touched,) = torch.autograd.grad(output[:, :, start:stop].sum(), x)
+    rows = torch.nonzero(touched.sum(dim=(0, 1, 3))).flatten().tolist()
+    needed = window.needed(range(start, stop))
+    assert set(rows) <= set(needed)
+    # A window with gaps may step over rows.
+    assert dilation > 1 or kernel < stride or rows == list(needed)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("padding", ["symmetric", "tf_same"])
+@pytest.mark.parametrize("size", [96, 97, 110])
+def test_bands_compute_every_row_and_need_no_row_that_is_not_there(keep: bool, padding: str, size: int) -> None:
+    model = build(padding=padding)
+    units = find_chain(model, (size, size)).units
+    for first, last in ((0, 1), (0, 4), (1, 3), (2, 8), (4, 6)):
+        chain = units[first : last + 1]
+        height = chain[-1].output_size[0]
+        for rows in range(1, height + 1):
+            bands = schedule(chain, rows, keep)
+            assert [row for band in bands for row in band[-1].output] == list(range(height))
+            for band, after in zip(bands, [*bands[1:], None], strict=True):
+                for place, part in enumerate(band):
+                    if place:
+                        assert [*part.kept, *band[place - 1].output] == list(part.input) or not part.output
+                    if after is not None:
+                        assert part.keeps == after[place].kept
+                    assert set(part.keeps) <= set(part.input)
+                    if keep and place:
+                        assert len(set(band[place - 1].output)) == len(band[place - 1].output)
+            if keep:
+                for place in range(len(chain) - 1):
+                    computed = [row for band in bands for row in band[place].output]
+                    assert computed == sorted(set(computed))

@@ -1,0 +1,28 @@
+"""Amounts of memory."""
+
+import pytest
+
+from mbv2kit.errors import UserError
+from mbv2kit.splitting.budget import parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("1MB", 10**6),
+        ("512 kB", 512_000),
+        ("256KiB", 262_144),
+        ("0.5mb", 500_000),
+        (400, 400),
+        ("7", 7),
+        ("1GiB", 2**30),
+    ],
+)
+def test_amounts_as_people_write_them(text: str | int, amount: int) -> None:
+    assert parse_bytes(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "1 parsec", "1e3", "0.1"])
+def test_what_is_no_amount_is_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="memory_budget must be an amount of memory"):
+        parse_bytes(text)

@@ -1,0 +1,159 @@
+"""The split network beside the plain one, and the bytes that really were alive beside those that were planned."""
+
+import re
+from copy import deepcopy
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mbv2kit.errors import UserError
+from mbv2kit.model import VisionModel
+from mbv2kit.splitting import SplitModel, plan_evenly, plan_memory, smallest_peak
+from mbv2kit.splitting.live import LiveBytes
+from tests.splitting.models import build
+
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+SIZES = (96, 128, 160, 192, 224)
+GROUPS = (1, 2, 3, 4, 5, 10, 10_000)
+
+
+def pictures(*size: int) -> Tensor:
+    return torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+
+
+def difference(model: VisionModel, split: SplitModel, images: Tensor) -> float:
+    """Largest difference of the raw outputs, as a share of the largest output where that is above 1."""
+    with torch.no_grad():
+        plain = model(images)
+    return max(
+        float((raw[name] - value).abs().max() / value.abs().max().clamp(min=1))
+        for (_, raw), (_, wanted) in zip(split(images).items(), plain.items(), strict=True)
+        for name, value in wanted.items()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_computes_what_the_plain_network_computes(width: float) -> None:
+    model = build(width=width)
+    for size, groups in product(SIZES, GROUPS):
+        plan = plan_evenly(model, (size, size), groups)
+        split = SplitModel(model, plan)
+        images = pictures(size, size)
+        assert difference(model, split, images) < 1e-5, (size, groups)
+        assert split.measure(images) == plan.peak, (size, groups)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "tf_same"])
+@pytest.mark.parametrize("size", [(96, 96), (97, 97), (130, 95), (95, 130)])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.0])
+def test_bands_and_groups_are_exact_in_double_precision(padding: str, size: tuple[int, int], share: float) -> None:
+    model = build(padding=padding, width=0.5)
+    least = smallest_peak(model, size)
+    most = plan_evenly(model, size, 1).peak
+    plan = plan_memory(model, size, int(least + share * (most - least)))
+    assert (plan.recomputed > 0) == (share == 0.0) or share == 0.5
+    split = SplitModel(model.double(), plan)
+    assert difference(model, split, pictures(*size)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "backbone"),
+    [
+        ("classification", {"name": "classifier", "background": True}, {"bottleneck": "relu6"}),
+        ("classification", {"name": "classifier"}, {"shortcut": "none", "width": 0.35}),
+        ("detection", {"name": "ssdlite"}, {"width": 0.5}),
+        ("detection", {"name": "ssdlite", "maps": ["layer_8_expansion", "layer_15_expansion"]}, {"width": 0.35}),
+        ("segmentation", {"name": "deeplab_v3"}, {"width": 0.5, "output_stride": 16}),
+        ("segmentation", {"name": "deeplab_v3", "aspp": True, "channels": 32}, {"width": 0.5, "output_stride": 8}),
+        ("segmentation", {"name": "deeplab_v3", "feature": "layer_14"}, {"width": 0.5}),
+    ],
+)
+def test_it_serves_every_head_and_keeps_its_plan(task: Any, head: dict[str, Any], backbone: dict[str, Any]) -> None:
+    size = (129, 161)
+    model = build(task, head, **backbone)
+    least = smallest_peak(model, size)
+    even = plan_evenly(model, size, 3)
+    for plan in (even, plan_memory(model, size, least), plan_memory(model, size, (least + even.peak) // 2)):
+        split = SplitModel(model, plan)
+        images = pictures(*size)
+        assert split.measure(images) == plan.peak
+        assert difference(deepcopy(model).double(), SplitModel(deepcopy(model).double(), plan), images) < 1e-12
+
+
+@pytest.mark.parametrize("width", [0.35, 1.0])
+def test_a_plan_keeps_its_budget_and_a_larger_budget_recomputes_less(width: float) -> None:
+    model = build(width=width, classes=1000)
+    least = smallest_peak(model, (224, 224))
+    recomputed = []
+    for budget in (least, int(1.2 * least), 2 * least, 4 * least, 100 * least):
+        plan = plan_memory(model, (224, 224), budget)
+        assert plan.peak <= budget
+        recomputed.append(plan.recomputed)
+    assert recomputed == sorted(recomputed, reverse=True)
+    assert recomputed[-1] == 0
+    assert all(segment.groups == (1,) for segment in plan.segments)
+    with pytest.raises(UserError, match=re.escape(f"no plan needs fewer than {least:,}")):
+        plan_memory(model, (224, 224), least - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1_000_000, 512_000, 400_000])
+def test_mobilenet_v2_at_224_runs_within(budget: int) -> None:
+    model = build(classes=1000)
+    plan = plan_memory(model, (224, 224), budget)
+    split = SplitModel(model, plan)
+    images = pictures(224, 224)
+    assert split.measure(images) == plan.peak <= budget
+    assert difference(model, split, images) < 1e-5
+    assert plan.recomputed < 0.05
+
+
+def test_activations_of_eight_bits_need_less_and_256_kb_are_enough() -> None:
+    model = build(classes=1000)
+    assert plan_memory(model, (224, 224), 256_000, torch.int8).peak <= 256_000
+    assert smallest_peak(model, (224, 224)) > 256_000
+    even = [plan_evenly(model, (224, 224), 1, dtype).peak for dtype in (torch.float32, torch.float16, torch.int8)]
+    image = 3 * 224 * 224
+    # Without the picture, which is bytes in any case.
+    assert (even[0] - image) == 2 * (even[1] - image) == 4 * (even[2] - image)
+
+
+def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
+    model = build(classes=1000)
+    images = pictures(224, 224)
+    with torch.no_grad(), LiveBytes([images]) as live:
+        model(images)
+    block_2 = 4 * 112 * 112 * (16 + 96 + 96)
+    picture = 3 * 224 * 224
+    assert live.peak == block_2 + picture + 4 * picture
+
+
+def test_several_pictures_are_seen_one_by_one() -> None:
+    model = build()
+    split = SplitModel(model, plan_evenly(model, (96, 96), 4))
+    images = [picture.permute(1, 2, 0).numpy() for picture in pictures(80, 120).repeat(3, 1, 1, 1)]
+    ours, theirs = split.predict(images), model.predict(images)
+    assert [one["classification"].class_ids.tolist() for one in ours] == [  # type: ignore[union-attr]
+        one["classification"].class_ids.tolist()  # type: ignore[union-attr]
+        for one in theirs
+    ]
+
+
+def test_what_cannot_be_split_is_told() -> None:
+    with pytest.raises(UserError, match="Only mobilenet_v2 can run in little memory"):
+        plan_evenly(VisionModel(replace(build().spec, backbone={"name": "mobilenet_v1"})), (96, 96), 2)
+    with pytest.raises(UserError, match="shortcut=expansion"):
+        plan_evenly(build(shortcut="expansion"), (96, 96), 2)
+    model = build()
+    plan = plan_evenly(model, (96, 96), 2)
+    with pytest.raises(UserError, match=r"The plan is for \(96, 96\) pixels, got \(97, 96\)"):
+        SplitModel(model, plan)(pictures(97, 96))
+    with pytest.raises(UserError, match="only float32 plans can be run"):
+        SplitModel(model, plan_evenly(model, (96, 96), 2, torch.int8))
+    with pytest.raises(UserError, match="dtype must be one of"):
+        plan_memory(model, (96, 96), 10**9, torch.int64)
