@@ -1,9 +1,10 @@
 """VisionModel: normalisation, one backbone and one or more heads; built from a spec, kept in a model folder."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,10 +155,25 @@ class VisionModel(nn.Module):
 
     def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
         """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
-        if not images:
-            return []
+        return self.predict_batch(*self.prepare(images)) if images else []
+
+    def prepare(self, images: Sequence[Image]) -> tuple[Tensor, list[Placement]]:
+        """Makes a batch of inputs of some pictures, on the model's device, and says where each lies in its input."""
         inputs, placements = zip(*(self.input(image) for image in images), strict=True)
-        return self.predict_batch(images_to_tensor(inputs).to(self.mean.device), placements)
+        return images_to_tensor(inputs).to(self.mean.device), list(placements)
+
+    def at_output_stride(self, output_stride: int) -> "VisionModel":
+        """Returns the same weights as a network of another output stride, in evaluation mode.
+
+        DeepLabv3 is trained at 16 and evaluated at 8 as well (Table 7): a finer map from more work.
+
+        Raises:
+            UserError: The backbone does not come with that output stride, or a head then lacks a map.
+        """
+        backbone = {**self.spec.backbone, "output_stride": output_stride}
+        model = VisionModel(replace(self.spec, backbone=backbone))
+        model.load_state_dict(self.state_dict())
+        return model.eval()
 
     def save(self, folder: Path) -> None:
         """Writes ``model.json`` and ``model.safetensors`` into ``folder``, which is made if need be."""
@@ -195,6 +211,35 @@ class VisionModel(nn.Module):
             reason = " ".join(str(error).split())
             raise UserError(f"{weights} does not fit {description.name}: {reason[:300]}") from None
         return model.eval()
+
+
+class ModelWrapper(ABC):
+    """A model that sees pictures in another way than its own, with the same pictures in and predictions out.
+
+    Args:
+        model: In evaluation mode.
+    """
+
+    def __init__(self, model: VisionModel) -> None:
+        self._model = model
+
+    @property
+    def input(self) -> InputRule:
+        """How a picture becomes the network's input."""
+        return self._model.input
+
+    @property
+    def class_names(self) -> Mapping[Task, Sequence[str]]:
+        """For each task the names of its classes, by class id."""
+        return self._model.class_names
+
+    @abstractmethod
+    def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        """Sees a batch of inputs; see :meth:`VisionModel.predict_batch`."""
+
+    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
+        """Sees pictures; see :meth:`VisionModel.predict`."""
+        return self.predict_batch(*self._model.prepare(images)) if images else []
 
 
 def copy_to_meta(model: M) -> M:

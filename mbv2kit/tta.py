@@ -13,10 +13,10 @@ from mbv2kit import boxes as bx
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.images import InputRule, Placement
+from mbv2kit.images import Placement
 from mbv2kit.layers import check_choice
-from mbv2kit.model import VisionModel, images_to_tensor
-from mbv2kit.structures import Classification, Detections, Image, Prediction, Segmentation, Task
+from mbv2kit.model import ModelWrapper, VisionModel
+from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 Augmentation = Literal["none", "multiscale_flip"]
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -73,7 +73,7 @@ class View:
     raw: Mapping[str, Raw]
 
 
-class MultiScaleFlip:
+class MultiScaleFlip(ModelWrapper):
     """Wraps a model, and has it see each input at several scales and mirrored (MobileNetV2, Table 7 and Figure 8).
 
     Probabilities are averaged over all views: of classes, and of the class of each pixel, after the view's logits were
@@ -97,7 +97,7 @@ class MultiScaleFlip:
     """
 
     def __init__(self, model: VisionModel, scales: Sequence[float] = SCALES, flip: bool = True) -> None:
-        self._model = model
+        super().__init__(model)
         self._scales = tuple(scales)
         self._mirrored = (False, True) if flip else (False,)
         for head in model.heads.values():
@@ -105,16 +105,6 @@ class MultiScaleFlip:
             if head.task == "segmentation" and not isinstance(head, Enlarging):
                 name = model.spec.heads[head.task]["name"]
                 raise UserError(f"tta=multiscale_flip cannot average the masks of head '{name}'; set tta=none.")
-
-    @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
-        return self._model.input
-
-    @property
-    def class_names(self) -> Mapping[Task, Sequence[str]]:
-        """For each task the names of its classes, by class id."""
-        return self._model.class_names
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
@@ -133,13 +123,6 @@ class MultiScaleFlip:
             {task: placement.restore(predictions[i]) for task, predictions in decoded.items()}
             for i, placement in enumerate(placements)
         ]
-
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
-        if not images:
-            return []
-        inputs, placements = zip(*(self.input(image) for image in images), strict=True)
-        return self.predict_batch(images_to_tensor(inputs).to(self._model.mean.device), placements)
 
     def _see(self, images: Tensor, scale: float, mirrored: bool) -> View:
         size = scaled_side(images.shape[2], scale), scaled_side(images.shape[3], scale)

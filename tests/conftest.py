@@ -1,11 +1,14 @@
 """What all tests share."""
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 from mbv2kit.process import let_threads_sleep
 
@@ -28,6 +31,24 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests that train: puts the log's handlers back, and forgets the command line of a tool that ran before.
+
+    One thread is quickest for networks as small as theirs.
+    """
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers, logger.level = handlers, level
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

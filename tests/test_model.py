@@ -272,3 +272,17 @@ def test_boxes_are_carried_from_the_input_to_the_picture() -> None:
     boxes = found["detection"]
     assert isinstance(boxes, Detections)
     np.testing.assert_allclose(boxes.boxes[0], [0, 0, 150, 100], atol=1e-3)
+
+
+def test_another_output_stride_is_the_same_network_on_a_finer_map() -> None:
+    model = model_for("segmentation")
+    finer = model.at_output_stride(8)
+    assert finer.spec.backbone["output_stride"] == 8
+    assert not finer.training
+    images = ((inputs(1).float() - model.mean) / model.std)[:, :, :64, :96]
+    coarse, fine = (one.backbone(images)["layer_18"] for one in (model, finer))
+    assert fine.shape[2:] == (8, 12)
+    torch.testing.assert_close(fine[..., ::4, ::4], coarse, rtol=1e-4, atol=1e-4)
+    assert model.spec.backbone.get("output_stride", 32) == 32
+    with pytest.raises(UserError, match="output_stride must be 8, 16 or 32, got 7"):
+        model.at_output_stride(7)

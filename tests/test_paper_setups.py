@@ -199,6 +199,17 @@ def test_ssd_is_trained_as_its_authors_do(setup: Setup, name: str, side: int) ->
         assert schedule(step) == pytest.approx(factor)
 
 
+def test_yolo_v2_is_trained_as_its_authors_do(setup: Setup) -> None:
+    config = setup("yolo_v2_voc")
+    optimizer = config["optimizer"]
+    assert (config["backbone"]["name"], config["head"]["name"]) == ("darknet_19", "yolo_v2")
+    assert (optimizer["lr"], optimizer["momentum"], optimizer["weight_decay"]) == (1e-3, 0.9, 5e-4)
+    assert (config["trainer"]["max_epochs"], config["scheduler"]["milestones"]) == (160, [60, 90])
+    schedule, _ = schedule_of(config, VOC0712)
+    steps = VOC0712 // 64
+    assert [schedule(epoch * steps) for epoch in (59, 60, 90, 159)] == pytest.approx([1, 0.1, 0.01, 0.01])
+
+
 def test_the_two_ssdlites_differ_in_the_backbone_alone(setup: Setup) -> None:
     v2, v1 = setup("ssdlite_coco"), setup("ssdlite_mobilenet_v1_coco")
     assert (v2.pop("backbone")["name"], v1.pop("backbone")["name"]) == ("mobilenet_v2", "mobilenet_v1")

@@ -13,6 +13,7 @@ from yaml import YAMLError
 from mbv2kit.analysis.published import Number
 from mbv2kit.analysis.recipes import CASES, Case
 from mbv2kit.backbones.registry import BACKBONES
+from mbv2kit.evaluation import model_in_brief
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.model import DESCRIPTION_FILE
 from mbv2kit.runs import RunFolder
@@ -46,7 +47,7 @@ class Run:
         images: Number of pictures.
         metrics: Figures in 0..1 by their name; None for what the data set cannot measure.
         tta: Test-time augmentation.
-        model: ``backbone``, ``heads``, ``class_names`` and ``input``, as in ``model.json``.
+        model: As :func:`mbv2kit.evaluation.model_in_brief` has it.
         finished: Time of the figures, in seconds.
     """
 
@@ -84,13 +85,13 @@ def _fits(run: Run, case: Case) -> bool:
     network = case.network
     if run.task != network.task or run.dataset != DATASETS[run.task]:
         return False
-    backbone, head = run.model["backbone"], run.model["heads"][run.task]
+    backbone, head = run.model["backbone"], run.model["head"]
     wanted_backbone = {"name": network.backbone, **dict(network.backbone_options)}
     wanted_head = {"name": network.head, **dict(network.head_options)}
     return (
         backbone["name"] == network.backbone
         and head["name"] == network.head
-        and len(run.model["class_names"][run.task]) == network.classes
+        and run.model["classes"] == network.classes
         and _layers(BACKBONES.options(network.backbone), backbone)
         == _layers(BACKBONES.options(network.backbone), wanted_backbone)
         and _layers(HEADS.options(network.head), head) == _layers(HEADS.options(network.head), wanted_head)
@@ -107,7 +108,9 @@ def _layers(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
 def _read_run(path: Path) -> Run | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        model = content.get("model") or json.loads(_description(path).read_text(encoding="utf-8"))
+        model = content.get("model") or model_in_brief(
+            json.loads(_description(path).read_text(encoding="utf-8")), content["task"]
+        )
         run = Run(
             folder=path.parent,
             data=_data(path, content["dataset"]),
@@ -117,8 +120,8 @@ def _read_run(path: Path) -> Run | None:
             **{key: content[key] for key in ("task", "dataset", "split", "images", "metrics")},
         )
         # All that is read later, so that a damaged description counts as none here.
-        named = run.model["backbone"]["name"], run.model["heads"][run.task]["name"], run.model["input"]["size"]
-        return run if all(named) and run.model["class_names"][run.task] else None
+        named = run.model["backbone"]["name"], run.model["head"]["name"], run.model["input"]["size"]
+        return run if all(named) and run.model["classes"] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OmegaConfBaseException, YAMLError):
         return None
 

@@ -184,7 +184,7 @@ def _other_runs(material: Material, task: Task) -> list[str | Table | Picture]:
         value = run.metrics.get(figure)
         rows.append(
             [
-                f"{backbone['name']} {backbone.get('width', 1.0)}, {run.model['heads'][task]['name']}",
+                f"{backbone['name']} {backbone.get('width', 1.0)}, {run.model['head']['name']}",
                 f"{height} x {width}",
                 f"{run.data}, {run.split}",
                 f"{run.images:,}",

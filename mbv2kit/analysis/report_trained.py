@@ -16,7 +16,7 @@ from mbv2kit.analysis.report_page import Picture, Section, Table
 from mbv2kit.analysis.report_runs import MAIN_FIGURES, Run
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation.plots import _epoch_means
+from mbv2kit.evaluation.plots import epoch_means
 from mbv2kit.model import ModelSpec, VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Image
@@ -133,7 +133,7 @@ def _curve(run: Run) -> Curve | None:
     table = run.folder / "metrics.csv"
     column = f"val/{MAIN_FIGURES[run.task]}"
     try:
-        means = _epoch_means(table)
+        means = epoch_means(table)
     except UserError:
         return None
     if column not in means:

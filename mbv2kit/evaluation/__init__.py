@@ -12,7 +12,7 @@ from mbv2kit.errors import UserError, nearest
 from mbv2kit.evaluation.accuracy import Accuracy
 from mbv2kit.evaluation.average_precision import AveragePrecision
 from mbv2kit.evaluation.mean_iou import MeanIoU
-from mbv2kit.evaluation.scores import Scores, per_class_table, print_scores, write_metrics
+from mbv2kit.evaluation.scores import Scores, model_in_brief, per_class_table, print_scores, write_metrics
 from mbv2kit.structures import Sample
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MeanIoU",
     "Scores",
     "create_evaluator",
+    "model_in_brief",
     "per_class_table",
     "print_scores",
     "write_metrics",

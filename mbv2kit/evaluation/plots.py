@@ -201,7 +201,7 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     Raises:
         UserError: The table is missing, is no table of numbers, or has nothing to draw.
     """
-    columns = _epoch_means(metrics_csv)
+    columns = epoch_means(metrics_csv)
     losses = {name: curve for name, curve in columns.items() if "loss" in name}
     rates = {name: curve for name, curve in columns.items() if name.startswith("lr")}
     figures = {name: curve for name, curve in columns.items() if name.startswith("val/") and name not in losses}
@@ -235,7 +235,14 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     return save_figure(figure, out)
 
 
-def _epoch_means(metrics_csv: Path) -> dict[str, _Curve]:
+def epoch_means(metrics_csv: Path) -> dict[str, dict[int, float]]:
+    """Returns for each column of a training's ``metrics.csv`` the mean of an epoch's cells, by epoch in rising order.
+
+    Empty cells count for nothing; a column without any is left out, and so are ``epoch`` and ``step``.
+
+    Raises:
+        UserError: The table is missing, or is no table of numbers with a column ``epoch``.
+    """
     cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         with metrics_csv.open(newline="", encoding="utf-8") as file:

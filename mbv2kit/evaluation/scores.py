@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,27 @@ def write_metrics(
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(json.dumps(_nan_to_null(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def model_in_brief(description: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Returns what tells the figures' model from others, short enough to stand beside them.
+
+    Args:
+        description: The content of a ``model.json``.
+        task: Which of the model's tasks the figures are of.
+
+    Returns:
+        ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``.
+
+    Raises:
+        LookupError: The description lacks one of them.
+    """
+    return {
+        "backbone": description["backbone"],
+        "head": description["heads"][task],
+        "classes": len(description["class_names"][task]),
+        "input": description["input"],
+    }
 
 
 def _nan_to_null(value: Any) -> Any:

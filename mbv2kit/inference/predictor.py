@@ -10,6 +10,7 @@ from mbv2kit.images import UnreadableImageError, decode
 from mbv2kit.structures import Image, Prediction, Task
 
 if TYPE_CHECKING:
+    from mbv2kit.model import VisionModel
     from mbv2kit.splitting import SplitModel
 
 
@@ -91,12 +92,15 @@ def _read(path: Path) -> Image | Unreadable:
         return Unreadable(path, str(error))
 
 
-def load_model(checkpoint: str | None, task: str | None = None, tta: str = "none") -> tuple[PictureModel, str]:
+def load_model(
+    checkpoint: str | None, task: str | None = None, *, output_stride: int | None = None, tta: str = "none"
+) -> tuple[PictureModel, str]:
     """Loads the model that a ``checkpoint`` key stands for, on the CPU.
 
     Args:
         checkpoint: A run, model folder, published file or name; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
+        output_stride: Input pixels per step of the deepest map; None for that of the model.
         tta: Test-time augmentation under which the model sees, as :func:`mbv2kit.tta.augmented` knows it.
 
     Returns:
@@ -105,21 +109,22 @@ def load_model(checkpoint: str | None, task: str | None = None, tta: str = "none
     Raises:
         UserError: There is no such model or augmentation, or the model is damaged.
     """
-    # Loaded here, so that all else in this package starts without torch.
     from mbv2kit.tta import augmented, check_tta
-    from mbv2kit.weights.open import open_model
 
     check_tta(tta)
-    model, folder = open_model(checkpoint, task)
-    return augmented(model, tta), str(folder or checkpoint)
+    model, name = _open(checkpoint, task, output_stride)
+    return augmented(model, tta), name
 
 
-def load_split_model(checkpoint: str | None, task: str | None, memory_budget: str | int) -> "tuple[SplitModel, str]":
+def load_split_model(
+    checkpoint: str | None, task: str | None, *, output_stride: int | None, memory_budget: str | int
+) -> "tuple[SplitModel, str]":
     """Loads a model to run within a budget of memory; see :func:`mbv2kit.splitting.plan_memory`.
 
     Args:
         checkpoint: See :func:`load_model`.
         task: See :func:`load_model`.
+        output_stride: See :func:`load_model`.
         memory_budget: An amount of memory such as ``1MB`` or ``512kB``.
 
     Returns:
@@ -130,8 +135,17 @@ def load_split_model(checkpoint: str | None, task: str | None, memory_budget: st
     """
     from mbv2kit.splitting import SplitModel, plan_memory
     from mbv2kit.splitting.budget import parse_bytes
-    from mbv2kit.weights.open import open_model
 
     budget = parse_bytes(memory_budget)
+    model, name = _open(checkpoint, task, output_stride)
+    return SplitModel(model, plan_memory(model, model.input.size, budget)), name
+
+
+def _open(checkpoint: str | None, task: str | None, output_stride: int | None) -> "tuple[VisionModel, str]":
+    # Loaded here, so that all else in this package starts without torch.
+    from mbv2kit.weights.open import open_model
+
     model, folder = open_model(checkpoint, task)
-    return SplitModel(model, plan_memory(model, model.input.size, budget)), str(folder or checkpoint)
+    if output_stride is not None:
+        model = model.at_output_stride(output_stride)
+    return model, str(folder or checkpoint)

@@ -54,9 +54,11 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     model: PictureModel
     split: SplitModel | None = None
     if config.memory_budget is None:
-        model, name = load_model(checkpoint, config.task, config.tta)
+        model, name = load_model(checkpoint, config.task, output_stride=config.output_stride, tta=config.tta)
     elif config.tta == "none":
-        model, name = split, _ = load_split_model(checkpoint, config.task, config.memory_budget)
+        model, name = split, _ = load_split_model(
+            checkpoint, config.task, output_stride=config.output_stride, memory_budget=config.memory_budget
+        )
     else:
         raise UserError(f"memory_budget runs one view of a picture, tta={config.tta} needs several; leave out one.")
     print(f"Model: {name}{'' if checkpoint else ' (of the newest finished run)'}")

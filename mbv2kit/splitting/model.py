@@ -1,6 +1,6 @@
 """A VisionModel that runs as a memory plan says: the same outputs from a fraction of the memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.images import InputRule, Placement
-from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.images import Placement
+from mbv2kit.model import ModelWrapper, VisionModel
 from mbv2kit.splitting.bands import Part, schedule
 from mbv2kit.splitting.live import LiveBytes
 from mbv2kit.splitting.plan import MemoryPlan, Segment
 from mbv2kit.splitting.run import SplitBlock, fold, frame
 from mbv2kit.splitting.units import find_chain, relu6_behind
-from mbv2kit.structures import Image, Prediction, Task
+from mbv2kit.structures import Prediction, Task
 
 
-class SplitModel:
+class SplitModel(ModelWrapper):
     """Wraps a model, and runs it one picture at a time within the memory of a plan.
 
     Args:
@@ -39,7 +39,7 @@ class SplitModel:
             raise UserError(f"A plan for {plan.dtype} says what a network would need; only float32 plans can be run.")
         self.plan = plan
         self.measured: int | None = None
-        self._model = model
+        super().__init__(model)
         self._chain = find_chain(model, plan.size)
         self._blocks: list[SplitBlock] = []
         for segment in plan.segments:
@@ -49,16 +49,6 @@ class SplitModel:
                 rows = (band[place].output for band in bands if band[place].output)
                 self._blocks.append(SplitBlock(unit, count, rows))
         self._last = fold(self._chain.last[1]) if self._chain.last else None
-
-    @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
-        return self._model.input
-
-    @property
-    def class_names(self) -> Mapping[Task, Sequence[str]]:
-        """For each task the names of its classes, by class id."""
-        return self._model.class_names
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Raw]:
@@ -105,14 +95,6 @@ class SplitModel:
                 self.measured = self.measure(image)
             decoded = self._model.decode(self(image), [self.plan.size])
             found.append({task: placement.restore(prediction) for task, (prediction,) in decoded.items()})
-        return found
-
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
-        found: list[dict[Task, Prediction]] = []
-        for image in images:
-            prepared, placement = self.input(image)
-            found += self.predict_batch(images_to_tensor([prepared]), [placement])
         return found
 
     def _run(self, segment: Segment, source: Tensor, maps: dict[str, Tensor]) -> Tensor:

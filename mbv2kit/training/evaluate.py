@@ -17,7 +17,7 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import Scores, create_evaluator, print_scores, write_metrics
+from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder, chosen_checkpoint
@@ -43,6 +43,8 @@ def evaluate(config: DictConfig) -> None:
     check_tta(options["tta"])
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     model, folder = open_model(checkpoint, options["task"])
+    if options["output_stride"] is not None:
+        model = model.at_output_stride(options["output_stride"])
     _log.info("evaluating the model of %s", folder or checkpoint)
     task = _only_task(model, options["task"])
     dataset = options["dataset"] or (_trained_on(RunFolder(folder.parent)) if folder else None)
@@ -117,7 +119,15 @@ def evaluate_model(
     evaluator.save_plots(folder.plots)
     print_scores(scores)
     write_metrics(
-        folder.metrics, task=task, dataset=dataset, split=split, images=evaluator.images, seconds=seconds, scores=scores
+        folder.metrics,
+        task=task,
+        dataset=dataset,
+        split=split,
+        images=evaluator.images,
+        seconds=seconds,
+        scores=scores,
+        tta=tta,
+        model=model_in_brief(model.spec.to_dict(), task),
     )
     _log.info(
         "%d pictures in %.1f s%s; figures, plots and pictures are in %s",

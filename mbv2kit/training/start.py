@@ -46,11 +46,10 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     defaults = BACKBONES.options(name)
     wanted = {f"backbone.{key}": (theirs.get(key, value), value) for key, value in defaults.items() if key not in _FREE}
     for key in ("mean", "std"):
-        wanted[f"normalisation.{key}"] = (list(getattr(spec, key)), list(_NORMALISATION[key]))
+        wanted[f"normalisation.{key}"] = (getattr(spec, key), _NORMALISATION[key])
     adopted: list[str] = []
-    for key, (value, default) in wanted.items():
-        chosen = OmegaConf.select(config, key)
-        found = list(chosen) if isinstance(chosen, ListConfig) else chosen
+    for key, values in wanted.items():
+        found, value, default = map(_listed, (OmegaConf.select(config, key), *values))
         if found == value:
             continue
         if found != default:
@@ -62,6 +61,11 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     if adopted:
         _log.info("the weights set %s", ", ".join(adopted))
     return config
+
+
+def _listed(value: Any) -> Any:
+    """Makes tuples, which specs hold, and the lists of a config comparable."""
+    return list(value) if isinstance(value, tuple | ListConfig) else value
 
 
 def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:

@@ -1,7 +1,5 @@
 """The paper's figures: that each is a picture of the promised size which shows its data, with units on its axes."""
 
-import warnings
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -10,57 +8,32 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import NDArray
-from PIL import Image
 
 from mbv2kit.analysis import figures
 from mbv2kit.analysis.activations import ActivationPattern
 from mbv2kit.analysis.manifold import DIMENSIONS, embed, spiral
 from mbv2kit.errors import UserError
+from tests.figures import assert_legible, saved_figures, texts, written_texts
 
 V2 = {"0.35": [(11, 45.5), (20, 50.8), (59, 60.3)], "1": [(56, 60.3), (154, 68.8), (300, 71.8)], "1.4": [(582, 75.0)]}
 V1 = {"0.25": [(14, 41.5), (41, 49.8)], "1": [(186, 65.2), (569, 70.9)]}
 OTHERS = {"NASNet-A": (564, 74.0), "ShuffleNet 1.5": (292, 71.5), "ShuffleNet 2": (524, 73.7)}
 
 
-@pytest.fixture(autouse=True)
-def _warnings_are_errors() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved during the test."""
-    saved: list[Figure] = []
-    save = Figure.savefig
-
-    def remember(figure: Figure, path: Path) -> None:
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return saved
+    return saved_figures(monkeypatch)
 
 
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
-
-
-def assert_legible(path: Path, figure: Figure) -> None:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert picture.width >= 1200
-        grey = np.asarray(picture.convert("L"))
-    # A frame of blank paper all around: nothing is cut off at the border.
-    for edge in (grey[:4], grey[-4:], grey[:, :4], grey[:, -4:]):
-        assert (edge == 255).all()
-    written = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text().strip()]
-    boxes = [text.get_window_extent() for text in written if text.get_visible()]
-    overlaps = [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
-    assert not overlaps
+def assert_apart(figure: Figure) -> None:
+    """Checks that no text of a figure that was saved lies on another."""
+    boxes = [text.get_window_extent() for text in written_texts(figure) if text.get_visible()]
+    assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
 
 
 def line(axes: Axes, label: str) -> NDArray[np.float64]:
@@ -75,7 +48,8 @@ def pattern(layer: int, channels: int, *counts: int) -> ActivationPattern:
 
 def test_figure_1_shows_the_points_that_come_back(tmp_path: Path, drawn: list[Figure]) -> None:
     path = figures.figure_1(tmp_path / "new" / "spirals.png", seed=3)
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     assert len(drawn[0].axes) == 6
     points = spiral()
     expected = [points, *(embed(points, dimensions, 3).restored for dimensions in DIMENSIONS)]
@@ -119,7 +93,8 @@ def test_the_seed_of_figure_1_is_typical() -> None:
 
 def test_figure_5_has_the_papers_axes_and_every_point(tmp_path: Path, drawn: list[Figure]) -> None:
     path = figures.figure_5({"MobileNetV2": V2, "MobileNetV1": V1}, OTHERS, tmp_path / "figure5.png")
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     (axes,) = drawn[0].axes
     assert axes.get_xscale() == "log"
     assert axes.get_xlim() == (7.5, 600)
@@ -139,7 +114,8 @@ def test_figure_5_draws_more_networks_than_it_has_styles(tmp_path: Path, drawn: 
     series = {"seven widths": seven, **{f"network {number}": one for number in range(4)}}
     points = {f"point {number}": (100.0 + 40 * number, 50.0) for number in range(7)}
     path = figures.figure_5(series, points, tmp_path / "figure5.png")
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     assert len(drawn[0].axes[0].get_lines()) == 7 + 4 + 7
 
 
@@ -147,7 +123,8 @@ def test_figure_7_shows_shares_of_the_channels_and_the_threshold(tmp_path: Path,
     before = [pattern(3, 96, 40, 48, 56), pattern(4, 144, 70, 74)]
     after = [pattern(3, 96, 12, 84), pattern(4, 144, 0, 144)]
     path = figures.figure_7(before, after, tmp_path / "figure7.png")
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     left, right = drawn[0].axes
     np.testing.assert_allclose(line(left, "mean over the pixels"), np.array([[3, 4], [0.5, 0.5]]))
     np.testing.assert_allclose(line(right, "mean over the pixels"), np.array([[3, 4], [0.5, 0.5]]))
@@ -165,7 +142,8 @@ def test_figure_time_shows_median_and_spread_beside_the_plain_network(tmp_path: 
     t = list(range(1, 11))
     ratios = [[0.9 + 0.1 * parts, 1 + 0.1 * parts, 2 + 0.1 * parts] for parts in t]
     path = figures.figure_time(t, ratios, tmp_path / "time.png")
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     (axes,) = drawn[0].axes
     np.testing.assert_allclose(line(axes, "median"), np.array([t, [1 + 0.1 * parts for parts in t]]))
     assert line(axes, "plain network")[1].tolist() == [1, 1]
@@ -182,7 +160,8 @@ def test_figure_curves_shows_the_mean_of_the_runs_and_their_band(tmp_path: Path,
         "ReLU6": [([1, 2, 3], [5.0, 6.0, 7.0])],
     }
     path = figures.figure_curves(curves, tmp_path / "curves.png", title="Figure 6a", measure="top-1, %")
-    assert_legible(path, drawn[0])
+    assert_legible(path)
+    assert_apart(drawn[0])
     (axes,) = drawn[0].axes
     # Epoch 4 is left out: only one of the two runs has it.
     assert line(axes, "linear\nlast 40, 2 runs").tolist() == [[1, 2, 3], [15, 30, 40]]

@@ -14,6 +14,7 @@ from mbv2kit.analysis.report import section_names, summary_line, write_report
 from mbv2kit.analysis.report_page import Picture, Section, Table, write_pages
 from mbv2kit.analysis.report_sections import SECTIONS, TABLES_OF
 from mbv2kit.errors import UserError
+from mbv2kit.evaluation import model_in_brief
 from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec, VisionModel
 
@@ -275,7 +276,7 @@ def test_every_verdict_has_a_column_in_the_summary(tmp_path: Path) -> None:
 def test_an_evaluation_may_describe_its_model_itself(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "eval")
     figures = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(figures | {"model": CLASSIFIER}))
+    (run / "metrics.json").write_text(json.dumps(figures | {"model": model_in_brief(CLASSIFIER, "classification")}))
     (run / "model" / "model.json").unlink()
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2].startswith("71.9")
 

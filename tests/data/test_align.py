@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
-from mbv2kit.structures import Sample
+from mbv2kit.structures import Boxes, Sample
 from mbv2kit.weights.classes import imagenet_classes
 
 MODEL = ("ant", "bee", "cat", "dog")
@@ -74,6 +75,20 @@ def test_a_picture_without_objects_stays_one() -> None:
     assert labels is not None
     assert labels.shape == (0,)
     assert labels.dtype == np.int64
+
+
+def test_boxes_that_the_source_knows_without_its_pictures_need_none_of_them() -> None:
+    boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
+
+    class Knowing(Given):
+        def __getitem__(self, index: int) -> Sample:
+            raise AssertionError(f"picture {index} is read")
+
+        def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
+            yield (5, 6), boxes
+
+    aligned = align_classes(Knowing(("cat",)), MODEL)
+    assert list(aligned.objects()) == [((5, 6), boxes)]
 
 
 def test_a_source_of_the_same_classes_is_taken_as_it_is() -> None:

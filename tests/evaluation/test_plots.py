@@ -1,57 +1,27 @@
 """The diagrams: that each is a picture of the promised size which shows its figures, also in the odd cases."""
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import NDArray
-from PIL import Image
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator, plots
 from mbv2kit.structures import Classification, Detections, Prediction, Sample, Segmentation
+from tests.figures import assert_legible, saved_figures, texts
 
 RECALL = np.linspace(0, 1, 101)
 
 
-@pytest.fixture(autouse=True)
-def _warnings_are_errors() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved during the test."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def remember(figure: Figure, path: Path) -> None:
-        figures.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return figures
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
-
-
-def assert_legible(path: Path) -> None:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert picture.width >= 1200
-        grey = np.asarray(picture.convert("L"))
-    # A frame of blank paper all around: nothing is cut off at the border.
-    for edge in (grey[:4], grey[-4:], grey[:, :4], grey[:, -4:]):
-        assert (edge == 255).all()
-    assert (grey < 128).mean() > 0.002
+    return saved_figures(monkeypatch)
 
 
 def curve(ap50: float) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from mbv2kit.evaluation import (
     MeanIoU,
     Scores,
     create_evaluator,
+    model_in_brief,
     per_class_table,
     print_scores,
     write_metrics,
@@ -58,6 +59,26 @@ def test_metrics_file_takes_further_entries(tmp_path: Path) -> None:
     content = write(tmp_path / "metrics.json", CELLS, weights="ema", losses=[math.nan, 0.5, math.inf])
     assert content["weights"] == "ema"
     assert content["losses"] == [None, 0.5, None]
+
+
+def test_a_model_in_brief_has_what_tells_it_from_others_and_no_names_of_classes() -> None:
+    head = {"name": "ssdlite", "padding": "tf_same"}
+    description = {
+        "schema_version": 1,
+        "backbone": {"name": "mobilenet_v2", "width": 1.4},
+        "heads": {"classification": {"name": "classifier"}, "detection": head},
+        "class_names": {"classification": ["a"] * 1000, "detection": ["a", "b"]},
+        "input": {"size": [320, 320], "resize": "stretch"},
+        "mean": [127.5] * 3,
+    }
+    assert model_in_brief(description, "detection") == {
+        "backbone": {"name": "mobilenet_v2", "width": 1.4},
+        "head": head,
+        "classes": 2,
+        "input": {"size": [320, 320], "resize": "stretch"},
+    }
+    with pytest.raises(LookupError):
+        model_in_brief(description, "segmentation")
 
 
 def test_metrics_file_replaces_an_older_one_or_leaves_it_whole(tmp_path: Path) -> None:

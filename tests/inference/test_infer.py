@@ -69,7 +69,7 @@ def config(root: Path, tmp_path: Path) -> DictConfig:
 
 
 def use_model(monkeypatch: pytest.MonkeyPatch, *tasks: Task) -> None:
-    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, tta: (FakeModel(*tasks), checkpoint))
+    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, **options: (FakeModel(*tasks), checkpoint))
 
 
 def lines(config: DictConfig) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def test_each_line_is_on_disk_before_the_next_picture_is_seen(
             return super().predict(images)
 
     written: list[int] = []
-    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, tta: (Watching("detection"), "a model"))
+    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, **options: (Watching("detection"), "a model"))
     config.batch_size = 1
     infer(config, [str(photos / "a"), str(photos / "b")])
     assert written == [0, 1]

@@ -1,12 +1,9 @@
 """Runs that take seconds, on shapes drawn on the spot."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mbv2kit.config import compose_config, register_parts
@@ -19,21 +16,8 @@ Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture(autouse=True)
-def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Puts the log's handlers back, and forgets the command line of a tool that ran in this process before.
-
-    One thread is quickest for networks as small as these.
-    """
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    for handler in set(logger.handlers) - set(handlers):
-        handler.close()
-    logger.handlers, logger.level = handlers, level
-    torch.set_num_threads(threads)
+def _clean_process(clean_process: None) -> None:
+    """Every test here may train."""
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,16 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
 def test_figures_are_complete(trained: Trained, task: str) -> None:
     run = trained(task)
     final = json.loads(run.metrics.read_text())
-    assert list(final) == ["task", "dataset", "split", "images", "seconds", "metrics", "per_class"]
+    keys = ["task", "dataset", "split", "images", "seconds", "tta", "model", "metrics", "per_class"]
+    assert list(final) == keys
+    model = json.loads((run.model / "model.json").read_text())
+    assert final["tta"] == "none"
+    assert final["model"] == {
+        "backbone": model["backbone"],
+        "head": model["heads"][task],
+        "classes": len(model["class_names"][task]),
+        "input": model["input"],
+    }
     assert (final["task"], final["dataset"], final["split"], final["images"]) == (task, "shapes", "val", 6)
     assert list(final["metrics"]) == METRICS[task]
     assert all(value is None or 0 <= value <= 1 for value in final["metrics"].values())

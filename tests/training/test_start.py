@@ -60,6 +60,27 @@ def test_asking_for_the_same_is_fine(root: Path) -> None:
     assert adopt(compose(root, "backbone.width=0.35"), spec(), "w").backbone.width == 0.35
 
 
+@pytest.mark.parametrize(("theirs", "rates"), [({}, (1, 2, 4)), ({"multi_grid": (1, 1, 1)}, (1, 1, 1))])
+def test_rates_in_a_list_come_from_the_weights_too(
+    root: Path, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any], rates: tuple[int, ...]
+) -> None:
+    """A constructor has them as a tuple, a config as a list, and weights as either."""
+    caplog.set_level("INFO")
+    written = {key: list(value) for key, value in theirs.items()}
+    for backbone in (theirs, written):
+        weights = replace(spec(), backbone={"name": "resnet_101_beta", **backbone})
+        adopted = adopt(compose(root, "backbone=resnet_101_beta"), weights, "w")
+        assert tuple(adopted.backbone.multi_grid) == rates
+        with pytest.raises(UserError, match=r"backbone\.multi_grid=\[1, 2, 2\], but weights=w go with \[1, "):
+            adopt(compose(root, "backbone=resnet_101_beta", "backbone.multi_grid=[1,2,2]"), weights, "w")
+    assert ("multi_grid" in caplog.text) == bool(theirs), "what stays as it is need not be told"
+
+
+def test_rounding_in_vgg16_stays_the_users(root: Path) -> None:
+    weights = replace(spec(), backbone={"name": "vgg16", "ceil_pooling": False})
+    assert adopt(compose(root, "backbone=vgg16"), weights, "torchvision:vgg16").backbone.ceil_pooling is True
+
+
 def test_loading_says_what_became_of_every_tensor(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     model, start = VisionModel(spec(4)), VisionModel(spec(9))
