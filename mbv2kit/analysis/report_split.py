@@ -18,6 +18,7 @@ SIZE = (224, 224)
 BUDGETS = (4_000_000, 2_000_000, 1_000_000, 512_000, 400_000, 256_000)
 GROUPS = (1, 2, 3, 4, 5, 10)
 TIMED = tuple(range(1, 11))
+ROUNDS = 9
 
 
 def split_network(material: Material) -> list[str | Table | Picture]:
@@ -34,7 +35,7 @@ def split_network(material: Material) -> list[str | Table | Picture]:
     even = {f"t = {t}": plan_evenly(model, SIZE, t) for t in GROUPS}
     budgets = {f"{budget // 1000:,} kB": _plan(model, budget, torch.float32) for budget in BUDGETS}
     within = {name: plan for name, plan in budgets.items() if plan is not None}
-    times = relative_times(model.to(memory_format=torch.channels_last), even | within)
+    times = relative_times(model.to(memory_format=torch.channels_last), even | within, ROUNDS)
     with torch.no_grad(), LiveBytes([images]) as live:
         model(images)
     rows = [["the plain network", "", f"{live.peak:,}", "1.0", "", "1.00"]]
@@ -59,11 +60,11 @@ def split_network(material: Material) -> list[str | Table | Picture]:
         "while it ran. t splits every block into t groups, the first convolution being the expansion of the first "
         "block. A budget is kept at the least recomputation, not in the least time.",
         f"No plan needs fewer than {least:,} bytes; not possible: {', '.join(missed) or 'none of these'}.",
-        "Time over that of the plain network (batch norms not folded), medians of 15 runs by turns.",
+        f"Time over that of the plain network (batch norms not folded), medians of {ROUNDS} runs by turns.",
     ]
     columns = ["", ">planned", ">measured", ">times less", ">computed again", ">time"]
     memory = Table(columns=columns, rows=rows, title="MobileNetV2 1.0 at 224, one picture", notes=notes)
-    against = times_against_groups(model, SIZE, TIMED)
+    against = times_against_groups(model, SIZE, TIMED, ROUNDS)
     path = figures.figure_time(list(against), list(against.values()), material.images / "split_time.png")
     picture = Picture(path, "Time of the split network over that of the plain one, measured as this was written.")
     return [memory, _eight_bits(model), picture]

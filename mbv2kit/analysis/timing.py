@@ -10,7 +10,7 @@ from mbv2kit.model import VisionModel
 from mbv2kit.splitting import MemoryPlan, SplitModel, plan_evenly
 
 
-def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: int = 15) -> dict[str, list[float]]:
+def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: int = 9) -> dict[str, list[float]]:
     """Times plans beside the plain model, turn by turn, so that what else the machine does hits them alike.
 
     Args:
@@ -37,7 +37,7 @@ def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: 
 
 
 def times_against_groups(
-    model: VisionModel, size: tuple[int, int], groups: Sequence[int] = range(1, 11), rounds: int = 15
+    model: VisionModel, size: tuple[int, int], groups: Sequence[int] = range(1, 11), rounds: int = 9
 ) -> dict[int, list[float]]:
     """Times the network with every block in t groups, for each t; see :func:`relative_times`."""
     ratios = relative_times(model, {str(t): plan_evenly(model, size, t) for t in groups}, rounds)

@@ -121,8 +121,7 @@ class Planner:
             choice = self.needs.choice(index, index, unit.output_size[0], False)
             count = 1 if unit.read_expansion else min(groups, unit.wide_channels)
             segments.append(self._segment(choice, [count]))
-        channels = self.needs.chain.last[1].conv.out_channels if self.needs.chain.last and self.needs.chain.pools else 1
-        last_groups, last_peak = self.needs.last(min(groups, channels))
+        last_groups, last_peak = self.needs.last(min(groups, self._last_channels))
         return self._plan(tuple(segments), last_groups, last_peak)
 
     def smallest(self) -> int:
@@ -194,14 +193,16 @@ class Planner:
 
     def _last(self, budget: int) -> tuple[int, int]:
         """Returns the fewest groups of the last convolution that keep the budget, if any do, and the peak."""
-        if self.needs.chain.last is None or not self.needs.chain.pools:
-            return self.needs.last(1)
-        channels = self.needs.chain.last[1].conv.out_channels
-        _, one = self.needs.last(channels)
-        _, two = self.needs.last(-(-channels // 2))
-        # Each channel more at once needs as much as the second.
-        at_once = min(channels, max(1, 1 + (budget - one) // max(1, two - one)))
-        return self.needs.last(-(-channels // at_once))
+        for groups in range(1, self._last_channels):
+            if self.needs.last(groups)[1] <= budget:
+                return self.needs.last(groups)
+        return self.needs.last(self._last_channels)
+
+    @property
+    def _last_channels(self) -> int:
+        """Into how many groups the last convolution can be split."""
+        chain = self.needs.chain
+        return chain.last[1].conv.out_channels if chain.last and chain.pools else 1
 
 
 def _band_heights(height: int) -> list[int]:
