@@ -1,16 +1,18 @@
 """What splitting costs in time: the split network beside the plain one, in one run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
 
 import torch
 
 from mbv2kit.model import VisionModel
-from mbv2kit.splitting import MemoryPlan, SplitModel, plan_evenly
+from mbv2kit.splitting import MemoryPlan, SplitModel
+
+ROUNDS = 9
 
 
-def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: int = 9) -> dict[str, list[float]]:
+def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: int = ROUNDS) -> dict[str, list[float]]:
     """Times plans beside the plain model, turn by turn, so that what else the machine does hits them alike.
 
     Args:
@@ -34,14 +36,6 @@ def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: 
             for name, each in split.items():
                 ratios[name].append(_time(partial(each, images)) / plain)
     return ratios
-
-
-def times_against_groups(
-    model: VisionModel, size: tuple[int, int], groups: Sequence[int] = range(1, 11), rounds: int = 9
-) -> dict[int, list[float]]:
-    """Times the network with every block in t groups, for each t; see :func:`relative_times`."""
-    ratios = relative_times(model, {str(t): plan_evenly(model, size, t) for t in groups}, rounds)
-    return {t: ratios[str(t)] for t in groups}
 
 
 def _time(job: Callable[[], object]) -> float:

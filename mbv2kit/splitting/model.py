@@ -13,7 +13,7 @@ from mbv2kit.images import Placement
 from mbv2kit.model import ModelWrapper, VisionModel
 from mbv2kit.splitting.bands import Part, schedule
 from mbv2kit.splitting.live import LiveBytes
-from mbv2kit.splitting.plan import MemoryPlan, Segment
+from mbv2kit.splitting.plan import MemoryPlan
 from mbv2kit.splitting.run import SplitBlock, fold, frame
 from mbv2kit.splitting.units import find_chain, relu6_behind
 from mbv2kit.structures import Prediction, Task
@@ -41,13 +41,17 @@ class SplitModel(ModelWrapper):
         self.measured: int | None = None
         super().__init__(model)
         self._chain = find_chain(model, plan.size)
-        self._blocks: list[SplitBlock] = []
+        # For each segment its blocks, and what they do in each band.
+        self._segments: list[tuple[list[SplitBlock], list[list[Part]]]] = []
         for segment in plan.segments:
             units = self._chain.units[segment.first : segment.last + 1]
             bands = schedule(units, segment.rows, segment.keep)
-            for place, (unit, count) in enumerate(zip(units, segment.groups, strict=True)):
-                rows = (band[place].output for band in bands if band[place].output)
-                self._blocks.append(SplitBlock(unit, count, rows))
+            parts = zip(*bands, strict=True)
+            blocks = [
+                SplitBlock(unit, count, (part.output for part in each if part.output))
+                for unit, count, each in zip(units, segment.groups, parts, strict=True)
+            ]
+            self._segments.append((blocks, bands))
         self._last = fold(self._chain.last[1]) if self._chain.last else None
 
     @torch.no_grad()
@@ -68,9 +72,9 @@ class SplitModel(ModelWrapper):
             raise UserError(f"The plan is for {self.plan.size} pixels, got {size}; make a plan for that size.")
         maps: dict[str, Tensor] = {}
         current = images
-        for segment in self.plan.segments:
-            current = self._run(segment, current, maps)
-            unit = self._chain.units[segment.last]
+        for blocks, bands in self._segments:
+            current = self._run(blocks, bands, current, maps)
+            unit = blocks[-1].unit
             if unit.read:
                 maps[unit.name] = current
         if self._chain.last is not None:
@@ -78,11 +82,11 @@ class SplitModel(ModelWrapper):
         del current
         return {head.task: head(maps) for head in self._model.heads.values() if isinstance(head, Head)}
 
-    def measure(self, images: Tensor) -> int:
-        """Returns the most bytes that were alive at once while the model saw ``images``; see :class:`LiveBytes`."""
+    def measure(self, images: Tensor) -> tuple[dict[str, Raw], int]:
+        """Computes what a call computes, and the most bytes that were alive at once; see :class:`LiveBytes`."""
         with LiveBytes([images]) as live:
-            self(images)
-        return int(live.peak)
+            raw = self(images)
+        return raw, int(live.peak)
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
@@ -92,17 +96,20 @@ class SplitModel(ModelWrapper):
             # The picture alone, not the batch that it is cut out of.
             image = images[index : index + 1].clone(memory_format=torch.contiguous_format)
             if self.measured is None:
-                self.measured = self.measure(image)
-            decoded = self._model.decode(self(image), [self.plan.size])
+                raw, self.measured = self.measure(image)
+            else:
+                raw = self(image)
+            decoded = self._model.decode(raw, [self.plan.size])
             found.append({task: placement.restore(prediction) for task, (prediction,) in decoded.items()})
         return found
 
-    def _run(self, segment: Segment, source: Tensor, maps: dict[str, Tensor]) -> Tensor:
-        blocks = self._blocks[segment.first : segment.last + 1]
-        units = [block.unit for block in blocks]
-        output = self._model.mean.new_empty(len(source), units[-1].out_channels, *units[-1].output_size)
-        kept: list[Tensor | None] = [None] * len(units)
-        for band in schedule(units, segment.rows, segment.keep):
+    def _run(
+        self, blocks: Sequence[SplitBlock], bands: Sequence[Sequence[Part]], source: Tensor, maps: dict[str, Tensor]
+    ) -> Tensor:
+        unit = blocks[-1].unit
+        output = self._model.mean.new_empty(len(source), unit.out_channels, *unit.output_size)
+        kept: list[Tensor | None] = [None] * len(blocks)
+        for band in bands:
             self._run_band(blocks, band, source, output, kept, maps)
         return output
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from mbv2kit.backbones import Backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head
@@ -138,13 +136,13 @@ def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
         units.append(unit)
         rows, columns = unit.output_size
     last = layers[-1]
-    is_last = isinstance(last, ConvNormAct)
+    if not isinstance(last, ConvNormAct):
+        return Chain(tuple(units), None, False)
     readers = [head for head in model.heads.values() if isinstance(head, Head) and names[-1] in head.features]
     # A subclass may look at more than the mean.
-    pools = is_last and all(type(head) is Classifier for head in readers)
-    return Chain(tuple(units), (names[-1], last) if isinstance(last, ConvNormAct) else None, pools)
+    return Chain(tuple(units), (names[-1], last), all(type(head) is Classifier for head in readers))
 
 
-def relu6_behind(part: nn.Module) -> bool:
+def relu6_behind(part: ConvNormAct) -> bool:
     """Tells whether a convolution has a non-linearity behind it."""
-    return isinstance(part, ConvNormAct) and hasattr(part, "act")
+    return hasattr(part, "act")

@@ -16,6 +16,7 @@ from mbv2kit.heads import create_head, list_heads
 from mbv2kit.images import InputRule
 from mbv2kit.layers import ConvNormAct, ConvStyle
 from mbv2kit.model import ModelSpec, VisionModel
+from tests.counting import count
 
 
 def build(backbone: str, head: str, classes: int, *, head_options: Any = None, **backbone_options: Any) -> VisionModel:
@@ -95,30 +96,13 @@ def test_without_dilation_space_to_batch_changes_nothing() -> None:
     assert complexity(dilated, (9, 9), space_to_batch=True).madds == 12 * 9 * 5 * 3 * 3
 
 
-def count_with_hooks(model: VisionModel, size: int) -> int:
-    madds = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal madds
-        if isinstance(module, nn.Conv2d):
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            madds += output.numel() * (module.in_channels // module.groups) * kernel
-        elif isinstance(module, nn.Linear):
-            madds += output.numel() * module.in_features
-
-    for part in model.modules():
-        part.register_forward_hook(count)
-    with torch.no_grad(), torch.device("meta"):
-        model(torch.empty(1, 3, size, size, dtype=torch.uint8))
-    return madds
-
-
 @pytest.mark.parametrize(("backbone", "head"), fitting_pairs())
 def test_hooks_count_the_same_on_every_model_and_folding_changes_parameters_alone(backbone: str, head: str) -> None:
     model = build(backbone, head, 3)
     cost, folded = complexity(model, (320, 320)), complexity(model, (320, 320), folded=True)
-    assert cost.madds == folded.madds == count_with_hooks(model, 320)
-    assert cost.parameters == sum(parameter.numel() for parameter in model.parameters())
+    parameters, madds = count(model, 320)
+    assert cost.madds == folded.madds == madds
+    assert cost.parameters == parameters
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     assert cost.norm_parameters == sum(2 * norm.num_features for norm in norms)
     # A norm has a scale and a shift a channel, of which the bias alone stays; those in front of no convolution stay.

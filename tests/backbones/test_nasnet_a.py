@@ -11,9 +11,9 @@ from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.nasnet_a import NORMAL_CELL, REDUCTION_CELL, Cell, Halving, NASNetA
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
-from mbv2kit.heads import create_head
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.layers import ConvStyle, Padding
+from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
 from tests.norms import randomise_norms
 
@@ -224,12 +224,7 @@ def test_maps_stay_as_they_were_computed_and_only_the_last_is_behind_a_relu() ->
 @pytest.mark.parametrize("options", [SMALL, {"cells": 2, "penultimate_filters": 264}])
 def test_a_gradient_reaches_every_number(options: dict[str, Any]) -> None:
     backbone = NASNetA(**options).train()
-    last = list(backbone(torch.randn(2, 3, 96, 129)).values())[-1]
-    (last * torch.randn_like(last)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().max() > 0, name
+    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 96, 129))
 
 
 def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
@@ -248,12 +243,7 @@ def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
     ],
 )
 def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    backbone = on_meta()
-    with torch.device("meta"):
-        part = create_head(head, backbone.feature_info, 3)
-    assert part.features == features
-    backbone.select(part.features)
-    part(backbone(torch.empty(2, 3, 97, 128, device="meta")))
+    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(

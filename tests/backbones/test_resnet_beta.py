@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.resnet_beta import ResNet101Beta
 from mbv2kit.errors import UserError
-from mbv2kit.heads import create_head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
+from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
 from tests.norms import randomise_norms
 
@@ -141,12 +141,7 @@ def test_the_rates_of_the_last_stage_can_be_chosen_without_changing_the_size() -
 
 def test_a_gradient_reaches_every_number() -> None:
     backbone = ResNet101Beta(output_stride=16).train()
-    last = backbone(torch.randn(2, 3, 65, 49))["stage_4_3"]
-    (last * torch.randn_like(last)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().max() > 0, name
+    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 65, 49))
 
 
 def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
@@ -166,12 +161,7 @@ def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
     ],
 )
 def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    backbone = on_meta()
-    with torch.device("meta"):
-        part = create_head(head, backbone.feature_info, 3)
-    assert part.features == features
-    backbone.select(part.features)
-    part(backbone(torch.empty(2, 3, 97, 128, device="meta")))
+    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.shufflenet_v1 import AveragePool, ShuffleNetV1, ShuffleUnit
 from mbv2kit.errors import UserError
-from mbv2kit.heads import create_head
 from mbv2kit.images import InputRule
 from mbv2kit.model import ModelSpec, VisionModel
+from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
 from tests.norms import randomise_norms
 
@@ -224,12 +224,7 @@ def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]
 def test_a_gradient_reaches_every_number(output_stride: int) -> None:
     torch.manual_seed(0)
     backbone = ShuffleNetV1(width=0.25, output_stride=output_stride).train()
-    last = backbone(torch.randn(2, 3, 96, 65))["stage_4_4"]
-    (last * torch.randn_like(last)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().max() > 0, name
+    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 96, 65))
 
 
 def test_the_network_can_be_exported() -> None:
@@ -251,12 +246,7 @@ def test_the_network_can_be_exported() -> None:
     ],
 )
 def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    backbone = on_meta()
-    with torch.device("meta"):
-        part = create_head(head, backbone.feature_info, 3)
-    assert part.features == features
-    backbone.select(part.features)
-    part(backbone(torch.empty(2, 3, 97, 128, device="meta")))
+    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(
