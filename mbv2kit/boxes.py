@@ -1,4 +1,4 @@
-"""Boxes as pure functions: anchors, coding, overlap, matching, suppression.
+"""Boxes as pure functions: anchors, coding, overlap, matching.
 
 Shapes in names: A anchors, N boxes. Boxes are ``xyxy``; anchors live on the unit square, so that they depend on the
 grids of the feature maps alone.
@@ -187,23 +187,3 @@ def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
         overlaps[forced_box] = -1.0
         overlaps[:, forced_anchor] = -1.0
     return matched
-
-
-def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, limit: int) -> Tensor:
-    """Non-maximum suppression within each class.
-
-    Args:
-        boxes: ``(N, 4)``.
-        scores: ``(N,)``.
-        classes: ``(N,)`` int64.
-        threshold: IoU above which the box of lower score goes.
-        limit: How many boxes are kept at the most.
-
-    Returns:
-        Indices of those kept, highest score first, at most ``limit``.
-    """
-    # torchvision takes seconds to import, and only a detector that is asked for boxes needs it.
-    from torchvision.ops import batched_nms
-
-    kept: Tensor = batched_nms(boxes, scores, classes, threshold)
-    return kept[:limit]

@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,53 +19,12 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.heads.registry import Raw
 from mbv2kit.images import InputRule, Placement
+from mbv2kit.spec import DESCRIPTION_FILE, ModelSpec, read_spec
 from mbv2kit.structures import Image, Prediction, Task
 
-SCHEMA_VERSION = 1
-DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """Everything about a model but its weights; the content of ``model.json``.
-
-    Attributes:
-        backbone: ``name`` and the arguments of its constructor.
-        heads: For each task ``name`` and the arguments of the head's constructor.
-        class_names: For each task the names of its classes, by class id.
-        input: How a picture becomes the network's input.
-        mean: Subtracted from each of the three channels, in 0..255.
-        std: What each channel is divided by, in 0..255.
-        origin: Where the model came from (the run, its figures, a licence): for people, not read back by code.
-    """
-
-    backbone: Mapping[str, Any]
-    heads: Mapping[Task, Mapping[str, Any]]
-    class_names: Mapping[Task, Sequence[str]]
-    input: InputRule
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    origin: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain containers, ready for JSON."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
-        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
-        return cls(
-            backbone=values["backbone"],
-            heads=values["heads"],
-            class_names={task: tuple(names) for task, names in values["class_names"].items()},
-            input=InputRule(**values["input"]),
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            origin=values["origin"],
-        )
 
 
 class VisionModel(nn.Module):
@@ -130,9 +89,11 @@ class VisionModel(nn.Module):
             sizes: (height, width) of the input of each image.
         """
         predictions: dict[Task, list[Prediction]] = {}
-        for head in self.heads.values():
-            assert isinstance(head, Head)
-            predictions[head.task] = head.decode(raw[head.task], sizes)
+        # In validation a training in bfloat16 would go on in it.
+        with torch.autocast(self.mean.device.type, enabled=False):
+            for head in self.heads.values():
+                assert isinstance(head, Head)
+                predictions[head.task] = head.decode(raw[head.task], sizes)
         return predictions
 
     @torch.inference_mode()
@@ -189,22 +150,15 @@ class VisionModel(nn.Module):
         Raises:
             UserError: The folder holds no model, or one that is damaged; the message names the file.
         """
-        description = folder / DESCRIPTION_FILE
-        weights = folder / WEIGHTS_FILE
-        for path in (description, weights):
-            if not path.is_file():
-                raise UserError(f"{folder} is no model folder: it has no {path.name}.")
+        spec, description, weights = read_spec(folder), folder / DESCRIPTION_FILE, folder / WEIGHTS_FILE
+        if not weights.is_file():
+            raise UserError(f"{folder} is no model folder: it has no {WEIGHTS_FILE}.")
         try:
-            values = json.loads(description.read_text())
-            version = values["schema_version"]
-            if version == SCHEMA_VERSION:
-                model = cls(ModelSpec.from_dict(values))
+            model = cls(spec)
         except UserError as error:
             raise UserError(f"{description} does not describe a model: {error}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{description} does not describe a model: {error!r}.") from None
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
         try:
             model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:

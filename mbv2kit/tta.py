@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbv2kit import boxes as bx
+from mbv2kit.answers import Selection, suppress
 from mbv2kit.errors import UserError
-from mbv2kit.heads import HEADS, Head
+from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
 from mbv2kit.images import Placement
 from mbv2kit.layers import check_choice
@@ -139,12 +139,8 @@ class MultiScaleFlip(ModelWrapper):
         seen = [head.decode(view.raw[head.task], [view.size] * count) for view in views]
         if head.task == "classification":
             return [_average_classes(predictions) for predictions in zip(*seen, strict=True)]
-        chosen = self._model.spec.heads[head.task]
-        options = HEADS.options(chosen["name"]) | dict(chosen)
-        return [
-            _join_boxes(predictions, views, size, options["nms_iou"], options["max_detections"])
-            for predictions in zip(*seen, strict=True)
-        ]
+        assert head.selection is not None
+        return [_join_boxes(predictions, views, size, head.selection) for predictions in zip(*seen, strict=True)]
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -182,7 +178,7 @@ def _average_classes(predictions: Sequence[Prediction]) -> Classification:
 
 
 def _join_boxes(
-    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], nms_iou: float, limit: int
+    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], selection: Selection
 ) -> Detections:
     height, width = size
     joined: list[Detections] = []
@@ -196,7 +192,5 @@ def _join_boxes(
     boxes = np.concatenate([found.boxes for found in joined])
     classes = np.concatenate([found.class_ids for found in joined])
     scores = np.concatenate([found.scores for found in joined])
-    keep = bx.suppress(
-        torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(classes), nms_iou, limit
-    ).numpy()
+    keep = suppress(boxes, scores, classes, selection.nms_iou, selection.max_detections)
     return Detections(boxes[keep], classes[keep], scores[keep])

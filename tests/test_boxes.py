@@ -230,15 +230,3 @@ def test_matching_leaves_out_no_box_and_no_threshold(boxes: Tensor, references: 
             # Only a forced match may go against the overlap, and it is the only one of its box to do so.
             others = [a for a, b in enumerate(matched.tolist()) if b == box and a != anchor]
             assert all(overlaps[box, other] == overlaps[:, other].max() for other in others)
-
-
-def test_suppression_keeps_the_best_of_a_class_and_all_of_the_others() -> None:
-    box = [0.0, 0.0, 10.0, 10.0]
-    boxes = torch.tensor([box, [0.0, 0.0, 10.0, 9.0], box, [50.0, 50.0, 60.0, 60.0]])
-    scores = torch.tensor([0.6, 0.9, 0.7, 0.1])
-    classes = torch.tensor([0, 0, 1, 0])
-    assert bx.suppress(boxes, scores, classes, 0.6, 10).tolist() == [1, 2, 3]
-    assert bx.suppress(boxes, scores, classes, 0.95, 10).tolist() == [1, 2, 0, 3]
-    assert bx.suppress(boxes, scores, classes, 0.6, 2).tolist() == [1, 2]
-    nothing = bx.suppress(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.6, 10)
-    assert nothing.shape == (0,)

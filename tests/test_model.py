@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule, Placement
-from mbv2kit.model import SCHEMA_VERSION, ModelSpec, VisionModel, images_to_tensor
+from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.structures import Classification, Detections, Image, Segmentation, Task
 from tests.norms import randomise_norms
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,13 +12,15 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbv2kit.answers import Selection
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, Head
 from mbv2kit.images import InputRule, Placement
 from mbv2kit.inference.predictor import load_model
 from mbv2kit.inference.run import infer
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
 from mbv2kit.training.evaluate import evaluate
 from mbv2kit.training.run import train
@@ -266,6 +268,7 @@ class Left(Head):
     def __init__(self, feature_info: Any, num_classes: int, nms_iou: float = 0.5, max_detections: int = 3) -> None:
         super().__init__()
         self.features = (feature_info[0].name,)
+        self.selection = Selection(0.1, nms_iou, max_detections)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"seen": next(iter(features.values()))}
@@ -273,10 +276,10 @@ class Left(Head):
     def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
         return {}
 
-    def decode(self, raw: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        (height, width), scores = sizes[0], self.scores
-        box = np.array([[0.1 * width, 0.25 * height, 0.3 * width, 0.75 * height]], dtype=np.float32)
-        return [Detections(box, np.array([1]), np.array([scores.get(width, 0.5)], dtype=np.float32))] * len(sizes)
+    def answer(self, raw: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+        score, count = self.scores.get(size[1], 0.5), len(raw["seen"])
+        box, scores = torch.tensor([[[0.1, 0.25, 0.3, 0.75]]]), torch.tensor([[[0.0, score]]])
+        return {"boxes": box.expand(count, -1, -1), "scores": scores.expand(count, -1, -1)}
 
 
 @pytest.fixture
@@ -301,7 +304,7 @@ def test_boxes_of_all_views_are_joined_in_pixels_of_the_input_and_suppressed_aga
 
 
 def test_the_head_s_own_options_rule_the_joined_boxes(blind: VisionModel) -> None:
-    blind.spec = replace(blind.spec, heads={"detection": {"name": "left", "nms_iou": 1.0}})
+    blind = VisionModel(replace(blind.spec, heads={"detection": {"name": "left", "nms_iou": 1.0}})).eval()
     size = (64, 128)
     (found,) = MultiScaleFlip(blind).predict_batch(inputs(1, size), untouched(1, size))
     boxes = found["detection"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import ModelSpec, VisionModel, copy_to_meta
+from mbv2kit.model import VisionModel, copy_to_meta
+from mbv2kit.spec import ModelSpec
 
 META = torch.device("meta")
 Shape = tuple[int, ...]

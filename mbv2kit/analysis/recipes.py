@@ -14,7 +14,8 @@ from mbv2kit.analysis.contractions import fold_norms
 from mbv2kit.analysis.graph import Graph, build_on_meta, trace
 from mbv2kit.analysis.published import Kind
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.tta import SCALES, scaled_side
 

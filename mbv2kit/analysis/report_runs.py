@@ -15,8 +15,8 @@ from mbv2kit.analysis.recipes import CASES, Case
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.evaluation import model_in_brief
 from mbv2kit.heads.registry import HEADS
-from mbv2kit.model import DESCRIPTION_FILE
 from mbv2kit.runs import RunFolder
+from mbv2kit.spec import DESCRIPTION_FILE
 from mbv2kit.structures import Task
 
 # The data set on which the paper measures each task; an accuracy on another says nothing about its own.

@@ -9,7 +9,8 @@ from mbv2kit.analysis.report_numbers import Material
 from mbv2kit.analysis.report_page import Picture, Table
 from mbv2kit.analysis.timing import ROUNDS, relative_times
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.splitting import SplitModel
 from mbv2kit.splitting.live import LiveBytes
 from mbv2kit.splitting.planner import Planner

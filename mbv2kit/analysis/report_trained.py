@@ -17,8 +17,9 @@ from mbv2kit.analysis.report_runs import MAIN_FIGURES, Run
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.plots import epoch_means
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
 from mbv2kit.runs import RunFolder
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Image
 
 PAPERS_FORM = ("linear", "bottleneck")

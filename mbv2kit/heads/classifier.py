@@ -9,7 +9,6 @@ from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.layers import initialise
-from mbv2kit.structures import Classification, Prediction
 
 
 @HEADS.register("classifier")
@@ -62,10 +61,6 @@ class Classifier(Head):
         logits, labels = raw["logits"].float(), targets["label"] + self.background
         return {"classification": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
-    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Ranks all classes by probability."""
-        probabilities = raw["logits"].float().softmax(dim=-1)[:, self.background :]
-        scores, classes = probabilities.sort(dim=-1, descending=True, stable=True)
-        return [
-            Classification(ids.numpy(), values.numpy()) for ids, values in zip(classes.cpu(), scores.cpu(), strict=True)
-        ]
+    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes ``probabilities``, without the background's."""
+        return {"probabilities": raw["logits"].float().softmax(dim=-1)[:, self.background :]}

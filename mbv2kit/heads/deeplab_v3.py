@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,8 +9,9 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo, find_feature
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
+from mbv2kit.interpolation import enlarge
 from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
-from mbv2kit.structures import IGNORE, Prediction, Segmentation
+from mbv2kit.structures import IGNORE
 
 # Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.
 RATES_AT_16 = (6, 12, 18)
@@ -110,7 +110,8 @@ class DeepLabV3(Head):
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Cross-entropy over the pixels whose ``mask`` is not 255."""
         mask = targets["mask"].long()
-        logits = self.enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
+        with torch.autocast(mask.device.type, enabled=False):
+            logits = self.enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
         counted = mask != IGNORE
         total = counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
@@ -119,15 +120,11 @@ class DeepLabV3(Head):
 
     def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Interpolates ``(B, num_classes, h, w)`` to ``size`` pixels, (height, width) of the input."""
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+        return enlarge(logits, size, align_corners=self.align_corners)
 
-    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Picks the most likely class of every input pixel."""
-        masks = (
-            self.enlarge(logits[None].float(), size)[0].argmax(dim=0)
-            for logits, size in zip(raw["logits"], sizes, strict=True)
-        )
-        return [Segmentation(mask.cpu().numpy().astype(np.uint8)) for mask in masks]
+    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes ``mask``, the most likely class of every input pixel."""
+        return {"mask": self.enlarge(raw["logits"].float(), size).argmax(dim=1).to(torch.uint8)}
 
 
 def _choose(feature_info: Sequence[FeatureInfo], feature: str) -> FeatureInfo:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit import boxes as bx
-from mbv2kit.heads.detections import Selection, check_shares, in_crowd
+from mbv2kit.answers import Selection, check_shares
+from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.registry import Head, Raw, Targets
-from mbv2kit.structures import Prediction
 
 NEGATIVES_PER_POSITIVE = 3
 # An image without objects has no positives, yet it must teach what background looks like.
@@ -54,7 +54,7 @@ class MultiBox(Head):
         check_shares(match_iou=match_iou)
         self.num_classes = num_classes
         self.match_iou = match_iou
-        self.select = Selection(score_threshold, nms_iou, max_detections)
+        self.selection = Selection(score_threshold, nms_iou, max_detections)
 
     def predict(self, maps: Sequence[Tensor]) -> Raw:
         """Predicts class logits and box codes for every anchor of every map, ``(B, C, H, W)`` each, finest first."""
@@ -95,10 +95,12 @@ class MultiBox(Head):
             "localisation": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
         }
 
-    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Returns for each image at most ``max_detections`` boxes after suppression within each class."""
-        scores = raw["class_logits"].float().softmax(dim=-1)[..., 1:]
-        return self.select(bx.decode(raw["box_codes"].float(), raw["anchors"].float()), scores, sizes)
+    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes ``boxes`` and ``scores`` of all anchors."""
+        return {
+            "boxes": bx.decode(raw["box_codes"].float(), raw["anchors"].float()),
+            "scores": raw["class_logits"].float().softmax(dim=-1)[..., 1:],
+        }
 
 
 def _by_anchor(prediction: Tensor, values: int) -> Tensor:

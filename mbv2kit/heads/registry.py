@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mbv2kit.answers import Selection, read_answers
 from mbv2kit.features import FeatureInfo
 from mbv2kit.registry import Registry
 from mbv2kit.structures import Prediction, Task
@@ -22,16 +23,18 @@ Shapes = NDArray[np.float64]
 class Head(nn.Module, ABC):
     """From feature maps to raw tensors, and from raw tensors to a loss or to predictions.
 
-    ``forward`` holds no control flow on data, so that a head can be exported; what depends on data is in ``loss``
-    and ``decode``.
+    ``forward`` and ``answer`` hold no control flow on data, so that a head can be exported; what depends on data is in
+    ``loss`` and ``decode``.
 
     Attributes:
         task: What kind of prediction the head makes.
         features: Names of the feature maps that it reads.
+        selection: Which of its boxes a detector shows; None for the other tasks.
     """
 
     task: ClassVar[Task]
     features: tuple[str, ...]
+    selection: Selection | None = None
 
     @classmethod
     def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
@@ -60,6 +63,17 @@ class Head(nn.Module, ABC):
         """
 
     @abstractmethod
+    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes the tensors that :func:`mbv2kit.answers.read_answers` reads; exportable, as ``forward`` is.
+
+        Args:
+            raw: What ``forward`` returned.
+            size: (height, width) of the input.
+
+        Returns:
+            The tensors of the head's task by the names that :mod:`mbv2kit.answers` gives them.
+        """
+
     def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Turns raw tensors into predictions in input pixels.
 
@@ -67,6 +81,11 @@ class Head(nn.Module, ABC):
             raw: What ``forward`` returned.
             sizes: (height, width) of the input of each image.
         """
+        by_size = {}
+        for size in dict.fromkeys(sizes):
+            answers = {name: tensor.cpu().numpy() for name, tensor in self.answer(raw, size).items()}
+            by_size[size] = read_answers(self.task, answers, size, self.selection)
+        return [by_size[size][i] for i, size in enumerate(sizes)]
 
 
 HEADS: Registry[Head] = Registry("head", "mbv2kit.heads")

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbv2kit.answers import Selection
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo, choose_maps
 from mbv2kit.heads.anchor_clusters import cluster_shapes, mean_iou
-from mbv2kit.heads.detections import Selection
 from mbv2kit.heads.registry import HEADS, Head, Raw, Shapes, Targets
 from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
 from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
-from mbv2kit.structures import Prediction
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class YOLOv2(Head):
                 "head.channels must be at least 1, and so must head.passthrough_channels, or null for no convolution; "
                 f"got {channels} and {passthrough_channels}."
             )
-        self.select = Selection(score_threshold, nms_iou, max_detections)
+        self.selection = Selection(score_threshold, nms_iou, max_detections)
         self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
         if maps is not None and len(maps) != 2:
             raise UserError(
@@ -163,11 +162,11 @@ class YOLOv2(Head):
         """
         return yolo_loss(raw, targets)
 
-    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Returns for each image at most ``max_detections`` boxes after suppression within each class."""
+    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes ``boxes`` and ``scores`` of all anchors of all cells; a score is objectness times class."""
         boxes = decode_boxes(raw["box_codes"].float(), raw["anchors"].float())
         scores = raw["objectness_logits"].float().sigmoid()[..., None] * raw["class_logits"].float().softmax(dim=-1)
-        return self.select(boxes.flatten(1, 3), scores.flatten(1, 3), sizes)
+        return {"boxes": boxes.flatten(1, 3), "scores": scores.flatten(1, 3)}
 
 
 def _checked(anchors: Sequence[Sequence[float]] | None, num_anchors: int) -> list[list[float]]:

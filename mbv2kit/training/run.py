@@ -25,9 +25,10 @@ from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
+from mbv2kit.spec import ModelSpec
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.evaluate import evaluate_model

@@ -12,7 +12,7 @@ from rich.logging import RichHandler
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 
 _HELD_LINES = 1000

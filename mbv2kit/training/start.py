@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.data.datamodule import TrainingBatch
 from mbv2kit.errors import UserError
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.load import load_tensors
 
 _log = logging.getLogger(__name__)

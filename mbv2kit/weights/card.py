@@ -11,7 +11,8 @@ import yaml
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.images import InputRule
-from mbv2kit.model import DESCRIPTION_FILE, ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import DESCRIPTION_FILE, ModelSpec
 from mbv2kit.structures import TASKS, Task
 
 # What the Hub calls each task, and what a model of it does.

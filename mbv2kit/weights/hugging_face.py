@@ -17,7 +17,7 @@ from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STAGES, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.images import InputRule
 from mbv2kit.layers import make_divisible
-from mbv2kit.model import ModelSpec
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import read_tensors, sha256_of

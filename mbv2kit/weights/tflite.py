@@ -20,7 +20,7 @@ from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
 from mbv2kit.layers import Padding
-from mbv2kit.model import ModelSpec
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import sha256_of

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of

@@ -12,7 +12,8 @@ from mbv2kit.analysis.activations import BATCH, ActivationPattern, activation_pa
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule, decode
 from mbv2kit.layers import InvertedResidual
-from mbv2kit.model import ModelSpec, VisionModel, images_to_tensor
+from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Image
 from mbv2kit.weights.open import open_model
 from tests.norms import randomise_norms

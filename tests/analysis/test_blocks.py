@@ -23,7 +23,8 @@ from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.analysis.memory import peak_memory
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 
 # One channel at a time in every block.
 FULL = 960

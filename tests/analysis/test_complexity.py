@@ -15,7 +15,8 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads import create_head, list_heads
 from mbv2kit.images import InputRule
 from mbv2kit.layers import ConvNormAct, ConvStyle
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from tests.counting import count
 
 

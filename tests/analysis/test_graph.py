@@ -12,7 +12,8 @@ from mbv2kit.analysis.graph import Graph, Operation, ancestors, build_on_meta, d
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
 from mbv2kit.layers import ConvNormAct, ConvStyle, InvertedResidual
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 
 HEADS: dict[Task, dict[str, Any]] = {

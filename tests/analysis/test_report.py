@@ -16,7 +16,8 @@ from mbv2kit.analysis.report_sections import SECTIONS, TABLES_OF
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import model_in_brief
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 
 HOSTILE = "<b>a|b*_c_* & `x` [y](z)</b>"
 CLASSIFIER: dict[str, Any] = {

@@ -12,7 +12,8 @@ from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbon
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo, deepest_feature, find_feature
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 
 NEW_FILE = """
 from torch import nn

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from tests.fake_hub import FakeHub
 from tests.weights.test_hub import METRICS
 from tools.push import job

@@ -10,7 +10,8 @@ from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import HEADS, create_head, list_heads
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Classification
 
 FEATURES = [FeatureInfo("near", 4, 16), FeatureInfo("far", 6, 32)]
@@ -39,9 +40,8 @@ class BrightestChannel(Head):
     def loss(self, raw, targets):
         return {"margin": nn.functional.multi_margin_loss(raw["peaks"], targets["label"], margin=self.margin)}
 
-    def decode(self, raw, sizes):
-        values, ids = raw["peaks"].softmax(dim=1).sort(dim=1, descending=True)
-        return [Classification(i.numpy(), v.numpy()) for i, v in zip(ids, values)]
+    def answer(self, raw, size):
+        return {"probabilities": raw["peaks"].softmax(dim=1)}
 """
 
 

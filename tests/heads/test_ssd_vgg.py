@@ -20,7 +20,8 @@ from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.heads.ssd_vgg import SSD300, SSD512, L2Norm
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel, images_to_tensor
+from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Detections
 
 FEATURES = [

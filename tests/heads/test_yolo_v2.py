@@ -18,7 +18,8 @@ from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import create_head
 from mbv2kit.heads.yolo_v2 import YOLOv2
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Detections
 
 FEATURES = [FeatureInfo("near", 6, 16), FeatureInfo("far", 10, 32)]

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 
 HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
 SPLIT = Callable[[list[str]], tuple[list[str], list[str]]]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from tests.norms import randomise_norms
 

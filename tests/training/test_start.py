@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms
 from tests.norms import randomise_norms
 from tests.training.test_task import training_batch

@@ -6,7 +6,8 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.card import model_card
 from mbv2kit.weights.published import origin

@@ -12,7 +12,8 @@ from huggingface_hub import close_session, constants
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.hub import preview, pull, push
 from tests.fake_hub import Commit, FakeHub, Repository
 from tests.norms import randomise_norms

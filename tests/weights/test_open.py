@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule
-from mbv2kit.model import ModelSpec, VisionModel
+from mbv2kit.model import VisionModel
+from mbv2kit.spec import ModelSpec
 from mbv2kit.weights import hub, torchvision
 from mbv2kit.weights.open import open_model
 from mbv2kit.weights.published import Published

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
 from mbv2kit.images import InputRule, decode
-from mbv2kit.model import ModelSpec, VisionModel, images_to_tensor
+from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.tflite import read
 from tests.norms import randomise_norms
 from tests.weights.tflite_writer import Form, write_classifier

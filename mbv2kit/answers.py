@@ -1,0 +1,135 @@
+"""What a network's last tensors say, whichever runtime computed them: from arrays to predictions, without torch.
+
+A network answers with the arrays of its tasks, each with a row for every picture of the batch:
+
+* classification: ``probabilities`` ``(B, num_classes)`` float32 in 0..1;
+* detection: ``boxes`` ``(B, N, 4)`` float32 on the unit square and ``scores`` ``(B, N, num_classes)`` float32 in 0..1;
+* segmentation: ``mask`` ``(B, H, W)`` uint8 class index of every pixel of the input.
+
+What is done here depends on the data and so belongs in no exported graph: ranking, and the suppression of boxes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.errors import UserError
+from mbv2kit.structures import Boxes, Classification, Detections, Prediction, Segmentation, Task
+
+Answers = Mapping[str, NDArray[Any]]
+
+ANSWER_NAMES: Mapping[Task, tuple[str, ...]] = {
+    "classification": ("probabilities",),
+    "detection": ("boxes", "scores"),
+    "segmentation": ("mask",),
+}
+_CANDIDATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Picks the boxes that a detector shows: the highest scores, after suppression within each class.
+
+    Attributes:
+        score_threshold: Boxes below it are dropped before suppression.
+        nms_iou: Overlap at which suppression takes two boxes of a class for one.
+        max_detections: Boxes kept for each image.
+
+    Raises:
+        UserError: A value is out of range.
+    """
+
+    score_threshold: float
+    nms_iou: float
+    max_detections: int
+
+    def __post_init__(self) -> None:
+        check_shares(score_threshold=self.score_threshold, nms_iou=self.nms_iou)
+        if self.max_detections < 1:
+            raise UserError(f"head.max_detections must be at least 1, got {self.max_detections}.")
+
+    def __call__(self, boxes: Boxes, scores: NDArray[np.float32], size: tuple[int, int]) -> Detections:
+        """Returns the detections of one image, clipped to it, in input pixels.
+
+        Args:
+            boxes: ``(N, 4)`` on the unit square.
+            scores: ``(N, num_classes)`` in 0..1, without background.
+            size: Height and width of the input.
+        """
+        box, class_ids = np.nonzero(scores > np.float32(self.score_threshold))
+        values = scores[box, class_ids]
+        if len(values) > _CANDIDATES:
+            best = np.argsort(-values, kind="stable")[:_CANDIDATES]
+            box, class_ids, values = box[best], class_ids[best], values[best]
+        limits = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
+        pixels = np.clip(boxes[box] * limits, 0, limits)
+        keep = suppress(pixels, values, class_ids, self.nms_iou, self.max_detections)
+        return Detections(pixels[keep], class_ids[keep], values[keep])
+
+
+def suppress(
+    boxes: Boxes, scores: NDArray[np.float32], class_ids: NDArray[np.int64], threshold: float, limit: int
+) -> NDArray[np.int64]:
+    """Non-maximum suppression within each class.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        class_ids: ``(N,)``.
+        threshold: IoU above which the box of lower score goes.
+        limit: How many boxes are kept at the most.
+
+    Returns:
+        Indices of those kept, highest score first and among equals the earlier box, at most ``limit``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    corners_and_sizes = boxes[order].astype(np.float64)
+    corners_and_sizes[:, 2:] -= corners_and_sizes[:, :2]
+    scores, classes = scores[order], class_ids[order].astype(np.int32)
+    # Its type hints ask for lists, which take far longer than arrays.
+    nms: Any = cv2.dnn.NMSBoxesBatched
+    # What goes depends on boxes of higher score alone: where the first few already give enough, the rest, for which the
+    # time grows with the square, is not looked at.
+    tried = min(len(order), 3 * limit)
+    while True:
+        found = nms(corners_and_sizes[:tried], scores[:tried], classes[:tried], -1.0, threshold)
+        if len(found) >= limit or tried == len(order):
+            return np.asarray(order[np.asarray(found[:limit], dtype=np.int64)])
+        tried = min(len(order), 2 * tried)
+
+
+def read_answers(
+    task: Task, answers: Answers, size: tuple[int, int], selection: Selection | None = None
+) -> list[Prediction]:
+    """Turns the arrays of a task into a prediction for each picture of the batch, in input pixels.
+
+    Args:
+        task: Which task to read.
+        answers: Holds at least the arrays of that task; see above.
+        size: Height and width of the input.
+        selection: Which boxes a detector shows; the other tasks have no use for it.
+    """
+    if task == "classification":
+        return [_rank(probabilities) for probabilities in answers["probabilities"]]
+    if task == "detection":
+        assert selection is not None
+        return [
+            selection(boxes, scores, size) for boxes, scores in zip(answers["boxes"], answers["scores"], strict=True)
+        ]
+    return [Segmentation(mask) for mask in answers["mask"]]
+
+
+def _rank(probabilities: NDArray[np.float32]) -> Classification:
+    order = np.argsort(-probabilities, kind="stable")
+    return Classification(order, probabilities[order])
+
+
+def check_shares(**options: float) -> None:
+    """Raises :class:`UserError` unless each of a head's options is in 0..1."""
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"head.{name} must be in 0..1, got {value}.")

@@ -1,0 +1,53 @@
+"""ONNX, by torch's own exporter: read by ONNX Runtime, OpenVINO and many more."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import torch
+
+from mbv2kit.export.network import ExportNetwork
+
+INPUT = "images"
+
+
+def export_onnx(network: ExportNetwork, path: Path, batch: int | None = None) -> None:
+    """Writes a network as one ONNX file.
+
+    Args:
+        network: What to write.
+        path: The file.
+        batch: Pictures at a time; None for any number.
+    """
+    # A batch of one would be taken for a constant.
+    example = network.example(batch or 2)
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if batch is None else None
+    with _quietly():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(network.outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Holds back what the exporter tells its developers: notes of progress, warnings about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

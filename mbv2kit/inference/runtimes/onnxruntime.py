@@ -1,0 +1,33 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbv2kit.answers import Answers
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Export
+
+
+class _OnnxRuntimeSession:
+    def __init__(self, session: ort.InferenceSession, export: Export) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._outputs = export.outputs
+
+    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+        return dict(zip(self._outputs, self._session.run(list(self._outputs), {self._input: images}), strict=True))
+
+
+def open_session(path: Path, export: Export, threads: int) -> _OnnxRuntimeSession:
+    """Opens an ONNX file; see :func:`mbv2kit.inference.runtimes.open_session`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each kind of damage has a class of its own, all of them derived from Exception alone
+        raise UserError(f"{path} is no network that ONNX Runtime reads: {' '.join(str(error).split())[:300]}") from None
+    return _OnnxRuntimeSession(session, export)
