@@ -13,10 +13,11 @@ from textwrap import wrap
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -75,14 +76,14 @@ def _run(tool: Path, config_name: str, job: Job, arguments: list[str], parts: bo
     if known.config_dir or known.config_path or known.config_name or known.experimental_rerun:
         raise UserError(f"The configuration is {conf / config_name}.yaml; put your own choices beside it in {conf}.")
     only_shows = known.help or known.hydra_help or known.cfg or known.info
-    compose_config(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
+    config = _compose(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
 
     OmegaConf.register_new_resolver("tool_description", lambda: _description(tool), replace=True)
     OmegaConf.register_new_resolver("tool_choices", _list_choices, replace=True)
     sys.argv = [str(tool), *flags, *overrides]
     codes: list[int] = []
 
-    def run_job(config: DictConfig) -> None:
+    def run(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
             config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
@@ -92,8 +93,25 @@ def _run(tool: Path, config_name: str, job: Job, arguments: list[str], parts: bo
             _print_error(error)
             codes.append(2)
 
-    hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(run_job)()
+    if flags or config.hydra.overrides.hydra:
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(run)()
+    else:
+        run_and_report(lambda: _run_once(run, config))
     return max(codes, default=0)
+
+
+def _run_once(job: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """Runs a single job on what is composed already; Hydra would compose it twice more, which a short job notices.
+
+    Nothing else that Hydra does for a job is wanted here (see ``conf/tool.yaml``).
+    """
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    try:
+        job(_without_hydra(config))
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def _print_error(error: UserError) -> None:
@@ -122,7 +140,7 @@ def register_parts(conf: Path) -> None:
 
 
 def compose_config(
-    conf: Path, config_name: str, overrides: Sequence[str] = (), *, multirun: bool = False, complete: bool = True
+    conf: Path, config_name: str, overrides: Sequence[str] = (), *, multirun: bool = False
 ) -> DictConfig:
     """Composes a configuration as the tools do, and checks every override on the way.
 
@@ -131,10 +149,17 @@ def compose_config(
         config_name: Name of the configuration, without suffix.
         overrides: ``key=value`` and ``group=choice``.
         multirun: Whether values may be sweeps; every value is checked, and the first job's configuration returned.
-        complete: Whether every key must have a value; to be shown, a configuration need not have them all.
 
     Raises:
         UserError: A key, a choice or a value is wrong, or something is missing or cannot be worked out.
+    """
+    return _without_hydra(_compose(conf, config_name, overrides, multirun=multirun, complete=True))
+
+
+def _compose(conf: Path, config_name: str, overrides: Sequence[str], *, multirun: bool, complete: bool) -> DictConfig:
+    """Does what :func:`compose_config` says, but leaves Hydra's own node in the configuration.
+
+    To be shown, a configuration need not be ``complete``: some of its keys may lack a value.
     """
     OmegaConf.register_new_resolver("conf_dir", lambda: str(conf.resolve()), replace=True)
     try:
@@ -144,7 +169,7 @@ def compose_config(
             jobs = split_sweep(parse(overrides, groups), multirun=multirun)
             configs = [_compose_job(config_name, job, groups, base) for job in jobs]
             for config in configs if complete else ():
-                if missing := sorted(OmegaConf.missing_keys(config)):
+                if missing := sorted(OmegaConf.missing_keys(_without_hydra(config))):
                     raise UserError(f"'{missing[0]}' has no value; give one with {missing[0]}=VALUE.")
             return configs[0]
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
@@ -163,9 +188,15 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
         if item not in choices:
             check_override(item, known)
 
-    config = hydra.compose(config_name, lines)
-    OmegaConf.to_container(config, resolve=True)
+    config = hydra.compose(config_name, lines, return_hydra_config=True)
+    OmegaConf.to_container(_without_hydra(config), resolve=True)
     return config
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    rest = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(rest, True)
+    return rest
 
 
 def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:

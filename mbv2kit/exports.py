@@ -63,14 +63,14 @@ def export_name(format: Format, precision: Precision) -> str:
     return f"model{'' if precision == 'fp32' else f'_{precision}'}{SUFFIXES[format]}"
 
 
-def weights_path(path: Path) -> Path:
-    """Returns the file that holds the weights of an exported one: itself, but for OpenVINO's the .bin beside it."""
-    return path.with_suffix(".bin") if path.suffix == SUFFIXES["openvino"] else path
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Returns the files that an export consists of: itself, and the .bin beside OpenVINO's, which has the weights."""
+    return (path, path.with_suffix(".bin")) if path.suffix == SUFFIXES["openvino"] else (path,)
 
 
 def hash_of(path: Path) -> str:
     """Returns the SHA-256 of an exported file, in hexadecimal."""
-    with weights_path(path).open("rb") as file:
+    with files_of(path)[-1].open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 

@@ -1,32 +1,41 @@
-"""From a picture file to the pixels that a network sees, and back to the picture; no torch needed.
+"""From a picture file to pixels of the size that is asked for; no torch needed.
 
 Training data, validation, evaluation and inference all read and resize with these functions, so that a model
 scores the same wherever it runs.
 """
 
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
-from mbv2kit.errors import UserError, nearest
-from mbv2kit.structures import Detections, Image, Prediction, Segmentation
+from mbv2kit.errors import UserError
+from mbv2kit.structures import Image
 
 # OpenCV's own threads do not survive a fork: a data loader's process that inherits them hangs. Speed comes from
 # several pictures at a time instead.
 cv2.setNumThreads(1)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-_EXIF_ORIENTATION = 0x0112
 
-Resize = Literal["stretch", "letterbox", "pad", "crop"]
+_EXIF_ORIENTATION = 0x0112
+# From 5 on, the EXIF orientations exchange rows and columns. After that some mirror: 0 up and down, 1 left and right,
+# -1 both, as cv2.flip counts.
+_SIDEWAYS = 5
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+# Pillow's own limit for the other formats: what claims to be larger is a slip or an attack.
+_MOST_PIXELS = 178_956_970
+# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of a picture's size. It knows fractions between these as well, but
+# takes longer for each than for the whole picture or the next of these.
+_MOST_REDUCED = 8
 
 
 class UnreadableImageError(UserError):
@@ -45,10 +54,52 @@ def decode(path: str | Path) -> Image:
     Raises:
         UnreadableImageError: The file is missing, empty, cut short or no picture.
     """
-    path = Path(path)
+    with _saying_why_not(Path(path)):
+        data = Path(path).read_bytes()
+        stored = _jpeg_size(data)
+        if stored is None:
+            return _decode_with_pillow(data)
+        return _turn(_decode_jpeg(data, stored, 1), _jpeg_orientation(data))
+
+
+def decode_resized(
+    path: str | Path, size: Callable[[int, int], tuple[int, int]]
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Reads a picture as :func:`decode` and resizes it as :func:`resize_image`, but decodes no more than it needs.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least as many pixels as asked for: its
+    frequencies then stand in for the averages over blocks, which are less than half a grey level away on average.
+
+    Args:
+        path: The file.
+        size: From the height and width of the picture to those that it shall have.
+
+    Returns:
+        The resized picture and the (height, width) of the untouched one.
+
+    Raises:
+        UnreadableImageError: See :func:`decode`.
+    """
+    with _saying_why_not(Path(path)):
+        data = Path(path).read_bytes()
+        stored = _jpeg_size(data)
+        if stored is None:
+            image = _decode_with_pillow(data)
+            return resize_image(image, *size(*image.shape[:2])), (image.shape[0], image.shape[1])
+        orientation = _jpeg_orientation(data)
+        # Pixels are turned last, when they are fewest, so sizes are exchanged to how the file stores them.
+        sideways = orientation >= _SIDEWAYS
+        picture = stored[::-1] if sideways else stored
+        wanted = size(*picture)[::-1] if sideways else size(*picture)
+        reduced = min(_MOST_REDUCED, _block(stored[0], wanted[0]), _block(stored[1], wanted[1]))
+        resized = _resize(_decode_jpeg(data, stored, reduced), stored, wanted, reduced)
+        return _turn(resized, orientation), picture
+
+
+@contextmanager
+def _saying_why_not(path: Path) -> Iterator[None]:
     try:
-        data = path.read_bytes()
-        return _decode_jpeg(data) if data[:3] == b"\xff\xd8\xff" else _decode_with_pillow(path)
+        yield
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: there is no such file.") from None
     except UnidentifiedImageError:
@@ -58,40 +109,152 @@ def decode(path: str | Path) -> Image:
         raise UnreadableImageError(f"{path}: the picture could not be read ({reason}).") from None
 
 
-def _decode_jpeg(data: bytes) -> Image:
-    with PillowImage.open(BytesIO(data)) as header:
-        orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
-        if orientation != 1 or header.mode not in ("RGB", "L"):
-            return _to_rgb(header)
-    return np.asarray(simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True))
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Returns the height and width that a JPEG is stored with; None for all that libjpeg-turbo makes no RGB of."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colours not in ("RGB", "YCbCr", "Gray"):
+        return None
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"it claims to have {width} x {height} pixels")
+    return height, width
 
 
-def _decode_with_pillow(path: Path) -> Image:
-    with PillowImage.open(path) as picture:
-        return _to_rgb(picture)
+def _decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
+    """Decodes a JPEG, as it is stored, at ``1 / reduced`` of its size, rounded up."""
+    # Of a few pixels 7/8 are as many, so that only zeros ask for the picture as it is.
+    height, width = (-(-side // reduced) if reduced > 1 else 0 for side in stored)
+    return np.asarray(
+        simplejpeg.decode_jpeg(
+            data,
+            "RGB",
+            fastdct=False,
+            fastupsample=False,
+            min_height=height,
+            min_width=width,
+            min_factor=reduced,
+            strict=True,
+        )
+    )
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """Returns the EXIF orientation of a JPEG; 1, upright, where it has none or a damaged one.
+
+    Pillow would do the same, but refuses a picture whose EXIF is damaged.
+    """
+    place = 2
+    try:
+        while True:
+            marker, length = struct.unpack_from(">HH", data, place)
+            if marker == 0xFFE1 and data[place + 4 : place + 10] == b"Exif\0\0":
+                return _tiff_orientation(data[place + 10 : place + 2 + length])
+            # No more than segments with a length come before the pixels.
+            if marker < 0xFFC0 or marker == 0xFFDA:
+                return 1
+            place += 1 if marker == 0xFFFF else 2 + length
+    except struct.error:
+        return 1
+
+
+def _tiff_orientation(exif: bytes) -> int:
+    order = ">" if exif[:2] == b"MM" else "<"
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+        if tag == _EXIF_ORIENTATION:
+            return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
+def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turns pixels upright; OpenCV does it many times as fast as a copy of a numpy view."""
+    if orientation >= _SIDEWAYS:
+        image = np.asarray(cv2.transpose(image), dtype=np.uint8)
+    if orientation in _FLIPS:
+        image = np.asarray(cv2.flip(image, _FLIPS[orientation]), dtype=np.uint8)
+    return image
+
+
+def _decode_with_pillow(data: bytes) -> Image:
+    with PillowImage.open(BytesIO(data)) as picture:
+        # Only a loaded TIFF says that it has been turned already.
+        picture.load()
+        return _turn(_to_rgb(picture), _pillow_orientation(picture))
+
+
+def _pillow_orientation(picture: PillowImage.Image) -> int:
+    try:
+        orientation = picture.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # damaged EXIF raises whatever its reader stumbles over, and the picture is fine
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _to_rgb(picture: PillowImage.Image) -> Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):
+    if picture.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255 and turns such a picture white.
-        values = np.asarray(upright, dtype=np.float64)
+        values = np.asarray(picture, dtype=np.float64)
         grey = np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
         white = PillowImage.new("RGBA", rgba.size, "white")
-        upright = PillowImage.alpha_composite(white, rgba)
-    return np.array(upright.convert("RGB"))
+        return np.array(PillowImage.alpha_composite(white, rgba).convert("RGB"))
+    return np.array(picture.convert("RGB"))
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes pixels; averages over areas when the picture shrinks, interpolates linearly when it grows."""
-    if image.shape[:2] == (height, width):
+    """Resizes pixels by the one filter that the whole project uses.
+
+    A side that becomes at most half as long is first averaged over blocks of 2, 4, 8, ... pixels, as long as no fewer
+    are left than asked for. Linear interpolation between the centres of what is left does the rest.
+    """
+    return _resize(image, (image.shape[0], image.shape[1]), (height, width), 1)
+
+
+def _resize(
+    image: NDArray[np.uint8], whole: tuple[int, int], wanted: tuple[int, int], reduced: int
+) -> NDArray[np.uint8]:
+    """Resizes a picture of size ``whole`` of which ``image`` has the averages over blocks of ``reduced`` pixels."""
+    blocks = [_block(*sides) for sides in zip(whole, wanted, strict=True)]
+    averages = _average(image, blocks[0] // reduced, blocks[1] // reduced)
+    # Where blocks do not fill the picture, the last ones stand for less than a block: the scale is that of the whole.
+    y, x = (to * block / side for side, to, block in zip(whole, wanted, blocks, strict=True))
+    if y == x == 1:
+        return averages
+    height, width = averages.shape[:2]
+    if (round(height * y), round(width * x)) == (height, width):
+        # Here cv2.resize would only copy.
+        back = np.array([[1 / x, 0, 0.5 / x - 0.5], [0, 1 / y, 0.5 / y - 0.5]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        resized = cv2.warpAffine(averages, back, wanted[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    else:
+        resized = cv2.resize(averages, None, fx=x, fy=y, interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(resized[: wanted[0], : wanted[1]], dtype=np.uint8)
+
+
+def _block(side: int, wanted: int) -> int:
+    """Returns the largest power of 2 by which a side can be divided and leave ``wanted`` pixels."""
+    return 1 << max(0, (side // wanted).bit_length() - 1)
+
+
+def _average(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Averages over blocks; those that reach beyond the picture repeat its last row and column, as a JPEG does."""
+    if rows == columns == 1:
         return image
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized, dtype=np.uint8)
+    below, beside = -image.shape[0] % rows, -image.shape[1] % columns
+    if below or beside:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REPLICATE), dtype=np.uint8)
+    size = (image.shape[1] // columns, image.shape[0] // rows)
+    # Of two pixels linear interpolation takes the average as well, four times as fast.
+    interpolation = cv2.INTER_LINEAR if max(rows, columns) == 2 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
 
 
 def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -99,93 +262,3 @@ def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     if mask.shape == (height, width):
         return mask
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a picture lies in the pixels that the network saw: its content fills the top left corner.
-
-    Attributes:
-        picture: Height and width of the picture.
-        content: Height and width of the picture's content in the network's input.
-    """
-
-    picture: tuple[int, int]
-    content: tuple[int, int]
-
-    def restore(self, prediction: Prediction) -> Prediction:
-        """Carries a prediction made in input pixels over to the pixels of the picture.
-
-        Boxes are clipped to the picture and dropped where nothing is left; masks lose the filled border.
-        """
-        if isinstance(prediction, Detections):
-            height, width = self.picture
-            y, x = height / self.content[0], width / self.content[1]
-            boxes = prediction.boxes * np.array([x, y, x, y], dtype=np.float32)
-            boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-            kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
-            return Detections(boxes[kept], prediction.class_ids[kept], prediction.scores[kept])
-        if isinstance(prediction, Segmentation):
-            content = prediction.mask[: self.content[0], : self.content[1]]
-            return Segmentation(resize_mask(np.ascontiguousarray(content), *self.picture))
-        return prediction
-
-
-@dataclass(frozen=True, slots=True)
-class InputRule:
-    """How a picture of any size becomes the network's input; it belongs to the model and travels with it.
-
-    Attributes:
-        size: Height and width of the input.
-        resize: ``stretch`` to the size, whatever the shape; ``letterbox``: scaled to fit, rest filled; ``pad``: the
-            same but never enlarged; ``crop``: the short side scaled to ``size / crop_fraction``, the centre cut out.
-        crop_fraction: Share of the scaled picture's side that ``crop`` keeps, in (0, 1].
-        fill: Grey value of the pixels that no picture covers, 0..255.
-    """
-
-    size: tuple[int, int]
-    resize: Resize = "stretch"
-    crop_fraction: float = 0.875
-    fill: int = 127
-
-    def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise UserError(f"input.size must be two positive numbers (height, width), got {list(self.size)}.")
-        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-        if self.resize not in get_args(Resize):
-            raise UserError(f"input.resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
-        if not 0 < self.crop_fraction <= 1:
-            raise UserError(f"input.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
-        if not 0 <= self.fill <= 255:
-            raise UserError(f"input.fill must be a grey value in 0..255, got {self.fill}.")
-
-    def content(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width that a picture has in the input; ``crop`` fills it."""
-        if self.resize in ("stretch", "crop"):
-            return self.size
-        scale = min(self.size[0] / height, self.size[1] / width)
-        if self.resize == "pad":
-            scale = min(1.0, scale)
-        return max(1, round(height * scale)), max(1, round(width * scale))
-
-    def __call__(self, image: Image) -> tuple[Image, Placement]:
-        """Returns the input, ``(*size, 3)`` uint8, and where the picture lies in it."""
-        height, width = image.shape[:2]
-        content = self.content(height, width)
-        placement = Placement((height, width), content)
-        if self.resize == "crop":
-            return self._crop(image), placement
-        shown = resize_image(image, *content)
-        if content == self.size:
-            return shown, placement
-        canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
-        canvas[: content[0], : content[1]] = shown
-        return canvas, placement
-
-    def _crop(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        scale = max(self.size[0] / height, self.size[1] / width) / self.crop_fraction
-        scaled = resize_image(image, max(self.size[0], round(height * scale)), max(self.size[1], round(width * scale)))
-        top = (scaled.shape[0] - self.size[0]) // 2
-        left = (scaled.shape[1] - self.size[1]) // 2
-        return np.ascontiguousarray(scaled[top : top + self.size[0], left : left + self.size[1]])

@@ -18,7 +18,7 @@ from mbv2kit.backbones import create_backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.images import InputRule, Placement
+from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.spec import DESCRIPTION_FILE, ModelSpec, read_spec
 from mbv2kit.structures import Image, Prediction, Task
 

@@ -1,8 +1,11 @@
-"""How a process of ours uses the machine: threads that sleep while they wait, and memory that is kept."""
+"""How a process of ours uses the machine: its cores, threads that sleep while they wait, and memory that is kept."""
 
 import ctypes
+import math
 import os
 import platform
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 # mallopt's parameters, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -29,3 +32,57 @@ def keep_freed_memory() -> None:
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_TOP_PAD, 2**28)
+
+
+def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) -> int:
+    """Counts the cores that this process may keep busy: the number of threads at which arithmetic is quickest.
+
+    Two hardware threads of one core count once, since they share its arithmetic units. On Linux the limits of control
+    groups, which containers and schedulers set, count as well, rounded up to whole cores.
+
+    Args:
+        cpus: Numbers of the hardware threads that the process may run on; None asks the system.
+        root: Folder in which ``sys/`` and ``proc/`` lie; what is missing there limits nothing.
+
+    Returns:
+        At least 1.
+    """
+    if cpus is None:
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = {_read(root / topology.format(cpu)) or str(cpu) for cpu in cpus}
+    return max(1, min([len(cores), *map(math.ceil, _cpu_limits(root))]))
+
+
+def _cpu_limits(root: Path) -> Iterator[float]:
+    """Yields how many CPUs' time the control groups of this process give it, each that sets a limit; cgroups(7)."""
+    # The second version of control groups has one tree without a name, the first one a tree for each controller.
+    groups = {"": "/", "cpu": "/"}
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), group))
+    mount = root / "sys/fs/cgroup"
+    for folder in _upwards(mount, groups[""]):
+        yield from _limit(*_read(folder / "cpu.max").split())
+    for folder in _upwards(mount / "cpu", groups["cpu"]):
+        yield from _limit(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _upwards(mount: Path, group: str) -> Iterator[Path]:
+    """Yields the folder of a group and of all above it; a container may see no more than the top one."""
+    names = [name for name in group.split("/") if name not in ("", "..")]
+    for count in range(len(names), -1, -1):
+        yield mount.joinpath(*names[:count])
+
+
+def _limit(quota: str = "", period: str = "") -> Iterator[float]:
+    # No limit is called "max" in the second version and -1 in the first.
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        yield int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

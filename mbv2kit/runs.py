@@ -3,6 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from mbv2kit.errors import UserError
 
@@ -54,6 +57,12 @@ class RunFolder:
         """Pictures with what the model sees in them, beside the truth."""
         return self.path / "predictions"
 
+    def dataset(self) -> dict[str, Any] | None:
+        """Returns the ``dataset`` config that the run was trained on; None where this is no run."""
+        if not self.config.is_file():
+            return None
+        return OmegaConf.to_container(OmegaConf.load(self.config).dataset)  # type: ignore[return-value]
+
     @property
     def finished(self) -> bool:
         """Whether the run has a model and its figures."""
@@ -82,7 +91,7 @@ def find_model(checkpoint: str | None, task: str | None = None) -> Path | None:
     """Returns the model folder that a ``checkpoint`` key stands for.
 
     Args:
-        checkpoint: A run folder, a model folder or a file in one; None for the newest finished run.
+        checkpoint: A run folder, a model folder or a file of the model in one; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
 
     Returns:
@@ -95,7 +104,7 @@ def find_model(checkpoint: str | None, task: str | None = None) -> Path | None:
         return newest_finished_run(task).model
     path = Path(checkpoint)
     for folder in (path, RunFolder(path).model, path.parent):
-        if (folder / "model.json").is_file() and (path.is_dir() or path.stem == "model"):
+        if (folder / "model.json").is_file() and (path.is_dir() or path.stem.partition("_")[0] == "model"):
             return folder
     return None
 

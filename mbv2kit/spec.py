@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.structures import Task
 
 SCHEMA_VERSION = 1

@@ -13,7 +13,7 @@ from mbv2kit.answers import Selection, suppress
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.images import Placement
+from mbv2kit.inputs import Placement
 from mbv2kit.layers import check_choice
 from mbv2kit.model import ModelWrapper, VisionModel
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task

@@ -99,3 +99,15 @@ def test_a_mask_is_taken_as_it_is() -> None:
 def test_a_selection_that_makes_no_sense_is_refused(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Selection(*arguments)
+
+
+def test_a_higher_threshold_leaves_the_same_boxes_above_it() -> None:
+    rng = np.random.default_rng(1)
+    boxes, scores = random_boxes(rng, 300) / 128, rng.random((300, 3), dtype=np.float32)
+    everything = Selection(0.05, 0.5, 400)
+    seen, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
+    assert everything.at_least(0.01) == everything
+    kept = seen.scores > 0.6
+    assert 0 < kept.sum() < len(kept)
+    np.testing.assert_array_equal(stricter.boxes, seen.boxes[kept])
+    np.testing.assert_array_equal(stricter.scores, seen.scores[kept])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule, Placement
+from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.model import VisionModel, images_to_tensor
 from mbv2kit.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.structures import Classification, Detections, Image, Segmentation, Task

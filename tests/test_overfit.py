@@ -13,7 +13,7 @@ from mbv2kit.data.datamodule import TrainingSet, collate_training
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import IGNORE, Sample, Task

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.data.augment import create_augment
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.training.schedule import Schedule, create_schedule
 from mbv2kit.training.setup import model_spec

@@ -39,7 +39,7 @@ BY_MAP = ("heads.detection.classifiers", "heads.detection.regressors")
 # systems hold their weights alone.
 TRAINING = (
     "optimizer=sgd optimizer.lr=0.01 optimizer.momentum=0 optimizer.nesterov=false optimizer.weight_decay=0 "
-    "scheduler=constant ema.decay=null loader.workers=0 trainer.max_epochs=1 trainer.progress_bar=false"
+    "scheduler=constant ema.decay=null loader.workers=0 trainer.max_epochs=1 trainer.progress_bar=false export=false"
 )
 
 

@@ -16,9 +16,9 @@ from mbv2kit.answers import Selection
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, Head
-from mbv2kit.images import InputRule, Placement
 from mbv2kit.inference.predictor import load_model
 from mbv2kit.inference.run import infer
+from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
@@ -388,7 +388,7 @@ def test_a_trained_run_can_be_evaluated_at_many_scales(
     small = (
         f"task={task} input.size=[65,65] backbone.width=0.35 dataset.size=64 dataset.train_count=16 "
         "dataset.val_count=4 loader.batch_size=4 loader.workers=0 trainer.max_epochs=1 "
-        "trainer.progress_bar=false run_dir=run"
+        "trainer.progress_bar=false export=false run_dir=run"
     )
     train(tool("train", *small.split()))
     capfd.readouterr()

@@ -7,14 +7,15 @@
 What is neither key=value nor a flag is a picture, a folder or a pattern; so is a file whose name looks like key=value.
 """
 
+import gc
 import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from mbv2kit.config import run_tool
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@:]*=|~[A-Za-z_][\w./@:]*$")
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
@@ -37,12 +38,18 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 if __name__ == "__main__":
+    # What is imported from here on stays: to look for garbage in it would take a tenth of the time of a single picture.
+    gc.disable()
+    from mbv2kit.config import run_tool
+
     pictures, overrides = split_arguments(sys.argv[1:])
 
-    def job(config: DictConfig) -> int:
+    def job(config: "DictConfig") -> int:
         """Sees the pictures; what takes long to import is imported once the command line is known to be right."""
         from mbv2kit.inference.run import infer
 
+        gc.freeze()
+        gc.enable()
         return infer(config, pictures)
 
     run_tool(__file__, "infer", job, overrides)

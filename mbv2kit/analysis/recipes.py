@@ -13,7 +13,7 @@ from mbv2kit.analysis.complexity import Complexity, LayerComplexity, graph_compl
 from mbv2kit.analysis.contractions import fold_norms
 from mbv2kit.analysis.graph import Graph, build_on_meta, trace
 from mbv2kit.analysis.published import Kind
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task

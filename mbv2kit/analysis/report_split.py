@@ -8,7 +8,7 @@ from mbv2kit.analysis import figures
 from mbv2kit.analysis.report_numbers import Material
 from mbv2kit.analysis.report_page import Picture, Table
 from mbv2kit.analysis.timing import ROUNDS, relative_times
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.splitting import SplitModel

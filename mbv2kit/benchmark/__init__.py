@@ -1,1 +1,1 @@
-"""How fast a model runs here, against what people would run instead; figures of one run, as ratios."""
+"""How fast the models here are, measured against what people would use instead, each in a process of its own."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule, Placement
+from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.model import images_to_tensor
 from mbv2kit.structures import Image, Sample
 

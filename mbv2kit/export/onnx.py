@@ -3,25 +3,50 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from mbv2kit.export.network import ExportNetwork
+from mbv2kit.exports import Precision
+from mbv2kit.network import ExportNetwork
+from mbv2kit.structures import Image
 
 INPUT = "images"
 
 
-def export_onnx(network: ExportNetwork, path: Path, batch: int | None = None) -> None:
+def export_onnx(
+    network: ExportNetwork,
+    path: Path,
+    *,
+    batch: int | None = None,
+    precision: Precision = "fp32",
+    calibration: Sequence[Image] | None = None,
+) -> None:
     """Writes a network as one ONNX file.
 
     Args:
         network: What to write.
         path: The file.
         batch: Pictures at a time; None for any number.
+        precision: ``fp32`` or ``int8``.
+        calibration: Inputs that int8 takes its ranges from.
     """
+    if precision == "fp32":
+        _export(network, path, batch)
+        return
+    from mbv2kit.export.onnx_int8 import quantise_onnx
+
+    assert calibration is not None
+    with TemporaryDirectory() as folder:
+        exact = Path(folder) / "exact.onnx"
+        _export(network, exact, batch)
+        quantise_onnx(exact, path, calibration)
+
+
+def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
     # A batch of one would be taken for a constant.
     example = network.example(batch or 2)
     shapes = ({0: torch.export.Dim.DYNAMIC},) if batch is None else None

@@ -1,28 +1,53 @@
-"""From picture files to predictions in the pixels of each picture, batch by batch."""
+"""From picture files to predictions in the pixels of each picture, several pictures at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import UnreadableImageError, decode
+from mbv2kit.images import UnreadableImageError
+from mbv2kit.inference.ordered import in_order
+from mbv2kit.inference.stages import Stages
+from mbv2kit.inputs import InputRule, Placement, read_input
 from mbv2kit.structures import Image, Prediction, Task
 
-if TYPE_CHECKING:
-    from mbv2kit.model import VisionModel
-    from mbv2kit.splitting import SplitModel
+Result = TypeVar("Result")
+
+# More threads than that are better spent on each picture than on further ones, which take memory.
+_MOST_WORKERS = 8
 
 
 class PictureModel(Protocol):
-    """What a predictor asks of a model; :class:`mbv2kit.model.VisionModel` is one, with or without augmentation."""
+    """What a predictor asks of a model, whatever computes its answers."""
+
+    @property
+    def input(self) -> InputRule:
+        """How a picture becomes the network's input."""
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
         """For each task of the model the names of its classes, by class id."""
 
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Returns for each picture the prediction of each task, in pixels of the picture."""
+    @property
+    def batch(self) -> int | None:
+        """Pictures at a time that the network takes; None for any number."""
+
+    def copy(self, threads: int) -> "PictureModel":
+        """Returns the same network, to run beside this one on ``threads`` threads."""
+
+    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+        """Runs the network on ``(B, H, W, 3)`` uint8 inputs, made by the input rule; what it says, :meth:`read` reads.
+
+        B may be any number, whatever ``batch`` is.
+        """
+
+    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        """Reads what :meth:`answer` says of a batch as predictions of each task, in the pixels of each picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +56,12 @@ class Seen:
 
     Attributes:
         path: Its file.
-        image: Its pixels, ``(H, W, 3)`` uint8 RGB.
+        size: Its height and width.
         predictions: For each task what the model sees, in pixels of the picture.
     """
 
     path: Path
-    image: Image
+    size: tuple[int, int]
     predictions: dict[Task, Prediction]
 
 
@@ -53,99 +78,90 @@ class Unreadable:
     error: str
 
 
+def count_workers(cores: int, pictures: int) -> int:
+    """Returns how many pictures to see at a time, each on its share of the cores.
+
+    As many as there are cores, each seen by one of them, is the quickest: nobody waits for anybody.
+    """
+    return max(1, min(cores, pictures, _MOST_WORKERS))
+
+
 class Predictor:
-    """Reads pictures and has a model see them.
+    """Reads pictures and has a model see them, several at a time.
+
+    Each worker is a thread that does all there is to do for a picture, with a copy of the model of its own.
 
     Args:
-        model: What sees the pictures.
-        batch_size: Pictures that are read and seen at a time; memory grows with it.
+        model: What sees the pictures; the first worker's.
+        batch_size: Pictures that a worker reads and sees at a time, memory grows with it; None for as many as the
+            network takes, or one where it takes any number.
+        workers: How many there are.
+        threads: How many may work on one batch.
+
+    Attributes:
+        stages: What has been spent on reading, the network and its answers so far.
 
     Raises:
         UserError: ``batch_size`` is no whole number from 1 up.
     """
 
-    def __init__(self, model: PictureModel, batch_size: int = 8) -> None:
+    def __init__(
+        self, model: PictureModel, batch_size: int | None = None, *, workers: int = 1, threads: int = 1
+    ) -> None:
         # A configuration may hold anything.
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UserError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
-        self.model = model
-        self.batch_size = batch_size
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise UserError(
+                f"batch_size must be a whole number from 1 up, or null for what suits the model, got {batch_size}."
+            )
+        self.stages = Stages()
+        self._batch_size = batch_size or model.batch or 1
+        self._models = [model, *(model.copy(threads) for _ in range(workers - 1))]
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Seen | Unreadable]:
         """Yields a result for each path, in their order; a file that cannot be read does not stop the others."""
-        for start in range(0, len(paths), self.batch_size):
-            batch = paths[start : start + self.batch_size]
-            pictures = [_read(path) for path in batch]
-            images = [picture for picture in pictures if not isinstance(picture, Unreadable)]
-            predictions = iter(self.model.predict(images) if images else [])
-            for path, picture in zip(batch, pictures, strict=True):
-                if isinstance(picture, Unreadable):
-                    yield picture
-                else:
-                    yield Seen(path, picture, next(predictions))
+        return self.process(paths, lambda _, result: result)
+
+    def process(self, paths: Sequence[Path], finish: Callable[[int, Seen | Unreadable], Result]) -> Iterator[Result]:
+        """Yields what ``finish`` makes of each result, in the order of the paths.
+
+        Args:
+            paths: Of the pictures.
+            finish: Called in the workers' threads with the place of a path and its result.
+        """
+        workers = [partial(self._see, model, paths, finish) for model in self._models]
+        for results in in_order(workers, range(0, len(paths), self._batch_size)):
+            yield from results
+
+    def _see(
+        self,
+        model: PictureModel,
+        paths: Sequence[Path],
+        finish: Callable[[int, Seen | Unreadable], Result],
+        start: int,
+    ) -> list[Result]:
+        batch = paths[start : start + self._batch_size]
+        with self.stages.timing("reading"):
+            pictures = [_read(path, model.input) for path in batch]
+        inputs = [picture for picture in pictures if not isinstance(picture, Unreadable)]
+        predictions = iter(self._predict(model, inputs) if inputs else [])
+        results: list[Result] = []
+        for place, (path, picture) in enumerate(zip(batch, pictures, strict=True), start):
+            if isinstance(picture, Unreadable):
+                results.append(finish(place, picture))
+            else:
+                results.append(finish(place, Seen(path, picture[1].picture, next(predictions))))
+        return results
+
+    def _predict(self, model: PictureModel, inputs: Sequence[tuple[Image, Placement]]) -> list[dict[Task, Prediction]]:
+        images, placements = zip(*inputs, strict=True)
+        with self.stages.timing("network"):
+            answers = model.answer(np.stack(images))
+        with self.stages.timing("answers"):
+            return model.read(answers, placements)
 
 
-def _read(path: Path) -> Image | Unreadable:
+def _read(path: Path, rule: InputRule) -> tuple[Image, Placement] | Unreadable:
     try:
-        return decode(path)
+        return read_input(path, rule)
     except UnreadableImageError as error:
         return Unreadable(path, str(error))
-
-
-def load_model(
-    checkpoint: str | None, task: str | None = None, *, output_stride: int | None = None, tta: str = "none"
-) -> tuple[PictureModel, str]:
-    """Loads the model that a ``checkpoint`` key stands for, on the CPU.
-
-    Args:
-        checkpoint: A run, model folder, published file or name; None for the newest finished run.
-        task: Which runs count where no checkpoint is named; None for all.
-        output_stride: Input pixels per step of the deepest map; None for that of the model.
-        tta: Test-time augmentation under which the model sees, as :func:`mbv2kit.tta.augmented` knows it.
-
-    Returns:
-        The model and what to call it.
-
-    Raises:
-        UserError: There is no such model or augmentation, or the model is damaged.
-    """
-    from mbv2kit.tta import augmented, check_tta
-
-    check_tta(tta)
-    model, name = _open(checkpoint, task, output_stride)
-    return augmented(model, tta), name
-
-
-def load_split_model(
-    checkpoint: str | None, task: str | None, *, output_stride: int | None, memory_budget: str | int
-) -> "tuple[SplitModel, str]":
-    """Loads a model to run within a budget of memory; see :func:`mbv2kit.splitting.plan_memory`.
-
-    Args:
-        checkpoint: See :func:`load_model`.
-        task: See :func:`load_model`.
-        output_stride: See :func:`load_model`.
-        memory_budget: An amount of memory such as ``1MB`` or ``512kB``.
-
-    Returns:
-        The model and what to call it.
-
-    Raises:
-        UserError: There is no such model, it cannot run within the budget, or the budget is no amount of memory.
-    """
-    from mbv2kit.splitting import SplitModel, plan_memory
-    from mbv2kit.splitting.budget import parse_bytes
-
-    budget = parse_bytes(memory_budget)
-    model, name = _open(checkpoint, task, output_stride)
-    return SplitModel(model, plan_memory(model, model.input.size, budget)), name
-
-
-def _open(checkpoint: str | None, task: str | None, output_stride: int | None) -> "tuple[VisionModel, str]":
-    # Loaded here, so that all else in this package starts without torch.
-    from mbv2kit.weights.open import open_model
-
-    model, folder = open_model(checkpoint, task)
-    if output_stride is not None:
-        model = model.at_output_stride(output_stride)
-    return model, str(folder or checkpoint)

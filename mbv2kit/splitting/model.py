@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.images import Placement
+from mbv2kit.inputs import Placement
 from mbv2kit.model import ModelWrapper, VisionModel
 from mbv2kit.splitting.bands import Part, schedule
 from mbv2kit.splitting.live import LiveBytes

@@ -18,9 +18,12 @@ from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
-from mbv2kit.model import VisionModel
+from mbv2kit.inference.in_torch import TensorModel
+from mbv2kit.inference.load import Loaded, Request, load_model
+from mbv2kit.inference.predictor import PictureModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder, chosen_checkpoint
+from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Image, Task
 from mbv2kit.training.setup import set_up_logging
 from mbv2kit.tta import augmented, check_tta
@@ -40,14 +43,16 @@ def evaluate(config: DictConfig) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     set_up_logging()
     keep_freed_memory()
-    check_tta(options["tta"])
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
-    model, folder = open_model(checkpoint, options["task"])
-    if options["output_stride"] is not None:
-        model = model.at_output_stride(options["output_stride"])
-    _log.info("evaluating the model of %s", folder or checkpoint)
-    task = _only_task(model, options["task"])
-    dataset = options["dataset"] or (_trained_on(RunFolder(folder.parent)) if folder else None)
+    keys = ("task", "runtime", "precision", "output_stride", "tta")
+    request = Request(checkpoint=checkpoint, **{key: options[key] for key in keys})
+    loaded = load_model(request) if request.wants_export else _as_trained(request)
+    folder = loaded.folder
+    _log.info("evaluating the model of %s", loaded.name)
+    for note in loaded.notes:
+        _log.info("%s", note)
+    task = _only_task(loaded.spec, options["task"])
+    dataset = options["dataset"] or (RunFolder(folder.parent).dataset() if folder else None)
     if dataset is None:
         raise UserError(
             "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
@@ -56,19 +61,32 @@ def evaluate(config: DictConfig) -> None:
     source = open_source(dataset, task, split)
     output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     evaluate_model(
-        model,
+        loaded.model,
+        loaded.spec,
         source,
         task=task,
         dataset=dataset["name"],
         split=split,
         folder=RunFolder(Path(output)),
         tta=options["tta"],
+        runtime=loaded.runtime,
         **options["loader"],
     )
 
 
+def _as_trained(request: Request) -> Loaded:
+    """Loads a model whose norms are not folded: its figures are to the last digit those that training printed."""
+    check_tta(request.tta)
+    model, folder = open_model(request.checkpoint, request.task)
+    if request.output_stride is not None:
+        model = model.at_output_stride(request.output_stride)
+    seer = augmented(model.to(memory_format=torch.channels_last), request.tta)
+    return Loaded(model=TensorModel(seer), spec=model.spec, name=str(folder or request.checkpoint), folder=folder)
+
+
 def evaluate_model(
-    model: VisionModel,
+    model: PictureModel,
+    spec: ModelSpec,
     source: Source,
     *,
     task: Task,
@@ -78,13 +96,15 @@ def evaluate_model(
     batch_size: int,
     workers: int,
     tta: str = "none",
+    runtime: str = "torch",
 ) -> Scores:
     """Scores one task of a model on every picture of a source.
 
     Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
 
     Args:
-        model: In evaluation mode.
+        model: What sees.
+        spec: What the model is.
         source: A source opened for ``task``, with the model's classes.
         task: Which of the model's heads to score.
         dataset: Name of the data set, for ``metrics.json``.
@@ -92,22 +112,23 @@ def evaluate_model(
         folder: Where the results go.
         batch_size: Pictures at a time.
         workers: Processes that read.
-        tta: Test-time augmentation, as :func:`mbv2kit.tta.augmented` knows it.
+        tta: Test-time augmentation under which the model sees, for ``metrics.json``.
+        runtime: What runs the model, for ``metrics.json``.
 
     Raises:
-        UserError: The source's classes are not the model's, or there is no such augmentation.
+        UserError: The source's classes are not the model's.
     """
     source = align_classes(source, model.class_names[task])
     evaluator = create_evaluator(task, model.class_names[task])
     loader = evaluation_loader(source, model.input, batch_size, workers)
-    seer = augmented(model.to(memory_format=torch.channels_last), tta)
     wanted = set(np.linspace(0, len(source) - 1, num=min(PICTURES, len(source)), dtype=int).tolist())
     folder.predictions.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     pictures: list[Image] = []
     index = 0
     for batch in track(loader, description=f"{dataset} {split}", transient=True):
-        for predictions, sample in zip(seer.predict_batch(batch.images, batch.placements), batch.samples, strict=True):
+        inputs = batch.images.permute(0, 2, 3, 1).numpy()
+        for predictions, sample in zip(model.read(model.answer(inputs), batch.placements), batch.samples, strict=True):
             evaluator.update(predictions[task], sample)
             if index in wanted:
                 pictures.append(draw.beside_truth(sample, predictions[task], model.class_names[task]))
@@ -127,7 +148,8 @@ def evaluate_model(
         seconds=seconds,
         scores=scores,
         tta=tta,
-        model=model_in_brief(model.spec.to_dict(), task),
+        runtime=runtime,
+        model=model_in_brief(spec.to_dict(), task),
     )
     _log.info(
         "%d pictures in %.1f s%s; figures, plots and pictures are in %s",
@@ -143,15 +165,8 @@ def _save(picture: Image, path: Path) -> None:
     PillowImage.fromarray(picture).save(path)
 
 
-def _trained_on(run: RunFolder) -> dict[str, Any] | None:
-    """Returns the ``dataset`` config of a run; None for a model folder that lies elsewhere."""
-    if not run.config.is_file():
-        return None
-    return OmegaConf.to_container(OmegaConf.load(run.config).dataset)  # type: ignore[return-value]
-
-
-def _only_task(model: VisionModel, task: Task | None) -> Task:
-    tasks = list(model.class_names)
+def _only_task(spec: ModelSpec, task: Task | None) -> Task:
+    tasks = list(spec.class_names)
     if task is None and len(tasks) == 1:
         return tasks[0]
     if task not in tasks:

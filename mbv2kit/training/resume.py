@@ -17,6 +17,7 @@ _FIXED = (
     "normalisation.",
     "ema.",
     "finetune.",
+    "qat.enabled",
     "dataset.name",
     "optimizer.name",
     "optimizer.decay_norm_bias_depthwise",

@@ -23,8 +23,11 @@ from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
+from mbv2kit.export.data import spread
+from mbv2kit.export.trained import export_trained
 from mbv2kit.heads.registry import options_from_data
-from mbv2kit.images import InputRule
+from mbv2kit.inference.in_torch import TensorModel
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
@@ -33,6 +36,8 @@ from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.evaluate import evaluate_model
 from mbv2kit.training.finetune import FineTuning
+from mbv2kit.training.qat import QatOptions, QuantisationAwareness, adopt_whole, check_classes, check_qat
+from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.schedule import create_schedule
 from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
@@ -45,6 +50,7 @@ _log = logging.getLogger(__name__)
 LAST, BEST = "last.ckpt", "best.ckpt"
 # Enough for means and variances; a matter of seconds.
 _PICTURES_TO_MEASURE = 64
+_PICTURES_TO_CHECK = 8
 
 
 def train(config: DictConfig) -> None:
@@ -71,12 +77,15 @@ def train(config: DictConfig) -> None:
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
     # Before the weights, which may have to be fetched first.
     check_numbers(config)
+    check_qat(config)
     last = run.checkpoints / LAST
     start: VisionModel | None = None
     # A checkpoint has all that the weights gave, and more.
     if config.weights is not None and not last.is_file():
         start, _ = open_model(config.weights)
-        config = adopt(config, start.spec, config.weights)
+        # A model in int8 is the one that was trained, from its input to its head.
+        takes = adopt_whole if config.qat.enabled else adopt
+        config = takes(config, start.spec, config.weights)
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     trainer = _trainer(options, run)
     source = open_source(options["dataset"], options["task"]["name"], options["dataset"]["train_split"])
@@ -103,6 +112,7 @@ def _build(
 ) -> tuple[VisionTask, DataModule]:
     lightning.seed_everything(config["seed"], workers=True, verbose=False)
     task, dataset, trainer_config = config["task"]["name"], config["dataset"], config["trainer"]
+    qat = QatOptions(**config["qat"])
     spec = model_spec(config, source.class_names, _origin(config, run, start))
     datamodule = DataModule(
         source,
@@ -114,20 +124,26 @@ def _build(
     )
     model = VisionModel(spec)
     if start is not None:
+        if qat.enabled:
+            check_classes(source, start, task)
         load_weights(model, start, config["weights"])
         if unfolded := unfold_norms(model, datamodule.first_batches(_PICTURES_TO_MEASURE)):
             _log.info("%d batch norms that were folded have their statistics from the training pictures", unfolded)
     if trainer_config["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
-    steps = min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf)
+    steps = int(min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf))
+    int8 = QuantisationAwareness(model, qat, steps) if qat.enabled else None
     task_module = VisionTask(
         model,
         optimizer=config["optimizer"],
-        schedule=create_schedule(config["scheduler"], int(steps), trainer_config["max_epochs"]),
+        schedule=create_schedule(config["scheduler"], steps, trainer_config["max_epochs"]),
         finetuning=FineTuning(**config["finetune"]),
         ema_decay=config["ema"]["decay"],
         seed=config["seed"],
+        int8=int8,
     )
+    if int8 is not None and start is not None:
+        int8.calibrate(model, (batch.images for batch in datamodule.first_batches(_PICTURES_TO_MEASURE)))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _log.info(
         "%s on %s (%s): %d pictures, %d classes, %s with %.2f M parameters; the run goes to %s",
@@ -197,9 +213,13 @@ def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source
     }
     model = VisionModel(replace(spec, origin={**spec.origin, "epoch": checkpoint["epoch"] + 1}))
     model.load_state_dict(weights)
+    if config["qat"]["enabled"]:
+        round_weights(model)
     model.save(run.model)
+    saved = VisionModel.load(run.model).to(memory_format=torch.channels_last)
     evaluate_model(
-        VisionModel.load(run.model),
+        TensorModel(saved),
+        saved.spec,
         val,
         task=task,
         dataset=dataset["name"],
@@ -208,6 +228,8 @@ def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source
         **config["loader"],
     )
     plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
+    if config["export"]:
+        export_trained(saved, run.model, [saved.input(val[i].image)[0] for i in spread(len(val), _PICTURES_TO_CHECK)])
     _log.info("the model of epoch %d is in %s", checkpoint["epoch"] + 1, run.model)
 
 
@@ -218,4 +240,6 @@ def _origin(config: dict[str, Any], run: RunFolder, start: VisionModel | None) -
         "dataset": config["dataset"]["name"],
         "weights": "moving average" if config["ema"]["decay"] is not None else "as trained",
     }
+    if config["qat"]["enabled"]:
+        origin["fine_tuned_for"] = "int8"
     return origin if start is None else origin | {"started_from": start.spec.origin}

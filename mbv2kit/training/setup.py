@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 

@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
 from mbv2kit.evaluation import Evaluator, create_evaluator
@@ -18,6 +18,7 @@ from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
 from mbv2kit.training.optim import create_optimizer
+from mbv2kit.training.qat import QuantisationAwareness
 from mbv2kit.training.schedule import Schedule
 
 
@@ -31,6 +32,7 @@ class VisionTask(lightning.LightningModule):
         finetuning: What of the backbone stays as it is, and how fast the rest of it learns.
         ema_decay: Of the moving average of the weights, which is then what is scored and saved; None: no average.
         seed: Of what is drawn in the steps, such as dropout.
+        int8: Simulates int8 in all passes, those of validation included; None: no such thing.
     """
 
     def __init__(
@@ -42,11 +44,18 @@ class VisionTask(lightning.LightningModule):
         finetuning: FineTuning,
         ema_decay: float | None,
         seed: int,
+        int8: QuantisationAwareness | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.average = WeightAverage(model, ema_decay) if ema_decay is not None else None
-        self.guard = StepGuard(model)
+        self.int8 = int8
+        # A step that is taken back must not have changed the ranges either.
+        self.guard = StepGuard(model if int8 is None else nn.ModuleList([model, int8]))
+        if int8 is not None:
+            int8.attach(self.model)
+            if self.average is not None:
+                int8.attach(self.deployed)
         self._still = finetuning.freeze(model)
         self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr)
         self._schedule = schedule
@@ -83,6 +92,8 @@ class VisionTask(lightning.LightningModule):
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Makes the step's draws depend on its number alone, so that a resumed run repeats none."""
         torch.manual_seed(hash((self._seed, self.global_step)))
+        if self.int8 is not None:
+            self.int8.begin_step(self.global_step)
         self.guard.remember()
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:

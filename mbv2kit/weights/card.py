@@ -10,7 +10,7 @@ import yaml
 
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import DESCRIPTION_FILE, ModelSpec
 from mbv2kit.structures import TASKS, Task

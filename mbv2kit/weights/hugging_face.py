@@ -15,7 +15,7 @@ from torch import Tensor
 from mbv2kit.backbones.mobilenet_v1 import BLOCKS as V1_BLOCKS
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STAGES, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.layers import make_divisible
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task

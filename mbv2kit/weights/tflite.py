@@ -18,7 +18,7 @@ from torch import Tensor
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.layers import Padding
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task

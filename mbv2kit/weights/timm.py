@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.classes import classification_classes
 from mbv2kit.weights.files import read_tensors, sha256_of

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes

@@ -10,7 +10,8 @@ import torch
 
 from mbv2kit.analysis.activations import BATCH, ActivationPattern, activation_patterns
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule, decode
+from mbv2kit.images import decode
+from mbv2kit.inputs import InputRule
 from mbv2kit.layers import InvertedResidual
 from mbv2kit.model import VisionModel, images_to_tensor
 from mbv2kit.spec import ModelSpec

@@ -22,7 +22,7 @@ from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.analysis.memory import peak_memory
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 

@@ -13,7 +13,7 @@ from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.backbones import create_backbone, list_backbones
 from mbv2kit.errors import UserError
 from mbv2kit.heads import create_head, list_heads
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.layers import ConvNormAct, ConvStyle
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec

@@ -15,7 +15,7 @@ from mbv2kit.analysis.report_page import Picture, Section, Table, write_pages
 from mbv2kit.analysis.report_sections import SECTIONS, TABLES_OF
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import model_in_brief
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.darknet_19 import Darknet19
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads

@@ -11,7 +11,7 @@ import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo, deepest_feature, find_feature
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 

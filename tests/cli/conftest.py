@@ -14,7 +14,7 @@ from mbv2kit.config import run_tool
 
 TINY = (
     "input.size=[32,32] backbone.width=0.35 dataset.size=64 dataset.train_count=8 dataset.val_count=4 "
-    "loader.batch_size=4 loader.workers=0 trainer.max_epochs=1 trainer.progress_bar=false"
+    "loader.batch_size=4 loader.workers=0 trainer.max_epochs=1 trainer.progress_bar=false export=false"
 )
 
 

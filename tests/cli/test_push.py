@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from tests.fake_hub import FakeHub

@@ -9,7 +9,7 @@ import mbv2kit.heads
 from mbv2kit.errors import UserError
 from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import HEADS, create_head, list_heads
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Classification

@@ -19,7 +19,7 @@ from mbv2kit.heads import HEADS, create_head
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.heads.ssd_vgg import SSD300, SSD512, L2Norm
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel, images_to_tensor
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Detections

@@ -17,7 +17,7 @@ from mbv2kit.evaluation import create_evaluator
 from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import create_head
 from mbv2kit.heads.yolo_v2 import YOLOv2
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Detections

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task

@@ -30,7 +30,7 @@ def tiny(root: Path) -> Compose:
         small = (
             f"task={task} input.size=[{size},{size}] backbone.width=0.35 "
             "dataset.size=64 dataset.train_count=17 dataset.val_count=6 loader.batch_size=4 loader.workers=0 "
-            "trainer.max_epochs=2 trainer.progress_bar=false"
+            "trainer.max_epochs=2 trainer.progress_bar=false export=false"
         )
         return compose_config(root / "conf", "train", [*small.split(), f"run_dir='{run_dir}'", *overrides])
 
@@ -45,7 +45,7 @@ def trained(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> Callable
     def get(task: str) -> RunFolder:
         if task not in runs:
             folder = tmp_path_factory.mktemp("runs") / task
-            train(tiny(folder, task=task))
+            train(tiny(folder, "export=true", task=task))
             runs[task] = RunFolder(folder)
         return runs[task]
 

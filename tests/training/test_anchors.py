@@ -16,7 +16,7 @@ from mbv2kit.heads import list_heads
 from mbv2kit.heads.anchor_clusters import mean_iou
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.heads.yolo_v2 import YOLOv2
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Sample

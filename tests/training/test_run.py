@@ -15,11 +15,15 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Accuracy, Scores
+from mbv2kit.export.check import check
+from mbv2kit.export.write import open_export
+from mbv2kit.exports import read_exports
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask
+from tests.export.models import noise
 
 Compose = Callable[..., DictConfig]
 Trained = Callable[[str], RunFolder]
@@ -59,6 +63,7 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
         "metrics.json",
         "model/model.json",
         "model/model.safetensors",
+        "model/model.onnx",
         "checkpoints/last.ckpt",
         "checkpoints/best.ckpt",
         "train.log",
@@ -72,10 +77,36 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", METRICS)
+def test_the_onnx_file_of_a_run_answers_as_its_model_does(trained: Trained, task: str) -> None:
+    run = trained(task)
+    assert "x as fast as PyTorch" in run.log.read_text()
+    (export,) = read_exports(run.model)
+    assert (export.file, export.precision, export.batch) == ("model.onnx", "fp32", None)
+    model = VisionModel.load(run.model)
+    images = noise(3, export.size)
+    assert check(model, open_export(model, run.model, export), export, images).agrees
+
+
+def test_a_network_that_onnx_cannot_say_costs_no_run(
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise torch.onnx.OnnxExporterError("There is no such operator.\nMore.")
+
+    monkeypatch.setattr("torch.onnx.export", refuse)
+    train(tiny(tmp_path / "run", "export=true", "trainer.max_epochs=1"))
+    run = RunFolder(tmp_path / "run")
+    assert run.finished
+    assert "could not be written as ONNX (There is no such operator.); PyTorch runs it" in run.log.read_text()
+    assert read_exports(run.model) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", METRICS)
 def test_figures_are_complete(trained: Trained, task: str) -> None:
     run = trained(task)
     final = json.loads(run.metrics.read_text())
-    keys = ["task", "dataset", "split", "images", "seconds", "tta", "model", "metrics", "per_class"]
+    keys = ["task", "dataset", "split", "images", "seconds", "tta", "runtime", "model", "metrics", "per_class"]
     assert list(final) == keys
     model = json.loads((run.model / "model.json").read_text())
     assert final["tta"] == "none"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms

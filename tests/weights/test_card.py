@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.structures import Task

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import close_session, constants
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.hub import preview, pull, push

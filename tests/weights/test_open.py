@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
 from mbv2kit.weights import hub, torchvision

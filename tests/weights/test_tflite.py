@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule, decode
+from mbv2kit.images import decode
+from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel, images_to_tensor
 from mbv2kit.spec import ModelSpec
 from mbv2kit.weights.tflite import read

@@ -16,7 +16,8 @@ from mbv2kit.data.augment.colour import ColourJitter
 from mbv2kit.data.augment.view import View, centres_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
-from mbv2kit.images import InputRule, resize_image, resize_mask
+from mbv2kit.images import resize_image, resize_mask
+from mbv2kit.inputs import InputRule
 from mbv2kit.registry import Registry
 from mbv2kit.structures import IGNORE, Sample
 

@@ -10,7 +10,7 @@ from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
 from mbv2kit.data.augment.colour import ColourJitter
 from mbv2kit.data.augment.view import Rectangle, View, centres_inside
-from mbv2kit.images import InputRule
+from mbv2kit.inputs import InputRule
 from mbv2kit.structures import Boxes, Sample
 
 _ATTEMPTS = 50

@@ -1,6 +1,9 @@
 """What a runtime is to the rest of the house: something that opens a file and answers pictures."""
 
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -8,16 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.answers import Answers
+from mbv2kit.errors import UserError
 from mbv2kit.exports import Export, Format
 
-RuntimeName = Literal["torch", "onnxruntime", "openvino", "litert", "executorch"]
+RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch"]
 
-# Formats that each runtime reads, the preferred one first. The module of the same name beside this file opens them.
-READS: dict[RuntimeName, tuple[Format, ...]] = {
-    "onnxruntime": ("onnx",),
-    "openvino": ("openvino", "onnx"),
-    "litert": ("litert",),
-    "executorch": ("executorch",),
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A library that runs exported networks; the module of its name beside this file opens them.
+
+    Attributes:
+        package: What is imported.
+        distribution: What pip calls it.
+        install: What to give to pip install for it.
+        reads: Formats, the preferred one first.
+    """
+
+    package: str
+    distribution: str
+    install: str
+    reads: tuple[Format, ...]
+
+    @property
+    def version(self) -> str | None:
+        """The version that is installed, which is found without importing it; None where it is not."""
+        try:
+            return version(self.distribution) if find_spec(self.package) is not None else None
+        except PackageNotFoundError:
+            return None
+
+
+RUNTIMES: dict[RuntimeName, Runtime] = {
+    "onnxruntime": Runtime("onnxruntime", "onnxruntime", "onnxruntime", ("onnx",)),
+    "openvino": Runtime("openvino", "openvino", "'mbv2kit[deploy]'", ("openvino", "onnx")),
+    "litert": Runtime("ai_edge_litert", "ai-edge-litert", "'mbv2kit[deploy]'", ("litert",)),
+    "executorch": Runtime("executorch", "executorch", "'mbv2kit[executorch]'", ("executorch",)),
 }
 
 
@@ -40,6 +69,8 @@ def open_session(runtime: RuntimeName, folder: Path, export: Export, threads: in
     Raises:
         UserError: The runtime is not installed, or the file is damaged.
     """
+    if RUNTIMES[runtime].version is None:
+        raise UserError(f"runtime={runtime} is not installed; run: pip install {RUNTIMES[runtime].install}")
     module = import_module(f"mbv2kit.inference.runtimes.{runtime}")
     session: Session = module.open_session(folder / export.file, export, threads)
     return session

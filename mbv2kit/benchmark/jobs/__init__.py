@@ -1,0 +1,1 @@
+"""The jobs of the benchmark: each lists the cases in which contenders meet."""

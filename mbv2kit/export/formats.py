@@ -1,0 +1,78 @@
+"""What each format needs to be written: who writes it, in which precisions, and who runs it for the check."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Format, Precision
+from mbv2kit.inference.runtimes import RuntimeName
+from mbv2kit.network import ExportNetwork
+from mbv2kit.structures import Image
+
+
+class Writer(Protocol):
+    """Writes a network in one format."""
+
+    def __call__(
+        self,
+        network: ExportNetwork,
+        path: Path,
+        *,
+        batch: int | None,
+        precision: Precision,
+        calibration: Sequence[Image] | None,
+    ) -> None:
+        """Writes ``path``; ``calibration`` are inputs for int8, None for the float precisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormatInfo:
+    """How a format is written.
+
+    Attributes:
+        writer: Name of the function in the module of the format's name beside this file.
+        packages: What it imports, for each what to give to pip install.
+        precisions: Those that it can be written in.
+        runtime: What runs it for the check.
+        any_batch: Whether one file can take any number of pictures at a time.
+    """
+
+    writer: str
+    packages: dict[str, str]
+    precisions: tuple[Precision, ...]
+    runtime: RuntimeName
+    any_batch: bool
+
+
+FORMATS: dict[Format, FormatInfo] = {
+    "onnx": FormatInfo(
+        "export_onnx", {"onnx": "onnx", "onnxscript": "onnxscript"}, ("fp32", "int8"), "onnxruntime", True
+    ),
+    "openvino": FormatInfo(
+        "export_openvino",
+        {"openvino": "'mbv2kit[deploy]'", "nncf": "'mbv2kit[deploy]'"},
+        ("fp32", "fp16", "int8"),
+        "openvino",
+        True,
+    ),
+    "litert": FormatInfo(
+        "export_litert", {"litert_torch": "'mbv2kit[litert]'"}, ("fp32", "fp16", "int8"), "litert", False
+    ),
+    "executorch": FormatInfo(
+        "export_executorch", {"executorch": "'mbv2kit[executorch]'"}, ("fp32", "fp16", "int8"), "executorch", False
+    ),
+}
+
+
+def find_writer(format: Format) -> Writer:
+    """Returns what writes a format; raises :class:`UserError` where a package for it is missing."""
+    info = FORMATS[format]
+    for package, install in info.packages.items():
+        if find_spec(package) is None:
+            raise UserError(f"format={format} needs the package {package}; run: pip install {install}")
+    writer: Writer = getattr(import_module(f"mbv2kit.export.{format}"), info.writer)
+    return writer

@@ -1,0 +1,307 @@
+"""LiteRT (.tflite), by litert-torch: for phones and boards, and quick on a CPU through XNNPACK."""
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.nn import functional as F
+
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Precision
+from mbv2kit.heads import Head
+from mbv2kit.heads.deeplab_v3 import DeepLabV3
+from mbv2kit.inference.runtimes.litert import SIGNATURE, hold_back_stderr
+from mbv2kit.network import ExportNetwork
+from mbv2kit.process import usable_cores
+from mbv2kit.structures import Image
+
+# They greet on stderr.
+with hold_back_stderr():
+    import litert_torch
+    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.calibrator import Calibrator
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+INPUT = "images"
+_ATEN = torch.ops.aten
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Of the bias, as the least that the largest weight of its channel may be. With int8 activations in steps of 0.003 and
+# more the bias then fits into 32 bits, and the added weight changes the channel by 0.3 % of its bias at most.
+_LEAST_WEIGHT = 2e-5
+_PICTURES_FOR_MEANS = 32
+
+
+def export_litert(
+    network: ExportNetwork,
+    path: Path,
+    *,
+    batch: int | None,
+    precision: Precision,
+    calibration: Sequence[Image] | None,
+) -> None:
+    """Writes a network as one .tflite file with uint8 pictures in, and its answers, by name, out.
+
+    ``fp16`` halves the weights alone. ``int8`` computes all from the first layer to the last in 8-bit integers, with
+    weights scaled by channel; what is before and behind, such as softmax and the decoding of boxes, stays in float32.
+
+    Args:
+        network: What to write.
+        path: The file.
+        batch: Pictures at a time.
+        precision: In which the network shall compute.
+        calibration: Inputs that int8 takes its ranges from, ``(H, W, 3)`` uint8 each.
+
+    Raises:
+        UserError: ``batch`` is None: shapes in such files are fixed.
+    """
+    if batch is None:
+        raise UserError(
+            "A LiteRT file takes a fixed number of pictures at a time; give batch=1, or as many as you need."
+        )
+    with _quietly():
+        if precision == "int8":
+            assert calibration is not None
+            batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
+            model = _quantise(_convert(_prepare_for_rounding(network, batches), batch), batches)
+        else:
+            model = _convert(network, batch)
+            if precision == "fp16":
+                model = _halve_weights(model)
+    path.write_bytes(model)
+
+
+class _ChannelsLast(nn.Module):
+    """A network with all that it does to whole pictures in LiteRT's order of memory, and its answers by name.
+
+    Only in this order is subtracting the mean free of transpositions and padding a part of the first convolution.
+    Masks are enlarged by LiteRT's own operation: before its arg-max over the last axis, which takes a sixth of the time
+    of that over another, it is quicker than matrix products.
+    """
+
+    mean: Tensor
+
+    def __init__(self, network: ExportNetwork) -> None:
+        super().__init__()
+        self.size, self.outputs = network.size, network.outputs
+        self.backbone, self.heads = network.backbone, network.heads
+        self.register_buffer("mean", network.mean.permute(0, 2, 3, 1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.backbone((images.float() - self.mean).permute(0, 3, 1, 2))
+        answers: dict[str, Tensor] = {}
+        for head in self.heads.values():
+            assert isinstance(head, Head)
+            raw = head(features)
+            if isinstance(head, DeepLabV3):
+                answers["mask"] = self._mask(raw["logits"], head.align_corners)
+            else:
+                answers |= head.answer(raw, self.size)
+        return {name: answers[name] for name in self.outputs}
+
+    def _mask(self, logits: Tensor, align_corners: bool) -> Tensor:
+        enlarged = F.interpolate(logits, self.size, mode="bilinear", align_corners=align_corners)
+        return enlarged.permute(0, 2, 3, 1).argmax(dim=-1).to(torch.uint8)
+
+
+def _convert(network: ExportNetwork, batch: int) -> bytes:
+    inputs = {INPUT: network.example(batch)}
+    program = torch.export.export(_ChannelsLast(network).eval(), (), inputs)
+    module = program.module()
+    assert isinstance(module, GraphModule)
+    _keep_channels_last(module)
+    _compute_constants(module)
+    converted: bytes = litert_torch.convert(module, sample_kwargs=inputs).model_content()
+    return converted
+
+
+def _keep_channels_last(module: GraphModule) -> None:
+    """Rewrites three operations in forms whose order of memory survives conversion.
+
+    litert-torch 0.10 transposes a map before an average that drops its sides, and around padding where other layers
+    read the map as well; it mixes up the sides of an average that is spread over a map.
+    """
+    rewrites: Mapping[Any, Callable[[Graph, Node], Node | None]] = {
+        _ATEN.mean.dim: _average,
+        _ATEN.expand.default: _spread,
+        _ATEN.pad.default: _append_zeros,
+    }
+    for node in list(module.graph.nodes):
+        if node.target in rewrites:
+            with module.graph.inserting_before(node):
+                other = rewrites[node.target](module.graph, node)
+            if other is not None:
+                node.replace_all_uses_with(other)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _average(graph: Graph, mean: Node) -> Node | None:
+    arguments: tuple[Any, ...] = mean.args
+    if sorted(dim % 4 for dim in arguments[1]) != [2, 3] or any(arguments[2:3]):
+        return None
+    kept = graph.call_function(_ATEN.mean.dim, (arguments[0], [2, 3], True))
+    return graph.call_function(_ATEN.reshape.default, (kept, list(mean.meta["val"].shape)))
+
+
+def _spread(graph: Graph, expand: Node) -> Node | None:
+    shape = expand.meta["val"].shape
+    if len(shape) != 4:
+        return None
+    zeros = graph.call_function(_ATEN.zeros.default, ([1, 1, *shape[2:]],))
+    return graph.call_function(_ATEN.add.Tensor, (expand.args[0], zeros))
+
+
+def _append_zeros(graph: Graph, pad: Node) -> Node | None:
+    arguments: tuple[Any, ...] = pad.args
+    source, (left, right, *others) = arguments[:2]
+    if len(others) != 2 or left or others[0] or arguments[2:] or len(source.users) == 1:
+        return None
+    batch, channels, height, width = source.meta["val"].shape
+    column = graph.call_function(_ATEN.zeros.default, ([batch, channels, height, right],))
+    wider = graph.call_function(_ATEN.cat.default, ([source, column], 3))
+    row = graph.call_function(_ATEN.zeros.default, ([batch, channels, others[1], width + right],))
+    return graph.call_function(_ATEN.cat.default, ([wider, row], 2))
+
+
+def _compute_constants(module: GraphModule) -> None:
+    """Replaces what does not depend on the pictures, such as anchors, by its value: LiteRT has no float64."""
+    values: dict[Node, Any] = {}
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr":
+            values[node] = reduce(getattr, str(node.target).split("."), module)
+        elif node.op == "call_function" and all(each in values for each in node.all_input_nodes):
+            assert callable(node.target)
+            arguments = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            with torch.no_grad():
+                values[node] = node.target(*arguments[0], **arguments[1])
+            if isinstance(values[node], Tensor):
+                name = f"constant_{len(values)}"
+                module.register_buffer(name, values[node])
+                with module.graph.inserting_before(node):
+                    constant = module.graph.get_attr(name)
+                values[constant] = values[node]
+                node.replace_all_uses_with(constant)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _prepare_for_rounding(network: ExportNetwork, batches: Sequence[Image]) -> ExportNetwork:
+    """Returns a copy whose weights can be rounded to 8 bits: no bias overflows, and no channel's mean is shifted.
+
+    Batch norms leave channels that never vary: the bias is all they have, and in the scale of weights next to nothing
+    it would be cut off. Where a channel's inputs are positive throughout, errors of its weights do not cancel; the bias
+    takes their mean back (Nagel et al., arXiv 1906.04721, section 4.2).
+    """
+    copy = deepcopy(network)
+    layers = [layer for layer in copy.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
+    means = _input_means(copy, layers, batches[:_PICTURES_FOR_MEANS])
+    with torch.no_grad():
+        for layer in layers:
+            weights = layer.weight.flatten(1)
+            largest = weights.abs().argmax(dim=1, keepdim=True)
+            value, least = weights.gather(1, largest), _LEAST_WEIGHT * layer.bias.abs()[:, None]
+            weights.scatter_(1, largest, torch.where(value.abs() < least, least, value))
+            step = (weights.abs().amax(dim=1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+            error = ((weights / step).round() * step - weights).view(*layer.weight.shape[:2], -1).sum(dim=2)
+            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+            layer.bias -= F.conv1d(means[layer][None, :, None], error[:, :, None], groups=groups).flatten()
+    return copy
+
+
+def _input_means(network: nn.Module, layers: Sequence[nn.Module], batches: Sequence[Image]) -> dict[nn.Module, Tensor]:
+    """Returns, for each layer, the mean of every channel that it reads."""
+    sums: dict[nn.Module, Tensor] = {}
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        map_or_vector = inputs[0] if inputs[0].dim() == 4 else inputs[0][:, :, None, None]
+        sums[layer] = sums.get(layer, torch.zeros(())) + map_or_vector.mean(dim=(0, 2, 3))
+
+    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
+    with torch.inference_mode():
+        for batch in batches:
+            network(torch.from_numpy(batch))
+    for hook in hooks:
+        hook.remove()
+    return {layer: total.clone() / len(batches) for layer, total in sums.items()}
+
+
+def _halve_weights(model: bytes) -> bytes:
+    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    config = qtyping.OpQuantizationConfig(
+        weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+    )
+    quantizer = Quantizer(model)
+    for layer in _LAYERS:
+        quantizer.update_quantization_recipe(".*", TFLOperationName(layer), config, AlgorithmName.FLOAT_CASTING)
+    return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
+
+
+def _quantise(model: bytes, batches: Sequence[Image]) -> bytes:
+    quantizer = Quantizer(model)
+    quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+    for scope, operation in (
+        (".*", TFLOperationName.INPUT),
+        (".*", TFLOperationName.OUTPUT),
+        *((f"^{re.escape(name)};$", TFLOperationName.ALL_SUPPORTED) for name in _outside_of_layers(model)),
+    ):
+        quantizer.update_quantization_recipe(scope, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    recipe = RecipeManager()
+    recipe.load_quantization_recipe(quantizer.get_quantization_recipe())
+    # The widest ranges: moving averages, the quantizer's own choice, cut a fifth off and cost MobileNetV2 13 points.
+    calibrator = Calibrator(model, num_threads=usable_cores(), qsv_update_func=min_max_update)
+    calibrator.calibrate({SIGNATURE: [{INPUT: batch} for batch in batches]}, recipe)
+    result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def _outside_of_layers(model: bytes) -> list[str]:
+    """Names the results of the operations before the first layers and behind the last ones."""
+    content = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    graph = content.subgraphs[0]
+    layers = [flatbuffer_utils.opcode_to_name(content, operator.opcodeIndex) in _LAYERS for operator in graph.operators]
+    fed: set[int] = set()
+    for operator, layer in zip(graph.operators, layers, strict=True):
+        if layer or fed.intersection(operator.inputs):
+            fed.update(operator.outputs)
+    needed: set[int] = set()
+    for operator, layer in zip(reversed(graph.operators), reversed(layers), strict=True):
+        if layer or needed.intersection(operator.outputs):
+            needed.update(operator.inputs)
+    return [
+        graph.tensors[operator.outputs[0]].name.decode()
+        for operator, layer in zip(graph.operators, layers, strict=True)
+        if not (layer or (fed.intersection(operator.outputs) and needed.intersection(operator.outputs)))
+    ]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Holds back what the converter and the quantizer tell their developers: progress, and notes on themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
+            stack.enter_context(hold_back_stderr())
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,86 @@
+"""Small questions that one asks of an ONNX graph, and changes that one makes to it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+
+class Graph:
+    """An ONNX graph with its constants and nodes by name; what is changed here is changed in the graph.
+
+    Args:
+        proto: The graph, whose nodes are in the order in which they run.
+    """
+
+    def __init__(self, proto: GraphProto) -> None:
+        self.proto = proto
+        self._constants: dict[str, TensorProto] = {each.name: each for each in proto.initializer}
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        """The nodes, in the order in which they run."""
+        return list(self.proto.node)
+
+    def maker(self, tensor: str) -> NodeProto | None:
+        """Returns the node that computes a tensor; None for inputs and constants."""
+        return next((node for node in self.proto.node if tensor in node.output), None)
+
+    def users(self, tensor: str) -> list[NodeProto]:
+        """Returns the nodes that read a tensor."""
+        return [node for node in self.proto.node if tensor in node.input]
+
+    def is_constant(self, tensor: str) -> bool:
+        """Returns whether a tensor is stored in the file."""
+        return tensor in self._constants
+
+    def constant(self, tensor: str) -> NDArray[np.generic]:
+        """Returns the values of a tensor that is stored in the file."""
+        return np.asarray(numpy_helper.to_array(self._constants[tensor]))
+
+    def set_constant(self, tensor: str, values: NDArray[np.generic]) -> str:
+        """Stores values under a name, new or known, and returns it."""
+        stored = numpy_helper.from_array(np.ascontiguousarray(values), tensor)
+        if tensor in self._constants:
+            self._constants[tensor].CopyFrom(stored)
+        else:
+            self.proto.initializer.append(stored)
+            self._constants[tensor] = self.proto.initializer[-1]
+        return tensor
+
+    def insert_before(self, node: NodeProto, new: Iterable[NodeProto]) -> None:
+        """Puts new nodes before one of the graph's."""
+        place = self.nodes.index(node)
+        for i, each in enumerate(new):
+            self.proto.node.insert(place + i, each)
+        self._forget_shapes()
+
+    def remove(self, nodes: Iterable[NodeProto]) -> None:
+        """Drops nodes, and the constants that nobody else reads."""
+        for node in nodes:
+            self.proto.node.remove(node)
+        used = {name for node in self.proto.node for name in node.input}
+        for constant in list(self.proto.initializer):
+            if constant.name not in used:
+                self.proto.initializer.remove(constant)
+                del self._constants[constant.name]
+        self._forget_shapes()
+
+    def _forget_shapes(self) -> None:
+        # Those of tensors that are other ones now would contradict what is inferred.
+        del self.proto.value_info[:]
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+    """Returns an attribute of a node, a number or a list of numbers; the default where it has none."""
+    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+
+
+def set_attribute(node: NodeProto, name: str, value: list[int]) -> None:
+    """Sets an attribute of a node."""
+    for each in list(node.attribute):
+        if each.name == name:
+            node.attribute.remove(each)
+    node.attribute.append(helper.make_attribute(name, value))

@@ -1,0 +1,88 @@
+"""Suppression of boxes inside an ONNX file, for programs that shall get boxes and nothing else.
+
+ONNX's own operator does it. It looks at every class of every box, so that it takes longer than
+:class:`mbv2kit.answers.Selection`, which the files without it are read by; see docs/performance.md.
+"""
+
+from pathlib import Path
+
+import onnx
+import onnx.compose
+import onnx.parser
+
+from mbv2kit.answers import DETECTIONS, Selection
+
+# NonMaxSuppression takes the corners of a box in any order: x and y may change places, in all boxes alike. Rows of
+# zeros behind the boxes make sure that there are as many as are to be given.
+_TAIL = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+suppress (float[1, boxes, 4] boxes, float[1, boxes, classes] scores) => (float[1, {count}, 6] {output})
+{{
+    count = Constant <value_ints = [{count}]> ()
+    iou = Constant <value_floats = [{iou}]> ()
+    threshold = Constant <value_floats = [{threshold}]> ()
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    three = Constant <value_ints = [3]> ()
+    box_column = Constant <value_int = 2> ()
+    score_column = Constant <value_int = 4> ()
+    class_column = Constant <value_int = 1> ()
+    low = Constant <value_float = 0.0> ()
+    high = Constant <value_float = 1.0> ()
+    side = Constant <value_floats = [{width}, {height}, {width}, {height}]> ()
+    padding = Constant <value_ints = [0, 0, {count}, 0]> ()
+
+    clipped = Clip (boxes, low, high)
+    by_class = Transpose <perm = [0, 2, 1]> (scores)
+    kept = NonMaxSuppression (clipped, by_class, count, iou, threshold)
+    box = Gather <axis = 1> (kept, box_column)
+    class = Gather <axis = 1> (kept, class_column)
+    place = Slice (kept, one, three, one)
+
+    all_boxes = Squeeze (clipped, zero)
+    all_scores = Squeeze (by_class, zero)
+    unit_boxes = Gather <axis = 0> (all_boxes, box)
+    pixels = Mul (unit_boxes, side)
+    score = GatherND (all_scores, place)
+    score_cell = Unsqueeze (score, one)
+    class_number = Cast <to = 1> (class)
+    class_cell = Unsqueeze (class_number, one)
+    rows = Concat <axis = 1> (pixels, score_cell, class_cell)
+
+    filled = Pad (rows, padding)
+    filled_score = Gather <axis = 1> (filled, score_column)
+    best_score, best = TopK (filled_score, count)
+    best_rows = Gather <axis = 0> (filled, best)
+    {output} = Unsqueeze (best_rows, zero)
+}}
+"""
+
+
+def add_nms(path: Path, selection: Selection, size: tuple[int, int]) -> None:
+    """Puts ``detections`` ``(1, max_detections, 6)`` in the place of ``boxes`` and ``scores``.
+
+    See :mod:`mbv2kit.answers` for what they hold.
+
+    Args:
+        path: File of a network with a batch of 1; it is written anew.
+        selection: Which boxes are shown.
+        size: Height and width of the input.
+    """
+    network = onnx.load(path)
+    text = _TAIL.format(
+        ir_version=network.ir_version,
+        opset=network.opset_import[0].version,
+        count=selection.max_detections,
+        iou=float(selection.nms_iou),
+        threshold=float(selection.score_threshold),
+        height=float(size[0]),
+        width=float(size[1]),
+        output=DETECTIONS,
+    )
+    # A prefix keeps the tail's names apart from the network's.
+    tail = onnx.compose.add_prefix(
+        onnx.parser.parse_model(text), "suppress_", rename_inputs=False, rename_outputs=False
+    )
+    whole = onnx.compose.merge_models(network, tail, io_map=[("boxes", "boxes"), ("scores", "scores")])
+    onnx.checker.check_model(whole)
+    onnx.save(whole, path)

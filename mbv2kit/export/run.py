@@ -1,0 +1,147 @@
+"""The job of ``tools/export.py``: a file in the model folder, shown to answer as the model does."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from mbv2kit.data.sources import Source
+from mbv2kit.errors import UserError
+from mbv2kit.export import accuracy
+from mbv2kit.export.check import Report, check
+from mbv2kit.export.data import ExportData, Pictures, spread
+from mbv2kit.export.formats import FORMATS
+from mbv2kit.export.options import ExportOptions
+from mbv2kit.export.sensitivity import most_sensitive
+from mbv2kit.export.write import keep, open_export, write
+from mbv2kit.exports import Export, files_of
+from mbv2kit.inference.deployed import DeployedModel
+from mbv2kit.inference.in_torch import deploy
+from mbv2kit.model import VisionModel
+from mbv2kit.network import ExportNetwork
+from mbv2kit.process import keep_freed_memory
+from mbv2kit.runs import RunFolder, chosen_checkpoint
+from mbv2kit.spec import DESCRIPTION_FILE
+from mbv2kit.weights.open import open_model
+
+
+def export(config: DictConfig) -> int:
+    """Writes the file that a config asks for, checks it and says what was found.
+
+    Returns:
+        The exit code: 0, or 1 where the file does not answer as the model does or int8 costs too much accuracy; then no
+        file is left.
+
+    Raises:
+        UserError: Something asked for is not to be had.
+    """
+    keep_freed_memory()
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    options = ExportOptions(**{key.name: values[key.name] for key in fields(ExportOptions)})
+    checkpoint = chosen_checkpoint(values["checkpoint"], values["weights"])
+    model, folder = open_model(checkpoint)
+    if values["output_stride"] is not None:
+        model = model.at_output_stride(values["output_stride"])
+    output = _output(values["output"], folder, checkpoint)
+    network = ExportNetwork(model, options.size).eval()
+    dataset = values["dataset"] or (RunFolder(folder.parent).dataset() if folder else None)
+    data = ExportData(model.spec, replace(model.input, size=network.size), dataset)
+    console = Console()
+    _say(console, f"Model: {folder or checkpoint}")
+
+    shown = data.shown(options.pictures, options.check_pictures)
+    calibration: Pictures | None = None
+    if options.precision == "int8":
+        calibration = data.calibration(options.calibration, options.calibration_pictures)
+        _say(console, f"Ranges from {len(calibration.inputs)} pictures ({calibration.origin})")
+    with TemporaryDirectory() as name:
+        scratch = Path(name)
+        written = write(
+            network,
+            scratch,
+            options.format,
+            options.precision,
+            batch=options.batch,
+            nms=options.nms,
+            calibration=None if calibration is None else calibration.inputs,
+        )
+        exported = open_export(model, scratch, written)
+        report = check(model, exported, written, shown.inputs)
+        _show(console, report, scratch / written.file, written, shown)
+        source = data.truth() if options.precision != "fp32" else None
+        good = source is None or _score(console, model, exported, data, source, options)
+        if calibration is not None and options.sensitive_layers:
+            _name_layers(console, network, calibration, options.sensitive_layers)
+        if not (report.agrees and good):
+            return 1
+        keep(written, scratch, output, model.spec)
+    _say(console, f"Written: {output / written.file}")
+    return 0
+
+
+def _output(named: str | None, folder: Path | None, checkpoint: str | None) -> Path:
+    if named is None:
+        if folder is None:
+            raise UserError(
+                f"checkpoint={checkpoint} is no model folder that the file could go to; name one: output=DIR"
+            )
+        return folder
+    output = Path(named)
+    if (output / DESCRIPTION_FILE).exists() and (folder is None or output.resolve() != folder.resolve()):
+        raise UserError(f"output={output} holds a model; name another folder, or export that one.")
+    return output
+
+
+def _show(console: Console, report: Report, path: Path, written: Export, shown: Pictures) -> None:
+    table = Table("compared with PyTorch", "found", "asked for", title_justify="left")
+    table.title = f"{written.file} on {len(shown.inputs)} pictures ({shown.origin})"
+    for finding in report.findings:
+        table.add_row(finding.what, f"[{'default' if finding.kept else 'red'}]{finding.value}", finding.limit)
+    megabytes = sum(each.stat().st_size for each in files_of(path)) / 1e6
+    table.add_row("size", f"{megabytes:.2f} MB")
+    ours, torchs = report.milliseconds
+    runtime = FORMATS[written.format].runtime
+    table.add_row("a picture", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
+    console.print(table)
+    if not report.agrees:
+        _say(console, f"{written.file} does not answer as the model does; it was not kept.")
+
+
+def _score(
+    console: Console,
+    model: VisionModel,
+    exported: DeployedModel,
+    data: ExportData,
+    source: Source,
+    options: ExportOptions,
+) -> bool:
+    """Prints accuracy before and after; returns whether it fell by no more than is allowed."""
+    indices = spread(len(source), options.accuracy_pictures)
+    before = accuracy.score(deploy(model), data.task, source, indices)
+    after = accuracy.score(exported, data.task, source, indices)
+    accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))
+    fall = accuracy.loss(data.task, before, after)
+    # Figures are counted, and their differences carry rounding errors.
+    if round(fall, 9) <= options.max_loss:
+        return True
+    _say(
+        console,
+        f"{accuracy.MAIN_METRIC[data.task]} falls by {fall:.4f}, more than max_loss={options.max_loss}; the file was "
+        "not kept. Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more.",
+    )
+    return False
+
+
+def _name_layers(console: Console, network: ExportNetwork, calibration: Pictures, count: int) -> None:
+    table = Table("layer", "figure", title="Layers that suffer most from int8", title_justify="left")
+    for layer in most_sensitive(network, calibration.inputs, count):
+        table.add_row(layer.name, f"{layer.figure:.3g}")
+    console.print(table)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,44 @@
+"""The ONNX file that every training run leaves, so that inference is fast with no further step."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from mbv2kit.export.check import check
+from mbv2kit.export.write import keep, open_export, write
+from mbv2kit.model import VisionModel
+from mbv2kit.network import ExportNetwork
+from mbv2kit.structures import Image
+
+_log = logging.getLogger(__name__)
+
+
+def export_trained(model: VisionModel, folder: Path, inputs: Sequence[Image]) -> None:
+    """Adds ``model.onnx`` to a model folder, if it answers as the model does; else it says why it does not.
+
+    A run that is trained is never lost for want of it.
+
+    Args:
+        model: In evaluation mode, as saved in ``folder``.
+        folder: The model folder.
+        inputs: Some to compare answers on.
+    """
+    network = ExportNetwork(model).eval()
+    with TemporaryDirectory() as scratch:
+        try:
+            export = write(network, Path(scratch), "onnx", "fp32")
+        except torch.onnx.OnnxExporterError as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            _log.warning("the model could not be written as ONNX (%s); PyTorch runs it", reason)
+            return
+        report = check(model, open_export(model, Path(scratch), export), export, inputs)
+        if not report.agrees:
+            found = "; ".join(f"{each.what}: {each.value}" for each in report.findings if not each.kept)
+            _log.warning("%s does not answer as the model does (%s) and was not kept", export.file, found)
+            return
+        keep(export, Path(scratch), folder, model.spec)
+    ours, torchs = report.milliseconds
+    _log.info("%s: %.1f ms a picture, %.1f x as fast as PyTorch", folder / export.file, ours, torchs / ours)

@@ -1,0 +1,23 @@
+"""A bar for people who watch pictures being seen; Rich is imported here alone, since most calls have no watcher."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} pictures/s")
+
+
+def with_bar(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Yields the items, and shows on stderr how many of ``total`` there were, how fast, and how long the rest takes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total, description="pictures")

@@ -1,0 +1,170 @@
+"""``runtime=auto``: which of the installed runtimes is the fastest for a model on this machine, timed once."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Export
+from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, Session, open_session
+
+# Of all candidates together: enough for some dozen runs of each.
+SECONDS = 2.0
+_WARM_UPS = 3
+_LEAST_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file and a runtime that can read it."""
+
+    runtime: RuntimeName
+    export: Export
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.runtime} on {self.export.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The fastest candidate, and why it was chosen, in one line for people."""
+
+    candidate: Candidate
+    reason: str
+
+
+def candidates(exports: Sequence[Export], runtime: RuntimeName | None = None) -> list[Candidate]:
+    """Lists what can run: each installed runtime, or the one named, with the file of its preferred format."""
+    found = []
+    for name, each in RUNTIMES.items():
+        if runtime == name or (runtime is None and each.version is not None):
+            readable = [export for kind in each.reads for export in exports if export.format == kind]
+            found += [Candidate(name, export) for export in readable[:1]]
+    return found
+
+
+def choose(
+    folder: Path,
+    found: Sequence[Candidate],
+    threads: int,
+    *,
+    cache: Path | None = None,
+    opener: Callable[[RuntimeName, Path, Export, int], Session] = open_session,
+    clock: Callable[[], float] = perf_counter,
+) -> Choice:
+    """Picks the fastest of some candidates; they are timed for two seconds unless the answer is known.
+
+    The answer is kept by the files' hashes, the processor, the number of threads and the versions of the runtimes.
+
+    Args:
+        folder: Model folder.
+        found: At least one candidate.
+        threads: How many may work on one picture.
+        cache: File to keep answers in; None for ``runtimes.json`` in :func:`cache_folder`.
+        opener: Opens a candidate.
+        clock: Seconds since any moment.
+
+    Raises:
+        UserError: No candidate runs.
+    """
+    if len(found) == 1:
+        return Choice(found[0], "the only runtime installed that reads one of the model's files")
+    cache = cache or cache_folder() / "runtimes.json"
+    key = _key(found, threads)
+    known = _read(cache)
+    times = known.get(key)
+    names = {candidate.name: candidate for candidate in found}
+    fresh = not isinstance(times, dict) or not names.keys() >= times.keys() or not times
+    if fresh:
+        times = _time(folder, found, threads, opener, clock)
+        _write(cache, {**known, key: times})
+    assert isinstance(times, dict)
+    ranked = sorted(times, key=lambda name: times[name])
+    others = ", ".join(f"{name} {times[name]:.2f}" for name in ranked[1:])
+    when = "timed now" if fresh else "as timed before"
+    reason = f"{times[ranked[0]]:.2f} ms a picture here{f', {others}' if others else ''}; {when}"
+    return Choice(names[ranked[0]], reason)
+
+
+def cache_folder() -> Path:
+    """Returns where answers are kept from run to run: ``MBV2KIT_CACHE``, or mbv2kit in the user's folder of caches."""
+    if chosen := os.environ.get("MBV2KIT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbv2kit"
+
+
+def _time(
+    folder: Path,
+    found: Sequence[Candidate],
+    threads: int,
+    opener: Callable[[RuntimeName, Path, Export, int], Session],
+    clock: Callable[[], float],
+) -> dict[str, float]:
+    """Returns the median milliseconds of a picture for each candidate that runs."""
+    sessions: dict[str, Session] = {}
+    image = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
+    failures = []
+    for candidate in found:
+        try:
+            session = opener(candidate.runtime, folder, candidate.export, threads)
+            for _ in range(_WARM_UPS):
+                session(image)
+        except UserError as error:
+            failures.append(str(error))
+        else:
+            sessions[candidate.name] = session
+    if not sessions:
+        raise UserError(f"No runtime can run the model in {folder}: {' '.join(failures)}")
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    end = clock() + SECONDS
+    while clock() < end or len(next(iter(times.values()))) < _LEAST_RUNS:
+        # In turn, so that whatever else the machine does slows all of them.
+        for name, session in sessions.items():
+            start = clock()
+            session(image)
+            times[name].append(1000 * (clock() - start))
+    return {name: round(median(values), 4) for name, values in times.items()}
+
+
+def _key(found: Sequence[Candidate], threads: int) -> str:
+    facts: list[Any] = [platform.machine(), _processor(), threads]
+    facts += sorted((each.runtime, RUNTIMES[each.runtime].version, each.export.sha256) for each in found)
+    return sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _read(cache: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _write(cache: Path, values: dict[str, Any]) -> None:
+    # Without a cache the next run times again, which is all that is lost.
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        fresh = cache.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        fresh.replace(cache)
+    except OSError:
+        pass

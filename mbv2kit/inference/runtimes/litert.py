@@ -1,0 +1,63 @@
+"""LiteRT, once called TensorFlow Lite, with XNNPACK on the CPU."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from mbv2kit.answers import Answers
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Export
+
+SIGNATURE = "serving_default"
+_STDERR = 2
+
+
+class _LiteRTSession:
+    def __init__(self, interpreter: Interpreter, export: Export) -> None:
+        self._interpreter = interpreter
+        self._input = interpreter.get_input_details()[0]["index"]
+        # The order of a file's outputs is the converter's affair; the names in its signature are ours.
+        details = interpreter.get_signature_runner(SIGNATURE).get_output_details()
+        self._outputs = {name: details[name]["index"] for name in export.outputs}
+
+    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+        self._interpreter.set_tensor(self._input, images)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
+    """Opens a .tflite file, which takes as many pictures at a time as it was written for.
+
+    See :func:`mbv2kit.inference.runtimes.open_session`.
+    """
+    try:
+        with hold_back_stderr():
+            interpreter = Interpreter(model_path=path, num_threads=threads)
+            interpreter.allocate_tensors()
+        return _LiteRTSession(interpreter, export)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} is no network that LiteRT reads ({reason}); export the model again.") from None
+
+
+@contextmanager
+def hold_back_stderr() -> Iterator[None]:
+    """Drops what C++ writes to the process's stderr: LiteRT announces its delegate there, and nothing turns that off.
+
+    Errors are not lost by it; they come as exceptions.
+    """
+    kept = os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)

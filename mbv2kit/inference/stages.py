@@ -1,0 +1,44 @@
+"""Where the time goes on the way from a file to its answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import perf_counter
+from typing import Literal, get_args
+
+Stage = Literal["reading", "network", "answers", "writing"]
+
+
+class Stages:
+    """Adds up the time of each stage over all threads.
+
+    Attributes:
+        seconds: Of each stage, those of all threads together.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[Stage, float] = dict.fromkeys(get_args(Stage), 0.0)
+        self._lock = Lock()
+
+    @contextmanager
+    def timing(self, stage: Stage) -> Iterator[None]:
+        """Adds the time spent within to a stage."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            spent = perf_counter() - started
+            with self._lock:
+                self.seconds[stage] += spent
+
+    def describe(self, pictures: int, threads: int, seconds: float) -> str:
+        """Says in one line what each picture took on average, and how many there were a second.
+
+        Args:
+            pictures: How many there were, at least one.
+            threads: How many pictures were worked on at a time.
+            seconds: From the first to the last of them.
+        """
+        parts = ", ".join(f"{stage} {1000 * spent / pictures:.1f}" for stage, spent in self.seconds.items())
+        at_a_time = "one at a time" if threads == 1 else f"{threads} at a time"
+        return f"Milliseconds a picture: {parts}; {at_a_time}, {pictures / seconds:.1f} pictures a second"

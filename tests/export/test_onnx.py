@@ -1,0 +1,111 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from mbv2kit.answers import read_answers
+from mbv2kit.export.check import check, reference
+from mbv2kit.export.write import keep, open_export, write
+from mbv2kit.exports import Export, read_exports
+from mbv2kit.model import VisionModel
+from mbv2kit.network import ExportNetwork
+from mbv2kit.structures import TASKS, Detections
+from tests.export.models import noise, small_model
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionModel:
+    return small_model(*TASKS)
+
+
+@pytest.fixture(scope="module")
+def exported(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Export]:
+    folder = tmp_path_factory.mktemp("onnx")
+    return folder, write(ExportNetwork(model).eval(), folder, "onnx", "fp32")
+
+
+def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
+    folder, export = exported
+    report = check(model, open_export(model, folder, export), export, noise(4, SIZE))
+    assert report.agrees, report.findings
+    assert [finding.what for finding in report.findings if finding.limit] == [
+        "same first class",
+        next(each.what for each in report.findings if each.what.startswith("largest shift of")),
+        "equal pixels",
+    ]
+
+
+def test_any_number_of_pictures_gets_the_same_answers(model: VisionModel, exported: tuple[Path, Export]) -> None:
+    folder, export = exported
+    assert export.batch is None
+    session = open_export(model, folder, export)
+    images = np.stack(noise(5, SIZE))
+    together = session.answer(images)
+    for i, image in enumerate(images):
+        for name, array in session.answer(image[None]).items():
+            np.testing.assert_allclose(array[0], together[name][i], rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_go_in_as_they_are(exported: tuple[Path, Export]) -> None:
+    folder, export = exported
+    (network_input,) = onnx.load(folder / export.file).graph.input
+    assert network_input.name == "images"
+    kind = network_input.type.tensor_type
+    assert kind.elem_type == onnx.TensorProto.UINT8
+    assert [side.dim_value for side in kind.shape.dim] == [0, 64, 64, 3]
+
+
+def test_norms_and_scaling_are_in_the_weights_and_relu6_is_a_clip(exported: tuple[Path, Export]) -> None:
+    folder, export = exported
+    kinds = [node.op_type for node in onnx.load(folder / export.file).graph.node]
+    assert "BatchNormalization" not in kinds
+    first = kinds.index("Conv")
+    assert sorted(kinds[:first]) == ["Cast", "Sub", "Transpose"]
+    assert kinds.count("Clip") >= 35
+    assert "Resize" not in kinds
+
+
+def test_a_fixed_number_of_pictures_is_kept_to(model: VisionModel, tmp_path: Path) -> None:
+    export = write(ExportNetwork(small_model("classification")).eval(), tmp_path, "onnx", "fp32", batch=2)
+    kind = onnx.load(tmp_path / export.file).graph.input[0].type.tensor_type
+    assert kind.shape.dim[0].dim_value == 2
+    single = small_model("classification")
+    deployed = open_export(single, tmp_path, export)
+    # Five are seen two by two, the last beside a copy of itself.
+    images = noise(5, SIZE)
+    expected = reference(single, images, SIZE)
+    found = deployed.answer(np.stack(images))["probabilities"]
+    np.testing.assert_allclose(found, np.concatenate([e["probabilities"] for e in expected.answers]), atol=1e-5)
+
+
+def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Path) -> None:
+    model = small_model("detection")
+    network = ExportNetwork(model).eval()
+    inside = write(network, tmp_path, "onnx", "fp32", batch=1, nms=True)
+    assert inside.outputs == ("detections",)
+    images = noise(3, SIZE)
+    assert check(model, open_export(model, tmp_path, inside), inside, images).agrees
+    answers = open_export(model, tmp_path, inside).answer(images[0][None])
+    assert answers["detections"].shape == (1, 100, 6)
+    (seen,) = read_answers("detection", answers, SIZE)
+    assert isinstance(seen, Detections)
+    assert 0 < len(seen.boxes) <= 100
+    assert seen.boxes.min() >= 0
+    assert seen.boxes.max() <= 64
+    assert np.all(np.diff(seen.scores) <= 0)
+    assert seen.scores.min() > 0.05
+
+
+def test_a_kept_file_is_listed_once_and_opens_from_the_folder(
+    model: VisionModel, exported: tuple[Path, Export], tmp_path: Path
+) -> None:
+    scratch, export = exported
+    for _ in range(2):
+        keep(export, scratch, tmp_path / "model", model.spec)
+    assert read_exports(tmp_path / "model") == (export,)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.onnx"]
+    partial(open_export, model)(tmp_path / "model", export)

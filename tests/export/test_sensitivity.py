@@ -1,0 +1,66 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from mbv2kit.export.sensitivity import Sensitivity, most_sensitive
+from mbv2kit.model import VisionModel
+from mbv2kit.network import ExportNetwork
+from mbv2kit.structures import TASKS
+from tests.export.models import noise, small_model
+
+SIZE = (64, 64)
+IMAGES = noise(6, SIZE)
+
+
+@pytest.fixture(scope="module")
+def network() -> ExportNetwork:
+    return ExportNetwork(small_model("classification")).eval()
+
+
+@pytest.fixture(scope="module")
+def found(network: ExportNetwork) -> list[Sensitivity]:
+    return most_sensitive(network, IMAGES)
+
+
+def test_every_layer_with_weights_is_named_as_the_model_names_it(
+    network: ExportNetwork, found: list[Sensitivity]
+) -> None:
+    layers = {name for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    assert {layer.name for layer in found} == layers
+    assert {"backbone.layers.layer_2.depthwise.conv", "heads.classification.linear"} < layers
+
+
+def test_the_most_sensitive_come_first(network: ExportNetwork, found: list[Sensitivity]) -> None:
+    figures = [layer.figure for layer in found]
+    assert figures == sorted(figures, reverse=True)
+    assert 0 < figures[0] < 1
+    assert most_sensitive(network, IMAGES, 3) == found[:3]
+
+
+def test_a_layer_whose_channels_differ_wildly_is_found() -> None:
+    model: VisionModel = small_model("classification")
+    project, last = model.backbone.layers["layer_18"].project, model.backbone.layers["layer_19"]
+    with torch.no_grad():
+        # One channel a thousand times as large as the others leaves those a quarter of a step.
+        project.norm.weight[0] *= 1000
+        project.norm.bias[0] *= 1000
+        last.conv.weight[:, 0] /= 1000
+    worst, second = most_sensitive(ExportNetwork(model).eval(), IMAGES, 2)
+    assert worst.name == "backbone.layers.layer_18.project.conv"
+    assert worst.figure > 3 * second.figure
+
+
+def test_the_network_is_left_as_it_was(network: ExportNetwork) -> None:
+    before = deepcopy(network.state_dict())
+    most_sensitive(network, IMAGES[:1], 1)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(part._forward_hooks for part in network.modules())
+
+
+def test_boxes_and_masks_have_their_share() -> None:
+    network = ExportNetwork(small_model(*TASKS)).eval()
+    found = {layer.name: layer.figure for layer in most_sensitive(network, IMAGES[:2])}
+    for name in ("heads.segmentation.classify", "heads.detection.classifiers.0.1", "heads.detection.regressors.0.1"):
+        assert found[name] > 0

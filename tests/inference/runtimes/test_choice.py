@@ -1,0 +1,143 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mbv2kit.answers import Answers
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Export
+from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, Session
+from mbv2kit.inference.runtimes.choice import Candidate, cache_folder, candidates, choose
+
+ONNX = Export(
+    file="model.onnx",
+    format="onnx",
+    precision="fp32",
+    size=(8, 6),
+    batch=None,
+    outputs=("probabilities",),
+    selection=None,
+    sha256="a",
+)
+OPENVINO = replace(ONNX, file="model.xml", format="openvino", sha256="b")
+
+
+class Machine:
+    """Runtimes that take a known time, on a clock that only they move on."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.now = 0.0
+        self.opened: list[str] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def open(self, runtime: RuntimeName, folder: Path, export: Export, threads: int) -> Session:
+        self.opened.append(runtime)
+        if self.seconds[runtime] < 0:
+            raise UserError(f"{runtime} is broken.")
+
+        def see(images: NDArray[np.uint8]) -> Answers:
+            assert images.shape == (1, 8, 6, 3)
+            assert images.dtype == np.uint8
+            self.now += self.seconds[runtime]
+            return {}
+
+        return see
+
+
+FOUND = [Candidate("onnxruntime", ONNX), Candidate("openvino", OPENVINO)]
+
+
+def test_the_fastest_is_chosen_and_the_reason_told(tmp_path: Path) -> None:
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    choice = choose(tmp_path, FOUND, 2, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
+    assert choice.candidate == FOUND[1]
+    assert choice.reason == "2.50 ms a picture here, onnxruntime on model.onnx 4.00; timed now"
+    # Two seconds for both together.
+    assert 2 <= machine.now < 2.1
+
+
+def test_the_answer_is_kept(tmp_path: Path) -> None:
+    cache = tmp_path / "a" / "cache.json"
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    for _ in range(2):
+        choice = choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock)
+    assert choice.candidate == FOUND[1]
+    assert choice.reason.endswith("as timed before")
+    assert machine.opened == ["onnxruntime", "openvino"]
+
+
+@pytest.mark.parametrize("change", ["threads", "weights", "version"])
+def test_it_is_timed_anew_when_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    cache = tmp_path / "cache.json"
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock)
+    found, threads = FOUND, 2
+    if change == "threads":
+        threads = 1
+    elif change == "weights":
+        found = [FOUND[0], Candidate("openvino", replace(OPENVINO, sha256="c"))]
+    else:
+        monkeypatch.setitem(RUNTIMES, "openvino", replace(RUNTIMES["openvino"], distribution="numpy"))
+    choose(tmp_path, found, threads, cache=cache, opener=machine.open, clock=machine.clock)
+    assert len(machine.opened) == 4
+    assert len(json.loads(cache.read_text())) == 2
+
+
+def test_a_runtime_that_fails_is_passed_over(tmp_path: Path) -> None:
+    machine = Machine({"onnxruntime": 0.004, "openvino": -1})
+    choice = choose(tmp_path, FOUND, 2, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+    assert choice.candidate == FOUND[0]
+    machine.seconds["onnxruntime"] = -1
+    with pytest.raises(UserError, match=r"No runtime can run the model .*: onnxruntime is broken\. openvino is broken"):
+        choose(tmp_path, FOUND, 1, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}'])
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: str) -> None:
+    cache = tmp_path / "cache.json"
+    cache.write_text(content)
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    assert choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock).candidate == FOUND[1]
+    assert len(json.loads(cache.read_text())) >= 1
+
+
+def test_a_cache_that_cannot_be_written_costs_the_time_alone(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    choice = choose(tmp_path, FOUND, 2, cache=blocked / "c.json", opener=machine.open, clock=machine.clock)
+    assert choice.candidate == FOUND[1]
+
+
+def test_one_candidate_is_not_timed(tmp_path: Path) -> None:
+    machine = Machine({})
+    choice = choose(tmp_path, FOUND[:1], 2, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+    assert choice.candidate == FOUND[0]
+    assert not machine.opened
+
+
+def test_each_runtime_runs_the_file_of_its_own_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"onnxruntime": "1", "openvino": "2", "litert": None, "executorch": None}
+    monkeypatch.setattr(
+        "mbv2kit.inference.runtimes.base.Runtime.version",
+        property(lambda self: installed.get(next(name for name, each in RUNTIMES.items() if each is self))),
+    )
+    assert candidates([ONNX, OPENVINO]) == FOUND
+    assert candidates([ONNX]) == [FOUND[0], Candidate("openvino", ONNX)]
+    assert candidates([OPENVINO]) == [FOUND[1]]
+    assert candidates([ONNX, OPENVINO], "onnxruntime") == [FOUND[0]]
+    assert candidates([OPENVINO], "litert") == []
+
+
+def test_the_cache_lies_where_caches_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MBV2KIT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "mbv2kit"
+    monkeypatch.setenv("MBV2KIT_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
