@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from mbv2kit.colours import COLOURS
 from mbv2kit.images import resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
 
@@ -35,7 +36,7 @@ def class_colours(count: int) -> NDArray[np.uint8]:
 
     Beyond 256 classes they repeat.
     """
-    return _colour_table()[np.arange(count) % len(_colour_table())]
+    return COLOURS[np.arange(count) % len(COLOURS)]
 
 
 def palette(class_names: Sequence[str]) -> NDArray[np.uint8]:
@@ -311,26 +312,9 @@ def _shorten(text: str, font: Font, width: float) -> str:
 
 
 def _class_colour(class_id: int) -> Colour:
-    return _tuple(_colour_table()[class_id % len(_colour_table())])
+    return _tuple(COLOURS[class_id % len(COLOURS)])
 
 
 def _tuple(colour: NDArray[np.uint8]) -> Colour:
     red, green, blue = colour.tolist()
     return red, green, blue
-
-
-@lru_cache
-def _colour_table() -> NDArray[np.uint8]:
-    """Picks 256 vivid colours, each the farthest in CIELAB from all before it."""
-    levels = np.linspace(0, 255, 14).round().astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    lab = cv2.cvtColor(cube[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
-    vivid = (lightness > 40) & (lightness < 92) & (chroma > 35) & (chroma < 100)
-    cube, lab = cube[vivid], lab[vivid]
-    chosen = [int(np.argmin(np.abs(cube.astype(int) - (230, 60, 60)).sum(axis=1)))]
-    distance = np.full(len(cube), np.inf)
-    while len(chosen) < 256:
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
-        chosen.append(int(np.argmax(distance)))
-    return np.asarray(cube[chosen], dtype=np.uint8)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -28,4 +29,4 @@ def test_gradients_are_torchs_too() -> None:
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_every_row_of_weights_adds_up_to_one(align_corners: bool) -> None:
     matrix = interpolation_matrix(7, 30, align_corners=align_corners)
-    torch.testing.assert_close(matrix.sum(dim=1), torch.ones(30, dtype=torch.float64))
+    np.testing.assert_allclose(matrix.sum(axis=1), 1)

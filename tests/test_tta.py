@@ -16,7 +16,7 @@ from mbv2kit.answers import Selection
 from mbv2kit.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, Head
-from mbv2kit.inference.predictor import load_model
+from mbv2kit.inference.load import Request, load_model
 from mbv2kit.inference.run import infer
 from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.model import VisionModel
@@ -373,7 +373,7 @@ def test_inference_takes_the_augmented_model(tool: Callable[..., DictConfig], tm
     model.save(tmp_path / "model")
     picture = inputs(1)[0].permute(1, 2, 0).numpy()
     PillowImage.fromarray(picture).save(tmp_path / "a.png")
-    assert isinstance(load_model("model")[0], VisionModel)
+    assert load_model(Request(checkpoint="model")).runtime == "torch"
     assert infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip"), ["a.png"]) == 0
     (expected,) = MultiScaleFlip(model).predict([picture])
     with PillowImage.open(tmp_path / "out" / "masks" / "a.png") as mask:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from mbv2kit.benchmark.contender import Group
 from mbv2kit.benchmark.ratios import spread
 from mbv2kit.benchmark.results import CaseResult, Results
 from mbv2kit.evaluation.plot_style import ACCENT, INK, PALETTE, WIDTH, new_figure, plain, save_figure, title_above
 
-_COLOURS: dict[Group, str] = {"ours": ACCENT, "by hand": PALETTE[1], "peer": "#9a9da6"}
+_COLOURS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "peer": "#9a9da6"}
 _BAR, _FRAME = 0.24, 0.9
 
 

@@ -54,7 +54,7 @@ class Worker:
         self, python: str, setup: str, options: Mapping[str, Any], needs: Sequence[str] = (), patience: float = 900
     ) -> None:
         self._patience = patience
-        self._errors: IO[bytes] = TemporaryFile()
+        self._errors: IO[bytes] = TemporaryFile()  # noqa: SIM115 - close() does
         self._process = subprocess.Popen(
             [python, "-m", "mbv2kit.benchmark.worker"],
             stdin=subprocess.PIPE,

@@ -2,11 +2,9 @@
 
 import io
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from copy import deepcopy
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -18,33 +16,18 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
+from mbv2kit.export.litert_precision import INPUT, halve_weights, prepare_for_rounding, quantise
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
-from mbv2kit.inference.runtimes.litert import SIGNATURE, hold_back_stderr
+from mbv2kit.inference.runtimes.litert import hold_back_stderr
 from mbv2kit.network import ExportNetwork
-from mbv2kit.process import usable_cores
 from mbv2kit.structures import Image
 
-# They greet on stderr.
-with hold_back_stderr():
+with hold_back_stderr():  # it greets there
     import litert_torch
-    from ai_edge_litert.tools import flatbuffer_utils
-    from ai_edge_quantizer import qtyping
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.qtyping import TFLOperationName
-    from ai_edge_quantizer.quantizer import Quantizer
-    from ai_edge_quantizer.recipe_manager import RecipeManager
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-INPUT = "images"
 _ATEN = torch.ops.aten
-_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Of the bias, as the least that the largest weight of its channel may be. With int8 activations in steps of 0.003 and
-# more the bias then fits into 32 bits, and the added weight changes the channel by 0.3 % of its bias at most.
-_LEAST_WEIGHT = 2e-5
-_PICTURES_FOR_MEANS = 32
 
 
 def export_litert(
@@ -71,18 +54,16 @@ def export_litert(
         UserError: ``batch`` is None: shapes in such files are fixed.
     """
     if batch is None:
-        raise UserError(
-            "A LiteRT file takes a fixed number of pictures at a time; give batch=1, or as many as you need."
-        )
+        raise UserError("A LiteRT file takes a fixed number of pictures at a time; say how many, for instance batch=1.")
     with _quietly():
         if precision == "int8":
             assert calibration is not None
             batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
-            model = _quantise(_convert(_prepare_for_rounding(network, batches), batch), batches)
+            model = quantise(_convert(prepare_for_rounding(network, batches), batch), batches)
         else:
             model = _convert(network, batch)
             if precision == "fp16":
-                model = _halve_weights(model)
+                model = halve_weights(model)
     path.write_bytes(model)
 
 
@@ -199,95 +180,6 @@ def _compute_constants(module: GraphModule) -> None:
                 node.replace_all_uses_with(constant)
     module.graph.eliminate_dead_code()
     module.recompile()
-
-
-def _prepare_for_rounding(network: ExportNetwork, batches: Sequence[Image]) -> ExportNetwork:
-    """Returns a copy whose weights can be rounded to 8 bits: no bias overflows, and no channel's mean is shifted.
-
-    Batch norms leave channels that never vary: the bias is all they have, and in the scale of weights next to nothing
-    it would be cut off. Where a channel's inputs are positive throughout, errors of its weights do not cancel; the bias
-    takes their mean back (Nagel et al., arXiv 1906.04721, section 4.2).
-    """
-    copy = deepcopy(network)
-    layers = [layer for layer in copy.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
-    means = _input_means(copy, layers, batches[:_PICTURES_FOR_MEANS])
-    with torch.no_grad():
-        for layer in layers:
-            weights = layer.weight.flatten(1)
-            largest = weights.abs().argmax(dim=1, keepdim=True)
-            value, least = weights.gather(1, largest), _LEAST_WEIGHT * layer.bias.abs()[:, None]
-            weights.scatter_(1, largest, torch.where(value.abs() < least, least, value))
-            step = (weights.abs().amax(dim=1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-            error = ((weights / step).round() * step - weights).view(*layer.weight.shape[:2], -1).sum(dim=2)
-            groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-            layer.bias -= F.conv1d(means[layer][None, :, None], error[:, :, None], groups=groups).flatten()
-    return copy
-
-
-def _input_means(network: nn.Module, layers: Sequence[nn.Module], batches: Sequence[Image]) -> dict[nn.Module, Tensor]:
-    """Returns, for each layer, the mean of every channel that it reads."""
-    sums: dict[nn.Module, Tensor] = {}
-
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        map_or_vector = inputs[0] if inputs[0].dim() == 4 else inputs[0][:, :, None, None]
-        sums[layer] = sums.get(layer, torch.zeros(())) + map_or_vector.mean(dim=(0, 2, 3))
-
-    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
-    with torch.inference_mode():
-        for batch in batches:
-            network(torch.from_numpy(batch))
-    for hook in hooks:
-        hook.remove()
-    return {layer: total.clone() / len(batches) for layer, total in sums.items()}
-
-
-def _halve_weights(model: bytes) -> bytes:
-    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-    config = qtyping.OpQuantizationConfig(
-        weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
-    )
-    quantizer = Quantizer(model)
-    for layer in _LAYERS:
-        quantizer.update_quantization_recipe(".*", TFLOperationName(layer), config, AlgorithmName.FLOAT_CASTING)
-    return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
-
-
-def _quantise(model: bytes, batches: Sequence[Image]) -> bytes:
-    quantizer = Quantizer(model)
-    quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
-    for scope, operation in (
-        (".*", TFLOperationName.INPUT),
-        (".*", TFLOperationName.OUTPUT),
-        *((f"^{re.escape(name)};$", TFLOperationName.ALL_SUPPORTED) for name in _outside_of_layers(model)),
-    ):
-        quantizer.update_quantization_recipe(scope, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    recipe = RecipeManager()
-    recipe.load_quantization_recipe(quantizer.get_quantization_recipe())
-    # The widest ranges: moving averages, the quantizer's own choice, cut a fifth off and cost MobileNetV2 13 points.
-    calibrator = Calibrator(model, num_threads=usable_cores(), qsv_update_func=min_max_update)
-    calibrator.calibrate({SIGNATURE: [{INPUT: batch} for batch in batches]}, recipe)
-    result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
-    return bytes(result.quantized_model)
-
-
-def _outside_of_layers(model: bytes) -> list[str]:
-    """Names the results of the operations before the first layers and behind the last ones."""
-    content = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-    graph = content.subgraphs[0]
-    layers = [flatbuffer_utils.opcode_to_name(content, operator.opcodeIndex) in _LAYERS for operator in graph.operators]
-    fed: set[int] = set()
-    for operator, layer in zip(graph.operators, layers, strict=True):
-        if layer or fed.intersection(operator.inputs):
-            fed.update(operator.outputs)
-    needed: set[int] = set()
-    for operator, layer in zip(reversed(graph.operators), reversed(layers), strict=True):
-        if layer or needed.intersection(operator.outputs):
-            needed.update(operator.inputs)
-    return [
-        graph.tensors[operator.outputs[0]].name.decode()
-        for operator, layer in zip(graph.operators, layers, strict=True)
-        if not (layer or (fed.intersection(operator.outputs) and needed.intersection(operator.outputs)))
-    ]
 
 
 @contextmanager

@@ -16,8 +16,6 @@ from mbv2kit.export.onnx_graph import Graph, attribute
 
 # The layers with weights.
 LAYERS = frozenset({"Conv", "Gemm"})
-# From 16 pictures on, more of them change nothing that could be measured.
-PICTURES = 32
 
 
 def give_biases(model: ModelProto) -> None:
@@ -85,13 +83,13 @@ def _input_means(
 def _dequantise(graph: Graph, node: NodeProto) -> NDArray[np.float64]:
     values, scale = (graph.constant(name).astype(np.float64) for name in node.input[:2])
     axis = attribute(node, "axis", 1)
-    return values * scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    return np.asarray(values * scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)]))
 
 
 def _shift(node: NodeProto, error: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns by how much an error of the weights shifts the mean of each output channel, borders left aside."""
     if node.op_type == "Gemm":
-        return np.tensordot(error, means, axes=(1 - _channel_axis(node), 0))
+        return np.asarray(np.tensordot(error, means, axes=(1 - _channel_axis(node), 0)))
     groups = attribute(node, "group", 1)
     taps = error.sum(axis=(2, 3)).reshape(groups, -1, error.shape[1])
-    return np.einsum("goi,gi->go", taps, means.reshape(groups, -1)).reshape(-1)
+    return np.asarray(np.einsum("goi,gi->go", taps, means.reshape(groups, -1)).reshape(-1))

@@ -36,11 +36,11 @@ class Graph:
         """Returns whether a tensor is stored in the file."""
         return tensor in self._constants
 
-    def constant(self, tensor: str) -> NDArray[np.generic]:
+    def constant(self, tensor: str) -> NDArray[Any]:
         """Returns the values of a tensor that is stored in the file."""
         return np.asarray(numpy_helper.to_array(self._constants[tensor]))
 
-    def set_constant(self, tensor: str, values: NDArray[np.generic]) -> str:
+    def set_constant(self, tensor: str, values: NDArray[Any]) -> str:
         """Stores values under a name, new or known, and returns it."""
         stored = numpy_helper.from_array(np.ascontiguousarray(values), tensor)
         if tensor in self._constants:

@@ -20,7 +20,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from mbv2kit.export.onnx_bias import LAYERS, PICTURES, correct_biases, give_biases
+from mbv2kit.export.onnx_bias import LAYERS, correct_biases, give_biases
 from mbv2kit.export.onnx_graph import Graph
 from mbv2kit.export.onnx_pixels import read_bytes, use_whole_means
 from mbv2kit.structures import Image
@@ -68,7 +68,7 @@ def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"], "TensorQuantOverrides": given},
         )
         model = onnx.load(quantised)
-        correct_biases(exact, model, _batches(calibration[:PICTURES], batch))
+        correct_biases(exact, model, _batches(calibration, batch))
         if pixels is not None:
             read_bytes(model, pixels[0])
         onnx.save(model, target)

@@ -72,7 +72,7 @@ def most_sensitive(network: ExportNetwork, images: Sequence[Image], count: int |
 
 
 def _layers(network: nn.Module) -> list[_Layer]:
-    """Lists the layers with weights, each with the module whose output int8 stores: its activation, where it has one."""
+    """Lists the layers with weights, each with the module whose output int8 stores: its activation, if it has one."""
     behind: dict[nn.Module, nn.Module] = {}
     for part in network.modules():
         if isinstance(part, nn.Sequential):
@@ -135,6 +135,6 @@ def _rounded(layer: _Layer, limits: tuple[float, float]) -> Iterator[None]:
 
 def _change(exact: Tensor, rounded: Tensor) -> float:
     if not exact.is_floating_point():
-        return (exact != rounded).float().mean().item()
+        return float((exact != rounded).float().mean())
     exact, rounded = exact.double(), rounded.double()
-    return ((rounded - exact).norm() / exact.norm().clamp(min=torch.finfo(torch.float64).tiny)).item()
+    return float((rounded - exact).norm() / exact.norm().clamp(min=torch.finfo(torch.float64).tiny))

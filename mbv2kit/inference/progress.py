@@ -10,14 +10,17 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 
-class _Speed(ProgressColumn):
+class Speed(ProgressColumn):
+    """Says how many pictures there are a second, once there have been two."""
+
     def render(self, task: Task) -> Text:
+        """Says it of one bar."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f} pictures/s")
 
 
 def with_bar(items: Iterable[Item], total: int) -> Iterator[Item]:
     """Yields the items, and shows on stderr how many of ``total`` there were, how fast, and how long the rest takes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description="pictures")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
@@ -102,7 +103,8 @@ def describe(prediction: Prediction, class_names: Sequence[str], min_score: floa
                 if score >= min_score
             ]
         }
-    counts = np.bincount(prediction.mask.ravel(), minlength=len(class_names))
+    # np.bincount would first make eight bytes of every pixel.
+    counts = cv2.calcHist([prediction.mask], [0], None, [256], [0, 256]).ravel()
     pixels: Counter[str] = Counter()
     for class_id in np.flatnonzero(counts).tolist():
         # Several classes may share a name.

@@ -79,7 +79,7 @@ class Int8Simulation(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, model: VisionModel, batches: Iterable[Tensor]) -> None:
-        """Finds the ranges of the activations from exact passes.
+        """Finds the ranges of the activations from passes in which only the weights are rounded.
 
         Args:
             model: One that this is attached to.

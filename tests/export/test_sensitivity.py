@@ -41,12 +41,12 @@ def test_the_most_sensitive_come_first(network: ExportNetwork, found: list[Sensi
 
 def test_a_layer_whose_channels_differ_wildly_is_found() -> None:
     model: VisionModel = small_model("classification")
-    project, last = model.backbone.layers["layer_18"].project, model.backbone.layers["layer_19"]
+    parameters = dict(model.backbone.named_parameters())
     with torch.no_grad():
         # One channel a thousand times as large as the others leaves those a quarter of a step.
-        project.norm.weight[0] *= 1000
-        project.norm.bias[0] *= 1000
-        last.conv.weight[:, 0] /= 1000
+        parameters["layers.layer_18.project.norm.weight"][0] *= 1000
+        parameters["layers.layer_18.project.norm.bias"][0] *= 1000
+        parameters["layers.layer_19.conv.weight"][:, 0] /= 1000
     worst, second = most_sensitive(ExportNetwork(model).eval(), IMAGES, 2)
     assert worst.name == "backbone.layers.layer_18.project.conv"
     assert worst.figure > 3 * second.figure

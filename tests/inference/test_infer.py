@@ -1,18 +1,24 @@
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 
 from mbv2kit.draw import palette
 from mbv2kit.errors import UserError
 from mbv2kit.inference import run
-from mbv2kit.inference.run import describe, infer
-from mbv2kit.structures import Classification, Detections, Image, Prediction, Segmentation, Task
+from mbv2kit.inference.load import Loaded, Request
+from mbv2kit.inference.run import infer
+from mbv2kit.inference.write import describe
+from mbv2kit.inputs import InputRule, Placement
+from mbv2kit.spec import ModelSpec
+from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")
 
@@ -20,22 +26,33 @@ EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")
 class FakeModel:
     """Answers with the picture's mean, its whole area and its left half."""
 
+    batch: int | None = None
+
     def __init__(self, *tasks: Task) -> None:
         names: dict[Task, tuple[str, ...]] = {
             "classification": tuple(f"kind {i}" for i in range(7)),
             "detection": ("cat", "dog"),
             "segmentation": ("background", "cat", "cat"),
         }
+        self.input = InputRule((8, 8))
         self.class_names = {task: names[task] for task in tasks}
 
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        return [{task: _answer(task, image) for task in self.class_names} for image in images]
+    def copy(self, threads: int) -> "FakeModel":
+        return self
+
+    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+        return inputs.mean(axis=(1, 2, 3)) / 255
+
+    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        return [
+            {task: _answer(task, mean, *placement.picture) for task in self.class_names}
+            for mean, placement in zip(answers, placements, strict=True)
+        ]
 
 
-def _answer(task: Task, image: Image) -> Prediction:
-    height, width = image.shape[:2]
+def _answer(task: Task, mean: float, height: int, width: int) -> Prediction:
     if task == "classification":
-        scores = np.array([image.mean() / 255, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02], dtype=np.float32)
+        scores = np.array([mean, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02], dtype=np.float32)
         return Classification(np.arange(7)[::-1], scores)
     if task == "detection":
         boxes = np.array([[0, 0, width, height], [1 / 3, 0, 2, 2], [0, 0, 1, 1]], dtype=np.float32)
@@ -68,8 +85,17 @@ def config(root: Path, tmp_path: Path) -> DictConfig:
     return config
 
 
-def use_model(monkeypatch: pytest.MonkeyPatch, *tasks: Task) -> None:
-    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, **options: (FakeModel(*tasks), checkpoint))
+def use_model(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> list[Request]:
+    """Has :func:`infer` load a model of ours; returns a list that will hold what it asked for."""
+    requests: list[Request] = []
+
+    def load(request: Request) -> Loaded:
+        requests.append(request)
+        spec = ModelSpec(backbone={}, heads={}, class_names=model.class_names, input=model.input)
+        return Loaded(model=model, spec=spec, name=str(request.checkpoint), folder=None, notes=["Runtime: a fake"])
+
+    monkeypatch.setattr(run, "load_model", load)
+    return requests
 
 
 def lines(config: DictConfig) -> list[dict[str, Any]]:
@@ -81,7 +107,7 @@ def files(folder: str) -> list[str]:
 
 
 def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, "classification")
+    use_model(monkeypatch, FakeModel("classification"))
     pictures = [str(photos / "b" / "cat.png"), str(photos / "a" / "cat.png")]
     assert infer(config, pictures) == 0
     assert lines(config) == [
@@ -101,7 +127,7 @@ def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.Mo
 
 
 def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     assert infer(config, [str(photos / "a")]) == 0
     (line,) = lines(config)
     assert line == {
@@ -117,7 +143,7 @@ def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyP
 
 
 def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, "segmentation")
+    use_model(monkeypatch, FakeModel("segmentation"))
     assert infer(config, [str(photos / "a"), str(photos / "b")]) == 0
     assert [line["mask"] for line in lines(config)] == ["masks/cat.png", "masks/cat_2.png"]
     # Two classes are both called cat.
@@ -134,7 +160,7 @@ def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.Monk
 def test_all_tasks_of_a_model_get_a_line_each(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, *EVERYTHING)
+    use_model(monkeypatch, FakeModel(*EVERYTHING))
     infer(config, [str(photos / "a")])
     assert [line["task"] for line in lines(config)] == list(EVERYTHING)
     assert files(config.output) == [f"images/cat_{task}.jpg" for task in EVERYTHING] + [
@@ -144,7 +170,7 @@ def test_all_tasks_of_a_model_get_a_line_each(
 
 
 def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, *EVERYTHING)
+    use_model(monkeypatch, FakeModel(*EVERYTHING))
     config.task = "detection"
     infer(config, [str(photos / "a")])
     assert [line["task"] for line in lines(config)] == ["detection"]
@@ -154,7 +180,7 @@ def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, mon
 def test_a_task_that_the_model_has_not_is_refused(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, "classification", "detection")
+    use_model(monkeypatch, FakeModel("classification", "detection"))
     config.task = "segmentation"
     with pytest.raises(UserError, match="does classification and detection, not segmentation"):
         infer(config, [str(photos)])
@@ -163,14 +189,14 @@ def test_a_task_that_the_model_has_not_is_refused(
 def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     broken = str(photos / "c.jpg")
     assert infer(config, [broken, str(photos / "a")]) == 1
     first, second = lines(config)
     assert first == {"image": broken, "error": f"{broken}: this is not a picture in a known format."}
     assert second["image"] == str(photos / "a" / "cat.png")
     told = capsys.readouterr()
-    assert f"Model: {config.checkpoint}" in told.out
+    assert f"Model: {config.checkpoint}\nRuntime: a fake\n" in told.out
     assert "2 pictures, 1 of them unreadable" in told.out
     assert config.output in told.out
     assert told.err == "", "no progress bar where nobody watches"
@@ -180,19 +206,96 @@ def test_each_line_is_on_disk_before_the_next_picture_is_seen(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Watching(FakeModel):
-        def predict(self, images: Any) -> Any:
+        def answer(self, inputs: Any) -> Any:
             written.append(len(lines(config)))
-            return super().predict(images)
+            return super().answer(inputs)
 
     written: list[int] = []
-    monkeypatch.setattr(run, "load_model", lambda checkpoint, task, **options: (Watching("detection"), "a model"))
-    config.batch_size = 1
+    use_model(monkeypatch, Watching("detection"))
+    config.threads = 1
     infer(config, [str(photos / "a"), str(photos / "b")])
     assert written == [0, 1]
 
 
+def test_what_was_seen_before_a_fault_is_written(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(FakeModel):
+        def answer(self, inputs: Any) -> Any:
+            if inputs.mean() > 80:
+                raise KeyboardInterrupt
+            return super().answer(inputs)
+
+    use_model(monkeypatch, Interrupted("detection"))
+    config.threads = 2
+    with pytest.raises(KeyboardInterrupt):
+        infer(config, [str(photos / "a"), str(photos / "b")])
+    assert [line["image"] for line in lines(config)] == [str(photos / "a" / "cat.png")]
+
+
+@pytest.mark.parametrize(
+    ("threads", "pictures", "each", "at_a_time"), [(4, 1, 4, "one"), (4, 2, 2, "2"), (2, 3, 1, "2"), (1, 3, 1, "one")]
+)
+def test_the_cores_are_shared_among_the_pictures_that_are_seen_at_a_time(
+    photos: Path,
+    config: DictConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    threads: int,
+    pictures: int,
+    each: int,
+    at_a_time: str,
+) -> None:
+    requests = use_model(monkeypatch, FakeModel("detection"))
+    config.threads = threads
+    infer(config, [str(photos / "a" / "cat.png")] * pictures)
+    assert [request.threads for request in requests] == [each]
+    assert re.search(rf"Milliseconds a picture: reading [\d.]+, .*; {at_a_time} at a time", capsys.readouterr().out)
+
+
+def test_a_budget_of_memory_is_for_one_picture_at_a_time(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = use_model(monkeypatch, FakeModel("detection"))
+    config.threads, config.memory_budget = 2, "1MB"
+    infer(config, [str(photos / "a"), str(photos / "b")])
+    assert [request.threads for request in requests] == [2]
+    assert "one at a time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int
+) -> None:
+    pictures = [str(photos / name) for name in ("a", "c.jpg", "b", "a/cat.png")]
+    use_model(monkeypatch, FakeModel(*EVERYTHING))
+    config.threads = 1
+    infer(config, pictures)
+    expected = lines(config)
+    config.threads, config.batch_size, config.save_images = threads, 3, False
+    config.output = str(tmp_path / "again")
+    infer(config, pictures)
+    assert lines(config) == expected
+    for mask in files(str(tmp_path / "out" / "masks")):
+        assert Path(config.output, "masks", mask).read_bytes() == (tmp_path / "out" / "masks" / mask).read_bytes()
+
+
+def test_a_picture_that_is_gone_when_it_shall_be_drawn_is_told(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deleting(FakeModel):
+        def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+            (photos / "a" / "cat.png").unlink()
+            return super().read(answers, placements)
+
+    use_model(monkeypatch, Deleting("detection"))
+    gone = str(photos / "a" / "cat.png")
+    assert infer(config, [gone]) == 1
+    assert lines(config) == [{"image": gone, "error": f"{gone}: there is no such file."}]
+
+
 def test_pictures_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     config.save_images = False
     infer(config, [str(photos / "a")])
     assert files(config.output) == ["predictions.jsonl"]
@@ -201,7 +304,7 @@ def test_pictures_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatc
 def test_thresholds_of_lines_and_drawings_are_their_own(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     config.min_score, config.draw_min_score = 0.0, 0.9
     infer(config, [str(photos / "a")])
     assert len(lines(config)[0]["boxes"]) == 3
@@ -212,7 +315,7 @@ def test_thresholds_of_lines_and_drawings_are_their_own(
 def test_the_default_output_is_a_folder_of_its_own(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use_model(monkeypatch, "classification")
+    use_model(monkeypatch, FakeModel("classification"))
     monkeypatch.chdir(tmp_path)
     config.output = None
     infer(config, [str(photos / "a")])
@@ -226,16 +329,16 @@ def test_the_default_output_is_a_folder_of_its_own(
         ("min_score", 1.5, r"min_score must be in 0\.\.1, got 1\.5"),
         ("draw_min_score", -1, r"draw_min_score must be in 0\.\.1, got -1"),
         ("min_score", None, "min_score must be in"),
-        ("batch_size", 0, "batch_size must be a whole number from 1 up, got 0"),
-        ("batch_size", 1.5, r"batch_size must be a whole number from 1 up, got 1\.5"),
-        ("batch_size", None, "batch_size must be a whole number from 1 up, got None"),
+        ("batch_size", 0, "batch_size must be a whole number from 1 up, or null .*, got 0"),
+        ("batch_size", 1.5, r"batch_size must be a whole number from 1 up, or null .*, got 1\.5"),
+        ("threads", 0, "threads must be a whole number from 1 up, or null .*, got 0"),
         ("weights", "other", r"checkpoint=.*model and weights=other both name a model; give one of them"),
     ],
 )
 def test_a_wrong_key_is_refused_before_anything_is_written(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, message: str
 ) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     config[key] = value
     with pytest.raises(UserError, match=message):
         infer(config, [str(photos)])
@@ -250,10 +353,22 @@ def test_no_pictures_is_a_sentence_with_an_example(config: DictConfig) -> None:
 def test_an_output_that_cannot_be_written_is_a_sentence(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, "detection")
+    use_model(monkeypatch, FakeModel("detection"))
     config.output = str(photos / "c.jpg")
     with pytest.raises(UserError, match=r"output=.*c\.jpg cannot be written \(File exists\)"):
         infer(config, [str(photos / "a")])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_file_that_cannot_be_written_is_a_sentence_whichever_thread_writes_it(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    use_model(monkeypatch, FakeModel("segmentation"))
+    config.threads = threads
+    Path(config.output).mkdir()
+    Path(config.output, "masks").write_text("in the way")
+    with pytest.raises(UserError, match=r"output=.* cannot be written \(File exists\); name another folder"):
+        infer(config, [str(photos / "a"), str(photos / "b")])
 
 
 def test_answers_are_plain_values_that_json_takes_back() -> None:

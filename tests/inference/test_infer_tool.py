@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save_model
 from PIL import Image as PillowImage
 
+from mbv2kit.exports import Export, add_export, hash_of
 from mbv2kit.inputs import InputRule
 from mbv2kit.model import VisionModel
 from mbv2kit.spec import ModelSpec
@@ -78,6 +80,80 @@ def test_pictures_in_results_out_without_the_libraries_of_training(root: Path, w
     imported = done.stdout.split("IMPORTED ")[1].split()
     assert "torch" in imported
     assert not set(imported) & set(HEAVY)
+
+
+@pytest.fixture(scope="module")
+def exported(workplace: Path) -> str:
+    """The name of a folder with an exported network: its probabilities are the shares of red, green and blue."""
+    folder = workplace / "exported"
+    folder.mkdir()
+    spec = ModelSpec(
+        backbone={},
+        heads={"classification": {}},
+        class_names={"classification": ["red", "green", "blue"]},
+        input=InputRule((8, 8)),
+    )
+    (folder / "model.json").write_text(json.dumps(spec.to_dict()))
+    nodes = [
+        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["values", "sides"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["sums", "colours"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["sums", "sum"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shares",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [
+            helper.make_tensor("sides", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("colours", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "model.onnx")
+    add_export(
+        folder,
+        Export(
+            file="model.onnx",
+            format="onnx",
+            precision="fp32",
+            size=(8, 8),
+            batch=None,
+            outputs=("probabilities",),
+            selection=None,
+            sha256=hash_of(folder / "model.onnx"),
+        ),
+    )
+    return "exported"
+
+
+@pytest.mark.parametrize("keys", [(), ("save_images=false",)])
+def test_an_exported_model_sees_without_torch(
+    root: Path, workplace: Path, exported: str, keys: tuple[str, ...]
+) -> None:
+    colours = {"red": (200, 40, 10), "blue": (10, 0, 90)}
+    for name, colour in colours.items():
+        PillowImage.new("RGB", (16, 12), colour).save(workplace / f"{name}.png")
+    done = run_tool(
+        root,
+        workplace,
+        *(f"{name}.png" for name in colours),
+        f"checkpoint={exported}",
+        "output=fast",
+        "runtime=onnxruntime",
+        *keys,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(line) for line in (workplace / "fast" / "predictions.jsonl").read_text().splitlines()]
+    assert [(record["classes"][0]["label"], record["classes"][0]["score"]) for record in records] == [
+        ("red", 0.8),
+        ("blue", 0.9),
+    ]
+    imported = set(done.stdout.split("IMPORTED ")[1].split())
+    assert "onnxruntime" in imported
+    # Rich draws a bar for those who watch, and nobody does here.
+    assert not imported & {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "rich", *HEAVY}
 
 
 def test_the_command_line_is_judged_without_torch(root: Path, workplace: Path) -> None:

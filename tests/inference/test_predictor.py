@@ -1,27 +1,43 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, load_model
+from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, count_workers
+from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.runs import chosen_checkpoint, find_model
-from mbv2kit.structures import Classification, Image, Prediction, Task
+from mbv2kit.structures import Classification, Prediction, Task
 
 
 class MeanModel:
-    """Scores each picture with its mean, and remembers how many came at a time."""
+    """Scores each picture with the mean of its input; all copies remember together how many came at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int | None = None) -> None:
+        self.input = InputRule((8, 8))
         self.class_names: dict[Task, tuple[str, ...]] = {"classification": ("bright",)}
+        self.batch = batch
         self.batches: list[int] = []
+        self.copies: list[int] = []
 
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        self.batches.append(len(images))
-        scores = [np.array([image.mean() / 255], dtype=np.float32) for image in images]
-        return [{"classification": Classification(np.array([0]), score)} for score in scores]
+    def copy(self, threads: int) -> "MeanModel":
+        copied = MeanModel(self.batch)
+        copied.batches = self.batches
+        self.copies.append(threads)
+        return copied
+
+    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+        assert inputs.shape[1:] == (8, 8, 3)
+        self.batches.append(len(inputs))
+        return inputs.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+
+    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        assert len(answers) == len(placements)
+        return [{"classification": Classification(np.array([0]), np.array([mean]))} for mean in answers]
 
 
 @pytest.fixture
@@ -35,19 +51,43 @@ def paths(tmp_path: Path) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize(("batch_size", "batches"), [(1, [1, 1, 1]), (2, [1, 2]), (3, [2, 1]), (8, [3])])
-def test_results_come_in_order_whatever_the_batch(paths: list[Path], batch_size: int, batches: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "batches"), [(1, [1, 1, 1]), (2, [1, 2]), (3, [2, 1]), (8, [3]), (None, [1] * 3)]
+)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_order_whatever_the_batch_and_the_workers(
+    paths: list[Path], batch_size: int | None, batches: list[int], workers: int
+) -> None:
     model = MeanModel()
-    results = list(Predictor(model, batch_size).predict(paths))
+    results = list(Predictor(model, batch_size, workers=workers).predict(paths))
     assert [result.path for result in results] == paths
     assert [type(result) for result in results] == [Seen, Unreadable, Seen, Seen, Unreadable]
     for i, result in enumerate(results):
         if isinstance(result, Seen):
-            assert result.image.shape == (20, 10 + i, 3)
+            assert result.size == (20, 10 + i)
             prediction = result.predictions["classification"]
             assert isinstance(prediction, Classification)
-            assert prediction.scores[0] == np.float32(50 * i / 255)
-    assert model.batches == batches
+            assert prediction.scores[0] == pytest.approx(50 * i / 255, abs=1e-6)
+    assert sorted(model.batches) == sorted(batches)
+
+
+def test_every_worker_but_the_first_has_a_copy_on_its_share_of_the_cores() -> None:
+    model = MeanModel()
+    Predictor(model, workers=3, threads=2)
+    assert model.copies == [2, 2]
+
+
+def test_a_batch_is_as_large_as_the_network_takes_unless_told_otherwise(paths: list[Path]) -> None:
+    model = MeanModel(batch=2)
+    list(Predictor(model).predict(paths))
+    assert model.batches == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("cores", "pictures", "workers"), [(2, 1, 1), (2, 200, 2), (4, 3, 3), (1, 9, 1), (64, 1000, 8), (2, 0, 1)]
+)
+def test_there_are_as_many_workers_as_cores_and_pictures(cores: int, pictures: int, workers: int) -> None:
+    assert count_workers(cores, pictures) == workers
 
 
 def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
@@ -58,16 +98,40 @@ def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
     assert model.batches == []
 
 
-def test_pictures_are_read_as_they_are_asked_for(paths: list[Path]) -> None:
+def test_a_single_worker_reads_pictures_as_they_are_asked_for(paths: list[Path]) -> None:
     model = MeanModel()
     results = Predictor(model, batch_size=1).predict(paths)
     next(results)
     assert model.batches == [1]
 
 
-def test_a_batch_holds_at_least_one_picture() -> None:
-    with pytest.raises(UserError, match="batch_size must be a whole number from 1 up, got 0"):
-        Predictor(MeanModel(), batch_size=0)
+def test_what_is_made_of_a_result_is_made_in_the_place_of_its_path(paths: list[Path]) -> None:
+    predictor = Predictor(MeanModel(), batch_size=2, workers=2)
+    made = list(predictor.process(paths, lambda place, result: (place, result.path, isinstance(result, Seen))))
+    assert made == list(zip(range(5), paths, [True, False, True, True, False], strict=True))
+    assert all(predictor.stages.seconds[stage] > 0 for stage in ("reading", "network", "answers"))
+
+
+def test_a_fault_of_the_model_ends_the_results_where_it_happened(paths: list[Path]) -> None:
+    class Faulty(MeanModel):
+        def copy(self, threads: int) -> "Faulty":
+            return self
+
+        def answer(self, inputs: NDArray[np.uint8]) -> Any:
+            if inputs.mean() > 120:
+                raise RuntimeError("worm")
+            return super().answer(inputs)
+
+    results = Predictor(Faulty(), workers=2).predict(paths)
+    assert [next(results).path for _ in range(3)] == paths[:3]
+    with pytest.raises(RuntimeError, match="worm"):
+        next(results)
+
+
+@pytest.mark.parametrize("batch_size", [0, 1.5, "two"])
+def test_a_batch_holds_at_least_one_picture(batch_size: Any) -> None:
+    with pytest.raises(UserError, match=f"batch_size must be a whole number from 1 up, or null .*, got {batch_size}"):
+        Predictor(MeanModel(), batch_size=batch_size)
 
 
 @pytest.mark.parametrize("place", ["run/model", "run", "run/model/model.json", "run/model/model.safetensors"])
@@ -102,10 +166,3 @@ def test_without_a_checkpoint_the_newest_run_of_the_task_is_taken(
     assert find_model(None, "detection") == find_model(None, None) == run / "model"
     with pytest.raises(UserError, match="no finished segmentation run"):
         find_model(None, "segmentation")
-
-
-def test_a_damaged_model_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text("{}")
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UserError, match=r"model\.json"):
-        load_model(str(tmp_path))

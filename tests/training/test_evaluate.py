@@ -15,6 +15,7 @@ from mbv2kit.config import compose_config, register_parts
 from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
+from mbv2kit.inference.in_torch import deploy
 from mbv2kit.inference.predictor import Predictor, Seen
 from mbv2kit.model import VisionModel
 from mbv2kit.runs import RunFolder
@@ -90,7 +91,7 @@ def test_pictures_read_from_files_give_what_evaluation_saw(trained: Trained, tmp
     paths = [tmp_path / f"{index}.png" for index in range(len(source))]
     for path, sample in zip(paths, (source[index] for index in range(len(source))), strict=True):
         PillowImage.fromarray(sample.image).save(path)
-    results = list(Predictor(VisionModel.load(run.model), batch_size=5).predict(paths))
+    results = list(Predictor(deploy(VisionModel.load(run.model)), batch_size=5).predict(paths))
     assert len(results) == len(seen) == 6
     for result, expected in zip(results, seen, strict=True):
         assert isinstance(result, Seen)

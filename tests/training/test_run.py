@@ -150,7 +150,9 @@ def test_the_model_is_the_average_of_the_best_epoch(trained: Trained, task: str)
 @pytest.mark.slow
 def test_the_configuration_is_whole_and_the_log_tells_the_story(trained: Trained, tiny: Compose) -> None:
     run = trained("classification")
-    assert OmegaConf.load(run.config) == OmegaConf.create(OmegaConf.to_container(tiny(run.path), resolve=True))
+    assert OmegaConf.load(run.config) == OmegaConf.create(
+        OmegaConf.to_container(tiny(run.path, "export=true"), resolve=True)
+    )
     log = run.log.read_text()
     assert "classification on shapes (made on the fly): 17 pictures, 5 classes, mobilenet_v2 + classifier" in log
     story = ["epoch 1/2", "epoch 2/2", "6 pictures in", "the model of epoch"]

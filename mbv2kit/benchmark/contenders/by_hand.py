@@ -25,11 +25,11 @@ def onnxruntime(threads: int, batch: int, files: dict[str, str]) -> Ready:
     return _calls(lambda images: session.run(None, {name: images}), batch, planes=True)
 
 
-def openvino(threads: int, batch: int, precision: str, files: dict[str, str]) -> Ready:
+def openvino(threads: int, batch: int, numbers: str, files: dict[str, str]) -> Ready:
     """OpenVINO, with the precision of its sums said: on a processor with bfloat16 that would be its own choice."""
     import openvino as ov
 
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": numbers, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(_only(files), "CPU", config).create_infer_request()
     return _calls(lambda images: request.infer([images], share_inputs=True), batch, planes=True)
 

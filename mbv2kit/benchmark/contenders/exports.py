@@ -1,6 +1,7 @@
 """Peers' networks as files, exported by the plain API of each library; called by workers that make materials."""
 
 from pathlib import Path
+from typing import Any
 
 from mbv2kit.benchmark.contenders.networks import SIZE
 from mbv2kit.benchmark.contenders.pictures import normalise, pixels, to_planes
@@ -38,7 +39,7 @@ def ssdlite_onnx(path: str, files: dict[str, str]) -> Ready:
     return Ready({})
 
 
-def _save_onnx(model: "torch.nn.Module", example: "torch.Tensor", path: str) -> None:  # noqa: F821
+def _save_onnx(model: Any, example: Any, path: str) -> None:
     import torch
 
     program = torch.onnx.export(model, (example,), dynamo=True, verbose=False)

@@ -65,7 +65,7 @@ def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> 
 
     def whole() -> object:
         shown, placement = model.input(picture)
-        return model.see(shown[None], [placement])
+        return model.read(model.answer(shown[None]), [placement])
 
     return Ready({"whole": whole, "network": lambda: model.answer(inputs)})
 

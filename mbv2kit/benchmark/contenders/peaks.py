@@ -51,7 +51,7 @@ def onnxruntime(threads: int, dtype: str) -> Ready:
     return Ready({"whole": lambda: session.run(None, {"a": a})})
 
 
-def openvino(threads: int, precision: str) -> Ready:
+def openvino(threads: int, numbers: str) -> Ready:
     """OpenVINO at ``f32`` or ``bf16``."""
     import openvino as ov
     from openvino import opset13 as ops
@@ -59,7 +59,7 @@ def openvino(threads: int, precision: str) -> Ready:
     a, b = _floats(), _floats()
     source = ops.parameter([SIDE, SIDE], np.float32)
     model = ov.Model([ops.matmul(source, ops.constant(b), False, False)], [source])
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": numbers, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
     return Ready({"whole": lambda: request.infer([a], share_inputs=True)})
 

@@ -20,8 +20,9 @@ def transformers(threads: int) -> Ready:
     from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
 
     torch.set_num_threads(threads)
-    config = MobileNetV2Config(num_labels=21, output_stride=16, image_size=SIZE)
-    model: Any = MobileNetV2ForSemanticSegmentation(config).eval()
+    config: Any = MobileNetV2Config
+    model: Any = MobileNetV2ForSemanticSegmentation(config(num_labels=21, output_stride=16, image_size=SIZE))
+    model.eval()
     return _torch_calls(lambda images: model(images).logits)
 
 

@@ -37,7 +37,9 @@ def transformers_eager(threads: int, batch: int) -> Ready:
     """``transformers.MobileNetV2ForImageClassification``."""
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    model: Any = MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000)).eval()
+    config: Any = MobileNetV2Config
+    model: Any = MobileNetV2ForImageClassification(config(num_labels=1000))
+    model.eval()
     return _calls(lambda images: model(images).logits, threads, batch)
 
 

@@ -66,8 +66,8 @@ def _peaks() -> list[Calls]:
         product("torch int8", "torch", "int8", ("torch",), dtype="int8"),
         product("ONNX Runtime float32", "onnxruntime", "fp32", ("onnx", "onnxruntime"), dtype="float32"),
         product("ONNX Runtime int8", "onnxruntime", "int8", ("onnx", "onnxruntime"), dtype="int8"),
-        product("OpenVINO float32", "openvino", "fp32", ("openvino",), precision="f32"),
-        product("OpenVINO bfloat16", "openvino", "fp16", ("openvino",), precision="bf16"),
+        product("OpenVINO float32", "openvino", "fp32", ("openvino",), numbers="f32"),
+        product("OpenVINO bfloat16", "openvino", "fp16", ("openvino",), numbers="bf16"),
     ]
 
 
@@ -110,12 +110,12 @@ def _by_hand(batch: int, quantised: Path | None) -> list[Calls]:
     onnx, onnx_int8 = f"mobilenet_v2_b{batch}.onnx", f"mobilenet_v2_int8_b{batch}.onnx"
     contenders = [
         by_hand("ONNX Runtime", "onnxruntime", "fp32", onnx, "onnxruntime"),
-        by_hand("OpenVINO", "openvino", "fp32", onnx, "openvino", precision="f32"),
+        by_hand("OpenVINO", "openvino", "fp32", onnx, "openvino", numbers="f32"),
         by_hand("LiteRT", "litert", "fp32", f"mobilenet_v2_b{batch}.tflite", "ai_edge_litert"),
         by_hand("ExecuTorch", "executorch", "fp32", f"mobilenet_v2_b{batch}.pte", "executorch", "torch"),
-        by_hand("OpenVINO bfloat16", "openvino", "fp16", onnx, "openvino", precision="bf16"),
+        by_hand("OpenVINO bfloat16", "openvino", "fp16", onnx, "openvino", numbers="bf16"),
         by_hand("ONNX Runtime int8", "onnxruntime", "int8", onnx_int8, "onnxruntime"),
-        by_hand("OpenVINO int8", "openvino", "int8", f"mobilenet_v2_int8_b{batch}.xml", "openvino", precision="f32"),
+        by_hand("OpenVINO int8", "openvino", "int8", f"mobilenet_v2_int8_b{batch}.xml", "openvino", numbers="f32"),
     ]
     if quantised is not None:
         files = {"quantised": str(quantised)}

@@ -15,9 +15,12 @@ session = ort.InferenceSession(network, providers=["CPUExecutionProvider"])
 name = session.get_inputs()[0].name
 with open(f"{output}/predictions.jsonl", "w") as lines:
     for path in sorted(Path(folder).iterdir()):
-        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        assert image is not None
         scale = 256 / min(image.shape[:2])
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else None)
+        image = cv2.resize(
+            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2
         image = (image[top : top + 224, left : left + 224] / np.float32(255) - mean) / std
         logits = session.run(None, {name: image.transpose(2, 0, 1)[None]})[0][0]

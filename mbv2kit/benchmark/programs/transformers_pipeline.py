@@ -7,7 +7,8 @@ from pathlib import Path
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessor, pipeline
 
 folder, output = sys.argv[1:]
-model = MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000))
+names = {i: f"class {i}" for i in range(1000)}
+model = MobileNetV2ForImageClassification(MobileNetV2Config(id2label=names))
 classify = pipeline("image-classification", model=model, image_processor=MobileNetV2ImageProcessor())
 paths = sorted(map(str, Path(folder).iterdir()))
 with open(f"{output}/predictions.jsonl", "w") as lines:

@@ -1,48 +1,51 @@
 """ExecuTorch with XNNPACK on the CPU; its Python binding needs torch for tensors."""
 
-import warnings
 from pathlib import Path
+from weakref import WeakSet
 
+import executorch.kernels.quantized  # noqa: F401 - brings the operations between bytes and floats
 import numpy as np
 import torch
+
+# executorch.runtime has the same in a public form, but brings the compiler along and takes seconds to import.
+from executorch.extension.pybindings import _C as binding
 from numpy.typing import NDArray
 
 from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
 from mbv2kit.exports import Export
 
-with warnings.catch_warnings():
-    # It calls itself experimental whenever it is imported.
-    warnings.simplefilter("ignore")
-    import executorch.kernels.quantized  # noqa: F401 - brings the operations between bytes and floats
-    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
-    from executorch.runtime import Program, Runtime
-
 
 class _ExecuTorchSession:
-    def __init__(self, program: Program, export: Export) -> None:
+    def __init__(self, path: Path, export: Export) -> None:
         # A method does not keep its program.
-        self._program = program
-        self._method = program.load_method("forward")
+        self._program = binding._load_program(str(path), program_verification=binding.Verification.InternalConsistency)
+        self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
     def __call__(self, images: NDArray[np.uint8]) -> Answers:
         # The file takes channels-last tensors, which have the memory of our pictures.
-        answers = self._method.execute([torch.from_numpy(images).permute(0, 3, 1, 2)])
+        answers = self._method([torch.from_numpy(images).permute(0, 3, 1, 2)])
         return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+
+
+_open: WeakSet[_ExecuTorchSession] = WeakSet()
 
 
 def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession:
     """Opens a .pte file, which takes as many pictures at a time as it was written for.
 
-    All sessions of a process share their threads: the number given last counts.
+    All sessions of a process work on the same threads, as many as the first of those still open was given: replacing
+    them would crash the networks that are open.
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
-    if _threadpool_get_thread_count() != threads:
-        _unsafe_reset_threadpool(threads)
+    if not _open and binding._threadpool_get_thread_count() != threads:
+        binding._unsafe_reset_threadpool(threads)
     try:
-        return _ExecuTorchSession(Runtime.get().load_program(path), export)
-    except RuntimeError as error:
+        session = _ExecuTorchSession(path, export)
+    except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is no network that ExecuTorch reads ({reason}); export the model again.") from None
+    _open.add(session)
+    return session

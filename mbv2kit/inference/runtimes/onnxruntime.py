@@ -26,6 +26,8 @@ def open_session(path: Path, export: Export, threads: int) -> _OnnxRuntimeSessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # A plan of all activations ahead takes a quarter more memory and saves no time.
+    options.enable_mem_pattern = False
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each kind of damage has a class of its own, all of them derived from Exception alone

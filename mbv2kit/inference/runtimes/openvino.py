@@ -49,7 +49,12 @@ class _OpenVinoSession:
 def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
     """Opens an OpenVINO or ONNX file; see :func:`mbv2kit.inference.runtimes.open_session`."""
     core = ov.Core()
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned, two sessions of one thread each would share one core and leave the other idle.
+        "ENABLE_CPU_PINNING": False,
+    }
     if export.precision != "fp16":
         # Left to itself, OpenVINO computes any network in the half floats that the processor has.
         options["INFERENCE_PRECISION_HINT"] = "f32"

@@ -1,0 +1,122 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from mbv2kit.data.sources import create_source
+from mbv2kit.export.run import export
+from mbv2kit.exports import read_exports
+from mbv2kit.model import VisionModel
+from mbv2kit.training.evaluate import evaluate
+from tests.export.models import small_model
+from tests.norms import randomise_norms
+
+Tool = Callable[..., int]
+DATA = ("dataset=shapes", "dataset.size=64", "dataset.train_count=12", "dataset.val_count=6")
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = create_source("shapes", task="classification", split="val").class_names
+    spec = replace(small_model("classification").spec, class_names={"classification": names})
+    model = VisionModel(spec).eval()
+    randomise_norms(model)
+    folder = tmp_path_factory.mktemp("models") / "scenes"
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def model(saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model folder of one's own, in the current folder."""
+    monkeypatch.setenv("MBV2KIT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(saved_model, tmp_path / "scenes")
+    return "scenes"
+
+
+def test_a_model_is_exported_and_checked_without_any_data(
+    run: Tool, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", export, f"checkpoint={model}", "check_pictures=4", "size=[96,64]") == 0
+    said = capsys.readouterr().out
+    assert "drawn on the fly" in said
+    assert "4 of 4" in said
+    assert f"Written: {model}/model.onnx" in said
+    (written,) = read_exports(Path(model))
+    assert (written.file, written.size, written.outputs) == ("model.onnx", (96, 64), ("probabilities",))
+
+
+def test_int8_shows_accuracy_before_and_after_names_layers_and_is_evaluated(
+    run: Tool, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = (f"checkpoint={model}", "precision=int8", "max_loss=1", "sensitive_layers=2", "check_pictures=4")
+    assert run("export", export, *keys, *DATA) == 0
+    said = capsys.readouterr().out
+    assert "Ranges from 12 pictures (shapes, train)" in said
+    assert "Accuracy on 6 pictures" in said
+    assert said.count("backbone.") + said.count("heads.") == 2
+    (written,) = read_exports(Path(model))
+    assert written.precision == "int8"
+    capsys.readouterr()
+    found = ("runtime=onnxruntime", "loader.workers=0", "run_dir=found")
+    assert run("eval", evaluate, f"checkpoint={model}/model_int8.onnx", *found, *DATA) == 0
+    assert '"runtime": "onnxruntime on model_int8.onnx"' in Path("found/metrics.json").read_text()
+
+
+def test_a_file_that_costs_too_much_accuracy_is_not_kept(
+    run: Tool, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbv2kit.export.accuracy.loss", lambda *_: 0.25)
+    keys = (f"checkpoint={model}", "precision=int8", "sensitive_layers=0", "check_pictures=2")
+    assert run("export", export, *keys, *DATA) == 1
+    assert "top1 falls by 0.2500, more than max_loss=0.01; the file was not kept" in capsys.readouterr().out
+    assert read_exports(Path(model)) == ()
+    assert not list(Path(model).glob("*.onnx"))
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    run: Tool, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(network: object, path: Path, **_: object) -> None:
+        other = small_model("classification")
+        randomise_norms(other)
+        spec = replace(other.spec, class_names=VisionModel.load(Path(model)).class_names)
+        written(ExportNetwork(VisionModel(spec).eval()), path)
+
+    from mbv2kit.export.onnx import export_onnx as written
+    from mbv2kit.network import ExportNetwork
+
+    monkeypatch.setattr("mbv2kit.export.write.find_writer", lambda format: damaged)
+    monkeypatch.setattr("mbv2kit.export.check.TOP1_SHARE", {"fp32": 1.01})
+    assert run("export", export, f"checkpoint={model}", "check_pictures=3") == 1
+    assert "does not answer as the model does; it was not kept" in capsys.readouterr().out
+    assert not list(Path(model).glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["format=onnxx"], "format 'onnxx' is unknown. Did you mean 'onnx'?"),
+        (["precision=int8"], "precision=int8 takes ranges from real pictures"),
+        (["precision=int8", "calibration=nowhere"], "calibration: There is no such file: nowhere"),
+        (["nms=true", "batch=1"], "nms=true suppresses boxes, but the model has no detector"),
+        (["dataset=shapes", "precision=int8", "output=other"], "output=other holds a model"),
+    ],
+)
+def test_a_slip_is_a_sentence(
+    run: Callable[..., int], model: str, keys: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model, "other")
+    assert run("export", export, f"checkpoint={model}", *keys) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_config_is_complete(run: Tool, model: str) -> None:
+    seen: list[DictConfig] = []
+    assert run("export", seen.append, f"checkpoint={model}") == 0
+    assert seen[0].format == "onnx"
