@@ -36,4 +36,5 @@ def interpolation_matrix(source: int, target: int, *, align_corners: bool) -> ND
         places *= (source - 1) / max(1, target - 1)
     else:
         places = np.clip((places + 0.5) * (source / target) - 0.5, 0, source - 1)
-    return np.maximum(1 - np.abs(places[:, None] - np.arange(source)), 0)
+    weights: NDArray[np.float64] = np.maximum(1 - np.abs(places[:, None] - np.arange(source)), 0)
+    return weights

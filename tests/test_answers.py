@@ -103,7 +103,7 @@ def test_a_selection_that_makes_no_sense_is_refused(arguments: tuple[float, floa
 
 def test_a_higher_threshold_leaves_the_same_boxes_above_it() -> None:
     rng = np.random.default_rng(1)
-    boxes, scores = random_boxes(rng, 300) / 128, rng.random((300, 3), dtype=np.float32)
+    boxes, scores = floats(random_boxes(rng, 300) / 128), rng.random((300, 3), dtype=np.float32)
     everything = Selection(0.05, 0.5, 400)
     seen, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
     assert everything.at_least(0.01) == everything

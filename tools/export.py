@@ -6,8 +6,8 @@ python tools/export.py checkpoint=models/mobilenet_v2 precision=int8 calibration
 python tools/export.py checkpoint=mobilenet_v2_1.0_224_quant.tflite output=models/mobilenet_v2
 python tools/export.py checkpoint=RUN precision=int8 dataset=coco dataset.root=DIR
 
-The file lies in the model folder, where tools/infer.py finds it. The exit code is 1 where the check fails; then there is
-no file.
+The file lies in the model folder, where tools/infer.py finds it. The exit code is 1 where the check fails; then there
+is no file.
 """
 
 from omegaconf import DictConfig

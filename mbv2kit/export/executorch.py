@@ -1,9 +1,6 @@
 """ExecuTorch (.pte) with XNNPACK: a small runtime in C++ for phones and boards, and quick on a CPU."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
+from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.network import ExportNetwork
@@ -91,7 +89,7 @@ def export_executorch(
             "An ExecuTorch file takes a fixed number of pictures at a time; give batch=1, or as many as you need."
         )
     example = _channels_last(network.example(batch))
-    with _quietly(), torch.no_grad():
+    with quietly(), torch.no_grad():
         pictures = _Pictures(network, halves=precision == "fp16").eval()
         module = torch.export.export(pictures, (example,)).module()
         assert isinstance(module, GraphModule)
@@ -121,14 +119,14 @@ class _Pictures(nn.Module):
         self.register_buffer("mean", (copy.mean * _PIXEL_SCALE).repeat(1, 1, 1, copy.size[1]))
         first = next(part for part in self.backbone.modules() if isinstance(part, nn.Conv2d))
         first.weight.div_(_PIXEL_SCALE)
-        self.type = torch.float16 if halves else torch.float32
-        self.backbone.to(self.type)
-        self.heads.to(self.type)
+        self.dtype = torch.float16 if halves else torch.float32
+        self.backbone.to(self.dtype)
+        self.heads.to(self.dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         make_floats = torch.ops.quantized_decomposed.dequantize_per_tensor.default
         pixels = make_floats(images, _PIXEL_SCALE, 0, *BYTES) - self.mean
-        features = self.backbone(pixels.to(self.type))
+        features = self.backbone(pixels.to(self.dtype))
         answers: dict[str, Tensor] = {}
         for head in self.heads.values():
             assert isinstance(head, Head)
@@ -174,7 +172,7 @@ def _annotate_bounded(module: GraphModule) -> None:
 
 
 def _is_in_a_layer(node: Node) -> bool:
-    """Whether an operation belongs to the backbone or a head's layers; of weights it is not known, and they follow it."""
+    """Whether an operation belongs to the backbone or a head's layers; weights, which do not say so, follow it."""
     paths = (path for path, _ in node.meta.get("nn_module_stack", {}).values())
     return node.op == "get_attr" or any(path.startswith(("backbone", "heads")) for path in paths)
 
@@ -195,16 +193,3 @@ def _compute_constants(program: ExportedProgram) -> ExportedProgram:
     kept = {node.target for node in program.graph.nodes if "quantized_decomposed" in str(node.target)}
     computed: ExportedProgram = constant_prop_pass(program, custom_skip_targets=kept)
     return computed
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Holds back what the exporter tells its developers."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -1,10 +1,8 @@
 """LiteRT (.tflite), by litert-torch: for phones and boards, and quick on a CPU through XNNPACK."""
 
 import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.litert_precision import INPUT, halve_weights, prepare_for_rounding, quantise
+from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
@@ -55,7 +54,7 @@ def export_litert(
     """
     if batch is None:
         raise UserError("A LiteRT file takes a fixed number of pictures at a time; say how many, for instance batch=1.")
-    with _quietly():
+    with _silently():
         if precision == "int8":
             assert calibration is not None
             batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
@@ -183,17 +182,7 @@ def _compute_constants(module: GraphModule) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Holds back what the converter and the quantizer tell their developers: progress, and notes on themselves."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            stack.enter_context(redirect_stdout(io.StringIO()))
-            stack.enter_context(redirect_stderr(io.StringIO()))
-            stack.enter_context(hold_back_stderr())
-            yield
-    finally:
-        logging.disable(level)
+def _silently() -> Iterator[None]:
+    """Holds back what the converter writes to stderr as well, from Python and from C++."""
+    with quietly(), redirect_stderr(io.StringIO()), hold_back_stderr():
+        yield

@@ -1,15 +1,12 @@
 """ONNX, by torch's own exporter: read by ONNX Runtime, OpenVINO and many more."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
@@ -50,7 +47,7 @@ def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
     # A batch of one would be taken for a constant.
     example = network.example(batch or 2)
     shapes = ({0: torch.export.Dim.DYNAMIC},) if batch is None else None
-    with _quietly():
+    with quietly():
         program = torch.onnx.export(
             network,
             (example,),
@@ -62,17 +59,3 @@ def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
         )
         assert program is not None
         program.save(path)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Holds back what the exporter tells its developers: notes of progress, warnings about its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

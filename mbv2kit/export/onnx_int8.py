@@ -6,10 +6,7 @@ ONNX Runtime leaves the depthwise convolutions in floats. ReLU6 costs nothing, t
 same values. What comes behind the last maps - pooling, softmax, box decoding, interpolation - stays in floats.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from mbv2kit.export.onnx_bias import LAYERS, correct_biases, give_biases
 from mbv2kit.export.onnx_graph import Graph
 from mbv2kit.export.onnx_pixels import read_bytes, use_whole_means
+from mbv2kit.export.quiet import quietly
 from mbv2kit.structures import Image
 
 # Layers with weights are quantised wherever they are, these where all that they read are maps of such layers.
@@ -39,7 +37,7 @@ def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
         target: The file to write.
         calibration: Inputs of the network, ``(H, W, 3)`` uint8 each, at least one, to take ranges and means from.
     """
-    with TemporaryDirectory() as folder, _quietly():
+    with TemporaryDirectory() as folder, quietly():
         prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
         # Only ONNX's own inference of shapes is needed; the other kind wants one more package.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -102,16 +100,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         images = next(self._batches, None)
         return None if images is None else {self._name: images}
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Holds back what the quantiser tells its developers."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

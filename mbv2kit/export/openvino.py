@@ -1,14 +1,11 @@
 """OpenVINO: an .xml file that describes the network, and beside it a .bin file with the weights."""
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mbv2kit.export.onnx import export_onnx
+from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
 from mbv2kit.inference.runtimes.openvino import without_telemetry
 from mbv2kit.network import ExportNetwork
@@ -39,7 +36,7 @@ def export_openvino(
         precision: ``fp16`` halves the file; in which half floats it is computed is the processor's affair.
         calibration: Inputs to take the ranges of int8 from, ``(H, W, 3)`` uint8 each; some hundred are enough.
     """
-    with TemporaryDirectory() as folder, _quietly():
+    with TemporaryDirectory() as folder, quietly():
         # By way of ONNX the graph is a quarter of what OpenVINO's own reading of torch modules gives, the inputs and
         # outputs have their names, and nothing is reported to OpenVINO's makers as its converter does.
         onnx = Path(folder) / "model.onnx"
@@ -96,16 +93,3 @@ def _is_layer(node: ov.Node) -> bool:
     return kind in ("Convolution", "GroupConvolution") or (
         kind == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Holds back progress bars and what the libraries tell their developers."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -35,19 +35,24 @@ def openvino(threads: int, batch: int, numbers: str, files: dict[str, str]) -> R
 
 
 def litert(threads: int, batch: int, files: dict[str, str]) -> Ready:
-    """LiteRT's interpreter, whose delegate is XNNPACK; a file with uint8 input gets the picture as it is."""
+    """LiteRT's interpreter, whose delegate is XNNPACK; a file with uint8 input gets the picture as it is.
+
+    A file for one picture sees one after the other: its delegate takes no other batch.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(_only(files), num_threads=threads)
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    if source["shape"][0] != batch:
-        interpreter.resize_tensor_input(source["index"], [batch, SIZE, SIZE, 3])
     interpreter.allocate_tensors()
+    at_a_time = int(source["shape"][0])
 
     def run(images: NDArray[Any]) -> object:
-        interpreter.set_tensor(source["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(target["index"])
+        answers = []
+        for start in range(0, batch, at_a_time):
+            interpreter.set_tensor(source["index"], images[start : start + at_a_time])
+            interpreter.invoke()
+            answers.append(interpreter.get_tensor(target["index"]))
+        return answers
 
     return _calls(run, batch, planes=False, bytes_in=source["dtype"] == np.uint8)
 

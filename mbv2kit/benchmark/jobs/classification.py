@@ -68,6 +68,7 @@ def _peaks() -> list[Calls]:
         product("ONNX Runtime int8", "onnxruntime", "int8", ("onnx", "onnxruntime"), dtype="int8"),
         product("OpenVINO float32", "openvino", "fp32", ("openvino",), numbers="f32"),
         product("OpenVINO bfloat16", "openvino", "fp16", ("openvino",), numbers="bf16"),
+        product("OpenVINO int8", "openvino", "int8", ("openvino",), numbers="int8"),
     ]
 
 

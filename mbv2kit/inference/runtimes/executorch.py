@@ -3,12 +3,11 @@
 from pathlib import Path
 from weakref import WeakSet
 
+# executorch.runtime has the same in a public form, but brings the compiler along and takes seconds to import.
+import executorch.extension.pybindings._C as binding  # noqa: N811
 import executorch.kernels.quantized  # noqa: F401 - brings the operations between bytes and floats
 import numpy as np
 import torch
-
-# executorch.runtime has the same in a public form, but brings the compiler along and takes seconds to import.
-from executorch.extension.pybindings import _C as binding
 from numpy.typing import NDArray
 
 from mbv2kit.answers import Answers

@@ -1,0 +1,60 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.benchmark.results_for_tests import results
+from tools.benchmark import job
+
+Run = Callable[..., int]
+QUICK = ("rounds=2", "slice=0", "warm_up=0", "threads=1")
+
+
+def test_a_job_leaves_numbers_tables_and_a_plot(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("jobs=cold_start", "contenders=[import torch]", "pictures=nowhere", "output=found", *QUICK)
+    assert run("benchmark", job, *arguments) == 0
+    found = json.loads(Path("found/benchmark.json").read_text())
+    (case,) = found["cases"]
+    (row,) = case["rows"]
+    assert (row["name"], row["problem"], len(row["rounds"]["process"])) == ("import torch", None, 2)
+    assert found["machine"]["threads"] == 1
+    assert found["settings"]["rounds"] == 2
+    assert "| import torch | peer | fp32 |" in Path("found/benchmark.md").read_text()
+    assert Path("found/benchmark.png").is_file()
+    assert "0 of 0 goals reached: found/benchmark.md" in capsys.readouterr().out
+
+
+def test_tables_of_a_run_that_is_over_are_put_into_a_page(run: Run) -> None:
+    Path("over").mkdir()
+    results().save(Path("over/benchmark.json"))
+    Path("page.md").write_text("Fast.\n\n<!-- benchmark: job, case -->\n<!-- /benchmark -->\n")
+    assert run("benchmark", job, "results=over/benchmark.json", "page=page.md") == 0
+    assert "| ours fp32 | ours | fp32 | 4 (4-4.5) | 2 (2-4) |" in Path("page.md").read_text()
+    assert Path("over/benchmark.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["jobs=[classification,files_]"], "There is no job 'files_'. Did you mean 'files'?"),
+        (["threads=4096"], "threads must be in 1.."),
+        (["rounds=0"], "rounds must be a whole number from 1 up, got 0."),
+        (["slice=-1"], "slice must be seconds from 0 up, got -1."),
+        (["python.timm=/no/python"], "python.timm: /no/python is no interpreter; give the path of a python executable."),
+        (["models.classification=nowhere"], "nowhere is no model folder: it has no model.json."),
+        (["jobs=cold_start", "contenders=[import_torch]"], "contenders: no contender of these jobs fits 'import_torch'."),
+        (["results=nowhere.json"], "nowhere.json cannot be read (No such file or directory)"),
+        (["results=over.json"], "over.json is not what a benchmark writes: KeyError('cases')."),
+        (["page=nowhere.md"], "page=nowhere.md cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_slip_is_told_in_a_sentence_before_anything_is_measured(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Path("over.json").write_text("{}")
+    assert run("benchmark", job, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert not Path("outputs").exists()

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mbv2kit.errors import UserError
+from mbv2kit.exports import Export
+from mbv2kit.inference.runtimes import Session, open_session
+
+pytest.importorskip("executorch", reason="needs the runtime: pip install 'mbv2kit[executorch]'")
+
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.extension.pybindings import _C
+
+SIZE = (4, 6)
+EXPORT = Export(
+    file="model.pte",
+    format="executorch",
+    precision="fp32",
+    size=SIZE,
+    batch=2,
+    outputs=("mask", "probabilities"),
+    selection=None,
+    sha256="",
+)
+
+
+class Colours(nn.Module):
+    """Its mask is the negative, its probabilities are the mean colour."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images.bitwise_not(), images.float().mean(dim=(2, 3), keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("executorch")
+    example = torch.zeros((2, *SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    program = torch.export.export(Colours(), (example,))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    (folder / EXPORT.file).write_bytes(lowered.to_executorch().buffer)
+    return folder
+
+
+@pytest.fixture
+def session(folder: Path) -> Session:
+    return open_session("executorch", folder, EXPORT, 2)
+
+
+def pictures(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
+
+
+def test_answers_come_by_name_in_the_order_of_the_file(session: Session) -> None:
+    images = pictures(0)
+    answers = session(images)
+    assert list(answers) == ["mask", "probabilities"]
+    assert answers["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(answers["mask"], 255 - images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(answers["probabilities"][..., 0, 0], images.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_answers_are_the_callers_to_keep(session: Session) -> None:
+    first = session(pictures(0))
+    kept = {name: array.copy() for name, array in first.items()}
+    session(pictures(1))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, kept[name])
+
+
+def test_threads_are_those_of_the_first_session_that_is_open(folder: Path) -> None:
+    images = pictures(0)
+    first = open_session("executorch", folder, EXPORT, 1)
+    assert _C._threadpool_get_thread_count() == 1
+    second = open_session("executorch", folder, EXPORT, 2)
+    assert _C._threadpool_get_thread_count() == 1
+    for name, array in first(images).items():
+        np.testing.assert_array_equal(array, second(images)[name])
+    del first, second
+    open_session("executorch", folder, EXPORT, 2)
+    assert _C._threadpool_get_thread_count() == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_file_is_named(folder: Path, tmp_path: Path, share: float) -> None:
+    whole = (folder / EXPORT.file).read_bytes()
+    (tmp_path / EXPORT.file).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"model\.pte is no network that ExecuTorch reads"):
+        open_session("executorch", tmp_path, EXPORT, 2)
+
+
+def test_another_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / EXPORT.file).write_text("This is a letter, not a network. " * 20)
+    with pytest.raises(UserError, match=r"model\.pte is no network that ExecuTorch reads"):
+        open_session("executorch", tmp_path, EXPORT, 2)
