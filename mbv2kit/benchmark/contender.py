@@ -83,11 +83,12 @@ class Case:
         name: Unlike any other of the job.
         title: What is measured, for people.
         unit: Of the values: ``s`` or ``MB``.
-        baseline: Name of the contender and the measure that all are compared with.
+        baseline: Name of the contender that all are compared with, and which of its measures stands for those that it
+            lacks.
         contenders: All of one kind.
         evaluate: For :class:`Commands`: what the processes of one round say, by the name of the measure.
         rounds: At the most; None for as many as are asked for.
-        warm: For :class:`Commands`: whether each runs once before it counts.
+        warm: For :class:`Commands`: names of those that run once before any counts.
         notes: Sentences below the table.
     """
 
@@ -99,7 +100,7 @@ class Case:
     contenders: Sequence[Calls | Commands]
     evaluate: Callable[[Mapping[str, Finished]], Mapping[str, float]] | None = None
     rounds: int | None = None
-    warm: bool = True
+    warm: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
 

@@ -108,10 +108,11 @@ def _call(worker: Worker, seconds: float) -> dict[str, float]:
 
 
 def _prepare(contender: Commands, case: Case, row: Row, settings: Settings, materials: Materials) -> Turn:
-    """Runs the processes once, untimed: what they read is then in the system's cache, and what they compile is kept."""
-    assert case.evaluate is not None
+    """Runs a process or two untimed: what they read is then in the system's cache, and what they compile is kept."""
     python = settings.interpreter(contender.library)
-    check_installed(python, contender.needs)
+    # A worker with nothing in it says which packages are missing.
+    with Worker(python, "mbv2kit.benchmark.ready:nothing", {}, contender.needs):
+        pass
     places = {name: str(materials.path(name)) for name in contender.materials} | {"python": python}
 
     def turn() -> Mapping[str, float]:
@@ -120,12 +121,6 @@ def _prepare(contender: Commands, case: Case, row: Row, settings: Settings, mate
         row.facts["series"] = {name: each.series for name, each in done.items()}
         return case.evaluate(done)
 
-    if case.warm:
-        turn()
+    for name in case.warm:
+        run_command(contender.commands[name], places)
     return turn
-
-
-def check_installed(python: str, needs: tuple[str, ...]) -> None:
-    """Raises :class:`SkippedError` unless packages can be imported in an interpreter."""
-    with Worker(python, "mbv2kit.benchmark.ready:nothing", {}, needs):
-        pass

@@ -1,17 +1,20 @@
-"""The times of every case as bars."""
+"""The times of every case as bars, and memory as it went."""
 
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.patches import Patch
 
 from mbv2kit.benchmark.contender import Group
 from mbv2kit.benchmark.ratios import spread
 from mbv2kit.benchmark.results import CaseResult, Results
+from mbv2kit.benchmark.tables import short
 from mbv2kit.evaluation.plot_style import ACCENT, INK, PALETTE, WIDTH, new_figure, plain, save_figure, title_above
 
 _COLOURS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "peer": "#9a9da6"}
-_BAR, _FRAME = 0.24, 0.9
+# Inches.
+_BAR, _FRAME, _MEMORY, _LEGEND = 0.24, 0.9, 3.0, 0.4
 
 
 def draw(results: Results, path: Path) -> Path | None:
@@ -27,30 +30,49 @@ def draw(results: Results, path: Path) -> Path | None:
     cases = [case for case in results.cases if any(row.rounds for row in case.rows)]
     if not cases:
         return None
-    heights = [_FRAME + _BAR * sum(bool(row.rounds) for row in case.rows) for case in cases]
-    figure = new_figure(1.25 * WIDTH, sum(heights))
+    heights = [
+        _MEMORY if case.unit == "MB" else _FRAME + _BAR * sum(bool(row.rounds) for row in case.rows) for case in cases
+    ]
+    figure = new_figure(1.25 * WIDTH, _LEGEND + sum(heights))
     for case, axes in zip(cases, figure.subplots(len(cases), squeeze=False, height_ratios=heights)[:, 0], strict=True):
         _draw_case(case, axes)
+    handles = [Patch(color=colour, label=group) for group, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
     return save_figure(figure, path)
 
 
 def _draw_case(case: CaseResult, axes: Axes) -> None:
-    scale, unit = (1.0, "MB") if case.unit == "MB" else (1000.0, "ms")
+    title_above(axes, case.title)
+    plain(axes)
+    if case.unit == "MB":
+        _draw_memory(case, axes)
+        return
     bars = []
     for row in case.rows:
         if row.rounds:
             measure, values = next(iter(row.rounds.items()))
-            bars.append((spread([scale * value for value in values]), row.group, f"{row.name}: {measure}"))
+            bars.append((spread([1000 * value for value in values]), row.group, f"{row.name}: {measure}"))
     bars.sort(key=lambda bar: bar[0].median, reverse=True)
+    places = range(len(bars))
     medians = [found.median for found, _, _ in bars]
     errors = [[found.median - found.low for found, _, _ in bars], [found.high - found.median for found, _, _ in bars]]
-    names = [f"{name} ({index})" for index, (_, _, name) in enumerate(bars)]
-    axes.barh(names, medians, xerr=errors, color=[_COLOURS[group] for _, group, _ in bars], ecolor=INK)
-    axes.set_yticks(range(len(bars)), [name for _, _, name in bars])
+    axes.barh(places, medians, xerr=errors, color=[_COLOURS[group] for _, group, _ in bars], ecolor=INK)
+    axes.set_yticks(places, [name for _, _, name in bars])
     axes.set_ylim(-0.6, len(bars) - 0.4)
-    for place, median in enumerate(medians):
-        axes.annotate(f" {median:.3g}", (median, place), va="center", xytext=(6, 0), textcoords="offset points")
-    axes.set_xlabel(unit)
-    title_above(axes, case.title)
-    plain(axes)
+    axes.margins(x=0.1)
+    for place, (found, _, _) in zip(places, bars, strict=True):
+        label = short(found.median)
+        axes.annotate(label, (found.high, place), va="center", xytext=(5, 0), textcoords="offset points", color=INK)
+    axes.set_xlabel("ms")
     axes.grid(axis="y", visible=False)
+
+
+def _draw_memory(case: CaseResult, axes: Axes) -> None:
+    """Draws how the memory of each process went."""
+    for row in case.rows:
+        for pictures, series in row.facts.get("series", {}).items():
+            axes.plot(*zip(*series, strict=True), label=f"{row.name}, {pictures} pictures", linewidth=1.2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("resident MB")
+    axes.legend(fontsize=8, frameon=False)

@@ -53,9 +53,14 @@ class CaseResult:
         return next((row for row in self.rows if row.name == name and row.problem is None), None)
 
     def speed_ups(self, row: Row, measure: str) -> list[float] | None:
-        """Returns, round by round, how many times as fast as the baseline a contender was; None without a baseline."""
+        """Returns, round by round, how many times as fast as the baseline a contender was; None without a baseline.
+
+        The same measure of both is compared, or the baseline's own where it has no such measure.
+        """
         base = self.row(self.baseline[0])
-        return None if base is None else paired(base.rounds[self.baseline[1]], row.rounds[measure])
+        if base is None:
+            return None
+        return paired(base.rounds.get(measure, base.rounds[self.baseline[1]]), row.rounds[measure])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

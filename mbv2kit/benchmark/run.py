@@ -1,7 +1,8 @@
 """The job of ``tools/benchmark.py``: measures what is asked for and writes benchmark.json, benchmark.md and a plot."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from fnmatch import fnmatch
@@ -94,13 +95,10 @@ def _measure(config: DictConfig, folder: Path) -> Results:
     cases = _with_chosen(list_cases(jobs, _models(config, jobs, settings), ways, published), config.contenders)
     pictures = Path(config.pictures)
     materials = Materials(material_table(pictures.resolve() if pictures.is_dir() else None), settings)
-    if settings.threads < len(os.sched_getaffinity(0)):
-        # Libraries that count cores by themselves shall count as many as the others are told.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
     asked = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     results = Results(machine=describe_machine(settings.threads), settings=asked, cases=[])
     folder.mkdir(parents=True, exist_ok=True)
-    with _progress() as progress:
+    with _progress() as progress, _on_cores(settings.threads):
         bar = progress.add_task("", total=len(cases))
         for case in cases:
 
@@ -113,6 +111,17 @@ def _measure(config: DictConfig, folder: Path) -> Results:
             results.save(folder / JSON_FILE)
             progress.advance(bar)
     return results
+
+
+@contextmanager
+def _on_cores(count: int) -> Iterator[None]:
+    """Keeps this process and those that it starts on some cores, for libraries that count cores by themselves."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _job_names(jobs: str | Sequence[str] | None) -> list[str]:

@@ -26,7 +26,9 @@ def write_tables(results: Results) -> dict[str, str]:
 
 def write_page(results: Results) -> str:
     """Writes a page with all tables."""
-    sections = [f"## {name[0].upper()}{name[1:]}\n\n{table}" for name, table in write_tables(results).items()]
+    sections = [
+        f"## {name[0].upper()}{name[1:].replace('_', ' ')}\n\n{table}" for name, table in write_tables(results).items()
+    ]
     return "\n\n".join(["# Benchmark", *sections]) + "\n"
 
 
@@ -84,11 +86,10 @@ def _plain(value: object) -> str:
 def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
     measures = list(dict.fromkeys(measure for row in case.rows for measure in row.rounds))
     unit = "MB" if case.unit == "MB" else "ms"
-    base = " ".join(case.baseline)
     has_rates = any(row.madds is not None and row.rounds for row in case.rows)
     columns = ["contender", "", "numbers"]
     for measure in measures:
-        columns += [f">{measure}, {unit}", f">x {base}"]
+        columns += [f">{measure}, {unit}", ">x"] if case.unit == "s" else [f">{measure}, {unit}"]
     columns += [">GFLOP/s", ">of the peak"] if has_rates else []
     rows = []
     for row in case.rows:
@@ -101,17 +102,22 @@ def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
             cells += _rates(row, measures, peaks) if has_rates else []
         rows.append(cells)
     counts = sorted({len(values) for row in case.rows for values in row.rounds.values()})
-    rounds = f"Medians (quartiles) of {', '.join(map(str, counts))} rounds." if counts else "Nothing was measured."
-    return Table(columns=columns, rows=rows, title=case.title, notes=[rounds, *case.notes])
+    notes = [f"Medians (quartiles) of {', '.join(map(str, counts))} rounds." if counts else "Nothing was measured."]
+    if case.unit == "s":
+        name, measure = case.baseline
+        notes.append(f"x: times as fast as {name} in the same round; beside its {measure} where it has no such value.")
+    return Table(columns=columns, rows=rows, title=case.title, notes=[*notes, *case.notes])
 
 
 def _measured(case: CaseResult, row: Row, measure: str) -> list[str]:
     values = row.rounds.get(measure)
+    if case.unit == "MB":
+        return ["" if values is None else _with_quartiles(spread(values))]
     if values is None:
         return ["", ""]
-    found = spread(values if case.unit == "MB" else [1000 * value for value in values])
     ups = case.speed_ups(row, measure)
-    return [_with_quartiles(found), "" if ups is None else _with_quartiles(spread(ups))]
+    times = spread([1000 * value for value in values])
+    return [_with_quartiles(times), "" if ups is None else _with_quartiles(spread(ups))]
 
 
 def _rates(row: Row, measures: Sequence[str], peaks: dict[str, float]) -> list[str]:
@@ -145,10 +151,10 @@ def _goals(verdicts: Sequence[Verdict]) -> Table:
 
 def _with_quartiles(found: Spread) -> str:
     if found.low == found.high:
-        return _number(found.median)
-    return f"{_number(found.median)} ({_number(found.low)}-{_number(found.high)})"
+        return short(found.median)
+    return f"{short(found.median)} ({short(found.low)}-{short(found.high)})"
 
 
-def _number(value: float) -> str:
+def short(value: float) -> str:
     """Writes three digits, and no more of a large number than its whole part."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

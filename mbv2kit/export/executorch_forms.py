@@ -58,7 +58,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
     """A product of maps and one matrix is a linear layer, whose weights XNNPACK packs once."""
     if b.dim() == 2:
         return F.linear(a, b.mT)
-    return F.linear(b.mT, a).mT if a.dim() == 2 else None
+    return F.linear(b.mT, a).mT if a.dim() == 2 and b.dim() > 2 else None
 
 
 def _argmax(maps: Tensor, dim: int) -> Tensor | None:
@@ -67,12 +67,14 @@ def _argmax(maps: Tensor, dim: int) -> Tensor | None:
     A difference of two floats is 0 or, times ``huge``, beyond any index: cut to 0..index it is the index where this
     class is above all before it, and else 0.
     """
-    if dim != 1:
+    if dim != 1 or maps.shape[1] < 2:
         return None
     huge = 1e37
-    highest, *others = torch.split(maps, 1, dim=1)
-    best = torch.zeros_like(highest)
-    for index, values in enumerate(others, start=1):
+    # XNNPACK takes slices, but splits nothing.
+    highest, second, *others = (maps[:, index : index + 1] for index in range(maps.shape[1]))
+    best = ((second - highest) * huge).clamp(0, 1)
+    highest = torch.maximum(highest, second)
+    for index, values in enumerate(others, start=2):
         best = torch.maximum(best, ((values - highest) * huge).clamp(0, index))
         highest = torch.maximum(highest, values)
     return best.squeeze(1)
@@ -80,7 +82,7 @@ def _argmax(maps: Tensor, dim: int) -> Tensor | None:
 
 def _to(values: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Makes bytes of whole numbers with the operation that quantises, which is much quicker than a cast."""
-    if dtype != torch.uint8:
+    if dtype != torch.uint8 or not values.is_floating_point():
         return None
     bytes_: Tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default(values, 1.0, 0, *BYTES)
     return bytes_

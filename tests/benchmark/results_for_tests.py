@@ -29,4 +29,6 @@ def case() -> CaseResult:
 
 
 def results() -> Results:
-    return Results(machine={"processor": "abacus", "versions": {"beads": "1.0"}}, settings={"rounds": 3}, cases=[case()])
+    return Results(
+        machine={"processor": "abacus", "versions": {"beads": "1.0"}}, settings={"rounds": 3}, cases=[case()]
+    )

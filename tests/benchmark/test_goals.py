@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
+import yaml
 
 from mbv2kit.benchmark.goals import Goal, Pick, judge
 from mbv2kit.benchmark.jobs.catalogue import JOBS, list_cases
+from mbv2kit.benchmark.materials import material_table
 from mbv2kit.benchmark.results import CaseResult, Results, Row
 from mbv2kit.benchmark.wanted import goals
 from tests.benchmark.results_for_tests import case, results
@@ -51,11 +55,10 @@ def test_goals_whose_contenders_were_not_there_are_passed_over() -> None:
     )
 
 
-def test_every_goal_is_about_a_case_and_peers_that_there_are(tmp_path_factory: pytest.TempPathFactory) -> None:
-    published = tmp_path_factory.mktemp("weights")
+def test_every_goal_is_about_a_case_and_peers_that_there_are(tmp_path: Path) -> None:
     for name in ("mobilenet_v2_1.0_224_quant.tflite", "deeplabv3_mnv2_pascal_quant.tflite"):
-        (published / name).touch()
-    cases = {(each.job, each.name): each for each in list_cases(list(JOBS), {}, [], published)}
+        (tmp_path / name).touch()
+    cases = {(each.job, each.name): each for each in list_cases(list(JOBS), {}, [], tmp_path)}
     for goal in goals():
         contenders = cases[goal.job, goal.case].contenders
         if goal.other is not None and goal.other.group != "ours":
@@ -68,15 +71,25 @@ def test_every_goal_is_about_a_case_and_peers_that_there_are(tmp_path_factory: p
         assert (goal.at_least is None) is not (goal.at_most is None)
 
 
-def test_the_baseline_of_every_case_is_one_of_its_contenders(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for case in list_cases([job for job in JOBS if job != "memory"], {}, [], tmp_path_factory.mktemp("weights")):
-        names = [each.name for each in case.contenders]
-        assert case.baseline[0] in names
+def test_the_baseline_of_every_case_is_one_of_its_contenders(tmp_path: Path) -> None:
+    jobs = [job for job in JOBS if job != "memory"]
+    for listed in list_cases(jobs, {}, [], tmp_path):
+        names = [each.name for each in listed.contenders]
+        assert listed.baseline[0] in names
         assert len(names) == len(set(names))
 
 
-def test_results_come_back_from_json_as_they_were(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("results") / "benchmark.json"
+def test_every_library_can_be_told_where_it_is_installed(root: Path, tmp_path: Path) -> None:
+    keys = yaml.safe_load((root / "conf" / "benchmark.yaml").read_text())["python"].keys()
+    contenders = [each for listed in list_cases(list(JOBS), {}, [], tmp_path) for each in listed.contenders]
+    libraries = {each.library for each in (*contenders, *material_table(tmp_path).values())}
+    assert libraries == keys
+    needed = {name for each in contenders for name in each.materials}
+    assert needed <= material_table(tmp_path).keys()
+
+
+def test_results_come_back_from_json_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.json"
     before = results()
     before.save(path)
     assert Results.load(path) == before

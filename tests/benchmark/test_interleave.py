@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.benchmark.contender import Calls, Case, Commands, Settings
+from mbv2kit.benchmark.contender import Calls, Case, Commands, Finished, Settings
 from mbv2kit.benchmark.interleave import run_case, warm_up
 from mbv2kit.benchmark.jobs.whole_programs import throughput, whole_process
 from mbv2kit.benchmark.materials import Material, Materials
@@ -92,9 +92,7 @@ def test_a_warm_up_ends_when_the_contender_has_settled_or_the_time_is_over(tmp_p
 
 def test_a_material_is_made_once_with_those_that_it_is_made_from(settings: Settings) -> None:
     def material(text: str, *materials: str) -> Material:
-        return Material(
-            setup=f"{FAKES}:write", library="fake", needs=(), options={"text": text}, materials=materials
-        )
+        return Material(setup=f"{FAKES}:write", library="fake", needs=(), options={"text": text}, materials=materials)
 
     table = {"one": material("1"), "two": material("2", "one"), "bad": Material(setup="x:y", library="f", needs=())}
     materials = Materials(table, settings)
@@ -119,8 +117,6 @@ def test_a_contender_whose_material_cannot_be_made_has_the_reason(settings: Sett
 
 
 def test_the_steady_time_of_a_picture_leaves_out_the_start() -> None:
-    from mbv2kit.benchmark.contender import Finished
-
     # 3 seconds to start, 10 ms a picture.
     done = {"few": Finished(seconds=3.2, megabytes=1), "many": Finished(seconds=5.0, megabytes=1)}
     assert throughput(done) == pytest.approx({"steady": 0.01, "process": 0.025})

@@ -32,14 +32,16 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_a_contender_that_cannot_be_set_up_says_why_in_one_line() -> None:
-    with pytest.raises(ContenderError, match="^ValueError: there is no network in this file$"):
+    with pytest.raises(ContenderError, match=r"^ValueError: there is no network in this file$"):
         Worker(sys.executable, f"{FAKES}:broken", {"threads": 1})
 
 
 def test_a_process_that_dies_leaves_its_last_words() -> None:
-    with Worker(sys.executable, f"{FAKES}:breaking", {"threads": 1, "after": 1}) as worker:
-        with pytest.raises(ContenderError, match="^ended with code 3: Fatal: out of luck$"):
-            worker.time("whole", 0.0)
+    with (
+        Worker(sys.executable, f"{FAKES}:breaking", {"threads": 1, "after": 1}) as worker,
+        pytest.raises(ContenderError, match=r"^ended with code 3: Fatal: out of luck$"),
+    ):
+        worker.time("whole", 0.0)
 
 
 def test_nobody_waits_for_ever() -> None:

@@ -162,6 +162,13 @@ def test_the_arg_max_is_exact_and_the_first_of_equals_wins() -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_arg_max_of_few_classes(classes: int) -> None:
+    maps = torch.randn(1, classes, 8, 8)
+    rewritten = InForms(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
+    assert torch.equal(rewritten(maps), maps.argmax(dim=1).to(torch.uint8))
+
+
 def test_zeros_evenly_around_a_map_become_the_convolutions_own() -> None:
     class Padded(nn.Module):
         def __init__(self, *sides: int) -> None:

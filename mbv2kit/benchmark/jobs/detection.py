@@ -1,6 +1,7 @@
 """Detectors at 320, from the pixels of a picture to the boxes that are left after NMS."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mbv2kit.benchmark.contender import Calls, Case
 from mbv2kit.benchmark.jobs.models import Model, in_every_runtime
@@ -12,7 +13,11 @@ _SETUPS = "mbv2kit.benchmark.contenders.detectors"
 
 
 def cases(models: Sequence[Model]) -> list[Case]:
-    """Lists the cases for our models."""
+    """Lists the cases for our models; files that suppress boxes themselves are for other programs than ours."""
+    models = [
+        replace(model, exports=tuple(export for export in model.exports if export.selection is not None))
+        for model in models
+    ]
     return [
         Case(
             job="detection",

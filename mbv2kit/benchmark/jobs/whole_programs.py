@@ -13,6 +13,8 @@ YOLO = "ultralytics predict"
 BY_HAND = "simplejpeg + ONNX Runtime int8"
 IMPORT_TORCH = "import torch"
 FEW, MANY, LONG = 20, 200, 5000
+# One round of all programs takes a minute.
+_FILE_ROUNDS = 5
 _PROGRAMS = Path(__file__).parents[1] / "programs"
 
 # name, library, program, packages, exported network
@@ -38,18 +40,20 @@ def file_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[C
         models: Our classifiers.
         ways: Keys of ``tools/infer.py`` with which each of them is run.
     """
-    titles = {"hd": "JPEG files of 1920 x 1080", "plain": "The JPEG files as they are"}
+    titles = {"hd": "JPEG files of 1920 x 1080", "plain": "JPEG files as they are"}
     return [
         Case(
             job="files",
             name=pictures,
-            title=f"{title}, from {MANY} files to lines of JSON, seconds a picture",
+            title=f"From {MANY} {title} to lines of JSON",
             baseline=(SCRIPT, "steady"),
             contenders=_contenders(models, ways, {"few": f"{pictures}_{FEW}", "many": f"{pictures}_{MANY}"}),
             evaluate=throughput,
+            rounds=_FILE_ROUNDS,
+            warm=("few",),
             notes=(
-                f"steady: the time of {MANY} pictures less that of {FEW}, by picture; process: the whole process with "
-                f"{MANY} pictures, start included, by picture.",
+                f"Times are those of one picture. steady: the time of {MANY} less that of {FEW}; process: the whole "
+                f"process with {MANY} pictures, start included.",
             ),
         )
         for pictures, title in titles.items()
@@ -73,6 +77,7 @@ def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> 
             baseline=(IMPORT_TORCH, "process"),
             contenders=[torch, *_contenders(models, ways, {"whole": "plain_1"})],
             evaluate=whole_process,
+            warm=("whole",),
         )
     ]
 
@@ -90,7 +95,6 @@ def memory_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list
             contenders=ours,
             evaluate=peaks,
             rounds=1,
-            warm=False,
         )
     ]
 
