@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _absl_leaves_stderr_open() -> None:
+    """Keeps pytest's own stderr open.
+
+    OpenVINO brings absl, whose log handler holds the stderr that it found at import. When Hydra sets up logging anew it
+    closes all handlers, and absl's closes that stream unless it is the stderr of the process.
+    """
+    absl_logging = sys.modules.get("absl.logging")
+    if absl_logging is not None:
+        absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 @pytest.fixture

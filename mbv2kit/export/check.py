@@ -16,12 +16,14 @@ from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.model import VisionModel
 from mbv2kit.structures import Detections, Image, Task
 
-# What the float formats must keep to. Half floats and int8 are judged by accuracy; these only tell a broken file.
+# What a file in float32 must keep to. Half floats and int8 are judged by accuracy; these only tell a broken file.
 TOP1_SHARE = {"fp32": 1.0, "fp16": 0.9, "int8": 0.5}
-BOX_PIXELS = {"fp32": 0.5, "fp16": 8.0, "int8": float("inf")}
+BOX_PIXELS = {"fp32": 0.5, "fp16": float("inf"), "int8": float("inf")}
 MASK_SHARE = {"fp32": 0.999, "fp16": 0.95, "int8": 0.5}
 # Two boxes that overlap just as much as suppression allows may come out either way.
 _MISSING_SHARE = 0.01
+# Pixels beyond which a box is another one.
+_SAME_BOX = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +145,18 @@ def _compare_classes(expected: Sequence[Answers], found: Sequence[Answers], prec
 def _compare_boxes(expected: Sequence[Answers], found: Sequence[Answers], export: Export) -> list[Finding]:
     """Compares all boxes that may be shown, before suppression, which may turn a hair's breadth into a missing box."""
     assert export.selection is not None
-    pixels, scores, count = 0.0, 0.0, 0
+    shifts, scores = [], 0.0
     for ours, theirs in zip(expected, found, strict=True):
         shown = ours["scores"].max(axis=2) > export.selection.score_threshold
-        count += int(shown.sum())
         scores = max(scores, float(np.abs(ours["scores"] - theirs["scores"]).max()))
         moved = np.abs(np.clip(ours["boxes"], 0, 1) - np.clip(theirs["boxes"], 0, 1))[shown] * _limits(export)
-        pixels = max(pixels, float(moved.max(initial=0.0)))
+        shifts.append(moved.max(axis=1, initial=0.0))
+    pixels = np.concatenate(shifts)
+    within = f"{(pixels <= BOX_PIXELS['fp32']).mean():.3%}" if len(pixels) else "no box"
     return [
         Finding("largest difference of a score", f"{scores:.2g}"),
-        _shift(f"largest shift of {count:,} boxes, pixels", pixels, export.precision),
+        Finding(f"boxes within {BOX_PIXELS['fp32']} pixels", within),
+        _shift(f"largest shift of {len(pixels):,} boxes, pixels", float(pixels.max(initial=0.0)), export.precision),
     ]
 
 
@@ -168,7 +172,7 @@ def _compare_detections(expected: Sequence[Answers], found: Sequence[Answers], e
             same = seen.class_ids == class_id
             distances = np.abs(seen.boxes[same] - box).max(axis=1, initial=0.0)
             total += 1
-            if not len(distances) or distances.min() > BOX_PIXELS["fp16"]:
+            if not len(distances) or distances.min() > _SAME_BOX:
                 missing += 1
                 continue
             pixels = max(pixels, float(distances.min()))
