@@ -29,6 +29,7 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
+from mbv2kit.export.executorch_bias import LARGEST, LEAST_STEP, correct_biases
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
 from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
@@ -47,14 +48,13 @@ _ACTIVATIONS = QuantizationSpec(
     qscheme=torch.per_tensor_affine,
     observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12),
 )
-# The least step keeps the bias of a channel that never varies, whose weights are next to nothing, within 32 bits.
 _WEIGHTS = QuantizationSpec(
     dtype=torch.int8,
-    quant_min=-127,
-    quant_max=127,
+    quant_min=-LARGEST,
+    quant_max=LARGEST,
     qscheme=torch.per_channel_symmetric,
     ch_axis=0,
-    observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-16),
+    observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=LEAST_STEP),
 )
 
 
@@ -71,8 +71,9 @@ def export_executorch(
     The input is a tensor ``(batch, 3, H, W)`` whose memory is that of ``(batch, H, W, 3)``, which ExecuTorch calls
     channels last. All but the making of floats from bytes, and of a mask's bytes, is done by XNNPACK.
 
-    ``int8`` computes the layers in 8-bit integers, with weights scaled by channel; what is before and behind, such as
-    softmax and the decoding of boxes, stays in float32. ``fp16`` has its layers in half floats.
+    ``int8`` computes the layers in 8-bit integers, with weights scaled by channel and biases corrected for their
+    rounding; what is before and behind, such as softmax and the decoding of boxes, stays in float32. ``fp16`` has its
+    layers in half floats.
 
     Args:
         network: What to write.
@@ -96,7 +97,9 @@ def export_executorch(
         pad_in_convolutions(module)
         if precision == "int8":
             assert calibration is not None
-            module = _quantise(module, [torch.from_numpy(image[None].repeat(batch, axis=0)) for image in calibration])
+            batches = [_channels_last(torch.from_numpy(image[None].repeat(batch, axis=0))) for image in calibration]
+            correct_biases(module, batches)
+            module = _quantise(module, batches)
         program = _compute_constants(torch.export.export(InForms(module), (example,)))
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(_CONFIGS)])
         path.write_bytes(lowered.to_executorch().buffer)
@@ -140,15 +143,15 @@ def _channels_last(images: Tensor) -> Tensor:
 
 def _quantise(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
     _annotate_bounded(module)
+    _keep_floats(module)
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(QuantizationConfig(_ACTIVATIONS, _ACTIVATIONS, _WEIGHTS, None))
     # The logits of a classifier stay floats: in eight bits, the two highest are often the same number.
     linear = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer.set_operator_type(aten.linear.default, linear)
-    quantizer.set_filter_function(_is_in_a_layer)
     prepared = prepare_pt2e(module, quantizer)
     for images in batches:
-        prepared(_channels_last(images))
+        prepared(images)
     converted: GraphModule = convert_pt2e(prepared)
     return converted
 
@@ -171,10 +174,22 @@ def _annotate_bounded(module: GraphModule) -> None:
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation({maps: shared}, shared, _annotated=True)
 
 
-def _is_in_a_layer(node: Node) -> bool:
-    """Whether an operation belongs to the backbone or a head's layers; weights, which do not say so, follow it."""
-    paths = (path for path, _ in node.meta.get("nn_module_stack", {}).values())
-    return node.op == "get_attr" or any(path.startswith(("backbone", "heads")) for path in paths)
+def _keep_floats(module: GraphModule) -> None:
+    """Keeps the quantizer from what is before the first layers and behind the last ones, such as anchors and boxes."""
+    layers = (aten.conv2d.default, aten.linear.default)
+    nodes = [node for node in module.graph.nodes if node.op == "call_function"]
+    fed: set[Node] = set()
+    for node in nodes:
+        if node.target in layers or fed.intersection(node.all_input_nodes):
+            fed.add(node)
+    needed: set[Node] = set()
+    for node in reversed(nodes):
+        if node.target in layers or needed.intersection(node.users):
+            needed.add(node)
+    between = fed & needed
+    for node in nodes:
+        if node not in between:
+            node.meta.setdefault(Q_ANNOTATION_KEY, QuantizationAnnotation(_annotated=True))
 
 
 class _PadConfig(ConstantPadConfig):  # type: ignore[misc] # the library has no types
