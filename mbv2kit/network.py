@@ -1,5 +1,6 @@
 """The network as it is exported: uint8 pictures in, answers out, everything that is fixed folded into the weights."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import pairwise
 
@@ -45,10 +46,13 @@ class ExportNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Computes the answers to ``(B, H, W, 3)`` uint8 RGB, in the order of ``outputs``."""
-        features = self.backbone(images.permute(0, 3, 1, 2).float() - self.mean)
-        answers = {}
+        return self.answer(self.backbone(images.permute(0, 3, 1, 2).float() - self.mean))
+
+    def answer(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Computes the answers from the backbone's maps, for networks that come to these in a way of their own."""
+        answers: dict[str, Tensor] = {}
         for head in self._heads():
-            answers.update(head.answer(head(features), self.size))
+            answers |= head.answer(head(features), self.size)
         return tuple(answers[name] for name in self.outputs)
 
     def example(self, batch: int = 1) -> Tensor:

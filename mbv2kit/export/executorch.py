@@ -33,7 +33,6 @@ from mbv2kit.export.executorch_bias import LARGEST, LEAST_STEP, correct_biases
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
 from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
-from mbv2kit.heads import Head
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
 
@@ -116,25 +115,17 @@ class _Pictures(nn.Module):
 
     def __init__(self, network: ExportNetwork, *, halves: bool) -> None:
         super().__init__()
-        copy = deepcopy(network)
-        self.size, self.outputs = copy.size, copy.outputs
-        self.backbone, self.heads = copy.backbone, copy.heads
-        self.register_buffer("mean", (copy.mean * _PIXEL_SCALE).repeat(1, 1, 1, copy.size[1]))
-        first = next(part for part in self.backbone.modules() if isinstance(part, nn.Conv2d))
+        self.network = deepcopy(network)
+        self.register_buffer("mean", (network.mean * _PIXEL_SCALE).repeat(1, 1, 1, network.size[1]))
+        first = next(part for part in self.network.backbone.modules() if isinstance(part, nn.Conv2d))
         first.weight.div_(_PIXEL_SCALE)
         self.dtype = torch.float16 if halves else torch.float32
-        self.backbone.to(self.dtype)
-        self.heads.to(self.dtype)
+        self.network.to(self.dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         make_floats = torch.ops.quantized_decomposed.dequantize_per_tensor.default
         pixels = make_floats(images, _PIXEL_SCALE, 0, *BYTES) - self.mean
-        features = self.backbone(pixels.to(self.dtype))
-        answers: dict[str, Tensor] = {}
-        for head in self.heads.values():
-            assert isinstance(head, Head)
-            answers |= head.answer(head(features), self.size)
-        return tuple(answers[name] for name in self.outputs)
+        return self.network.answer(self.network.backbone(pixels.to(self.dtype)))
 
 
 def _channels_last(images: Tensor) -> Tensor:

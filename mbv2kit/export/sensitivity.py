@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mbv2kit.export.data import spread
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
 
@@ -58,8 +59,7 @@ def most_sensitive(network: ExportNetwork, images: Sequence[Image], count: int |
     """
     height, width = network.size
     shown = min(len(images), _PICTURES, max(_LEAST_PICTURES, _PIXELS // (height * width)))
-    chosen = np.linspace(0, len(images) - 1, num=shown).round().astype(int)
-    inputs = torch.from_numpy(np.stack([images[i] for i in chosen]))
+    inputs = torch.from_numpy(np.stack([images[i] for i in spread(len(images), shown)]))
     layers = _layers(network)
     exact, ranges = _answers_and_ranges(network, layers, inputs)
     found = []
