@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from mbv2kit.colours import COLOURS
-from mbv2kit.images import resize_image, resize_mask
+from mbv2kit.images import count_values, resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
 
 BACKGROUND = "background"
@@ -205,7 +205,7 @@ def _overlap(a: Place, b: Place) -> bool:
 def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[str]) -> Image:
     if mask.shape != image.shape[:2]:
         raise ValueError(f"mask must be of the picture's size {image.shape[:2]}, got {mask.shape}")
-    counts = np.bincount(mask.ravel(), minlength=256)
+    counts = count_values(mask)
     image = _enlarge(image)
     mask = resize_mask(mask, *image.shape[:2])
     font = _font_for(image)
@@ -213,9 +213,12 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(class_names)] = palette(class_names)
     table[IGNORE] = _IGNORED
-    blended = cv2.addWeighted(image, 1 - _BLEND, table[mask], _BLEND, 0)
-    clear = [index for index, name in enumerate(class_names) if name == BACKGROUND]
-    coloured = np.where(np.isin(mask, clear)[:, :, None], image, blended)
+    # Ten times as quick as table[mask].
+    colours = cv2.applyColorMap(mask, table[:, None])
+    coloured: Image = cv2.addWeighted(image, 1 - _BLEND, colours, _BLEND, 0).astype(np.uint8, copy=False)
+    clear = np.zeros(256, dtype=np.uint8)
+    clear[: len(class_names)] = [name == BACKGROUND for name in class_names]
+    cv2.copyTo(image, cv2.LUT(mask, clear), coloured)
     coloured[_contours(mask, max(1, round(font.size / 12)))] = 255
 
     entries = []
@@ -273,6 +276,8 @@ def _panel(height: int, width: int) -> Image:
 
 
 def _pad(image: Image, height: int, width: int) -> Image:
+    if image.shape[:2] == (height, width):
+        return image
     canvas = _panel(height, width)
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas

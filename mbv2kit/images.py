@@ -262,3 +262,9 @@ def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     if mask.shape == (height, width):
         return mask
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns how many pixels of a mask ``(H, W)`` have each of the values 0..255, ``(256,)``."""
+    # np.bincount would first make eight bytes of every pixel.
+    return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)

@@ -1,14 +1,16 @@
-"""How a process of ours uses the machine: its cores, threads that sleep while they wait, and memory that is kept."""
+"""How a process of ours uses the machine: cores, threads that sleep while they wait, kept memory, a quiet stderr."""
 
 import ctypes
 import math
 import os
 import platform
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # mallopt's parameters, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_STDERR = 2
 
 
 def let_threads_sleep() -> None:
@@ -32,6 +34,23 @@ def keep_freed_memory() -> None:
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_TOP_PAD, 2**28)
+
+
+@contextmanager
+def hold_back_stderr() -> Iterator[None]:
+    """Drops what C++ writes to the process's stderr, where runtimes say what they use and nothing turns that off.
+
+    Errors are not lost by it; they come as exceptions.
+    """
+    kept = os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) -> int:

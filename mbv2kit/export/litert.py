@@ -19,8 +19,8 @@ from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
-from mbv2kit.inference.runtimes.litert import hold_back_stderr
 from mbv2kit.network import ExportNetwork
+from mbv2kit.process import hold_back_stderr
 from mbv2kit.structures import Image
 
 with hold_back_stderr():  # it greets there

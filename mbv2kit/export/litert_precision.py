@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.inference.runtimes.litert import SIGNATURE, hold_back_stderr
+from mbv2kit.inference.runtimes.litert import SIGNATURE
 from mbv2kit.network import ExportNetwork
-from mbv2kit.process import usable_cores
+from mbv2kit.process import hold_back_stderr, usable_cores
 from mbv2kit.structures import Image
 
 with hold_back_stderr():  # they greet there

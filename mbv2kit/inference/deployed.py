@@ -40,13 +40,14 @@ class DeployedModel:
         self.batch = batch
         self._spec = spec
         self._open = open_session
+        self._threads = threads
         self._selection = selection
         self._session = open_session(threads)
 
-    def copy(self, threads: int) -> "DeployedModel":
-        """Opens the same network once more, to run beside this one on ``threads`` threads of its own."""
+    def copy(self) -> "DeployedModel":
+        """Opens the same network once more, to run beside this one on as many threads."""
         return DeployedModel(
-            self._spec, self._open, threads, size=self.input.size, batch=self.batch, selection=self._selection
+            self._spec, self._open, self._threads, size=self.input.size, batch=self.batch, selection=self._selection
         )
 
     def answer(self, inputs: NDArray[np.uint8]) -> Answers:

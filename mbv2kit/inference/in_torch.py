@@ -42,7 +42,7 @@ class TensorModel:
         self.class_names = model.class_names
         self._model = model
 
-    def copy(self, threads: int) -> "TensorModel":
+    def copy(self) -> "TensorModel":
         """Returns the model itself, since torch can run it for several callers at a time."""
         return self
 

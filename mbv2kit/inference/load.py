@@ -32,7 +32,8 @@ class Request:
         task: Which runs count where no checkpoint is named; None for all.
         runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`.
         precision: Of the exported file; None for float32 where there is such a file, and else for what there is.
-        threads: How many may work on one picture; None for the cores that this process may use.
+        threads: How many may work at a time; None for the cores that this process may use.
+        workers: How many pictures are worked on at a time.
         compile: Whether torch.compile makes code for this machine; of the runtime torch alone.
         output_stride: Input pixels per step of the deepest map; None for that of the model.
         min_score: Boxes below it are of no use to the caller, 0..1.
@@ -48,6 +49,7 @@ class Request:
     runtime: str = "auto"
     precision: str | None = None
     threads: int | None = None
+    workers: int = 1
     compile: bool = False
     min_score: float = 0.0
     output_stride: int | None = None
@@ -75,6 +77,11 @@ class Request:
                 f"runtime={self.runtime} runs an exported network as it is; tta, output_stride and memory_budget are "
                 "for runtime=torch."
             )
+
+    @property
+    def cores(self) -> int:
+        """How many cores may be kept busy."""
+        return self.threads or usable_cores()
 
     @property
     def wants_export(self) -> bool:
@@ -158,20 +165,19 @@ def _asked(request: Request) -> dict[str, str]:
 
 def _open_export(request: Request, folder: Path, exports: list[Export]) -> Loaded:
     runtime: RuntimeName | None = None if request.runtime == "auto" else request.runtime  # type: ignore[assignment]
-    threads = request.threads or usable_cores()
-    found = candidates(exports, runtime)
+    found = candidates(exports, runtime, cores=request.cores, workers=request.workers)
     if not found:
         readers = [name for name, each in RUNTIMES.items() if any(export.format in each.reads for export in exports)]
         raise UserError(
             f"None of the runtimes that read the files of {folder} is installed; run: "
             + " or ".join(f"pip install {RUNTIMES[name].install}" for name in readers)
         )
-    choice = choose(folder, found, threads)
+    choice = choose(folder, found)
     chosen, spec = choice.candidate, read_spec(folder)
     model = DeployedModel(
         spec,
         partial(open_session, chosen.runtime, folder, chosen.export),
-        threads,
+        chosen.threads,
         size=chosen.export.size,
         batch=chosen.export.batch,
         selection=chosen.export.selection and chosen.export.selection.at_least(request.min_score),
@@ -192,7 +198,7 @@ def _open_in_torch(request: Request) -> Loaded:
     whole, folder = open_model(request.checkpoint, request.task)
     if request.output_stride is not None:
         whole = whole.at_output_stride(request.output_stride)
-    torch.set_num_threads(request.threads or usable_cores())
+    torch.set_num_threads(max(1, request.cores // request.workers))
     loaded = partial(Loaded, spec=whole.spec, name=str(folder or request.checkpoint), folder=folder)
     if request.memory_budget is not None:
         return _split(whole, request.memory_budget, loaded)

@@ -37,8 +37,8 @@ class PictureModel(Protocol):
     def batch(self) -> int | None:
         """Pictures at a time that the network takes; None for any number."""
 
-    def copy(self, threads: int) -> "PictureModel":
-        """Returns the same network, to run beside this one on ``threads`` threads."""
+    def copy(self) -> "PictureModel":
+        """Returns the same network, to run beside this one."""
 
     def answer(self, inputs: NDArray[np.uint8]) -> Any:
         """Runs the network on ``(B, H, W, 3)`` uint8 inputs, made by the input rule; what it says, :meth:`read` reads.
@@ -96,7 +96,6 @@ class Predictor:
         batch_size: Pictures that a worker reads and sees at a time, memory grows with it; None for as many as the
             network takes, or one where it takes any number.
         workers: How many there are.
-        threads: How many may work on one batch.
 
     Attributes:
         stages: What has been spent on reading, the network and its answers so far.
@@ -105,9 +104,7 @@ class Predictor:
         UserError: ``batch_size`` is no whole number from 1 up.
     """
 
-    def __init__(
-        self, model: PictureModel, batch_size: int | None = None, *, workers: int = 1, threads: int = 1
-    ) -> None:
+    def __init__(self, model: PictureModel, batch_size: int | None = None, *, workers: int = 1) -> None:
         # A configuration may hold anything.
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise UserError(
@@ -115,7 +112,7 @@ class Predictor:
             )
         self.stages = Stages()
         self._batch_size = batch_size or model.batch or 1
-        self._models = [model, *(model.copy(threads) for _ in range(workers - 1))]
+        self._models = [model, *(model.copy() for _ in range(workers - 1))]
 
     def predict(self, paths: Sequence[Path]) -> Iterator[Seen | Unreadable]:
         """Yields a result for each path, in their order; a file that cannot be read does not stop the others."""

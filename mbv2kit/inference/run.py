@@ -15,7 +15,7 @@ from mbv2kit.inference.load import Request, load_model
 from mbv2kit.inference.pictures import expand, output_names
 from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, count_workers
 from mbv2kit.inference.write import Record, Writer
-from mbv2kit.process import keep_freed_memory, usable_cores
+from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import OUTPUTS, chosen_checkpoint
 from mbv2kit.structures import Task
 
@@ -41,15 +41,13 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
     pictures = expand(paths)
     request = _request(config)
-    cores = request.threads or usable_cores()
     # A budget of memory is for all that is seen at a time.
-    workers = 1 if request.memory_budget is not None else count_workers(cores, len(pictures))
-    threads = max(1, cores // workers)
-    loaded = load_model(replace(request, threads=threads))
+    workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(pictures))
+    loaded = load_model(replace(request, workers=workers))
     origin = "" if request.checkpoint else " (of the newest finished run)"
     print(f"Model: {loaded.name}{origin}", *loaded.notes, sep="\n")
     keep_freed_memory()
-    predictor = Predictor(loaded.model, config.batch_size, workers=workers, threads=threads)
+    predictor = Predictor(loaded.model, config.batch_size, workers=workers)
     writer = Writer(
         output=Path(config.output or OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"),
         tasks=_tasks(loaded.model, config.task, loaded.name),

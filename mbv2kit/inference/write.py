@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.draw import BEST, annotate, palette
-from mbv2kit.images import UnreadableImageError, decode
+from mbv2kit.images import UnreadableImageError, count_values, decode
 from mbv2kit.inference.predictor import Seen, Unreadable
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
@@ -79,7 +79,8 @@ class Writer:
         for task in self.tasks:
             drawing = annotate(image, seen.predictions[task], self.class_names[task], self.draw_min_score)
             stem = name if len(self.tasks) == 1 else f"{name}_{task}"
-            PillowImage.fromarray(drawing).save(folder / f"{stem}.jpg", quality=92)
+            jpeg = simplejpeg.encode_jpeg(drawing, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
+            (folder / f"{stem}.jpg").write_bytes(jpeg)
         return []
 
 
@@ -103,8 +104,7 @@ def describe(prediction: Prediction, class_names: Sequence[str], min_score: floa
                 if score >= min_score
             ]
         }
-    # np.bincount would first make eight bytes of every pixel.
-    counts = cv2.calcHist([prediction.mask], [0], None, [256], [0, 256]).ravel()
+    counts = count_values(prediction.mask)
     pixels: Counter[str] = Counter()
     for class_id in np.flatnonzero(counts).tolist():
         # Several classes may share a name.

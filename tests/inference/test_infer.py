@@ -37,7 +37,7 @@ class FakeModel:
         self.input = InputRule((8, 8))
         self.class_names = {task: names[task] for task in tasks}
 
-    def copy(self, threads: int) -> "FakeModel":
+    def copy(self) -> "FakeModel":
         return self
 
     def answer(self, inputs: NDArray[np.uint8]) -> Any:
@@ -234,22 +234,23 @@ def test_what_was_seen_before_a_fault_is_written(
 
 
 @pytest.mark.parametrize(
-    ("threads", "pictures", "each", "at_a_time"), [(4, 1, 4, "one"), (4, 2, 2, "2"), (2, 3, 1, "2"), (1, 3, 1, "one")]
+    ("threads", "pictures", "workers", "at_a_time"),
+    [(4, 1, 1, "one"), (4, 2, 2, "2"), (2, 3, 2, "2"), (1, 3, 1, "one")],
 )
-def test_the_cores_are_shared_among_the_pictures_that_are_seen_at_a_time(
+def test_as_many_pictures_are_seen_at_a_time_as_there_are_cores(
     photos: Path,
     config: DictConfig,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     threads: int,
     pictures: int,
-    each: int,
+    workers: int,
     at_a_time: str,
 ) -> None:
     requests = use_model(monkeypatch, FakeModel("detection"))
     config.threads = threads
     infer(config, [str(photos / "a" / "cat.png")] * pictures)
-    assert [request.threads for request in requests] == [each]
+    assert [(request.cores, request.workers) for request in requests] == [(threads, workers)]
     assert re.search(rf"Milliseconds a picture: reading [\d.]+, .*; {at_a_time} at a time", capsys.readouterr().out)
 
 
@@ -259,7 +260,7 @@ def test_a_budget_of_memory_is_for_one_picture_at_a_time(
     requests = use_model(monkeypatch, FakeModel("detection"))
     config.threads, config.memory_budget = 2, "1MB"
     infer(config, [str(photos / "a"), str(photos / "b")])
-    assert [request.threads for request in requests] == [2]
+    assert [(request.cores, request.workers) for request in requests] == [(2, 1)]
     assert "one at a time" in capsys.readouterr().out
 
 

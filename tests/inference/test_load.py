@@ -59,7 +59,7 @@ def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str
     assert loaded.model.input.size == SIZE
     images = np.stack(noise(3, SIZE))
     placement = Placement((128, 32), SIZE)
-    for model in (loaded.model, loaded.model.copy(1)):
+    for model in (loaded.model, loaded.model.copy()):
         seen = model.read(model.answer(images), [placement] * 3)
         assert len(seen) == 3
         assert isinstance(seen[0]["classification"], Classification)

@@ -26,12 +26,14 @@ class Runtime:
         distribution: What pip calls it.
         install: What to give to pip install for it.
         reads: Formats, the preferred one first.
+        parallel: Whether sessions of one process run beside each other; else one waits for the other.
     """
 
     package: str
     distribution: str
     install: str
     reads: tuple[Format, ...]
+    parallel: bool = True
 
     @property
     def version(self) -> str | None:
@@ -46,7 +48,7 @@ RUNTIMES: dict[RuntimeName, Runtime] = {
     "onnxruntime": Runtime("onnxruntime", "onnxruntime", "onnxruntime", ("onnx",)),
     "openvino": Runtime("openvino", "openvino", "'mbv2kit[deploy]'", ("openvino", "onnx")),
     "litert": Runtime("ai_edge_litert", "ai-edge-litert", "'mbv2kit[deploy]'", ("litert",)),
-    "executorch": Runtime("executorch", "executorch", "'mbv2kit[executorch]'", ("executorch",)),
+    "executorch": Runtime("executorch", "executorch", "'mbv2kit[executorch]'", ("executorch",), parallel=False),
 }
 
 

@@ -25,10 +25,19 @@ _LEAST_RUNS = 3
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file and a runtime that can read it."""
+    """A file and a runtime that can read it.
+
+    Attributes:
+        runtime: The runtime.
+        export: The file.
+        threads: How many may work on one picture.
+        at_a_time: How many pictures are seen at a time, each by a session of its own.
+    """
 
     runtime: RuntimeName
     export: Export
+    threads: int
+    at_a_time: int
 
     @property
     def name(self) -> str:
@@ -44,20 +53,30 @@ class Choice:
     reason: str
 
 
-def candidates(exports: Sequence[Export], runtime: RuntimeName | None = None) -> list[Candidate]:
-    """Lists what can run: each installed runtime, or the one named, with the file of its preferred format."""
+def candidates(
+    exports: Sequence[Export], runtime: RuntimeName | None = None, *, cores: int = 1, workers: int = 1
+) -> list[Candidate]:
+    """Lists what can run: each installed runtime, or the one named, with the file of its preferred format.
+
+    Args:
+        exports: The files.
+        runtime: The only one that counts; None for all that are installed.
+        cores: How many may be kept busy.
+        workers: How many pictures are worked on at a time.
+    """
     found = []
     for name, each in RUNTIMES.items():
         if runtime == name or (runtime is None and each.version is not None):
             readable = [export for kind in each.reads for export in exports if export.format == kind]
-            found += [Candidate(name, export) for export in readable[:1]]
+            at_a_time = workers if each.parallel else 1
+            threads = max(1, cores // at_a_time)
+            found += [Candidate(name, export, threads, at_a_time) for export in readable[:1]]
     return found
 
 
 def choose(
     folder: Path,
     found: Sequence[Candidate],
-    threads: int,
     *,
     cache: Path | None = None,
     opener: Callable[[RuntimeName, Path, Export, int], Session] = open_session,
@@ -65,12 +84,11 @@ def choose(
 ) -> Choice:
     """Picks the fastest of some candidates; they are timed for two seconds unless the answer is known.
 
-    The answer is kept by the files' hashes, the processor, the number of threads and the versions of the runtimes.
+    The answer is kept by the files' hashes, the processor, the numbers of threads and the versions of the runtimes.
 
     Args:
         folder: Model folder.
         found: At least one candidate.
-        threads: How many may work on one picture.
         cache: File to keep answers in; None for ``runtimes.json`` in :func:`cache_folder`.
         opener: Opens a candidate.
         clock: Seconds since any moment.
@@ -81,13 +99,13 @@ def choose(
     if len(found) == 1:
         return Choice(found[0], "the only runtime installed that reads one of the model's files")
     cache = cache or cache_folder() / "runtimes.json"
-    key = _key(found, threads)
+    key = _key(found)
     known = _read(cache)
     times = known.get(key)
     names = {candidate.name: candidate for candidate in found}
     fresh = not isinstance(times, dict) or not names.keys() >= times.keys() or not times
     if fresh:
-        times = _time(folder, found, threads, opener, clock)
+        times = _time(folder, found, opener, clock)
         _write(cache, {**known, key: times})
     assert isinstance(times, dict)
     ranked = sorted(times, key=lambda name: times[name])
@@ -107,17 +125,16 @@ def cache_folder() -> Path:
 def _time(
     folder: Path,
     found: Sequence[Candidate],
-    threads: int,
     opener: Callable[[RuntimeName, Path, Export, int], Session],
     clock: Callable[[], float],
 ) -> dict[str, float]:
-    """Returns the median milliseconds of a picture for each candidate that runs."""
+    """Returns the median milliseconds of each candidate that runs, over the pictures that it sees at a time."""
     sessions: dict[str, Session] = {}
     image = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
     failures = []
     for candidate in found:
         try:
-            session = opener(candidate.runtime, folder, candidate.export, threads)
+            session = opener(candidate.runtime, folder, candidate.export, candidate.threads)
             for _ in range(_WARM_UPS):
                 session(image)
         except UserError as error:
@@ -134,12 +151,15 @@ def _time(
             start = clock()
             session(image)
             times[name].append(1000 * (clock() - start))
-    return {name: round(median(values), 4) for name, values in times.items()}
+    return {each.name: round(median(times[each.name]) / each.at_a_time, 4) for each in found if each.name in times}
 
 
-def _key(found: Sequence[Candidate], threads: int) -> str:
-    facts: list[Any] = [platform.machine(), _processor(), threads]
-    facts += sorted((each.runtime, RUNTIMES[each.runtime].version, each.export.sha256) for each in found)
+def _key(found: Sequence[Candidate]) -> str:
+    facts: list[Any] = [platform.machine(), _processor()]
+    facts += sorted(
+        (each.runtime, RUNTIMES[each.runtime].version, each.export.sha256, each.threads, each.at_a_time)
+        for each in found
+    )
     return sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 

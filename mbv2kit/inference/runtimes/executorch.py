@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
 from mbv2kit.exports import Export
+from mbv2kit.process import hold_back_stderr
 
 
 class _ExecuTorchSession:
     def __init__(self, path: Path, export: Export) -> None:
         # A method does not keep its program.
-        self._program = binding._load_program(str(path), program_verification=binding.Verification.InternalConsistency)
-        self._method = self._program.load_method("forward")
+        check = binding.Verification.InternalConsistency
+        with hold_back_stderr():
+            self._program = binding._load_program(str(path), program_verification=check)
+            self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
     def __call__(self, images: NDArray[np.uint8]) -> Answers:
@@ -35,12 +38,13 @@ def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession
     """Opens a .pte file, which takes as many pictures at a time as it was written for.
 
     All sessions of a process work on the same threads, as many as the first of those still open was given: replacing
-    them would crash the networks that are open.
+    them would crash the networks that are open. A call holds Python's lock, so one waits for the other.
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
     if not _open and binding._threadpool_get_thread_count() != threads:
-        binding._unsafe_reset_threadpool(threads)
+        with hold_back_stderr():
+            binding._unsafe_reset_threadpool(threads)
     try:
         session = _ExecuTorchSession(path, export)
     except (RuntimeError, KeyError) as error:

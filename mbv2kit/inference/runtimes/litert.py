@@ -1,8 +1,5 @@
 """LiteRT, once called TensorFlow Lite, with XNNPACK on the CPU."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +9,9 @@ from numpy.typing import NDArray
 from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
 from mbv2kit.exports import Export
+from mbv2kit.process import hold_back_stderr
 
 SIGNATURE = "serving_default"
-_STDERR = 2
 
 
 class _LiteRTSession:
@@ -44,20 +41,3 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
     except (ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is no network that LiteRT reads ({reason}); export the model again.") from None
-
-
-@contextmanager
-def hold_back_stderr() -> Iterator[None]:
-    """Drops what C++ writes to the process's stderr: LiteRT announces its delegate there, and nothing turns that off.
-
-    Errors are not lost by it; they come as exceptions.
-    """
-    kept = os.dup(_STDERR)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, _STDERR)
-        yield
-    finally:
-        os.dup2(kept, _STDERR)
-        os.close(kept)
-        os.close(nowhere)

@@ -50,12 +50,12 @@ class Machine:
         return see
 
 
-FOUND = [Candidate("onnxruntime", ONNX), Candidate("openvino", OPENVINO)]
+FOUND = [Candidate("onnxruntime", ONNX, 2, 1), Candidate("openvino", OPENVINO, 2, 1)]
 
 
 def test_the_fastest_is_chosen_and_the_reason_told(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
-    choice = choose(tmp_path, FOUND, 2, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
+    choice = choose(tmp_path, FOUND, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[1]
     assert choice.reason == "2.50 ms a picture here, onnxruntime on model.onnx 4.00; timed now"
     # Two seconds for both together.
@@ -66,7 +66,7 @@ def test_the_answer_is_kept(tmp_path: Path) -> None:
     cache = tmp_path / "a" / "cache.json"
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     for _ in range(2):
-        choice = choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock)
+        choice = choose(tmp_path, FOUND, cache=cache, opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[1]
     assert choice.reason.endswith("as timed before")
     assert machine.opened == ["onnxruntime", "openvino"]
@@ -76,26 +76,26 @@ def test_the_answer_is_kept(tmp_path: Path) -> None:
 def test_it_is_timed_anew_when_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     cache = tmp_path / "cache.json"
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
-    choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock)
-    found, threads = FOUND, 2
+    choose(tmp_path, FOUND, cache=cache, opener=machine.open, clock=machine.clock)
+    found = FOUND
     if change == "threads":
-        threads = 1
+        found = [replace(candidate, threads=1) for candidate in FOUND]
     elif change == "weights":
-        found = [FOUND[0], Candidate("openvino", replace(OPENVINO, sha256="c"))]
+        found = [FOUND[0], Candidate("openvino", replace(OPENVINO, sha256="c"), 2, 1)]
     else:
         monkeypatch.setitem(RUNTIMES, "openvino", replace(RUNTIMES["openvino"], distribution="numpy"))
-    choose(tmp_path, found, threads, cache=cache, opener=machine.open, clock=machine.clock)
+    choose(tmp_path, found, cache=cache, opener=machine.open, clock=machine.clock)
     assert len(machine.opened) == 4
     assert len(json.loads(cache.read_text())) == 2
 
 
 def test_a_runtime_that_fails_is_passed_over(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": -1})
-    choice = choose(tmp_path, FOUND, 2, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+    choice = choose(tmp_path, FOUND, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[0]
     machine.seconds["onnxruntime"] = -1
     with pytest.raises(UserError, match=r"No runtime can run the model .*: onnxruntime is broken\. openvino is broken"):
-        choose(tmp_path, FOUND, 1, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+        choose(tmp_path, FOUND, cache=tmp_path / "d.json", opener=machine.open, clock=machine.clock)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}'])
@@ -103,7 +103,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: str) -> None:
     cache = tmp_path / "cache.json"
     cache.write_text(content)
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
-    assert choose(tmp_path, FOUND, 2, cache=cache, opener=machine.open, clock=machine.clock).candidate == FOUND[1]
+    assert choose(tmp_path, FOUND, cache=cache, opener=machine.open, clock=machine.clock).candidate == FOUND[1]
     assert len(json.loads(cache.read_text())) >= 1
 
 
@@ -111,13 +111,13 @@ def test_a_cache_that_cannot_be_written_costs_the_time_alone(tmp_path: Path) -> 
     blocked = tmp_path / "file"
     blocked.write_text("")
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
-    choice = choose(tmp_path, FOUND, 2, cache=blocked / "c.json", opener=machine.open, clock=machine.clock)
+    choice = choose(tmp_path, FOUND, cache=blocked / "c.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[1]
 
 
 def test_one_candidate_is_not_timed(tmp_path: Path) -> None:
     machine = Machine({})
-    choice = choose(tmp_path, FOUND[:1], 2, cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
+    choice = choose(tmp_path, FOUND[:1], cache=tmp_path / "c.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[0]
     assert not machine.opened
 
@@ -128,11 +128,30 @@ def test_each_runtime_runs_the_file_of_its_own_format(monkeypatch: pytest.Monkey
         "mbv2kit.inference.runtimes.base.Runtime.version",
         property(lambda self: installed.get(next(name for name, each in RUNTIMES.items() if each is self))),
     )
-    assert candidates([ONNX, OPENVINO]) == FOUND
-    assert candidates([ONNX]) == [FOUND[0], Candidate("openvino", ONNX)]
-    assert candidates([OPENVINO]) == [FOUND[1]]
-    assert candidates([ONNX, OPENVINO], "onnxruntime") == [FOUND[0]]
+    assert candidates([ONNX, OPENVINO], cores=2) == FOUND
+    assert candidates([ONNX], cores=2) == [FOUND[0], Candidate("openvino", ONNX, 2, 1)]
+    assert candidates([OPENVINO], cores=2) == [FOUND[1]]
+    assert candidates([ONNX, OPENVINO], "onnxruntime", cores=2) == [FOUND[0]]
     assert candidates([OPENVINO], "litert") == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "parallel", "one_by_one"), [(4, 1, (4, 1), 4), (4, 2, (2, 2), 4), (2, 3, (1, 3), 2)]
+)
+def test_cores_are_shared_unless_one_session_waits_for_the_other(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, parallel: tuple[int, int], one_by_one: int
+) -> None:
+    monkeypatch.setattr("mbv2kit.inference.runtimes.base.Runtime.version", "1")
+    files = [ONNX, replace(ONNX, file="model.pte", format="executorch")]
+    found = {each.runtime: (each.threads, each.at_a_time) for each in candidates(files, cores=cores, workers=workers)}
+    assert found == {"onnxruntime": parallel, "openvino": parallel, "executorch": (one_by_one, 1)}
+
+
+def test_what_several_sessions_do_at_a_time_counts(tmp_path: Path) -> None:
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    found = [replace(FOUND[0], threads=1, at_a_time=2), FOUND[1]]
+    choice = choose(tmp_path, found, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
+    assert choice.reason == "2.00 ms a picture here, openvino on model.xml 2.50; timed now"
 
 
 def test_the_cache_lies_where_caches_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
