@@ -19,16 +19,17 @@ from mbv2kit.process import hold_back_stderr
 class _ExecuTorchSession:
     def __init__(self, path: Path, export: Export) -> None:
         # A method does not keep its program.
-        check = binding.Verification.InternalConsistency
-        with hold_back_stderr():
-            self._program = binding._load_program(str(path), program_verification=check)
-            self._method = self._program.load_method("forward")
+        self._program = binding._load_program(str(path), program_verification=binding.Verification.InternalConsistency)
+        self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
     def __call__(self, images: NDArray[np.uint8]) -> Answers:
         # The file takes channels-last tensors, which have the memory of our pictures.
-        answers = self._method([torch.from_numpy(images).permute(0, 3, 1, 2)])
-        return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+        pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+        # Of torch's making, the copies of large answers took as long as the network: its threads and the network's
+        # get in each other's way.
+        answers = self._method.call([pictures], clone_outputs=False)
+        return {name: answer.numpy().copy() for name, answer in zip(self._outputs, answers, strict=True)}
 
 
 _open: WeakSet[_ExecuTorchSession] = WeakSet()
@@ -42,11 +43,11 @@ def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
-    if not _open and binding._threadpool_get_thread_count() != threads:
-        with hold_back_stderr():
-            binding._unsafe_reset_threadpool(threads)
     try:
-        session = _ExecuTorchSession(path, export)
+        with hold_back_stderr():
+            if not _open and binding._threadpool_get_thread_count() != threads:
+                binding._unsafe_reset_threadpool(threads)
+            session = _ExecuTorchSession(path, export)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} is no network that ExecuTorch reads ({reason}); export the model again.") from None
