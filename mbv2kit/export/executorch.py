@@ -29,9 +29,9 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.executorch_bias import LARGEST, LEAST_STEP, correct_biases
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
 from mbv2kit.export.quiet import quietly
+from mbv2kit.export.rounding import LARGEST, prepare_for_rounding
 from mbv2kit.exports import Precision
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
@@ -53,7 +53,7 @@ _WEIGHTS = QuantizationSpec(
     quant_max=LARGEST,
     qscheme=torch.per_channel_symmetric,
     ch_axis=0,
-    observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=LEAST_STEP),
+    observer_or_fake_quant_ctr=PerChannelMinMaxObserver,
 )
 
 
@@ -89,16 +89,16 @@ def export_executorch(
             "An ExecuTorch file takes a fixed number of pictures at a time; give batch=1, or as many as you need."
         )
     example = _channels_last(network.example(batch))
+    batches = [image[None].repeat(batch, axis=0) for image in calibration or ()]
     with quietly(), torch.no_grad():
+        if precision == "int8":
+            network = prepare_for_rounding(network, batches)
         pictures = _Pictures(network, halves=precision == "fp16").eval()
         module = torch.export.export(pictures, (example,)).module()
         assert isinstance(module, GraphModule)
         pad_in_convolutions(module)
         if precision == "int8":
-            assert calibration is not None
-            batches = [_channels_last(torch.from_numpy(image[None].repeat(batch, axis=0))) for image in calibration]
-            correct_biases(module, batches)
-            module = _quantise(module, batches)
+            module = _quantise(module, [_channels_last(torch.from_numpy(images)) for images in batches])
         program = _compute_constants(torch.export.export(InForms(module), (example,)))
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(_CONFIGS)])
         path.write_bytes(lowered.to_executorch().buffer)

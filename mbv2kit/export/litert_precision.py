@@ -2,14 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from copy import deepcopy
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mbv2kit.inference.runtimes.litert import SIGNATURE
-from mbv2kit.network import ExportNetwork
 from mbv2kit.process import hold_back_stderr, usable_cores
 from mbv2kit.structures import Image
 
@@ -25,58 +19,6 @@ with hold_back_stderr():  # they greet there
 
 INPUT = "images"
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Of the bias, as the least that the largest weight of its channel may be. With inputs in steps of 0.003 and more the
-# bias then fits into 32 bits, and the added weight changes the channel by 0.3 % of its bias at most.
-_LEAST_WEIGHT = 2e-5
-_PICTURES_FOR_MEANS = 32
-
-
-@torch.no_grad()
-def prepare_for_rounding(network: ExportNetwork, batches: Sequence[Image]) -> ExportNetwork:
-    """Returns a copy whose weights can be rounded to 8 bits: no bias overflows, and no channel's mean is shifted.
-
-    Batch norms leave channels that never vary: the bias is all they have, and in the scale of weights next to nothing
-    it would be cut off. Where a channel's inputs are positive throughout, errors of its weights do not cancel; the bias
-    takes their mean back (Nagel et al., arXiv 1906.04721, section 4.2).
-
-    Args:
-        network: With its norms folded; it is copied.
-        batches: Inputs to measure means on, ``(B, H, W, 3)`` uint8 each; the first few will do.
-    """
-    copy = deepcopy(network)
-    for layer, mean in _input_means(copy, batches[:_PICTURES_FOR_MEANS]).items():
-        bias = layer.bias
-        assert bias is not None
-        exact = layer.weight.flatten(1)
-        largest = exact.abs().argmax(dim=1, keepdim=True)
-        value, least = exact.gather(1, largest), _LEAST_WEIGHT * bias.abs()[:, None]
-        weights = exact.scatter(1, largest, torch.where(value.abs() < least, least, value))
-        step = (weights.abs().amax(dim=1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-        error = ((weights / step).round() * step - exact).view(*layer.weight.shape[:2], -1).sum(dim=2)
-        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        bias -= F.conv1d(mean[None, :, None], error[:, :, None], groups=groups).flatten()
-        layer.weight.copy_(weights.view_as(layer.weight))
-    return copy
-
-
-def _input_means(network: nn.Module, batches: Sequence[Image]) -> dict[nn.Conv2d | nn.Linear, Tensor]:
-    """Returns, for each layer that runs and has a bias, the mean of every channel that it reads."""
-    means: dict[nn.Conv2d | nn.Linear, Tensor] = {}
-
-    def add(layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...]) -> None:
-        map_or_vector = inputs[0] if inputs[0].dim() == 4 else inputs[0][:, :, None, None]
-        means[layer] = means.get(layer, torch.zeros(())) + map_or_vector.mean(dim=(0, 2, 3)) / len(batches)
-
-    hooks = [
-        layer.register_forward_pre_hook(add)
-        for layer in network.modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None
-    ]
-    for batch in batches:
-        network(torch.from_numpy(batch))
-    for hook in hooks:
-        hook.remove()
-    return means
 
 
 def halve_weights(model: bytes) -> bytes:

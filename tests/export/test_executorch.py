@@ -9,7 +9,6 @@ from torch.fx import GraphModule
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.check import check, reference
-from mbv2kit.export.executorch_bias import correct_biases
 from mbv2kit.export.executorch_forms import InForms, pad_in_convolutions
 from mbv2kit.export.write import open_export, write
 from mbv2kit.exports import Export
@@ -169,30 +168,6 @@ def test_the_arg_max_of_few_classes(classes: int) -> None:
     maps = torch.randn(1, classes, 8, 8)
     rewritten = InForms(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
     assert torch.equal(rewritten(maps), maps.argmax(dim=1).to(torch.uint8))
-
-
-def test_corrected_biases_keep_the_mean_of_every_channel() -> None:
-    class Layers(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8, bias=False)
-
-        def forward(self, maps: torch.Tensor) -> Any:
-            return self.second(self.first(maps))
-
-    batches = [torch.rand(1, 3, 9, 9) for _ in range(3)]
-    layers = Layers()
-    captured = capture(layers, batches[0])
-    before = captured.get_parameter("first.bias").clone()
-    exact = torch.cat([layers.first(maps) for maps in batches]).mean((0, 2, 3))
-    with torch.no_grad():
-        correct_biases(captured, batches)
-        weight, bias = captured.get_parameter("first.weight"), captured.get_parameter("first.bias")
-        step = weight.flatten(1).abs().amax(1) / 127
-        rounded = (weight / step[:, None, None, None]).round() * step[:, None, None, None]
-        found = torch.cat([nn.functional.conv2d(maps, rounded, bias, padding=1) for maps in batches]).mean((0, 2, 3))
-    assert not torch.equal(bias, before)
-    torch.testing.assert_close(found, exact, atol=1e-6, rtol=0)
 
 
 def test_zeros_evenly_around_a_map_become_the_convolutions_own() -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from mbv2kit.errors import UserError
@@ -22,7 +21,6 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from mbv2kit.export.litert import export_litert
-from mbv2kit.export.litert_precision import prepare_for_rounding
 
 SIZE = (64, 64)
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -119,36 +117,3 @@ def test_any_number_of_pictures_is_refused_in_one_sentence(tmp_path: Path) -> No
     with pytest.raises(UserError, match="fixed number of pictures at a time; say how many, for instance batch=1"):
         export_litert(network, tmp_path / "model.tflite", batch=None, precision="fp32", calibration=None)
     assert not list(tmp_path.iterdir())
-
-
-def rounded(layer: nn.Conv2d) -> torch.Tensor:
-    """Returns a layer's weights as 8 bits hold them, a scale for each channel."""
-    steps = layer.weight.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1) / 127
-    return (layer.weight / steps).round() * steps
-
-
-def test_rounding_leaves_the_mean_of_each_channel_and_dead_channels_their_bias() -> None:
-    network = ExportNetwork(small_model("classification")).eval()
-    first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
-    assert first.bias is not None
-    with torch.no_grad():
-        first.weight[0], first.bias[0] = 1e-12, 3.0
-    # Without edges in them, no picture shows the first layer its padding but at the border.
-    batches = [np.full((1, *SIZE, 3), level, dtype=np.uint8) for level in (20, 200, 240)]
-    prepared = prepare_for_rounding(network, batches)
-    after = next(part for part in prepared.modules() if isinstance(part, nn.Conv2d))
-    pixels = torch.from_numpy(np.concatenate(batches)).permute(0, 3, 1, 2) - network.mean
-
-    def inner_means(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return nn.functional.conv2d(pixels, weight, bias, stride=2)[:, :, 1:, 1:].mean(dim=(0, 2, 3))
-
-    with torch.no_grad():
-        assert after.bias is not None
-        wanted = inner_means(first.weight, first.bias)
-        plain, corrected = inner_means(rounded(first), first.bias), inner_means(rounded(after), after.bias)
-        assert (plain - wanted).abs().max() > 1e-3
-        torch.testing.assert_close(corrected, wanted, rtol=1e-4, atol=1e-4)
-        # Inputs come in steps of 1 here; the bias must fit into 32 bits in steps of the weights' times that.
-        steps = after.weight.flatten(1).abs().amax(dim=1) / 127
-        assert (after.bias.abs() / steps < 2**31).all()
-        assert first.bias[0] / (first.weight[0].abs().max() / 127) > 2**31
