@@ -1,5 +1,6 @@
 """The project's own configuration files, composed as the tools compose them."""
 
+import logging
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.backbones.registry import BACKBONES
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.config import compose_config, register_parts, run_tool
 from mbv2kit.data.sources.base import SOURCES
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
@@ -261,3 +262,14 @@ def test_every_value_of_a_sweep_is_checked(train: Compose) -> None:
         train("backbone.width=0.5,1.0", "dataset=shapes,cooc", multirun=True)
     with pytest.raises(UserError, match=r"There is no key 'dataset\.size'"):
         train("dataset=shapes,coco", "dataset.size=96", multirun=True)
+
+
+@pytest.mark.usefixtures("clean_process")
+def test_notes_of_a_tool_are_plain_lines(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def job(config: DictConfig) -> None:
+        logging.getLogger("mbv2kit.data").info("Left out 1 box.")
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(str(root / "tools" / "infer.py"), "infer", job, [])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == "Left out 1 box.\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mbv2kit.errors import UserError
+from mbv2kit.export.quiet import quietly
 from mbv2kit.exports import Format, Precision
 from mbv2kit.inference.runtimes import RuntimeName
 from mbv2kit.network import ExportNetwork
@@ -74,5 +75,7 @@ def find_writer(format: Format) -> Writer:
     for package, install in info.packages.items():
         if find_spec(package) is None:
             raise UserError(f"format={format} needs the package {package}; run: pip install {install}")
-    writer: Writer = getattr(import_module(f"mbv2kit.export.{format}"), info.writer)
+    with quietly():
+        module = import_module(f"mbv2kit.export.{format}")
+    writer: Writer = getattr(module, info.writer)
     return writer
