@@ -18,7 +18,7 @@ demo: $(VENV)/.installed ## Trains and shows a small model, from nothing, in a f
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: $(VENV)/.installed-dev ## Checks style, types and the direction of imports
 	$(BIN)/ruff check

@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
-    """Keeps a machine with many cores from losing time on tiny tensors."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    """Keeps a machine with many cores from losing time on tiny tensors, and processes from each other's cores."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(1 if processes > 1 else min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(autouse=True)
