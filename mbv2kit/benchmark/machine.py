@@ -26,7 +26,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "instructions": [name for name in _INSTRUCTIONS if name in flags],
         "memory_gb": round(int(memory.group(1)) * 1.024e-6, 1) if memory else None,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "mbv2kit": __version__,
     }

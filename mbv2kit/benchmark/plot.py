@@ -1,5 +1,7 @@
-"""The times of every case as bars, and memory as it went."""
+"""The times of every case as bars, and memory as it went; a picture a job."""
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,27 +19,31 @@ _COLOURS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "pe
 _BAR, _FRAME, _MEMORY, _LEGEND = 0.24, 0.9, 3.0, 0.4
 
 
-def draw(results: Results, path: Path) -> Path | None:
+def draw(results: Results, folder: Path) -> list[Path]:
     """Draws for each case the median of each contender's first measure, the fastest at the top, with its quartiles.
 
     Args:
         results: Of a run.
-        path: The PNG file to write.
+        folder: For a file ``JOB.png`` for each job.
 
     Returns:
-        The file, or None where nothing was measured.
+        The files; none of jobs of which nothing was measured.
     """
     cases = [case for case in results.cases if any(row.rounds for row in case.rows)]
-    if not cases:
-        return None
+    return [_draw_job(list(group), folder / f"{job}.png") for job, group in groupby(cases, key=lambda case: case.job)]
+
+
+def _draw_job(cases: Sequence[CaseResult], path: Path) -> Path:
     heights = [
         _MEMORY if case.unit == "MB" else _FRAME + _BAR * sum(bool(row.rounds) for row in case.rows) for case in cases
     ]
     figure = new_figure(1.25 * WIDTH, _LEGEND + sum(heights))
     for case, axes in zip(cases, figure.subplots(len(cases), squeeze=False, height_ratios=heights)[:, 0], strict=True):
         _draw_case(case, axes)
-    handles = [Patch(color=colour, label=group) for group, colour in _COLOURS.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
+    groups = {row.group for case in cases if case.unit != "MB" for row in case.rows if row.rounds}
+    handles = [Patch(color=colour, label=group) for group, colour in _COLOURS.items() if group in groups]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
     return save_figure(figure, path)
 
 

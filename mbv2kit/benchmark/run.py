@@ -1,4 +1,4 @@
-"""The job of ``tools/benchmark.py``: measures what is asked for and writes benchmark.json, benchmark.md and a plot."""
+"""The job of ``tools/benchmark.py``: measures what is asked for and writes benchmark.json, benchmark.md and plots."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from mbv2kit.process import usable_cores
 from mbv2kit.runs import OUTPUTS
 from mbv2kit.structures import TASKS, Task
 
-MARKDOWN_FILE, PLOT_FILE = "benchmark.md", "benchmark.png"
+MARKDOWN_FILE = "benchmark.md"
 
 
 def benchmark(config: DictConfig) -> None:
@@ -185,7 +185,7 @@ def _write(results: Results, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKDOWN_FILE).write_text(write_page(results), encoding="utf-8")
-    draw(results, folder / PLOT_FILE)
+    draw(results, folder)
 
 
 def _progress() -> Progress:

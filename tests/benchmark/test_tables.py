@@ -92,11 +92,11 @@ def test_a_page_without_the_right_places_is_refused(page: str, message: str) -> 
 
 
 def test_the_plot_has_a_bar_a_contender(tmp_path: Path) -> None:
-    path = draw(results(), tmp_path / "plot.png")
-    assert path is not None
+    (path,) = draw(results(), tmp_path)
+    assert path == tmp_path / "job.png"
     with Image.open(path) as picture:
         assert picture.width >= 1200
-    assert draw(Results(machine={}, settings={}, cases=[]), tmp_path / "none.png") is None
+    assert draw(Results(machine={}, settings={}, cases=[]), tmp_path) == []
 
 
 def test_the_plot_shows_how_memory_went(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_the_plot_shows_how_memory_went(tmp_path: Path) -> None:
     found = CaseResult(
         job="memory", name="peak", title="Memory", unit="MB", baseline=("ours", ""), notes=(), rows=[row]
     )
-    assert draw(Results(machine={}, settings={}, cases=[found]), tmp_path / "plot.png") is not None
+    assert draw(Results(machine={}, settings={}, cases=[found]), tmp_path) == [tmp_path / "memory.png"]

@@ -30,7 +30,7 @@ def test_a_job_leaves_numbers_tables_and_a_plot(
     assert found["machine"]["threads"] == 1
     assert found["settings"]["rounds"] == 2
     assert "| import torch | peer | fp32 |" in Path("found/benchmark.md").read_text()
-    assert Path("found/benchmark.png").is_file()
+    assert Path("found/cold_start.png").is_file()
     assert "0 of 0 goals reached: found/benchmark.md" in capsys.readouterr().out
 
 
