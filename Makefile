@@ -9,16 +9,22 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-litert test-executorch lint format clean
 
 help: ## Shows this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Trains and shows a small model, from nothing, in a few minutes
 	$(BIN)/python tools/demo.py
 
 test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+test-litert: $(VENV)-litert/.installed ## Tests what writes LiteRT files, whose packages want an environment of their own
+	$(VENV)-litert/bin/python -m pytest tests/export/test_litert.py tests/inference/runtimes/test_litert.py
+
+test-executorch: $(VENV)-executorch/.installed ## The same for ExecuTorch
+	$(VENV)-executorch/bin/python -m pytest tests/export/test_executorch.py tests/inference/runtimes/test_executorch.py
 
 lint: $(VENV)/.installed-dev ## Checks style, types and the direction of imports
 	$(BIN)/ruff check
@@ -31,12 +37,12 @@ format: $(VENV)/.installed-dev ## Formats the code and mends what ruff can
 	$(BIN)/ruff format
 
 clean: ## Removes .venv and caches; outputs/ stays
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+$(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python." >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo 'Installing into $(VENV); the first time takes minutes.'
@@ -47,3 +53,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo 'Installing into $(VENV); the first time takes minutes.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)-%/.installed: pyproject.toml | $(VENV)-%/bin/python
+	@echo 'Installing into $(VENV)-$*; the first time takes minutes.'
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,$*]'
+	touch $@
