@@ -31,7 +31,7 @@ from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 from mbv2kit.errors import UserError
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
 from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import LARGEST, prepare_for_rounding
+from mbv2kit.export.rounding import LARGEST, prepare_for_rounding, round_to
 from mbv2kit.exports import Precision
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
@@ -93,6 +93,8 @@ def export_executorch(
     with quietly(), torch.no_grad():
         if precision == "int8":
             network = prepare_for_rounding(network, batches)
+        elif precision == "fp16":
+            network = round_to(network, torch.float16)
         pictures = _Pictures(network, halves=precision == "fp16").eval()
         module = torch.export.export(pictures, (example,)).module()
         assert isinstance(module, GraphModule)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.export.litert_precision import INPUT, halve_weights, quantise
 from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import prepare_for_rounding
+from mbv2kit.export.rounding import prepare_for_rounding, round_to
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
@@ -60,10 +60,10 @@ def export_litert(
             assert calibration is not None
             batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
             model = quantise(_convert(prepare_for_rounding(network, batches), batch), batches)
+        elif precision == "fp16":
+            model = halve_weights(_convert(round_to(network, torch.float16), batch))
         else:
             model = _convert(network, batch)
-            if precision == "fp16":
-                model = halve_weights(model)
     path.write_bytes(model)
 
 

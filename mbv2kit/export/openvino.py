@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.export.quiet import quietly
+from mbv2kit.export.rounding import round_to
 from mbv2kit.exports import Precision
 from mbv2kit.inference.runtimes.openvino import without_telemetry
 from mbv2kit.network import ExportNetwork
@@ -33,9 +36,13 @@ def export_openvino(
         network: What to write.
         path: The .xml file; the .bin file has the same name.
         batch: Pictures at a time; None for any number.
-        precision: ``fp16`` halves the file; in which half floats it is computed is the processor's affair.
+        precision: ``fp16`` halves the file; in which half floats it is computed is the processor's affair. Weights are
+            rounded to what this one has, bfloat16 or float16.
         calibration: Inputs to take the ranges of int8 from, ``(H, W, 3)`` uint8 each; some hundred are enough.
     """
+    if precision == "fp16":
+        has_bfloat16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        network = round_to(network, torch.bfloat16 if has_bfloat16 else torch.float16)
     with TemporaryDirectory() as folder, quietly():
         # By way of ONNX the graph is a quarter of what OpenVINO's own reading of torch modules gives, the inputs and
         # outputs have their names, and nothing is reported to OpenVINO's makers as its converter does.
