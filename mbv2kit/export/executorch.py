@@ -30,8 +30,9 @@ from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
+from mbv2kit.export.halves import round_to
 from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import LARGEST, prepare_for_rounding, round_to
+from mbv2kit.export.rounding import LARGEST, prepare_for_rounding
 from mbv2kit.exports import Precision
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image

@@ -14,9 +14,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
+from mbv2kit.export.halves import round_to
 from mbv2kit.export.litert_precision import INPUT, halve_weights, quantise
 from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import prepare_for_rounding, round_to
+from mbv2kit.export.rounding import prepare_for_rounding
 from mbv2kit.exports import Precision
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from mbv2kit.export.halves import round_to
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import round_to
 from mbv2kit.exports import Precision
 from mbv2kit.inference.runtimes.openvino import without_telemetry
 from mbv2kit.network import ExportNetwork

@@ -1,9 +1,8 @@
-"""A network made ready for weights of 8 or 16 bits, for the formats that start from PyTorch.
+"""A network made ready for weights of 8 bits, for the formats that start from PyTorch.
 
 Where a channel's inputs are positive throughout, as they are behind a ReLU6, the errors of its rounded weights do not
-cancel: the channel is shifted by a constant. To 8 bits, its bias can take that back (Nagel et al., Data-Free
-Quantization Through Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with shifts measured
-on pictures). To 16 bits, weights can be rounded so that the errors themselves cancel, which needs no pictures.
+cancel: the channel is shifted by a constant, which its bias can take back (Nagel et al., Data-Free Quantization Through
+Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with shifts measured on pictures).
 """
 
 from collections.abc import Sequence
@@ -85,61 +84,3 @@ def _with_a_least_weight(layer: Layer) -> Tensor:
     largest = weight.abs().argmax(dim=1, keepdim=True)
     value, least = weight.gather(1, largest), _LEAST_WEIGHT * layer.bias.abs()[:, None]
     return weight.scatter(1, largest, torch.where(value.abs() < least, least, value)).view_as(layer.weight)
-
-
-@torch.no_grad()
-def round_to(network: ExportNetwork, dtype: torch.dtype) -> ExportNetwork:
-    """Returns a copy whose weights are numbers of a narrower float type, and those of each channel add up as before.
-
-    Neighbouring pixels are much the same, and all of them positive, so that what counts most about the errors of a
-    channel's weights is their sum. With that at zero, no box of a trained SSDLite moves by more than 0.4 pixels in half
-    floats; with every weight rounded to the nearest number some move by 3.
-
-    Args:
-        network: With its norms folded; it is copied, and stays in float32.
-        dtype: ``torch.float16`` or ``torch.bfloat16``.
-    """
-    copy = deepcopy(network)
-    for layer in copy.modules():
-        if isinstance(layer, Layer):
-            rounded = _round_with_sums(layer.weight.flatten(1).double(), dtype)
-            layer.weight.copy_(rounded.view_as(layer.weight))
-    return copy
-
-
-def _round_with_sums(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rounds rows of numbers so that the sum of each stays."""
-    rounded = exact.to(dtype).double()
-    # What lies in the middle between two numbers is as good as the one as the other.
-    steps = _steps(rounded, dtype)
-    doubtful = ((rounded - exact).abs() / steps).argsort(dim=1, descending=True, stable=True)
-    _balance(rounded, exact, steps, order=doubtful, across=True)
-    # The rest of the sum is a matter of the coarsest step that brings it closer, and of finer ones.
-    steps = _steps(rounded, dtype)
-    coarse = steps.argsort(dim=1, descending=True, stable=True)
-    _balance(rounded, exact, steps, order=coarse, across=False)
-    return rounded
-
-
-def _steps(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns how far each number of a type is from the next one above it in magnitude."""
-    limits = torch.finfo(dtype)
-    # frexp has mantissas from 0.5 up, so a step is half of what its exponent says.
-    steps = torch.ldexp(torch.full_like(numbers, limits.eps / 2), torch.frexp(numbers).exponent)
-    return steps.clamp(min=limits.smallest_normal * limits.eps)
-
-
-def _balance(rounded: Tensor, exact: Tensor, steps: Tensor, *, order: Tensor, across: bool) -> None:
-    """Moves numbers by a step each, in an order, where that brings the sum of their row closer to the exact one.
-
-    ``across``: only those that come to lie on the other side of their exact value.
-    """
-    total = (rounded - exact).sum(dim=1)
-    for column in order.T[:, :, None]:
-        step = -total.sign() * steps.gather(1, column).squeeze(1)
-        moves = (total + step).abs() < total.abs()
-        if across:
-            moves &= (rounded - exact).gather(1, column).squeeze(1) * step < 0
-        change = torch.where(moves, step, 0.0)
-        rounded.scatter_add_(1, column, change[:, None])
-        total += change
