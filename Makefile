@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+comma := ,
 # The first Python that fits; override with make PYTHON=/path/to/python.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -36,7 +37,7 @@ format: $(VENV)/.installed-dev ## Formats the code and mends what ruff can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean: ## Removes .venv and caches; outputs/ stays
+clean: ## Removes the virtual environments and caches; outputs/ stays
 	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -44,17 +45,19 @@ $(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python." >&2; exit 2; }
 	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo 'Installing into $(VENV); the first time takes minutes.'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# $(call install,ENVIRONMENT,EXTRAS): this checkout, and what it needs.
+define install
+	@echo 'Installing into $(1); the first time takes minutes.'
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.$(2)'
 	touch $@
+endef
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(call install,$(VENV))
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	@echo 'Installing into $(VENV); the first time takes minutes.'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@ $(VENV)/.installed
+	$(call install,$(VENV),[dev])
+	touch $(VENV)/.installed
 
 $(VENV)-%/.installed: pyproject.toml | $(VENV)-%/bin/python
-	@echo 'Installing into $(VENV)-$*; the first time takes minutes.'
-	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,$*]'
-	touch $@
+	$(call install,$(VENV)-$*,[test$(comma)$*])

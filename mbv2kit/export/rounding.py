@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
 
-# Weights become whole numbers from -127 to 127, in steps of their own for each output channel.
+# Weights become whole numbers from -127 to 127, so that zero lies in the middle, in steps of each output channel.
 LARGEST = 127
 # Of the bias, as the least that the largest weight of its channel may be. With inputs in steps of 0.003 and more the
 # bias then fits into 32 bits, and the added weight changes the channel by 0.3 % of its bias at most.
@@ -37,18 +37,31 @@ def prepare_for_rounding(network: ExportNetwork, batches: Sequence[Image]) -> Ex
     """
     copy = deepcopy(network)
     layers = [layer for layer in copy.modules() if isinstance(layer, Layer) and layer.bias is not None]
+    weights = [_with_a_least_weight(layer) for layer in layers]
+    errors = [_error_alone(layer, round_to_int8(weight)) for layer, weight in zip(layers, weights, strict=True)]
     # All before the first is corrected, so that each measures its own error alone.
-    shifts = _shifts(copy, layers, batches[:_PICTURES])
-    for layer, shift in zip(layers, shifts, strict=True):
+    shifts = _shifts(copy, layers, errors, batches[:_PICTURES])
+    for layer, weight, shift in zip(layers, weights, shifts, strict=True):
         assert layer.bias is not None
-        layer.weight.copy_(_with_a_least_weight(layer))
+        layer.weight.copy_(weight)
         layer.bias.sub_(shift)
     return copy
 
 
-def _shifts(network: nn.Module, layers: Sequence[Layer], batches: Sequence[Image]) -> list[Tensor]:
-    """Returns by how much rounding a layer's weights shifts the mean of each of its channels, for each layer."""
-    errors = [_error_alone(layer) for layer in layers]
+def round_to_int8(weight: Tensor) -> Tensor:
+    """Rounds weights, ``(channels, ...)``, to whole numbers of steps, a step for each output channel.
+
+    Gradients pass through as if nothing were rounded.
+    """
+    steps = (weight.detach().flatten(1).abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(weight.dtype).tiny)
+    zeros = torch.zeros_like(steps, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -LARGEST, LARGEST)
+
+
+def _shifts(
+    network: nn.Module, layers: Sequence[Layer], errors: Sequence[Layer], batches: Sequence[Image]
+) -> list[Tensor]:
+    """Returns for each layer the mean, channel by channel, of what its error adds to its results."""
     sums = [torch.zeros(len(layer.weight)) for layer in layers]
 
     def measure(place: int, inputs: tuple[Tensor, ...]) -> None:
@@ -66,13 +79,11 @@ def _shifts(network: nn.Module, layers: Sequence[Layer], batches: Sequence[Image
     return [total / len(batches) for total in sums]
 
 
-def _error_alone(layer: Layer) -> Layer:
-    """Returns a layer that computes what rounding adds to another's results."""
+def _error_alone(layer: Layer, rounded: Tensor) -> Layer:
+    """Returns a layer that computes what other weights add to a layer's results."""
     error = deepcopy(layer)
     assert error.bias is not None
-    weight = _with_a_least_weight(layer).flatten(1)
-    step = (weight.abs().amax(dim=1, keepdim=True) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
-    error.weight.copy_(((weight / step).round() * step).view_as(layer.weight) - layer.weight)
+    error.weight.copy_(rounded - layer.weight)
     error.bias.zero_()
     return error
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mbv2kit.export.data import spread
+from mbv2kit.export.rounding import round_to_int8
 from mbv2kit.network import ExportNetwork
 from mbv2kit.structures import Image
 
@@ -123,9 +124,7 @@ def _rounded(layer: _Layer, limits: tuple[float, float]) -> Iterator[None]:
     handle = layer.last.register_forward_hook(
         lambda _, __, output: torch.fake_quantize_per_tensor_affine(output, step, zero, 0, 255)
     )
-    scales = (kept.flatten(1).abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    zeros = torch.zeros(len(scales), dtype=torch.int32)
-    weight.copy_(torch.fake_quantize_per_channel_affine(kept, scales, zeros, 0, -127, 127))
+    weight.copy_(round_to_int8(kept))
     try:
         yield
     finally:

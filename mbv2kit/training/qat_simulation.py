@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from mbv2kit.export.rounding import round_to_int8
 from mbv2kit.model import VisionModel, copy_to_meta
 
 # How far a range that was wider than the newest batch draws in, as a share of the difference.
 FORGETTING = 0.01
-# A weight is one of 255 multiples of its channel's scale, so that zero lies in the middle.
-LARGEST_WEIGHT = 127
 LEVELS = 256
 
 # What is rounded: the inputs of layers with weights, and maps where they are joined or averaged.
@@ -211,7 +210,4 @@ def _round_weight(weight: Tensor, std: Tensor | None = None) -> Tensor:
     """Rounds ``(out_channels, ...)``; an export folds the division by ``std`` into the first layer before that."""
     if std is not None:
         return _round_weight(weight / std) * std
-    largest = weight.detach().abs().flatten(1).amax(dim=1)
-    scale = (largest / LARGEST_WEIGHT).clamp(min=torch.finfo(weight.dtype).tiny)
-    zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    return round_to_int8(weight)
