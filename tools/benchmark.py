@@ -1,4 +1,4 @@
-"""Measures how fast models are beside what people would use instead: benchmark.json, benchmark.md and a plot.
+"""Measures how fast models are beside what people would use instead: benchmark.json, benchmark.md, a plot for each job.
 
 python tools/benchmark.py models.classification=MODEL_FOLDER
 python tools/benchmark.py jobs=[classification,cold_start] models.classification=MODEL_FOLDER threads=2
