@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import get_args
 
 
 class UserError(Exception):
@@ -19,3 +20,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def check_choice(option: str, value: str, choices: object) -> None:
+    """Raises :class:`UserError` unless ``value`` is one of the strings of the Literal type ``choices``."""
+    if value not in get_args(choices):
+        raise UserError(f"{option} '{value}' is unknown.{nearest(value, get_args(choices))}")

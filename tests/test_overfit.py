@@ -13,9 +13,9 @@ from mbv2kit.data.datamodule import TrainingSet, collate_training
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import IGNORE, Sample, Task
 
 COUNT = 16

@@ -10,10 +10,10 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.augment import create_augment
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.schedule import Schedule, create_schedule
 from mbv2kit.training.setup import model_spec
 

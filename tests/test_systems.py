@@ -14,14 +14,14 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 from PIL import Image as PillowImage
 
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation import create_evaluator
+from mbv2kit.evaluation.run import evaluate
 from mbv2kit.inference.run import infer
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
-from mbv2kit.training.evaluate import evaluate
 from mbv2kit.training.run import train
 
 pytestmark = pytest.mark.usefixtures("clean_process")

@@ -11,12 +11,12 @@ Every contender runs in a process of its own, and they take turns. One that is n
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> None:
     """Measures; what takes long to import is imported once the command line is known to be right."""
-    from mbv2kit.benchmark.run import benchmark
+    from mbv2kit.lab.benchmark.run import benchmark
 
     benchmark(config)
 

@@ -9,7 +9,7 @@ python tools/convert.py source=my_network.pth output=models/mine class_names=lab
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> None:

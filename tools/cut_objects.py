@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> None:

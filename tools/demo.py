@@ -19,7 +19,7 @@ def main(folder: Path) -> None:
     """Trains each task by its experiment file, and prints the figures and where the pictures are."""
     # torch's threads read this as they are made, so it comes before whatever imports torch.
     let_threads_sleep()
-    from mbv2kit.config import compose_config, register_parts
+    from mbv2kit.cli.config import compose_config, register_parts
     from mbv2kit.runs import RunFolder
     from mbv2kit.training.run import train
 

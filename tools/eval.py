@@ -8,12 +8,12 @@ python tools/eval.py checkpoint=MODEL_FOLDER dataset=coco dataset.root=DIR run_d
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> None:
     """Evaluates; what takes seconds to import is imported once the command line is known to be right."""
-    from mbv2kit.training.evaluate import evaluate
+    from mbv2kit.evaluation.run import evaluate
 
     evaluate(config)
 

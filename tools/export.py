@@ -12,7 +12,7 @@ is no file.
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> int:

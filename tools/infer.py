@@ -40,7 +40,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 if __name__ == "__main__":
     # What is imported from here on stays: to look for garbage in it would take a tenth of the time of a single picture.
     gc.disable()
-    from mbv2kit.config import run_tool
+    from mbv2kit.cli.config import run_tool
 
     pictures, overrides = split_arguments(sys.argv[1:])
 

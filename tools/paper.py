@@ -14,13 +14,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> int:
     """Writes the report; what takes seconds to import is imported once the command line is known to be right."""
-    from mbv2kit.analysis.comparison import Verdict
-    from mbv2kit.analysis.report import disagreement, section_names, summary_line, write_report
+    from mbv2kit.lab.paper.comparison import Verdict
+    from mbv2kit.lab.paper.report import disagreement, section_names, summary_line, write_report
 
     output = Path(config.output or f"outputs/paper/{datetime.now():%Y-%m-%d_%H-%M-%S}")
     comparisons = write_report(section_names(config.tables), output, Path(config.runs))

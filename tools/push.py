@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 from mbv2kit.errors import UserError
 
 

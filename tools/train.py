@@ -10,7 +10,7 @@ python tools/train.py resume=outputs/detection/coco/2026-01-31_12-00-00
 
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 
 
 def job(config: DictConfig) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.layers import ConvNormAct, InvertedResidual
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.structures import Image
 
 BATCH = 16

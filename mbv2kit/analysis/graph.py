@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel, copy_to_meta
-from mbv2kit.spec import ModelSpec
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 
 META = torch.device("meta")
 Shape = tuple[int, ...]
@@ -102,7 +102,7 @@ class Graph:
 
 
 def build_on_meta(spec: ModelSpec) -> VisionModel:
-    """Builds a model that has shapes but no weights, in evaluation mode; see :class:`~mbv2kit.model.VisionModel`.
+    """Builds a model that has shapes but no weights, in evaluation mode.
 
     Raises:
         UserError: A name or an argument in the spec is wrong.
@@ -115,8 +115,8 @@ def trace(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Graph:
     """Records what a model does in evaluation mode; the model itself is left as it is.
 
     Args:
-        model: On any device. A :class:`~mbv2kit.model.VisionModel` is given ``(batch, 3, *size)`` uint8, any other
-            module floats of that shape, in the type of its first parameter.
+        model: On any device. A ``VisionModel`` is given ``(batch, 3, *size)`` uint8, any other module
+            floats of that shape, in the type of its first parameter.
         size: Height and width of the input.
         batch: Number of images.
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_undilated
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
 
 # Table 6 without its last convolution: filters and kernel size of the convolutions between two max poolings.
 STAGES = (

@@ -4,8 +4,8 @@ from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialise
 
 # Table 1 between the first convolution and the pooling: channels and stride of each separable convolution.
 BLOCKS = (

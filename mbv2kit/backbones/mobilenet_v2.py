@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import (
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import (
     Bottleneck,
     ConvNormAct,
     ConvStyle,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import Conv2d, ConvStyle, Padding, initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import Conv2d, ConvStyle, Padding, initialise
 
 # An operation and the state that it reads. State 0 is the output of the cell before, 1 that of the cell before that.
 Step = tuple[str, int]

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.features import FeatureInfo, find_feature
+from mbv2kit.nn.features import FeatureInfo, find_feature
 from mbv2kit.registry import Registry
 
 

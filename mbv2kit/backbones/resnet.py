@@ -7,7 +7,7 @@ from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_output_stride
-from mbv2kit.features import FeatureInfo
+from mbv2kit.nn.features import FeatureInfo
 
 
 @BACKBONES.register("resnet_101")

@@ -8,8 +8,8 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
 
 # Channels of the 3 x 3 convolutions, number of units, and stride of the last of them.
 STAGES = ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1))

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
 
 # Table 1: channels of stage 2 for each number of groups, doubled in stages 3 and 4; and the units of the three stages.
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}

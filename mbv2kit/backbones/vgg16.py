@@ -6,8 +6,8 @@ from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_undilated
-from mbv2kit.features import FeatureInfo
-from mbv2kit.layers import initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import initialise
 
 # Configuration D of Table 1: channels and number of 3 x 3 convolutions between two max poolings.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))

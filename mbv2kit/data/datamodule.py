@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule, Placement
-from mbv2kit.model import images_to_tensor
+from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image, Sample
 
 

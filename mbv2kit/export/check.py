@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbv2kit.answers import DETECTIONS, Answers, read_answers
-from mbv2kit.exports import Export, Precision
 from mbv2kit.heads import Head
+from mbv2kit.imaging.postprocess import DETECTIONS, Answers, read_answers
 from mbv2kit.inference.deployed import DeployedModel
-from mbv2kit.model import VisionModel
+from mbv2kit.models.exports import Export, Precision
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Detections, Image, Task
 
 # What a file in float32 must keep to. Half floats and int8 are judged by accuracy; these only tell a broken file.

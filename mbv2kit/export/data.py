@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mbv2kit.data.align import align_classes
+from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, create_source, open_source
 from mbv2kit.errors import UserError
-from mbv2kit.inference.pictures import expand
-from mbv2kit.inputs import InputRule, read_input
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule, read_input
+from mbv2kit.inference.image_paths import expand
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Image, Task
 
 
@@ -77,21 +76,14 @@ class ExportData:
         names = [paths] if isinstance(paths, str) else list(paths)
         try:
             files = expand(names)
-            inputs = [read_input(files[i], self.rule)[0] for i in spread(len(files), count)]
+            inputs = [read_input(files[i], self.rule)[0] for i in evenly_spaced(len(files), count)]
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
         return Pictures(inputs, ", ".join(names))
 
     def _from_split(self, dataset: Mapping[str, Any], split: str, count: int) -> Pictures:
         source = open_source(dataset, self.task, split)
-        return Pictures(self._inputs(source, spread(len(source), count)), f"{dataset['name']}, {split}")
+        return Pictures(self._inputs(source, evenly_spaced(len(source), count)), f"{dataset['name']}, {split}")
 
     def _inputs(self, source: Source, indices: Sequence[int]) -> list[Image]:
         return [self.rule(source[i].image)[0] for i in indices]
-
-
-def spread(total: int, count: int | None) -> list[int]:
-    """Returns up to ``count`` indices of ``total`` things, evenly spread; None for all."""
-    if count is None or count >= total:
-        return list(range(total))
-    return [round(place) for place in np.linspace(0, total - 1, num=count)]

@@ -29,12 +29,12 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.executorch_forms import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
-from mbv2kit.export.halves import round_to
+from mbv2kit.export.executorch_rewrites import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
+from mbv2kit.export.fp16 import round_to
 from mbv2kit.export.quiet import quietly
 from mbv2kit.export.rounding import LARGEST, prepare_for_rounding
-from mbv2kit.exports import Precision
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image
 
 # The network sees pixels in 128ths, which is exact, so that the weights of the first convolution are of the size of all

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.quiet import quietly
-from mbv2kit.exports import Format, Precision
 from mbv2kit.inference.runtimes import RuntimeName
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Format, Precision
 from mbv2kit.structures import Image
 
 

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mbv2kit.export.quiet import quietly
-from mbv2kit.exports import Precision
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image
 
 INPUT = "images"

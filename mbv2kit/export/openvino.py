@@ -6,12 +6,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from mbv2kit.export.halves import round_to
+from mbv2kit.export.fp16 import round_to
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.export.quiet import quietly
-from mbv2kit.exports import Precision
 from mbv2kit.inference.runtimes.openvino import without_telemetry
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image
 
 with without_telemetry():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.export.formats import FORMATS
-from mbv2kit.exports import Format, Precision
+from mbv2kit.models.exports import Format, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import Image
 
 # Weights become whole numbers from -127 to 127, so that zero lies in the middle, in steps of each output channel.

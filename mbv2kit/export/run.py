@@ -9,23 +9,24 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.export import accuracy
 from mbv2kit.export.check import Report, check
-from mbv2kit.export.data import ExportData, Pictures, spread
+from mbv2kit.export.data import ExportData, Pictures
+from mbv2kit.export.files import keep, open_export, write
 from mbv2kit.export.formats import FORMATS
 from mbv2kit.export.options import ExportOptions
 from mbv2kit.export.sensitivity import most_sensitive
-from mbv2kit.export.write import keep, open_export, write
-from mbv2kit.exports import Export, files_of
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.in_torch import deploy
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Export, files_of
+from mbv2kit.models.spec import DESCRIPTION_FILE
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder, chosen_checkpoint
-from mbv2kit.spec import DESCRIPTION_FILE
 from mbv2kit.weights.open import open_model
 
 
@@ -120,7 +121,7 @@ def _score(
     options: ExportOptions,
 ) -> bool:
     """Prints accuracy before and after; returns whether it fell by no more than is allowed."""
-    indices = spread(len(source), options.accuracy_pictures)
+    indices = evenly_spaced(len(source), options.accuracy_pictures)
     before = accuracy.score(deploy(model), data.task, source, indices)
     after = accuracy.score(exported, data.task, source, indices)
     accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbv2kit.export.data import spread
+from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.export.rounding import round_to_int8
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import Image
 
 # Enough for the order of the layers, which is all that is asked for: the network runs once for every layer.
@@ -60,7 +60,7 @@ def most_sensitive(network: ExportNetwork, images: Sequence[Image], count: int |
     """
     height, width = network.size
     shown = min(len(images), _PICTURES, max(_LEAST_PICTURES, _PIXELS // (height * width)))
-    inputs = torch.from_numpy(np.stack([images[i] for i in spread(len(images), shown)]))
+    inputs = torch.from_numpy(np.stack([images[i] for i in evenly_spaced(len(images), shown)]))
     layers = _layers(network)
     exact, ranges = _answers_and_ranges(network, layers, inputs)
     found = []

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mbv2kit.export.check import check
-from mbv2kit.export.write import keep, open_export, write
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.export.files import keep, open_export, write
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image
 
 _log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
-from mbv2kit.layers import initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import initialise
 
 
 @HEADS.register("classifier")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mbv2kit import boxes as bx
+from mbv2kit.nn import boxes as bx
 
 # A box that lies by half in a crowd region may well show one of its objects: it is no background.
 CROWD_COVER = 0.5

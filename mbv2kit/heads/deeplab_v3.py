@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo, find_feature
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
-from mbv2kit.interpolation import enlarge
-from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.features import FeatureInfo, find_feature
+from mbv2kit.nn.interpolation import enlarge
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
 from mbv2kit.structures import IGNORE
 
 # Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit import boxes as bx
-from mbv2kit.answers import Selection, check_shares
 from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.registry import Head, Raw, Targets
+from mbv2kit.imaging.postprocess import Selection, check_shares
+from mbv2kit.nn import boxes as bx
 
 NEGATIVES_PER_POSITIVE = 3
 # An image without objects has no positives, yet it must teach what background looks like.
@@ -33,8 +33,8 @@ class MultiBox(Head):
         max_detections: Boxes kept for each image.
 
     Attributes:
-        shapes: For each map the (width, height) of the anchors of a cell, as :func:`~mbv2kit.boxes.make_anchors` takes
-            them.
+        shapes: For each map the (width, height) of the anchors of a cell, as
+            :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
         classifiers: For each map what makes its class logits.
         regressors: For each map what makes its box codes.
 

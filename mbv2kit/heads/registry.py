@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mbv2kit.answers import Selection, read_answers
-from mbv2kit.features import FeatureInfo
+from mbv2kit.imaging.postprocess import Selection, read_answers
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.registry import Registry
 from mbv2kit.structures import Prediction, Task
 
@@ -64,14 +64,14 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
-        """Computes the tensors that :func:`mbv2kit.answers.read_answers` reads; exportable, as ``forward`` is.
+        """Computes the tensors that ``imaging.postprocess.read_answers`` reads; exportable, as ``forward`` is.
 
         Args:
             raw: What ``forward`` returned.
             size: (height, width) of the input.
 
         Returns:
-            The tensors of the head's task by the names that :mod:`mbv2kit.answers` gives them.
+            The tensors of the head's task by the names that :mod:`mbv2kit.imaging.postprocess` gives them.
         """
 
     def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:

@@ -5,12 +5,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from mbv2kit import boxes as bx
-from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo, choose_maps
+from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.registry import HEADS, Raw
-from mbv2kit.layers import Conv2d, ConvNormAct, ConvStyle, Padding, SeparableConv, check_choice
+from mbv2kit.nn import boxes as bx
+from mbv2kit.nn.features import FeatureInfo, choose_maps
+from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, Padding, SeparableConv
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
 

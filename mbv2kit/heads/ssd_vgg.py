@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit import boxes as bx
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo, choose_maps
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.registry import HEADS, Raw
+from mbv2kit.nn import boxes as bx
+from mbv2kit.nn.features import FeatureInfo, choose_maps
 
 # Fully connected layers of VGG made convolutions, with a quarter of their 4096 channels. Since pool5 has no stride,
 # 3 x 3 taps at dilation 6 span what 7 x 7 did behind a stride of 2.

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.registry import HEADS, Raw
-from mbv2kit.layers import initialise
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import initialise
 
 # A picture of 224 pixels a side gives a last map of 7; others are averaged into as many cells.
 POOLED = 7

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbv2kit import boxes as bx
 from mbv2kit.heads.crowd import in_crowd
+from mbv2kit.nn import boxes as bx
 
 # The scales of the authors' configuration.
 OBJECT_SCALE = 5.0

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.answers import Selection
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo, choose_maps
 from mbv2kit.heads.anchor_clusters import cluster_shapes, mean_iou
 from mbv2kit.heads.registry import HEADS, Head, Raw, Shapes, Targets
 from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
-from mbv2kit.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.imaging.postprocess import Selection
+from mbv2kit.nn.features import FeatureInfo, choose_maps
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
 
 _log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.answers import Answers, Selection, read_answers
+from mbv2kit.imaging.postprocess import Answers, Selection, read_answers
+from mbv2kit.imaging.preprocess import InputRule, Placement
 from mbv2kit.inference.runtimes import Session
-from mbv2kit.inputs import InputRule, Placement
-from mbv2kit.spec import ModelSpec
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Prediction, Task
 
 
@@ -51,7 +51,7 @@ class DeployedModel:
         )
 
     def answer(self, inputs: NDArray[np.uint8]) -> Answers:
-        """Computes the arrays of :mod:`mbv2kit.answers` for any number of inputs, ``(B, H, W, 3)`` uint8 RGB."""
+        """Computes the arrays of ``imaging.postprocess`` for any number of inputs, ``(B, H, W, 3)`` uint8 RGB."""
         if self.batch is None or len(inputs) == self.batch:
             return self._session(inputs)
         parts = []

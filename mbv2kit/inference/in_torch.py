@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbv2kit.imaging.preprocess import InputRule, Placement
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.runtimes import Session
 from mbv2kit.inference.runtimes.torch import TorchSession
-from mbv2kit.inputs import InputRule, Placement
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Prediction, Task
 
 

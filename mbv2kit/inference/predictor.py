@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import UnreadableImageError
+from mbv2kit.imaging.images import UnreadableImageError
+from mbv2kit.imaging.preprocess import InputRule, Placement, read_input
 from mbv2kit.inference.ordered import in_order
 from mbv2kit.inference.stages import Stages
-from mbv2kit.inputs import InputRule, Placement, read_input
 from mbv2kit.structures import Image, Prediction, Task
 
 Result = TypeVar("Result")

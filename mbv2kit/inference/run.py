@@ -11,10 +11,10 @@ from time import perf_counter
 from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.load import Request, load_model
-from mbv2kit.inference.pictures import expand, output_names
+from mbv2kit.inference.image_paths import expand, output_names
+from mbv2kit.inference.loading import Request, load_model
 from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, count_workers
-from mbv2kit.inference.write import Record, Writer
+from mbv2kit.inference.results import Record, Writer
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import OUTPUTS, chosen_checkpoint
 from mbv2kit.structures import Task

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mbv2kit.splitting.units import Unit
+from mbv2kit.splitting.chain import Unit
 
 NOTHING = range(0)
 

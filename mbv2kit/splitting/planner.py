@@ -6,10 +6,10 @@ from functools import cached_property
 import torch
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel
-from mbv2kit.splitting.needs import Choice, Needs
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.splitting.chain import Unit
+from mbv2kit.splitting.cost import Choice, Needs
 from mbv2kit.splitting.plan import MemoryPlan, Segment
-from mbv2kit.splitting.units import Unit
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 

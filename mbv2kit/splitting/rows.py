@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mbv2kit.layers import Conv2d
+from mbv2kit.nn.layers import Conv2d
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import numpy as np
 
 from mbv2kit.data.sources import Source
 from mbv2kit.heads.registry import Shapes
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.preprocess import InputRule
 
 
 def box_shapes(source: Source, rule: InputRule) -> Shapes:

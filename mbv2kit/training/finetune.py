@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.qat_simulation import Int8Simulation
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from mbv2kit.export.rounding import round_to_int8
-from mbv2kit.model import VisionModel, copy_to_meta
+from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 
 # How far a range that was wider than the newest batch draws in, as a share of the difference.
 FORGETTING = 0.01

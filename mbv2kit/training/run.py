@@ -17,30 +17,31 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import mbv2kit
+from mbv2kit.cli.logs import log_to, set_up_logging
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import DataModule
+from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
-from mbv2kit.export.data import spread
+from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.export.trained import export_trained
 from mbv2kit.heads.registry import options_from_data
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.inference.in_torch import TensorModel
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import RunFolder
-from mbv2kit.spec import ModelSpec
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
-from mbv2kit.training.evaluate import evaluate_model
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.qat import QatOptions, QuantisationAwareness, adopt_whole, check_classes, check_qat
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.schedule import create_schedule
-from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
+from mbv2kit.training.setup import check_numbers, model_spec
 from mbv2kit.training.start import adopt, load_weights, unfold_norms
 from mbv2kit.training.task import VisionTask
 from mbv2kit.weights.open import open_model
@@ -229,7 +230,9 @@ def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source
     )
     plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
     if config["export"]:
-        export_trained(saved, run.model, [saved.input(val[i].image)[0] for i in spread(len(val), _PICTURES_TO_CHECK)])
+        export_trained(
+            saved, run.model, [saved.input(val[i].image)[0] for i in evenly_spaced(len(val), _PICTURES_TO_CHECK)]
+        )
     _log.info("the model of epoch %d is in %s", checkpoint["epoch"] + 1, run.model)
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal
 
-from mbv2kit.errors import UserError
-from mbv2kit.layers import check_choice
+from mbv2kit.errors import UserError, check_choice
 
 Kind = Literal["constant", "exponential", "steps", "cosine", "poly"]
 

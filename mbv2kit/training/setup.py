@@ -1,54 +1,12 @@
-"""What training and evaluation share: the log, and parts built from a config."""
+"""The parts of a training config that nothing else checks or builds."""
 
-import logging
-import warnings
 from collections.abc import Mapping
-from logging.handlers import MemoryHandler
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
-
-_HELD_LINES = 1000
-# Beginnings of warnings about what is meant to be as it is.
-_ADVICE = (
-    ".*does not have many workers",
-    ".*smaller than the logging interval",
-    ".*not resumable",
-    "Checkpoint directory .* exists and is not empty",
-    r".*module\(s\) in eval mode at the start of training",
-    r".*isinstance\(treespec, LeafSpec\)",
-)
-
-
-def set_up_logging() -> None:
-    """Sends what the run says to the screen, keeps it for :func:`log_to`, and quiets the libraries' chatter."""
-    screen = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%X")
-    handlers = [screen, MemoryHandler(_HELD_LINES)]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
-    for library in ("lightning", "lightning.pytorch", "lightning.fabric", "matplotlib", "faster_coco_eval", "fsspec"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    for advice in _ADVICE:
-        warnings.filterwarnings("ignore", advice)
-
-
-def log_to(file: Path) -> None:
-    """Writes what the run has said so far, and all that follows, to ``file`` as well."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    written = logging.FileHandler(file)
-    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    for held in [handler for handler in root.handlers if isinstance(handler, MemoryHandler)]:
-        for record in held.buffer:
-            written.handle(record)
-        root.removeHandler(held)
-    root.addHandler(written)
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:

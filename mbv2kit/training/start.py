@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.data.datamodule import TrainingBatch
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
-from mbv2kit.weights.load import load_tensors
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.weights.tensors import load_tensors
 
 _log = logging.getLogger(__name__)
 

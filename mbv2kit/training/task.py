@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
 from mbv2kit.evaluation import Evaluator, create_evaluator
 from mbv2kit.heads import Head
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning

@@ -10,9 +10,9 @@ import yaml
 
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import DESCRIPTION_FILE, ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import DESCRIPTION_FILE, ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Task
 
 # What the Hub calls each task, and what a model of it does.
@@ -220,8 +220,8 @@ def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
     yield f"```\npython tools/infer.py photos/*.jpg checkpoint=hub:{repository}\n```"
     printed = "\n".join(_PRINTED[task] for task in tasks)
     yield f"""```python
-from mbv2kit.images import decode
-from mbv2kit.model import VisionModel
+from mbv2kit.imaging.images import decode
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.hub import pull
 
 model = VisionModel.load(pull("{repository}"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import DESCRIPTION_FILE
+from mbv2kit.models.spec import DESCRIPTION_FILE
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from mbv2kit.weights.classes import read_class_names
 from mbv2kit.weights.open import open_model

@@ -15,9 +15,9 @@ from torch import Tensor
 from mbv2kit.backbones.mobilenet_v1 import BLOCKS as V1_BLOCKS
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STAGES, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.inputs import InputRule
-from mbv2kit.layers import make_divisible
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.nn.layers import make_divisible
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import read_tensors, sha256_of

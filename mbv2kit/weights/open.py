@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mbv2kit.errors import UserError
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import find_model
 from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
 from mbv2kit.weights.files import kind_of, read_tensors, sha256_of

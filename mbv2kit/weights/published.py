@@ -11,9 +11,9 @@ import mbv2kit
 from mbv2kit.backbones import BACKBONES, create_backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS
-from mbv2kit.model import VisionModel
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.registry import Registry
-from mbv2kit.spec import ModelSpec
 
 Triple = tuple[float, float, float]
 

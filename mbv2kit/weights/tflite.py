@@ -18,9 +18,9 @@ from torch import Tensor
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.layers import Padding
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.nn.layers import Padding
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import sha256_of

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.inputs import InputRule
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.weights.classes import classification_classes
 from mbv2kit.weights.files import read_tensors, sha256_of
 from mbv2kit.weights.folder import (

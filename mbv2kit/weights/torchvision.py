@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.inputs import InputRule
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of

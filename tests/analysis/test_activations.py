@@ -10,11 +10,12 @@ import torch
 
 from mbv2kit.analysis.activations import BATCH, ActivationPattern, activation_patterns
 from mbv2kit.errors import UserError
-from mbv2kit.images import decode
-from mbv2kit.inputs import InputRule
-from mbv2kit.layers import InvertedResidual
-from mbv2kit.model import VisionModel, images_to_tensor
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import InvertedResidual
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image
 from mbv2kit.weights.open import open_model
 from tests.norms import randomise_norms

@@ -13,10 +13,10 @@ from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.backbones import create_backbone, list_backbones
 from mbv2kit.errors import UserError
 from mbv2kit.heads import create_head, list_heads
-from mbv2kit.inputs import InputRule
-from mbv2kit.layers import ConvNormAct, ConvStyle
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle
 from tests.counting import count
 
 

@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import Graph, Operation, ancestors, build_on_meta, dependencies, trace
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.layers import ConvNormAct, ConvStyle, InvertedResidual
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, InvertedResidual
 from mbv2kit.structures import Task
 
 HEADS: dict[Task, dict[str, Any]] = {

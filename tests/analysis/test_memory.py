@@ -10,8 +10,8 @@ from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import Graph, Operation, Storage, build_on_meta, trace
 from mbv2kit.analysis.memory import MemoryPlan, live_storages, peak_memory
 from mbv2kit.backbones import create_backbone, list_backbones
-from mbv2kit.inputs import InputRule
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 
 

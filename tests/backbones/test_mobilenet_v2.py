@@ -13,7 +13,7 @@ from mbv2kit.backbones import Backbone
 from mbv2kit.backbones.mobilenet_v2 import MobileNetV2
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
-from mbv2kit.layers import InvertedResidual
+from mbv2kit.nn.layers import InvertedResidual
 from tests.norms import randomise_norms
 
 # TensorFlow's README of MobileNetV2: width, size -> million multiply-adds, million parameters (without batch norm).

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.nasnet_a import NORMAL_CELL, REDUCTION_CELL, Cell, Halving, NASNetA
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.classifier import Classifier
-from mbv2kit.layers import ConvStyle, Padding
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import ConvStyle, Padding
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
 from tests.norms import randomise_norms

@@ -10,16 +10,16 @@ from torch import nn
 import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo, deepest_feature, find_feature
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.features import FeatureInfo, deepest_feature, find_feature
 
 NEW_FILE = """
 from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone
-from mbv2kit.features import FeatureInfo
+from mbv2kit.nn.features import FeatureInfo
 
 
 @BACKBONES.register("two_convolutions")

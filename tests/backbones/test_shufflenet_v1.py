@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.shufflenet_v1 import AveragePool, ShuffleNetV1, ShuffleUnit
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
 from tests.norms import randomise_norms

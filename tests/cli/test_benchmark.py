@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmark.results_for_tests import results
+from tests.lab.benchmark.results_for_tests import results
 from tools.benchmark import job
 
 Run = Callable[..., int]

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
+from mbv2kit.evaluation.run import evaluate
 from mbv2kit.inference.run import infer
-from mbv2kit.model import VisionModel
-from mbv2kit.training.evaluate import evaluate
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.run import train
 from mbv2kit.weights.classes import read_class_names
 from tests.trap import Trap

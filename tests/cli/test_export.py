@@ -7,10 +7,10 @@ import pytest
 from omegaconf import DictConfig
 
 from mbv2kit.data.sources import create_source
+from mbv2kit.evaluation.run import evaluate
 from mbv2kit.export.run import export
-from mbv2kit.exports import read_exports
-from mbv2kit.model import VisionModel
-from mbv2kit.training.evaluate import evaluate
+from mbv2kit.models.exports import read_exports
+from mbv2kit.models.vision_model import VisionModel
 from tests.export.models import small_model
 from tests.norms import randomise_norms
 
@@ -87,9 +87,9 @@ def test_a_file_that_answers_otherwise_is_not_kept(
         written(ExportNetwork(VisionModel(spec).eval()), path)
 
     from mbv2kit.export.onnx import export_onnx as written
-    from mbv2kit.network import ExportNetwork
+    from mbv2kit.models.export_network import ExportNetwork
 
-    monkeypatch.setattr("mbv2kit.export.write.find_writer", lambda format: damaged)
+    monkeypatch.setattr("mbv2kit.export.files.find_writer", lambda format: damaged)
     monkeypatch.setattr("mbv2kit.export.check.TOP1_SHARE", {"fp32": 1.01})
     assert run("export", export, f"checkpoint={model}", "check_pictures=3") == 1
     assert "does not answer as the model does; it was not kept" in capsys.readouterr().out

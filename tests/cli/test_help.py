@@ -10,7 +10,7 @@ from shutil import copytree
 import pytest
 from omegaconf import DictConfig
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 from mbv2kit.errors import UserError
 
 Run = Callable[..., int]

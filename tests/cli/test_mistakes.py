@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.training.evaluate import evaluate
+from mbv2kit.evaluation.run import evaluate
 from mbv2kit.training.run import train
 
 Run = Callable[..., int]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from mbv2kit.analysis import published
+from mbv2kit.lab.paper import published
 from tools.paper import job
 
 Run = Callable[..., int]

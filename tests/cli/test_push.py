@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from tests.fake_hub import FakeHub
 from tests.weights.test_hub import METRICS
 from tools.push import job

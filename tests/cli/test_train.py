@@ -17,10 +17,10 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor, nn
 
 from mbv2kit.backbones import BACKBONES, Backbone
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.training.run import train
 
 ROOT = Path(__file__).parents[2]

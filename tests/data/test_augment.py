@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mbv2kit.data.augment import PRESETS, Augment, create_augment
-from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.color import ColourJitter
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule, Resize
+from mbv2kit.imaging.preprocess import InputRule, Resize
 from mbv2kit.structures import IGNORE, Image, Sample
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
@@ -229,7 +229,7 @@ def test_without_colour_albumentations_is_not_even_imported() -> None:
     code = (
         "import sys\n"
         "from mbv2kit.data.augment import create_augment\n"
-        "from mbv2kit.inputs import InputRule\n"
+        "from mbv2kit.imaging.preprocess import InputRule\n"
         "create_augment({'preset': 'none'}, InputRule((8, 8)))\n"
         "assert 'albumentations' not in sys.modules\n"
         "create_augment({'preset': 'classification'}, InputRule((8, 8)))\n"

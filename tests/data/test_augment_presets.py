@@ -8,7 +8,7 @@ import pytest
 
 from mbv2kit.data.augment import Augment, create_augment
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule, Resize
+from mbv2kit.imaging.preprocess import InputRule, Resize
 from mbv2kit.structures import IGNORE, Detections, Image, Sample
 
 NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}

@@ -19,7 +19,7 @@ from mbv2kit.data.datamodule import (
 )
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.structures import Sample, Task
 
 RULE = InputRule(size=(48, 40), resize="stretch")

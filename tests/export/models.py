@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image, Task
 from tests.norms import randomise_norms
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.errors import UserError
-from mbv2kit.export.data import ExportData, spread
+from mbv2kit.export.data import ExportData
 from tests.export.models import small_model
 
 SHAPES: dict[str, Any] = {
@@ -27,9 +28,9 @@ def model_data() -> ExportData:
 
 
 def test_pictures_are_spread_evenly_from_the_first_to_the_last() -> None:
-    assert spread(5, 10) == spread(5, None) == [0, 1, 2, 3, 4]
-    assert spread(101, 5) == [0, 25, 50, 75, 100]
-    assert spread(3, 1) == [0]
+    assert evenly_spaced(5, 10) == evenly_spaced(5, None) == [0, 1, 2, 3, 4]
+    assert evenly_spaced(101, 5) == [0, 25, 50, 75, 100]
+    assert evenly_spaced(3, 1) == [0]
 
 
 def test_ranges_come_from_the_training_split_and_answers_are_compared_on_the_other(model_data: ExportData) -> None:

@@ -8,10 +8,10 @@ from torch import nn
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.check import check, reference
-from mbv2kit.export.write import open_export, write
-from mbv2kit.exports import Export
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.export.files import open_export, write
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Export
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from tests.export.models import noise, small_model
 

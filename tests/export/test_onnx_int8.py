@@ -12,8 +12,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.export.onnx_int8 import quantise_onnx
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from tests.export.models import noise, small_model
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
 from tests.export.models import noise, small_model
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mbv2kit.export.rounding import prepare_for_rounding
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
 from tests.export.models import noise, small_model
 

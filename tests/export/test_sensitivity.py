@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mbv2kit.export.sensitivity import Sensitivity, most_sensitive
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from tests.export.models import noise, small_model
 

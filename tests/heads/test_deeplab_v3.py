@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mbv2kit.backbones import create_backbone
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Segmentation
 
 FEATURES = [FeatureInfo("early", 4, 8), FeatureInfo("second", 6, 16), FeatureInfo("final", 8, 16)]

@@ -7,11 +7,11 @@ import torch
 
 import mbv2kit.heads
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import HEADS, create_head, list_heads
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Classification
 
 FEATURES = [FeatureInfo("near", 4, 16), FeatureInfo("far", 6, 32)]

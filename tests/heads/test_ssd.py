@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbv2kit import boxes as bx
 from mbv2kit.backbones import create_backbone
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import create_head
 from mbv2kit.heads.ssd import SSD
+from mbv2kit.nn import boxes as bx
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
 
 FEATURES = [FeatureInfo("inner", 8, 8), FeatureInfo("near", 8, 16), FeatureInfo("far", 16, 32)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads.ssd import SSD
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
 
 Box = list[float]

@@ -14,14 +14,15 @@ from mbv2kit.backbones import Backbone, create_backbone
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import HEADS, create_head
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.heads.ssd_vgg import SSD300, SSD512, L2Norm
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel, images_to_tensor
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Detections
 
 FEATURES = [

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import HEADS, create_head
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.vgg_classifier import VGGClassifier
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Classification
 
 FEATURES = [FeatureInfo("near", 4, 16), FeatureInfo("far", 2, 32)]

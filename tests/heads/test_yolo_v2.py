@@ -14,12 +14,12 @@ from mbv2kit.data.datamodule import TrainingSet, collate_training
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator
-from mbv2kit.features import FeatureInfo
 from mbv2kit.heads import create_head
 from mbv2kit.heads.yolo_v2 import YOLOv2
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
 
 FEATURES = [FeatureInfo("near", 6, 16), FeatureInfo("far", 10, 32)]

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 
-from mbv2kit.draw import palette
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.draw import palette
+from mbv2kit.imaging.preprocess import InputRule, Placement
 from mbv2kit.inference import run
-from mbv2kit.inference.load import Loaded, Request
+from mbv2kit.inference.loading import Loaded, Request
+from mbv2kit.inference.results import describe
 from mbv2kit.inference.run import infer
-from mbv2kit.inference.write import describe
-from mbv2kit.inputs import InputRule, Placement
-from mbv2kit.spec import ModelSpec
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")

@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper, save_model
 from PIL import Image as PillowImage
 
-from mbv2kit.exports import Export, add_export, hash_of
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.exports import Export, add_export, hash_of
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 
 HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
 SPLIT = Callable[[list[str]], tuple[list[str], list[str]]]

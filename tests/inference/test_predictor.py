@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.preprocess import InputRule, Placement
 from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, count_workers
-from mbv2kit.inputs import InputRule, Placement
 from mbv2kit.runs import chosen_checkpoint, find_model
 from mbv2kit.structures import Classification, Prediction, Task
 

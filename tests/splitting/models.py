@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from tests.norms import randomise_norms
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv2kit.layers import Conv2d
+from mbv2kit.nn.layers import Conv2d
 from mbv2kit.splitting.bands import schedule
+from mbv2kit.splitting.chain import find_chain
 from mbv2kit.splitting.rows import Window
-from mbv2kit.splitting.units import find_chain
 from tests.splitting.models import build
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import Raw
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitModel, plan_evenly, plan_memory, smallest_peak
-from mbv2kit.splitting.live import LiveBytes
+from mbv2kit.splitting.memory_probe import LiveBytes
 from tests.splitting.models import build
 
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.run import train
 

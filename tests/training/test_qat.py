@@ -13,8 +13,8 @@ from torch import nn
 
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
-from mbv2kit.layers import ConvNormAct, InvertedResidual
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.callbacks import StopOnSignal

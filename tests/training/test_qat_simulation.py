@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from mbv2kit.backbones import list_backbones
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.heads import Head
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.network import ExportNetwork, fold_norms
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.export_network import ExportNetwork, fold_norms
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.qat_simulation import FORGETTING, Int8Simulation, round_weights
 from tests.norms import randomise_norms

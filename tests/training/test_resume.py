@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from mbv2kit.config import run_tool
+from mbv2kit.cli.config import run_tool
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.callbacks import MovableCheckpoint

@@ -16,10 +16,10 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Accuracy, Scores
 from mbv2kit.export.check import check
-from mbv2kit.export.write import open_export
-from mbv2kit.exports import read_exports
+from mbv2kit.export.files import open_export
 from mbv2kit.heads.classifier import Classifier
-from mbv2kit.model import VisionModel
+from mbv2kit.models.exports import read_exports
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask

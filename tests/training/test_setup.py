@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from mbv2kit.cli.logs import log_to, set_up_logging
 from mbv2kit.errors import UserError
-from mbv2kit.training.setup import check_numbers, log_to, model_spec, set_up_logging
+from mbv2kit.training.setup import check_numbers, model_spec
 
 Compose = Callable[..., DictConfig]
 Change = Callable[[str], Any]

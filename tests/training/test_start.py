@@ -7,11 +7,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from mbv2kit.config import compose_config, register_parts
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms
 from tests.norms import randomise_norms
 from tests.training.test_task import training_batch

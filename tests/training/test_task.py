@@ -6,9 +6,9 @@ import torch
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch, collate_evaluation, collate_training
 from mbv2kit.data.sources import create_source
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Sample, Task
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.schedule import Schedule

@@ -5,9 +5,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.weights.card import model_card
 from mbv2kit.weights.published import origin

@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import close_session, constants
 
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.hub import preview, pull, push
 from tests.fake_hub import Commit, FakeHub, Repository
 from tests.norms import randomise_norms

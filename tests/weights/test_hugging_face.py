@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from mbv2kit.errors import UserError
-from mbv2kit.images import decode
-from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.imaging.images import decode
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights.classes import imagenet_classes, voc_classes
 from mbv2kit.weights.files import sha256_of
 from mbv2kit.weights.folder import read_config

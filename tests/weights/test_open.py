@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from mbv2kit.errors import UserError
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel
-from mbv2kit.spec import ModelSpec
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights import hub, torchvision
 from mbv2kit.weights.open import open_model
 from mbv2kit.weights.published import Published

@@ -17,9 +17,10 @@ from torchvision.transforms.functional import center_crop, resize
 
 from mbv2kit.errors import UserError
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
-from mbv2kit.images import decode
-from mbv2kit.inputs import InputRule
-from mbv2kit.model import VisionModel, images_to_tensor
+from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights import torchvision
 from mbv2kit.weights.files import read_tensors, sha256_of
 from mbv2kit.weights.published import Published

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mbv2kit.heads.classifier import Classifier
-from mbv2kit.layers import ConvNormAct, InvertedResidual
-from mbv2kit.model import VisionModel
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 
 Form = Literal["float32", "float16", "int8 weights"]
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from mbv2kit.data.augment.checks import number_within, size_of
-from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.color import ColourJitter
 from mbv2kit.data.augment.view import View, centres_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
-from mbv2kit.images import resize_image, resize_mask
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.images import resize_image, resize_mask
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.registry import Registry
 from mbv2kit.structures import IGNORE, Sample
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
-from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.color import ColourJitter
 from mbv2kit.data.augment.view import Rectangle, View, centres_inside
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.structures import Boxes, Sample
 
 _ATTEMPTS = 50

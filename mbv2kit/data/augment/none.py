@@ -6,7 +6,7 @@ import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.view import View
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.structures import Sample
 
 

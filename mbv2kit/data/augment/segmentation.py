@@ -4,9 +4,9 @@ import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, range_within
-from mbv2kit.data.augment.colour import ColourJitter
+from mbv2kit.data.augment.color import ColourJitter
 from mbv2kit.data.augment.view import View
-from mbv2kit.inputs import InputRule
+from mbv2kit.imaging.preprocess import InputRule
 from mbv2kit.structures import Sample
 
 

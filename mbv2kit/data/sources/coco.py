@@ -15,7 +15,7 @@ from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import AnnotationTable, Outline, TableBuilder
 from mbv2kit.errors import UserError
-from mbv2kit.images import decode
+from mbv2kit.imaging.images import decode
 from mbv2kit.structures import IGNORE, Boxes, Image, Sample, Task
 
 _PICTURE_FOLDERS = ("images/{split}", "{split}", "images")

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
-from mbv2kit.exports import Export, Format
+from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.models.exports import Export, Format
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
-from mbv2kit.exports import Export
+from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.models.exports import Export
 from mbv2kit.process import hold_back_stderr
 
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mbv2kit.answers import Answers
+from mbv2kit.imaging.postprocess import Answers
 
 
 class TorchSession:

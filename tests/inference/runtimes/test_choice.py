@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mbv2kit.answers import Answers
 from mbv2kit.errors import UserError
-from mbv2kit.exports import Export
+from mbv2kit.imaging.postprocess import Answers
 from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, Session
 from mbv2kit.inference.runtimes.choice import Candidate, cache_folder, candidates, choose
+from mbv2kit.models.exports import Export
 
 ONNX = Export(
     file="model.onnx",

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.write import write
-from mbv2kit.exports import Export
+from mbv2kit.export.files import write
 from mbv2kit.inference.runtimes import open_session
-from mbv2kit.network import ExportNetwork
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import Export
 from tests.export.models import noise, small_model
 
 ov = pytest.importorskip("openvino")

@@ -1,0 +1,1 @@
+"""The command line: configurations, their overrides, logs."""

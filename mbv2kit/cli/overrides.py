@@ -1,0 +1,170 @@
+"""What a user may write as ``group=choice`` and ``key=value``, and the sentence for what is wrong with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.structures import TASKS
+
+
+class Groups:
+    """The groups that a configuration is made of.
+
+    Args:
+        loader: Hydra's reader of configuration files.
+        config_name: Name of the configuration.
+        config: The composed configuration, Hydra's own node included.
+
+    Attributes:
+        chosen: The choice that ``config`` takes of each group; None where it takes none.
+    """
+
+    def __init__(self, loader: ConfigLoader, config_name: str, config: DictConfig) -> None:
+        self._loader = loader
+        self._config_name = config_name
+        choices = config.hydra.runtime.choices.items()
+        self.chosen: dict[str, str | None] = {key: value for key, value in choices if not key.startswith("hydra/")}
+
+    def choices(self, group: str, folder: str = "") -> list[str]:
+        """Lists what may follow ``group=``; choices in sub-folders are called ``folder/name``."""
+        path = f"{group}/{folder}".rstrip("/")
+        files = self._loader.get_group_options(path, ObjectType.CONFIG, self._config_name, [])
+        folders = self._loader.get_group_options(path, ObjectType.GROUP, self._config_name, [])
+        below = [choice for name in folders for choice in self.choices(group, f"{folder}{name}/")]
+        return [folder + name for name in files] + below
+
+
+def parse(lines: Sequence[str], groups: Groups) -> list[Override]:
+    """Reads overrides by Hydra's grammar.
+
+    Raises:
+        UserError: One is not of the form ``key=value``.
+    """
+    for line in lines:
+        if "=" not in line and not line.startswith("~"):
+            hits = [f"'{group}={line}'" for group in groups.chosen if line in groups.choices(group)]
+            hint = f" Did you mean {' or '.join(hits)}?" if hits else ""
+            raise UserError(f"'{line}' is not of the form key=value.{hint}")
+    try:
+        return OverridesParser.create().parse_overrides(list(lines))
+    except OverrideParseException as error:
+        raise UserError(
+            f"'{error.override}' cannot be read; put a value with special characters between two kinds of quotes, "
+            "as in 'key=\"a=b\"'."
+        ) from None
+
+
+def split_sweep(overrides: Sequence[Override], *, multirun: bool) -> Iterator[list[str]]:
+    """Yields jobs that together hold every value of a sweep: the first of each, then the others one at a time.
+
+    Raises:
+        UserError: There are several values for a key, but no sweep is asked for.
+    """
+    sweeps = [item for item in overrides if item.is_sweep_override()]
+    if sweeps and not multirun:
+        line, key = sweeps[0].input_line, sweeps[0].get_key_element()
+        a_list = f", or write {key}=[{sweeps[0].get_value_string()}] for a list"
+        hint = a_list if sweeps[0].value_type == ValueType.SIMPLE_CHOICE_SWEEP else ""
+        raise UserError(f"'{line}' holds several values: add -m to run a job for each{hint}.")
+    values = {item.get_key_element(): list(item.sweep_string_iterator()) for item in sweeps if item.is_discrete_sweep()}
+    fixed = [str(item.input_line) for item in overrides if item not in sweeps]
+    first = {key: options[0] for key, options in values.items()}
+    yield fixed + [f"{key}={value}" for key, value in first.items()]
+    for changed, options in values.items():
+        for option in options[1:]:
+            yield fixed + [f"{key}={value}" for key, value in (first | {changed: option}).items()]
+
+
+def check_group_choice(choice: Override, choices: Sequence[str]) -> None:
+    """Raises a UserError where ``group=choice`` names no choice of the group."""
+    group, value = choice.key_or_group, choice.value()
+    if choice.is_add() or choice.is_force_add() or choice.is_delete():
+        raise UserError(f"'{choice.input_line}': write {group}=CHOICE.{nearest(str(value), choices)}")
+    for name in value if isinstance(value, list) else [value]:
+        if name not in choices:
+            word = "null" if name is None else str(name)
+            raise UserError(f"There is no {group} '{word}'.{nearest(word, choices)}")
+
+
+def check_override(override: Override, known: Mapping[str, Any]) -> None:
+    """Raises a UserError where ``key=value`` names no key of ``known`` (see :func:`flatten`) or gives a wrong value."""
+    key, value = override.key_or_group, override.value()
+    if override.is_delete():
+        check_keys({key: None}, known)
+        raise UserError(f"'{override.input_line}': a key cannot be taken away; set it to a value.")
+    check_keys(flatten(value, f"{key}.") | {key: value} if isinstance(value, dict) else {key: value}, known)
+    if override.is_add() or override.is_force_add():
+        raise UserError(f"'{override.input_line}': the key '{key}' is there already; leave out the '+'.")
+
+
+def check_keys(values: Mapping[str, Any], known: Mapping[str, Any], origin: str = "") -> None:
+    """Checks dotted keys and their values against those of a configuration.
+
+    Args:
+        values: What is to be set.
+        known: What there is, with the defaults; a value must be of its default's kind.
+        origin: Beginning of the message.
+
+    Raises:
+        UserError: A key is unknown or its value of the wrong kind.
+    """
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"{origin}{_unknown(key, known)}")
+        if key == "task" and isinstance(value, str) and value not in TASKS:
+            raise UserError(f"{origin}There is no task '{value}'.{nearest(value, TASKS)}")
+        if expected := _expected(known[key], value):
+            raise UserError(f"{origin}{key} must be {expected}, got '{value}'.")
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    parent, _, name = key.rpartition(".")
+    while parent and parent not in known:
+        parent, _, step = parent.rpartition(".")
+        name = f"{step}.{name}"
+    if parent and known[parent] is None:
+        return f"{parent} is null and has no key '{name}'; give it a value first, as in {parent}=NAME."
+    found = f"There is no key '{key}'."
+    elsewhere = [other for other in known if other.endswith(f".{name}")]
+    if elsewhere:
+        return f"{found} Did you mean '{elsewhere[0]}'?"
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
+    hint = nearest(name, siblings)
+    for sibling, whole in siblings.items():
+        hint = hint.replace(f"'{sibling}'", f"'{whole}'")
+    return found + hint
+
+
+def _expected(default: Any, value: Any) -> str | None:
+    """Says what a value should have been, or None where it is of the default's kind; null may stand anywhere."""
+    if value is None or default is None or (isinstance(value, str) and "${" in value):
+        return None
+    if isinstance(default, dict):
+        return None if isinstance(value, dict) else f"set by its keys ({', '.join(default)})"
+    if isinstance(default, list):
+        return None if isinstance(value, list) else f"a list such as {default!r}"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int | float):
+        return (
+            None if isinstance(value, int | float) and not isinstance(value, bool) else f"a number such as {default!r}"
+        )
+    return "a single value" if isinstance(value, dict | list) else None
+
+
+def flatten(branch: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Maps the dotted name of every key, those of whole branches included, to its unresolved value."""
+    tree: Any = OmegaConf.to_container(branch) if isinstance(branch, DictConfig) else branch
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat[f"{prefix}{key}"] = value
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+    return flat

@@ -1,0 +1,175 @@
+"""Scores a model on a split: the figures, a table, diagrams, and pictures of what it sees beside the truth."""
+
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image as PillowImage
+from rich.progress import track
+
+from mbv2kit.cli.logs import set_up_logging
+from mbv2kit.data.align import align_classes
+from mbv2kit.data.datamodule import evaluation_loader
+from mbv2kit.data.sampling import evenly_spaced
+from mbv2kit.data.sources import Source, open_source
+from mbv2kit.errors import UserError
+from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
+from mbv2kit.imaging import draw
+from mbv2kit.inference.in_torch import TensorModel
+from mbv2kit.inference.loading import Loaded, Request, load_model
+from mbv2kit.inference.predictor import PictureModel
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.tta import augmented, check_tta
+from mbv2kit.process import keep_freed_memory
+from mbv2kit.runs import RunFolder, chosen_checkpoint
+from mbv2kit.structures import Image, Task
+from mbv2kit.weights.open import open_model
+
+_log = logging.getLogger(__name__)
+
+PICTURES = 16
+
+
+def evaluate(config: DictConfig) -> None:
+    """Evaluates what ``checkpoint`` names on a split of ``dataset``, and writes a folder of results.
+
+    Raises:
+        UserError: There is no such model or data set, or the two do not fit together.
+    """
+    options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    set_up_logging()
+    keep_freed_memory()
+    checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
+    keys = ("task", "runtime", "precision", "output_stride", "tta")
+    request = Request(checkpoint=checkpoint, **{key: options[key] for key in keys})
+    loaded = load_model(request) if request.wants_export else _as_trained(request)
+    folder = loaded.folder
+    _log.info("evaluating the model of %s", loaded.name)
+    for note in loaded.notes:
+        _log.info("%s", note)
+    task = _only_task(loaded.spec, options["task"])
+    dataset = options["dataset"] or (RunFolder(folder.parent).dataset() if folder else None)
+    if dataset is None:
+        raise UserError(
+            "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
+        )
+    split = options["split"] or dataset["val_split"]
+    source = open_source(dataset, task, split)
+    output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    evaluate_model(
+        loaded.model,
+        loaded.spec,
+        source,
+        task=task,
+        dataset=dataset["name"],
+        split=split,
+        folder=RunFolder(Path(output)),
+        tta=options["tta"],
+        runtime=loaded.runtime,
+        **options["loader"],
+    )
+
+
+def _as_trained(request: Request) -> Loaded:
+    """Loads a model whose norms are not folded: its figures are to the last digit those that training printed."""
+    check_tta(request.tta)
+    model, folder = open_model(request.checkpoint, request.task)
+    if request.output_stride is not None:
+        model = model.at_output_stride(request.output_stride)
+    seer = augmented(model.to(memory_format=torch.channels_last), request.tta)
+    return Loaded(model=TensorModel(seer), spec=model.spec, name=str(folder or request.checkpoint), folder=folder)
+
+
+def evaluate_model(
+    model: PictureModel,
+    spec: ModelSpec,
+    source: Source,
+    *,
+    task: Task,
+    dataset: str,
+    split: str,
+    folder: RunFolder,
+    batch_size: int,
+    workers: int,
+    tta: str = "none",
+    runtime: str = "torch",
+) -> Scores:
+    """Scores one task of a model on every picture of a source.
+
+    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
+
+    Args:
+        model: What sees.
+        spec: What the model is.
+        source: A source opened for ``task``, with the model's classes.
+        task: Which of the model's heads to score.
+        dataset: Name of the data set, for ``metrics.json``.
+        split: Name of the split, for ``metrics.json``.
+        folder: Where the results go.
+        batch_size: Pictures at a time.
+        workers: Processes that read.
+        tta: Test-time augmentation under which the model sees, for ``metrics.json``.
+        runtime: What runs the model, for ``metrics.json``.
+
+    Raises:
+        UserError: The source's classes are not the model's.
+    """
+    source = align_classes(source, model.class_names[task])
+    evaluator = create_evaluator(task, model.class_names[task])
+    loader = evaluation_loader(source, model.input, batch_size, workers)
+    wanted = set(evenly_spaced(len(source), PICTURES))
+    folder.predictions.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    pictures: list[Image] = []
+    index = 0
+    for batch in track(loader, description=f"{dataset} {split}", transient=True):
+        inputs = batch.images.permute(0, 2, 3, 1).numpy()
+        for predictions, sample in zip(model.read(model.answer(inputs), batch.placements), batch.samples, strict=True):
+            evaluator.update(predictions[task], sample)
+            if index in wanted:
+                pictures.append(draw.beside_truth(sample, predictions[task], model.class_names[task]))
+                _save(pictures[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
+            index += 1
+    seconds = time.perf_counter() - started
+    _save(draw.contact_sheet(pictures, columns=2), folder.predictions / "overview.png")
+    scores = evaluator.compute()
+    evaluator.save_plots(folder.plots)
+    print_scores(scores)
+    write_metrics(
+        folder.metrics,
+        task=task,
+        dataset=dataset,
+        split=split,
+        images=evaluator.images,
+        seconds=seconds,
+        scores=scores,
+        tta=tta,
+        runtime=runtime,
+        model=model_in_brief(spec.to_dict(), task),
+    )
+    _log.info(
+        "%d pictures in %.1f s%s; figures, plots and pictures are in %s",
+        evaluator.images,
+        seconds,
+        "" if tta == "none" else f" with tta={tta}",
+        folder.path,
+    )
+    return scores
+
+
+def _save(picture: Image, path: Path) -> None:
+    PillowImage.fromarray(picture).save(path)
+
+
+def _only_task(spec: ModelSpec, task: Task | None) -> Task:
+    tasks = list(spec.class_names)
+    if task is None and len(tasks) == 1:
+        return tasks[0]
+    if task not in tasks:
+        wanted = f"not {task}" if task else "so name one with task="
+        raise UserError(f"The model was trained for {', '.join(tasks)}, {wanted}.")
+    return task

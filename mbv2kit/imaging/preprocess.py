@@ -1,0 +1,133 @@
+"""From a picture to the pixels that a network sees, and back to the picture; no torch needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.imaging.images import decode_resized, resize_image, resize_mask
+from mbv2kit.structures import Detections, Image, Prediction, Segmentation
+
+Resize = Literal["stretch", "letterbox", "pad", "crop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a picture lies in the pixels that the network saw: its content fills the top left corner.
+
+    Attributes:
+        picture: Height and width of the picture.
+        content: Height and width of the picture's content in the network's input.
+    """
+
+    picture: tuple[int, int]
+    content: tuple[int, int]
+
+    def restore(self, prediction: Prediction) -> Prediction:
+        """Carries a prediction made in input pixels over to the pixels of the picture.
+
+        Boxes are clipped to the picture and dropped where nothing is left; masks lose the filled border.
+        """
+        if isinstance(prediction, Detections):
+            height, width = self.picture
+            y, x = height / self.content[0], width / self.content[1]
+            boxes = prediction.boxes * np.array([x, y, x, y], dtype=np.float32)
+            boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
+            kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+            return Detections(boxes[kept], prediction.class_ids[kept], prediction.scores[kept])
+        if isinstance(prediction, Segmentation):
+            content = prediction.mask[: self.content[0], : self.content[1]]
+            return Segmentation(resize_mask(np.ascontiguousarray(content), *self.picture))
+        return prediction
+
+
+@dataclass(frozen=True, slots=True)
+class InputRule:
+    """How a picture of any size becomes the network's input; it belongs to the model and travels with it.
+
+    Attributes:
+        size: Height and width of the input.
+        resize: ``stretch`` to the size, whatever the shape; ``letterbox``: scaled to fit, rest filled; ``pad``: the
+            same but never enlarged; ``crop``: the short side scaled to ``size / crop_fraction``, the centre cut out.
+        crop_fraction: Share of the scaled picture's side that ``crop`` keeps, in (0, 1].
+        fill: Grey value of the pixels that no picture covers, 0..255.
+    """
+
+    size: tuple[int, int]
+    resize: Resize = "stretch"
+    crop_fraction: float = 0.875
+    fill: int = 127
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise UserError(f"input.size must be two positive numbers (height, width), got {list(self.size)}.")
+        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+        if self.resize not in get_args(Resize):
+            raise UserError(f"input.resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
+        if not 0 < self.crop_fraction <= 1:
+            raise UserError(f"input.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
+        if not 0 <= self.fill <= 255:
+            raise UserError(f"input.fill must be a grey value in 0..255, got {self.fill}.")
+
+    def content(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width that a picture has in the input; ``crop`` fills it."""
+        if self.resize in ("stretch", "crop"):
+            return self.size
+        scale = min(self.size[0] / height, self.size[1] / width)
+        if self.resize == "pad":
+            scale = min(1.0, scale)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width that a whole picture is resized to; only ``crop`` then cuts from it."""
+        if self.resize != "crop":
+            return self.content(height, width)
+        scale = max(self.size[0] / height, self.size[1] / width) / self.crop_fraction
+        return max(self.size[0], round(height * scale)), max(self.size[1], round(width * scale))
+
+    def __call__(self, image: Image) -> tuple[Image, Placement]:
+        """Returns the input, ``(*size, 3)`` uint8, and where the picture lies in it."""
+        height, width = image.shape[:2]
+        return self.place(resize_image(image, *self.scaled(height, width)), (height, width))
+
+    def place(self, scaled: Image, picture: tuple[int, int]) -> tuple[Image, Placement]:
+        """Makes the input of a picture that has been resized to what :meth:`scaled` says.
+
+        Args:
+            scaled: Its pixels.
+            picture: The (height, width) that it had before.
+
+        Returns:
+            As :meth:`__call__`.
+        """
+        placement = Placement(picture, self.content(*picture))
+        if scaled.shape[:2] == self.size:
+            return scaled, placement
+        if self.resize == "crop":
+            top = (scaled.shape[0] - self.size[0]) // 2
+            left = (scaled.shape[1] - self.size[1]) // 2
+            cut = scaled[top : top + self.size[0], left : left + self.size[1]]
+            return np.ascontiguousarray(cut), placement
+        canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
+        canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
+        return canvas, placement
+
+
+def read_input(path: str | Path, rule: InputRule) -> tuple[Image, Placement]:
+    """Makes the input of a picture file, which is decoded no larger than the input needs it.
+
+    It is what ``rule(decode(path))`` gives, but for differences that are below half a grey level on average.
+
+    Args:
+        path: The file.
+        rule: How a picture becomes the network's input.
+
+    Returns:
+        The input, ``(*size, 3)`` uint8, and where the picture, at its true size, lies in it.
+
+    Raises:
+        UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.
+    """
+    return rule.place(*decode_resized(path, rule.scaled))

@@ -1,0 +1,85 @@
+"""Segmentation networks of others, from the pixels of a picture to a mask of the picture's size."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.setup import Ready
+
+SIZE = 513
+# Height and width of the picture.
+PICTURE = (480, 640)
+
+
+def transformers(threads: int) -> Ready:
+    """``MobileNetV2ForSemanticSegmentation`` at output stride 16; ``network`` ends at its small logits."""
+    import torch
+    from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
+
+    torch.set_num_threads(threads)
+    config: Any = MobileNetV2Config
+    model: Any = MobileNetV2ForSemanticSegmentation(config(num_labels=21, output_stride=16, image_size=SIZE))
+    model.eval()
+    return _torch_calls(lambda images: model(images).logits)
+
+
+def torchvision(threads: int) -> Ready:
+    """``deeplabv3_mobilenet_v3_large``; ``network`` ends at its full-size logits."""
+    import torch
+    import torchvision
+
+    torch.set_num_threads(threads)
+    model: Any = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(
+        weights_backbone=None, num_classes=21
+    ).eval()
+    return _torch_calls(lambda images: model(images)["out"])
+
+
+def _torch_calls(network: Any) -> Ready:
+    import torch
+    from torch.nn.functional import interpolate
+
+    picture = pixels(1, *PICTURE)[0]
+    ready = torch.from_numpy(to_planes(normalise(_stretched(picture)[None])))
+
+    @torch.inference_mode()
+    def whole() -> object:
+        images = torch.from_numpy(to_planes(normalise(_stretched(picture)[None])))
+        logits = interpolate(network(images), PICTURE, mode="bilinear", align_corners=False)
+        return logits.argmax(dim=1).to(torch.uint8).numpy()
+
+    @torch.inference_mode()
+    def alone() -> object:
+        return network(ready)
+
+    return Ready({"whole": whole, "network": alone})
+
+
+def litert(threads: int, path: str) -> Ready:
+    """A file whose input is uint8 and whose output a class index a pixel."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=threads)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    picture = pixels(1, *PICTURE)[0]
+    ready = _stretched(picture)[None]
+
+    def network(images: NDArray[np.uint8] = ready) -> NDArray[Any]:
+        interpreter.set_tensor(source["index"], images)
+        interpreter.invoke()
+        mask: NDArray[Any] = interpreter.get_tensor(target["index"])
+        return mask
+
+    def whole() -> object:
+        mask = np.squeeze(network(_stretched(picture)[None])).astype(np.uint8)
+        return cv2.resize(mask, PICTURE[::-1], interpolation=cv2.INTER_NEAREST)
+
+    return Ready({"whole": whole, "network": network})
+
+
+def _stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

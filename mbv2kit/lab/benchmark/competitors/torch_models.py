@@ -1,0 +1,66 @@
+"""MobileNetV2 of torchvision, timm and transformers, in PyTorch as their users run it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.competitors.networks import SIZE
+from mbv2kit.lab.benchmark.setup import Ready
+
+
+def torchvision_eager(threads: int, batch: int) -> Ready:
+    """``torchvision.models.mobilenet_v2``, called as it comes."""
+    return _calls(_torchvision(), threads, batch)
+
+
+def torchvision_compiled(threads: int, batch: int) -> Ready:
+    """The same under ``torch.compile``, with its weights frozen into the code."""
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    torch.set_num_threads(threads)
+    compiled: Callable[[Tensor], Tensor] = torch.compile(_torchvision())
+    return _calls(compiled, threads, batch)
+
+
+def timm_eager(threads: int, batch: int) -> Ready:
+    """``timm.create_model('mobilenetv2_100')``."""
+    import timm
+
+    return _calls(timm.create_model("mobilenetv2_100").eval(), threads, batch)
+
+
+def transformers_eager(threads: int, batch: int) -> Ready:
+    """``transformers.MobileNetV2ForImageClassification``."""
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    config: Any = MobileNetV2Config
+    model: Any = MobileNetV2ForImageClassification(config(num_labels=1000))
+    model.eval()
+    return _calls(lambda images: model(images).logits, threads, batch)
+
+
+def _torchvision() -> nn.Module:
+    import torchvision
+
+    model: nn.Module = torchvision.models.mobilenet_v2().eval()
+    return model
+
+
+def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Ready:
+    torch.set_num_threads(threads)
+    images = pixels(batch, SIZE, SIZE)
+    ready = torch.from_numpy(to_planes(normalise(images)))
+
+    @torch.inference_mode()
+    def network() -> object:
+        return model(ready).numpy()
+
+    @torch.inference_mode()
+    def whole() -> object:
+        return model(torch.from_numpy(to_planes(normalise(images)))).numpy()
+
+    return Ready({"whole": whole, "network": network})

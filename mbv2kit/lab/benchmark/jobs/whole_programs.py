@@ -1,0 +1,168 @@
+"""Programs that see files, as whole processes: their throughput, their start and their memory."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mbv2kit.lab.benchmark.competitor import Case, Commands, Finished
+from mbv2kit.lab.benchmark.jobs.models import Model
+from mbv2kit.lab.benchmark.workers import ROOT
+
+SCRIPT = "Pillow + torchvision"
+YOLO = "ultralytics predict"
+BY_HAND = "simplejpeg + ONNX Runtime int8"
+IMPORT_TORCH = "import torch"
+FEW, MANY, LONG = 20, 200, 5000
+# One round of all programs takes a minute.
+_FILE_ROUNDS = 5
+_PROGRAMS = Path(__file__).parents[1] / "programs"
+
+# name, library, program, packages, exported network
+_SCRIPTS = (
+    (SCRIPT, "torchvision", "torchvision_script", ("torch", "torchvision", "PIL"), None),
+    ("transformers pipeline", "transformers", "transformers_pipeline", ("torch", "transformers", "torchvision"), None),
+    (YOLO, "ultralytics", "ultralytics_predict", ("torch", "ultralytics"), None),
+    ("OpenCV + ONNX Runtime", "onnxruntime", "cv2_onnxruntime", ("cv2", "onnxruntime"), "mobilenet_v2_b1.onnx"),
+    (
+        BY_HAND,
+        "onnxruntime",
+        "simplejpeg_onnxruntime",
+        ("cv2", "onnxruntime", "simplejpeg"),
+        "mobilenet_v2_int8_b1.onnx",
+    ),
+)
+
+
+def file_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
+    """Lists the cases of files to answers: large pictures, and pictures as data sets have them.
+
+    Args:
+        models: Our classifiers.
+        ways: Keys of ``tools/infer.py`` with which each of them is run.
+    """
+    titles = {"hd": "JPEG files of 1920 x 1080", "plain": "JPEG files as they are"}
+    return [
+        Case(
+            job="files",
+            name=pictures,
+            title=f"From {MANY} {title} to lines of JSON",
+            baseline=(SCRIPT, "steady"),
+            contenders=_contenders(models, ways, {"few": f"{pictures}_{FEW}", "many": f"{pictures}_{MANY}"}),
+            evaluate=throughput,
+            rounds=_FILE_ROUNDS,
+            warm=("few",),
+            notes=(
+                f"Times are those of one picture. steady: the time of {MANY} less that of {FEW}; process: the whole "
+                f"process with {MANY} pictures, start included.",
+            ),
+        )
+        for pictures, title in titles.items()
+    ]
+
+
+def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
+    """Lists the case of one picture by a fresh process."""
+    torch = Commands(
+        name=IMPORT_TORCH,
+        group="peer",
+        library="torch",
+        needs=("torch",),
+        commands={"whole": ["{python}", "-c", "import torch"]},
+    )
+    return [
+        Case(
+            job="cold_start",
+            name="one picture",
+            title="One picture, the whole process",
+            baseline=(IMPORT_TORCH, "process"),
+            contenders=[torch, *_contenders(models, ways, {"whole": "plain_1"})],
+            evaluate=whole_process,
+            warm=("whole",),
+        )
+    ]
+
+
+def memory_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
+    """Lists the case of memory over few and over many pictures."""
+    ours = _ours(models, ways, {str(MANY): f"hd_{MANY}", str(LONG): f"hd_{LONG}"})
+    return [
+        Case(
+            job="memory",
+            name="peak",
+            title="The most memory of tools/infer.py, pictures of 1920 x 1080",
+            unit="MB",
+            baseline=(ours[0].name if ours else "", peak_of(MANY)),
+            contenders=ours,
+            evaluate=peaks,
+            rounds=1,
+        )
+    ]
+
+
+def throughput(done: Mapping[str, Finished]) -> dict[str, float]:
+    """Returns seconds a picture, without and with the start of the process."""
+    few, many = done["few"].seconds, done["many"].seconds
+    return {"steady": (many - few) / (MANY - FEW), "process": many / MANY}
+
+
+def whole_process(done: Mapping[str, Finished]) -> dict[str, float]:
+    """Returns the seconds of the process."""
+    return {"process": done["whole"].seconds}
+
+
+def peak_of(pictures: int) -> str:
+    """Returns the name of the measure of a peak."""
+    return f"{pictures} pictures"
+
+
+def peaks(done: Mapping[str, Finished]) -> dict[str, float]:
+    """Returns the peak of each process in MB."""
+    return {peak_of(int(pictures)): each.megabytes for pictures, each in done.items()}
+
+
+def _contenders(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
+    """Returns a contender for each script and for each of our ways, with a command for each folder of pictures."""
+    contenders = []
+    for name, library, program, needs, network in _SCRIPTS:
+        network_argument = [f"{{{network}}}"] if network else []
+        contenders.append(
+            Commands(
+                name=name,
+                group="by hand" if network else "peer",
+                precision="int8" if name == BY_HAND else "fp32",
+                library=library,
+                needs=needs,
+                materials=(*folders.values(), *([network] if network else [])),
+                commands={
+                    key: ["{python}", str(_PROGRAMS / f"{program}.py"), f"{{{folder}}}", "{output}", *network_argument]
+                    for key, folder in folders.items()
+                },
+            )
+        )
+    return [*contenders, *_ours(models, ways, folders)]
+
+
+def _ours(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
+    return [
+        Commands(
+            name=" ".join([f"{model.label}tools/infer.py", *way]),
+            group="ours",
+            precision="int8" if "precision=int8" in way else "fp16" if "precision=fp16" in way else "fp32",
+            library="mbv2kit",
+            materials=tuple(folders.values()),
+            commands={
+                key: [
+                    sys.executable,
+                    str(ROOT / "tools" / "infer.py"),
+                    f"{{{folder}}}",
+                    f"checkpoint={model.folder}",
+                    "save_images=false",
+                    "output={output}/found",
+                    *way,
+                ]
+                for key, folder in folders.items()
+            },
+        )
+        for model in models
+        for way in ways
+    ]

@@ -1,0 +1,51 @@
+"""On what a benchmark ran."""
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mbv2kit import __version__
+from mbv2kit.lab.benchmark.results import CaseResult
+
+# Instructions that decide how fast networks run, as Linux calls them.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "i8mm")
+
+
+def describe_machine(threads: int) -> dict[str, Any]:
+    """Returns processor, cores, instructions, memory, system and Python, and the threads that contenders get."""
+    processor = _read("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
+    flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)[:1] and processor.split())
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    return {
+        "processor": found.group(1) if found else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+        "memory_gb": round(int(memory.group(1)) * 1.024e-6, 1) if memory else None,
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+        "mbv2kit": __version__,
+    }
+
+
+def versions(cases: Iterable[CaseResult]) -> dict[str, str]:
+    """Collects the versions of the packages that contenders ran with."""
+    found: dict[str, set[str]] = {}
+    for case in cases:
+        for row in case.rows:
+            told: Mapping[str, str | None] = row.facts.get("versions", {})
+            for package, version in told.items():
+                if version is not None:
+                    found.setdefault(package, set()).add(version)
+    return {package: ", ".join(sorted(numbers)) for package, numbers in sorted(found.items())}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,97 @@
+"""A process with one contender in it: it sets it up, calls it when it is told to, and says how long that took.
+
+It reads a request and then orders from stdin, a line of JSON each, and answers each with a line of JSON:
+
+    {"setup": "torchvision:mobilenet_v2", "options": {...}, "needs": ["torchvision"]}
+        -> {"measures": [...], "facts": {...}}, {"skipped": REASON} or {"failed": REASON}
+    {"measure": NAME, "seconds": 0.5} -> {"seconds": [of each call]} or {"failed": REASON}
+
+It runs in other interpreters than ours too, so it imports nothing but the standard library.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any, TextIO
+
+from mbv2kit.lab.benchmark.setup import Ready
+
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+def time_calls(call: Callable[[], object], seconds: float, clock: Callable[[], float] = perf_counter) -> list[float]:
+    """Calls once to wake caches and threads up, then until the time is over, and returns the seconds of each call."""
+    call()
+    times: list[float] = []
+    end = clock() + seconds
+    while not times or clock() < end:
+        start = clock()
+        call()
+        times.append(clock() - start)
+    return times
+
+
+def main() -> None:
+    """Serves one parent, until it closes the pipe."""
+    _end_with_parent()
+    answers = _take_stdout()
+    request = json.loads(sys.stdin.readline())
+    if missing := [name for name in request["needs"] if find_spec(name) is None]:
+        _say(answers, {"skipped": f"{', '.join(missing)} not installed in {sys.executable}"})
+        return
+    try:
+        module, _, function = request["setup"].partition(":")
+        ready: Ready = getattr(import_module(module), function)(**request["options"])
+    except Exception as error:
+        _say(answers, {"failed": _reason(error)})
+        return
+    versions = {name: _version(name) for name in request["needs"]}
+    _say(answers, {"measures": list(ready.calls), "facts": {**ready.facts, "versions": versions}})
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer: dict[str, Any] = {"seconds": time_calls(ready.calls[order["measure"]], order["seconds"])}
+        except Exception as error:
+            answer = {"failed": _reason(error)}
+        _say(answers, answer)
+
+
+def _end_with_parent() -> None:
+    # Between its turns a worker is stopped, and a stopped process does not see that the pipe was closed.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _take_stdout() -> TextIO:
+    """Keeps stdout for the answers: whatever libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(next(iter(packages_distributions().get(package, [package]))))
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

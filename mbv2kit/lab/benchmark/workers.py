@@ -1,0 +1,141 @@
+"""The parent's side of a worker: starts it, orders a turn, and keeps it stopped in between."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from time import monotonic
+from types import TracebackType
+from typing import IO, Any
+
+ROOT = Path(__file__).parents[3]
+
+
+class ContenderError(Exception):
+    """A contender cannot take part: its package is missing, or it failed; the message is for its row of the table."""
+
+
+class SkippedError(ContenderError):
+    """Its package is not installed."""
+
+
+def environment() -> dict[str, str]:
+    """Returns the environment of contenders: this process's, but for how tools of ours have OpenMP wait."""
+    # run_tool sets OMP_WAIT_POLICY for itself, and a peer's user has no such setting.
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    # ultralytics would look for a network at every start, and wait for it where there is none.
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}
+
+
+class Worker:
+    """A contender in a process of its own.
+
+    Args:
+        python: Interpreter to run it in.
+        setup: ``module:function``.
+        options: For the function.
+        needs: Packages without which it is skipped.
+        patience: Seconds that it may take to start or to answer.
+
+    Attributes:
+        measures: What it can be told to call.
+        facts: What it says of itself.
+
+    Raises:
+        ContenderError: It is skipped, or could not be set up.
+    """
+
+    def __init__(
+        self, python: str, setup: str, options: Mapping[str, Any], needs: Sequence[str] = (), patience: float = 900
+    ) -> None:
+        self._patience = patience
+        self._errors: IO[bytes] = TemporaryFile()  # noqa: SIM115 - close() does
+        self._process = subprocess.Popen(
+            [python, "-m", "mbv2kit.lab.benchmark.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment(),
+            bufsize=0,
+        )
+        try:
+            answer = self._ask({"setup": setup, "options": options, "needs": needs})
+        except BaseException:
+            self.close()
+            raise
+        self.measures: list[str] = answer["measures"]
+        self.facts: dict[str, Any] = answer["facts"]
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def time(self, measure: str, seconds: float) -> list[float]:
+        """Has it call a measure for some time, and returns the seconds of each call.
+
+        Raises:
+            ContenderError: It failed.
+        """
+        times: list[float] = self._ask({"measure": measure, "seconds": seconds})["seconds"]
+        return times
+
+    def stop(self) -> None:
+        """Stops the process where it is, so that none of its threads spins in the turn of another."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            assert pipe is not None
+            pipe.close()
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            answer: dict[str, Any] = json.loads(self._read_line())
+        except (BrokenPipeError, EOFError):
+            raise ContenderError(self._last_words()) from None
+        if "skipped" in answer:
+            raise SkippedError(answer["skipped"])
+        if "failed" in answer:
+            raise ContenderError(answer["failed"])
+        return answer
+
+    def _read_line(self) -> bytes:
+        assert self._process.stdout is not None
+        file, line, end = self._process.stdout.fileno(), b"", monotonic() + self._patience
+        while not line.endswith(b"\n"):
+            if not select.select([file], [], [], max(0.0, end - monotonic()))[0]:
+                raise ContenderError(f"no answer within {self._patience:g} s")
+            part = os.read(file, 2**16)
+            if not part:
+                raise EOFError
+            line += part
+        return line
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        return f"ended with code {code}{last_line(self._errors)}"
+
+
+def last_line(file: IO[bytes]) -> str:
+    """Returns ``: `` and the last line that was written to a file, or nothing where none was."""
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return f": {lines[-1].strip()[:300]}" if lines else ""

@@ -1,0 +1,103 @@
+"""The report on the paper: every number beside ours, as ``report.md`` and ``report.html``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.lab.paper.comparison import Comparison, Verdict, compare
+from mbv2kit.lab.paper.published import PublishedTable, load
+from mbv2kit.lab.paper.report_numbers import Material, count_verdicts, shown_like
+from mbv2kit.lab.paper.report_page import Section, Table, write_pages
+from mbv2kit.lab.paper.report_runs import find_runs
+from mbv2kit.lab.paper.report_sections import SECTIONS, TABLES_OF
+
+TITLE = "MobileNetV2, arXiv 1801.04381: the paper's numbers beside ours"
+
+
+def write_report(sections: Sequence[str], output: Path, runs: Path) -> list[Comparison]:
+    """Writes ``report.md``, ``report.html`` and ``images/`` into a folder.
+
+    Args:
+        sections: Names of the sections to write, from :func:`section_names`.
+        output: The folder; it is made where it is missing.
+        runs: Folder that is searched for runs, whose accuracies stand beside the paper's.
+
+    Returns:
+        The comparison of every number that belongs to those sections.
+    """
+    tables = load()
+    wanted = {name: tables[name] for section in sections for name in TABLES_OF.get(section, (section,))}
+    comparisons = compare(wanted)
+    images = output / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    material = Material(
+        tables=tables,
+        comparisons={comparison.number.id: comparison for comparison in comparisons},
+        runs=find_runs(runs),
+        images=images,
+    )
+    pages = [SECTIONS[section](material) for section in SECTIONS if section in sections]
+    write_pages(output, TITLE, [_summary(wanted, comparisons, runs), *pages])
+    return comparisons
+
+
+def section_names(tables: str | Sequence[str] | None) -> list[str]:
+    """Returns the sections that the key ``tables`` names, in the paper's order.
+
+    Args:
+        tables: ``all`` or None, a name, or several.
+
+    Raises:
+        UserError: There is no section of that name.
+    """
+    names = [tables] if isinstance(tables, str) else list(tables or ["all"])
+    if names == ["all"]:
+        return list(SECTIONS)
+    for name in names:
+        if name not in SECTIONS:
+            raise UserError(f"There is no table '{name}' to report on.{nearest(str(name), [*SECTIONS, 'all'])}")
+    return [section for section in SECTIONS if section in names]
+
+
+def summary_line(comparisons: Sequence[Comparison]) -> str:
+    """Says in one sentence how many numbers agree."""
+    counts = count_verdicts(comparisons)
+    parts = [
+        f"{counts[Verdict.AGREES]} numbers agree",
+        f"{counts[Verdict.KNOWN]} are known not to reproduce",
+        f"{counts[Verdict.NOT_MEASURED]} are not measured here",
+        f"{counts[Verdict.DISAGREES]} do not agree",
+    ]
+    return ", ".join(parts) + "."
+
+
+def disagreement(comparison: Comparison) -> str:
+    """Says in one line which number does not agree."""
+    number = comparison.number
+    ours = "nothing" if comparison.ours is None else shown_like(comparison.ours, number.value)
+    published = f"{number.value} {number.unit}".strip()
+    if number.counted is not None:
+        return f"{number.id}: published {published}, ours {ours}, where {number.counted} was counted before"
+    difference = "" if comparison.difference is None else f"{comparison.difference:+.2%}, "
+    return f"{number.id}: published {published}, ours {ours} ({difference}tolerance {number.tolerance or 0:.2%})"
+
+
+def _summary(tables: dict[str, PublishedTable], comparisons: Sequence[Comparison], runs: Path) -> Section:
+    rows = []
+    for name, table in tables.items():
+        counts = count_verdicts(item for item in comparisons if item.number.table == name)
+        rows.append([table.title, *(str(counts[verdict] or "") for verdict in Verdict)])
+    columns = ["", *(f">{verdict}" for verdict in Verdict)]
+    wrong = [disagreement(item) for item in comparisons if item.verdict is Verdict.DISAGREES]
+    return Section(
+        "Summary",
+        [
+            summary_line(comparisons),
+            *wrong,
+            "A number agrees where our count is within its tolerance or rounds to its digits. What is known not to "
+            "reproduce has its reason beside it, and is counted as it was when that was found. Not measured here are "
+            "accuracies, which need the paper's data sets, times on a Pixel 1, and settings that were chosen. "
+            f"Accuracies of ours are taken from the runs below {runs}.",
+            Table(columns=columns, rows=rows),
+        ],
+    )

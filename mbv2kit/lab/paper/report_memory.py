@@ -1,0 +1,113 @@
+"""The section of the report on memory (Section 5.1): M(G) of every network, blocks split into parts, bands of rows."""
+
+from functools import partial
+
+from mbv2kit.analysis.contractions import fold_norms, in_place_activations
+from mbv2kit.analysis.memory import peak_memory
+from mbv2kit.lab.paper import blocks
+from mbv2kit.lab.paper.architecture import MOBILENET_V2
+from mbv2kit.lab.paper.recipes import CASES, build, graph_of
+from mbv2kit.lab.paper.report_numbers import Material, numbers_table
+from mbv2kit.lab.paper.report_page import Section, Table
+from mbv2kit.lab.paper.report_split import split_network
+
+KIB = 1024
+# t; the last splits the widest expansion into single channels.
+PARTS = (1, 2, 3, 4, 5, 10, 960)
+FRONTS: tuple[tuple[blocks.ImageKept, int, int, int], ...] = (
+    ("fp32", 1, 4, 7),
+    ("fp32", 1, 4, 14),
+    ("fp32", 4, 2, 7),
+    ("fp32", 4, 4, 7),
+    ("fp32", 4, 4, 14),
+    ("uint8", 4, 4, 14),
+    ("uint8", 4, 4, 28),
+    ("streamed", 4, 4, 14),
+)
+# Tables whose networks are listed; of the passes of MF that at scale 1 is taken.
+TABLES = ("table4", "table6", "table7")
+
+
+def memory(material: Material) -> Section:
+    """Returns the section."""
+    return Section(
+        material.tables["memory"].title,
+        [
+            "M(G) is the least memory, over all orders of the operations, that holds what is needed at once: inputs "
+            "and outputs of the running operation and all that is read later. Numbers are KiB of 32-bit floats for one "
+            "picture; the picture itself, as bytes, is part of it. Weights and the workspace of convolutions are not.",
+            networks(material),
+            parts(),
+            bands(),
+            *split_network(material),
+            numbers_table(material, "memory"),
+        ],
+    )
+
+
+def networks(material: Material) -> Table:
+    """M(G) of every network of Tables 4, 6 and 7: as it was trained, and as it is deployed."""
+    rows = []
+    for table in TABLES:
+        for row, label in material.tables[table].rows.items():
+            case = CASES[f"{table}/{row}"]
+            graph = graph_of(case.network, case.size)
+            deployed = in_place_activations(fold_norms(graph))
+            rows.append(
+                [
+                    table.replace("table", "Table "),
+                    label,
+                    f"{case.size[0]} x {case.size[1]}",
+                    *(_kib(peak_memory(each).peak) for each in (graph, deployed)),
+                    _kib(case.count("params") * blocks.FLOAT_BYTES),
+                ]
+            )
+    columns = ["", "network", ">input", ">M(G), as trained", ">M(G), deployed", ">weights"]
+    note = (
+        "As trained: batch norms are operations of their own. Deployed: they are folded into the convolutions, and "
+        "activations and additions are written over their input. Of MF it is the pass at scale 1."
+    )
+    return Table(columns=columns, rows=rows, title="M(G) of the networks, KiB", notes=[note])
+
+
+def parts() -> Table:
+    """MobileNetV2's peak with the inner channels of every block run in t parts, and the paper's bound."""
+    layers = blocks.backbone_layers(build(MOBILENET_V2.network), MOBILENET_V2.size)
+    fused = blocks.fuse_stem(layers)
+    kinds = (
+        ("split", layers, blocks.split_peak),
+        ("split, first convolution fused into the first block", fused, blocks.split_peak),
+        ("the paper's bound", layers, blocks.bottleneck_bound),
+        ("the paper's bound, first convolution fused", fused, blocks.bottleneck_bound),
+    )
+    rows = [
+        [name, *(_kib(blocks.network_peak(layers, partial(peak, parts=count))) for count in PARTS)]
+        for name, layers, peak in kinds
+    ]
+    note = (
+        "A block in t parts holds its input and output, and of the two wide maps a slice of n / t channels each; t = 1 "
+        "splits nothing. The paper's bound counts the larger of the two slices only. From some t on the first block "
+        "sets the peak, unless the first convolution is run with it as if it were its expansion."
+    )
+    columns = ["MobileNetV2 at 224, KiB", *(f">t = {count}" for count in PARTS[:-1]), ">t = n"]
+    return Table(columns=columns, rows=rows, title="Blocks split into t parts", notes=[note])
+
+
+def bands() -> Table:
+    """MobileNetV2's peak with its first blocks run in bands of rows and all of them split, and the work done twice."""
+    layers = blocks.backbone_layers(build(MOBILENET_V2.network), MOBILENET_V2.size)
+    madds = MOBILENET_V2.count("madds")
+    rows = []
+    for image, count, front, number in FRONTS:
+        peak = blocks.banded_peak(layers, blocks=front, bands=number, parts=count, image=image)
+        cells = [image, str(count), str(front), str(number), _kib(peak.bytes), f"{peak.extra_madds / madds:.1%}"]
+        rows.append(cells)
+    columns = ["image held as", ">t", ">blocks in bands", ">bands", ">peak, KiB", ">extra multiply-adds"]
+    note = "Not in the paper: the rows at the border of two bands are worked out for both, which is the extra work."
+    return Table(
+        columns=columns, rows=rows, title="The first blocks in bands of rows, MobileNetV2 at 224", notes=[note]
+    )
+
+
+def _kib(size: float) -> str:
+    return f"{size / KIB:,.0f}"

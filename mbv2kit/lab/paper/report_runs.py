@@ -1,0 +1,139 @@
+"""What was measured on this machine: the runs below a folder, and the published accuracies that they stand beside."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mbv2kit.backbones.registry import BACKBONES
+from mbv2kit.evaluation import model_in_brief
+from mbv2kit.heads.registry import HEADS
+from mbv2kit.lab.paper.published import Number
+from mbv2kit.lab.paper.recipes import CASES, Case
+from mbv2kit.models.spec import DESCRIPTION_FILE
+from mbv2kit.runs import RunFolder
+from mbv2kit.structures import Task
+
+# The data set on which the paper measures each task; an accuracy on another says nothing about its own.
+DATASETS: Mapping[Task, str] = {"classification": "imagenet", "detection": "coco", "segmentation": "voc"}
+MAIN_FIGURES: Mapping[Task, str] = {"classification": "top1", "detection": "AP", "segmentation": "mIoU"}
+# Column of the paper's tables -> our name of the figure.
+FIGURES = {"top1": "top1", "top5": "top5", "mAP": "AP", "mIoU": "mIoU"}
+# Options that change how a network is trained or read, but not its layers.
+# fmt: off
+NO_LAYERS = frozenset({
+    "padding", "norm_eps", "norm_momentum", "zero_init_residual", "ceil_pooling", "dropout", "label_smoothing",
+    "background", "class_weights", "min_scale", "max_scale", "first_scale", "match_iou", "score_threshold", "nms_iou",
+    "max_detections", "anchors",
+})
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The figures of one evaluation, and the model that they are of.
+
+    Attributes:
+        folder: Where its ``metrics.json`` is.
+        task: What was measured.
+        dataset: Name of the data set's kind.
+        data: The same with the folder that it lies in, where that is known.
+        split: The part of it.
+        images: Number of pictures.
+        metrics: Figures in 0..1 by their name; None for what the data set cannot measure.
+        tta: Test-time augmentation.
+        model: As :func:`mbv2kit.evaluation.model_in_brief` has it.
+        finished: Time of the figures, in seconds.
+    """
+
+    folder: Path
+    task: Task
+    dataset: str
+    data: str
+    split: str
+    images: int
+    metrics: Mapping[str, float | None]
+    tta: str
+    model: Mapping[str, Any]
+    finished: float
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Returns every evaluation below a folder whose model is described, the newest first, without damaged ones."""
+    runs = [run for path in sorted(folder.glob("**/metrics.json")) if (run := _read_run(path)) is not None]
+    return sorted(runs, key=lambda run: run.finished, reverse=True)
+
+
+def measured(number: Number, runs: Sequence[Run]) -> Run | None:
+    """Returns the run that stands beside a published accuracy: the same network, input, task and data set.
+
+    Of several it is the one on most pictures, and of these the newest.
+    """
+    case = CASES.get(f"{number.table}/{number.row}")
+    if number.kind != "accuracy" or number.column not in FIGURES or case is None:
+        return None
+    fitting = [run for run in runs if _fits(run, case) and run.metrics.get(FIGURES[number.column]) is not None]
+    return max(fitting, key=lambda run: (run.images, run.finished), default=None)
+
+
+def _fits(run: Run, case: Case) -> bool:
+    network = case.network
+    if run.task != network.task or run.dataset != DATASETS[run.task]:
+        return False
+    backbone, head = run.model["backbone"], run.model["head"]
+    wanted_backbone = {"name": network.backbone, **dict(network.backbone_options)}
+    wanted_head = {"name": network.head, **dict(network.head_options)}
+    return (
+        backbone["name"] == network.backbone
+        and head["name"] == network.head
+        and run.model["classes"] == network.classes
+        and _layers(BACKBONES.options(network.backbone), backbone)
+        == _layers(BACKBONES.options(network.backbone), wanted_backbone)
+        and _layers(HEADS.options(network.head), head) == _layers(HEADS.options(network.head), wanted_head)
+        and tuple(run.model["input"]["size"]) == case.size
+        and run.tta == ("multiscale_flip" if case.mirrored else "none")
+    )
+
+
+def _layers(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that make the layers, as text, since JSON has no tuples."""
+    return {key: json.dumps(value) for key, value in {**defaults, **options}.items() if key not in NO_LAYERS}
+
+
+def _read_run(path: Path) -> Run | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model = content.get("model") or model_in_brief(
+            json.loads(_description(path).read_text(encoding="utf-8")), content["task"]
+        )
+        run = Run(
+            folder=path.parent,
+            data=_data(path, content["dataset"]),
+            tta=content.get("tta", "none"),
+            model=model,
+            finished=path.stat().st_mtime,
+            **{key: content[key] for key in ("task", "dataset", "split", "images", "metrics")},
+        )
+        # All that is read later, so that a damaged description counts as none here.
+        named = run.model["backbone"]["name"], run.model["head"]["name"], run.model["input"]["size"]
+        return run if all(named) and run.model["classes"] else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OmegaConfBaseException, YAMLError):
+        return None
+
+
+def _data(metrics: Path, dataset: str) -> str:
+    """A kind of folders, such as voc, says little: the name of the folder says which pictures are in it."""
+    config = RunFolder(metrics.parent).config
+    root = OmegaConf.load(config).dataset.get("root") if config.is_file() else None
+    return f"{dataset} in {Path(root).name}" if root else dataset
+
+
+def _description(metrics: Path) -> Path:
+    """Where the description of a run's model is, or of the model folder that has figures beside it."""
+    beside = metrics.with_name(DESCRIPTION_FILE)
+    return beside if beside.is_file() else RunFolder(metrics.parent).model / DESCRIPTION_FILE

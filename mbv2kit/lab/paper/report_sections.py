@@ -1,0 +1,241 @@
+"""The sections of the report on the paper, in the paper's order: a function each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from mbv2kit.lab.paper import architecture, figures, table3
+from mbv2kit.lab.paper.manifold import experiment
+from mbv2kit.lab.paper.published import quirks
+from mbv2kit.lab.paper.recipes import CASES, FIGURE_5, FIGURE_5_V1
+from mbv2kit.lab.paper.report_memory import memory
+from mbv2kit.lab.paper.report_numbers import DIFFERENCE, Material, difference_of, numbers_table, rows_table, shown_like
+from mbv2kit.lab.paper.report_page import Picture, Section, Table
+from mbv2kit.lab.paper.report_runs import MAIN_FIGURES, measured
+from mbv2kit.lab.paper.report_trained import figure_6, figure_7
+from mbv2kit.structures import Task
+
+SEEDS = 100
+# Networks that Figure 5 draws as a single point, with a row of Table 4 each.
+POINTS = ("shufflenet_1.5", "shufflenet_2", "nasnet_a")
+RUNS_LISTED = 10
+TABLE_3_NETWORKS = {
+    "mobilenet_v1": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "shufflenet": "ShuffleNet (2x, g = 3)",
+}
+
+
+def figure_1(material: Material) -> Section:
+    """Section 3.2: what ReLU leaves of a spiral."""
+    rows = [
+        [
+            str(survival.dimensions),
+            f"{survival.lost.mean:.1%}",
+            f"{survival.recoverable.mean:.1%}",
+            f"{survival.fitted_error.mean:.3f}",
+            f"{survival.fitted_error.deviation:.3f}",
+        ]
+        for survival in experiment(SEEDS)
+    ]
+    columns = [">n", ">points lost", ">recoverable", ">error after a linear fit", ">its deviation"]
+    note = (
+        f"Means over {SEEDS} random matrices. Lost: no channel is positive; recoverable: two or more are, which "
+        "determine the point. The error is relative to the size of the spiral, 1 where nothing is left of it."
+    )
+    return Section(
+        material.tables["figure1"].title,
+        [
+            "The paper shows that few dimensions lose what ReLU cuts off, and many keep it. So do ours:",
+            Picture(
+                figures.figure_1(material.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
+            ),
+            Table(columns=columns, rows=rows, notes=[note]),
+            numbers_table(material, "figure1"),
+        ],
+    )
+
+
+def table_2(material: Material) -> Section:
+    """Table 2, with our network layer by layer."""
+    rows = [
+        [
+            layer.name,
+            layer.operator,
+            f"{layer.size} x {layer.size} x {layer.channels}",
+            *("" if value is None else str(value) for value in (layer.expansion, layer.out_channels, layer.stride)),
+            f"{layer.parameters:,}",
+            f"{layer.madds:,}",
+        ]
+        for layer in architecture.layers()
+    ]
+    columns = ["module", "operator", ">input", ">t", ">c", ">s", ">parameters", ">multiply-adds"]
+    return Section(
+        material.tables["table2"].title,
+        [
+            "A row of Table 2 is written as its filled columns: size and channels of the input, t, c, n, s.",
+            numbers_table(material, "table2"),
+            Table(columns=columns, rows=rows, title="Ours, read off the operations of one pass"),
+        ],
+    )
+
+
+def table_3(material: Material) -> Section:
+    """Table 3, a row for each of its cells, with the tensors that are really there."""
+    published, corrected = material.tables["table3"], table3.corrected_columns()
+    rows, reasons = [], []
+    for row, size in published.rows.items():
+        for network, label in TABLE_3_NETWORKS.items():
+            cell = [material.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
+            there = [item for item in cell if item is not None]
+            column = corrected[network]
+            really = column.cells[int(row)] if row.isdigit() else column.maximum
+            rows.append(
+                [
+                    size,
+                    label,
+                    " / ".join(f"{item.number.value:,}" for item in there),
+                    " / ".join(shown_like(item.ours, item.number.value) for item in there if item.ours is not None),
+                    difference_of(there[-1]),
+                    f"{really.channels:,} / {really.kilobytes:,.1f}" if row != "max_earlier" else "",
+                    ", ".join(dict.fromkeys(item.verdict for item in there)),
+                ]
+            )
+            reasons += [f"{label} at {size}: {item.number.reason}" for item in there if item.number.reason]
+    columns = ["", "network", ">published, channels / Kb", ">ours", DIFFERENCE, ">really there", "verdict"]
+    return Section(published.title, [Table(columns=columns, rows=rows, notes=[published.note, *reasons])])
+
+
+def figure_5(material: Material) -> Section:
+    """Accuracy against multiply-adds, over widths and resolutions."""
+    series = {
+        "MobileNetV2": _curves(material, "figure5", FIGURE_5),
+        "MobileNetV1": _curves(material, "figure5_v1", FIGURE_5_V1),
+    }
+    points = {material.tables["table4"].rows[row]: _point(material, "table4", row) for row in POINTS}
+    path = figures.figure_5(series, points, material.images / "figure_5.png")
+    return Section(
+        "Figure 5: accuracy and cost",
+        [
+            Picture(path, "Figure 5, ours: multiply-adds as we count them, accuracies as they were published."),
+            rows_table(material, "figure5", material.tables["figure5"].title),
+            rows_table(material, "figure5_v1", material.tables["figure5_v1"].title),
+            numbers_table(material, "figure5"),
+        ],
+    )
+
+
+def table_7(material: Material) -> Section:
+    """Pascal VOC, and the same networks in the DeepLab zoo."""
+    section = _plain(material, "table7", task="segmentation")
+    rows = [
+        [label, f"{case.count('madds') / 1e9:,.2f}", f"{case.count('madds_s2b') / 1e9:,.2f}"]
+        for row, label in material.tables["table7"].rows.items()
+        for case in [CASES[f"table7/{row}"]]
+    ]
+    columns = ["row", ">as they run here", ">as TensorFlow ran them"]
+    padding = Table(columns=columns, rows=rows, title="Multiply-adds without and with the padding, B")
+    zoo = rows_table(material, "deeplab_zoo", material.tables["deeplab_zoo"].title)
+    return Section(section.title, [*section.blocks, padding, zoo])
+
+
+def what_does_not_reproduce(material: Material) -> Section:
+    """Every number that is known not to reproduce, and what the paper says in two ways."""
+    rows = [
+        [
+            number.source,
+            number.name,
+            f"{number.value} {number.unit}".strip(),
+            f"{number.counted} {number.unit}".strip(),
+            number.reason,
+        ]
+        for table in material.tables.values()
+        for number in table.numbers.values()
+        if number.counted is not None
+    ]
+    columns = ["where", "number", ">published", ">counted", "why"]
+    return Section(
+        "What does not reproduce, and why",
+        [Table(columns=columns, rows=rows), "The paper's words that need a second look:", *quirks()],
+    )
+
+
+def _plain(material: Material, name: str, task: Task | None = None) -> Section:
+    """A table of the paper with the numbers of the text that belong to it."""
+    table = material.tables[name]
+    blocks: list[str | Table | Picture] = []
+    if table.rows:
+        blocks.append(rows_table(material, name))
+    if any(not number.row for number in table.numbers.values()):
+        blocks.append(numbers_table(material, name))
+    return Section(table.title, [*blocks, *_other_runs(material, task)] if task else blocks)
+
+
+def _other_runs(material: Material, task: Task) -> list[str | Table | Picture]:
+    """The newest runs of a task that stand beside no number of the paper."""
+    beside = (measured(comparison.number, material.runs) for comparison in material.comparisons.values())
+    placed = {run.folder for run in beside if run is not None}
+    others = [run for run in material.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
+    if not others:
+        return []
+    figure = MAIN_FIGURES[task]
+    rows = []
+    for run in others:
+        backbone, (height, width) = run.model["backbone"], run.model["input"]["size"]
+        value = run.metrics.get(figure)
+        rows.append(
+            [
+                f"{backbone['name']} {backbone.get('width', 1.0)}, {run.model['head']['name']}",
+                f"{height} x {width}",
+                f"{run.data}, {run.split}",
+                f"{run.images:,}",
+                "" if value is None else f"{100 * value:.1f}",
+                str(run.folder),
+            ]
+        )
+    columns = ["model", ">input", "data set", ">pictures", f">{figure}, %", "folder"]
+    note = "On another data set, split or network than the paper's, so not to be compared with its numbers."
+    return [Table(columns=columns, rows=rows, title="Other measurements on this machine", notes=[note])]
+
+
+def _curves(
+    material: Material, table: str, widths: Mapping[float, Sequence[int]]
+) -> dict[str, list[tuple[float, float]]]:
+    """A curve for each width, from narrow to wide, each from the smallest picture to the largest."""
+    return {
+        f"width {width}": [_point(material, table, f"{width}@{side}") for side in sorted(widths[width])]
+        for width in sorted(widths)
+    }
+
+
+def _point(material: Material, table: str, row: str) -> tuple[float, float]:
+    """Million multiply-adds as we count them, and the published accuracy."""
+    madds = CASES[f"{table}/{row}"].count("madds") / 1e6
+    top1 = material.tables[table].numbers[f"{table}/{row}/top1"].value
+    assert isinstance(top1, float)
+    return madds, top1
+
+
+# In the paper's order; the names are those of the key ``tables``.
+SECTIONS: Mapping[str, Callable[[Material], Section]] = {
+    "figure1": figure_1,
+    "table1": partial(_plain, name="table1"),
+    "table2": table_2,
+    "section4": partial(_plain, name="section4"),
+    "table3": table_3,
+    "table4": partial(_plain, name="table4", task="classification"),
+    "figure5": figure_5,
+    "table5": partial(_plain, name="table5"),
+    "table6": partial(_plain, name="table6", task="detection"),
+    "table7": table_7,
+    "figure6": figure_6,
+    "memory": memory,
+    "figure7": figure_7,
+    "training": partial(_plain, name="training"),
+    "quirks": what_does_not_reproduce,
+}
+# Published tables of a section, where they are not the one that is called like it.
+TABLES_OF: Mapping[str, Sequence[str]] = {
+    "figure5": ("figure5", "figure5_v1"),
+    "table7": ("table7", "deeplab_zoo"),
+    "quirks": (),
+}

@@ -1,0 +1,1 @@
+"""A model: its description, its weights, and what is built from them."""

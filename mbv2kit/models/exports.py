@@ -1,0 +1,105 @@
+"""Which files of a model folder a runtime can read: the ``exports`` of its ``model.json``.
+
+Such a file holds the whole network: from uint8 pictures to the arrays of :mod:`mbv2kit.imaging.postprocess`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, Literal
+
+from mbv2kit.errors import UserError
+from mbv2kit.imaging.postprocess import Selection
+from mbv2kit.models.spec import DESCRIPTION_FILE
+
+Format = Literal["onnx", "openvino", "litert", "executorch"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "executorch": ".pte"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """One exported file.
+
+    Attributes:
+        file: Its name in the model folder.
+        format: What kind of file it is.
+        precision: In which numbers the network computes; ``fp16`` stands for the half floats of the machine.
+        size: Height and width of the input, ``(B, height, width, 3)`` uint8 RGB.
+        batch: Pictures at a time; None for any number.
+        outputs: Names of the answers, in the order in which the file gives them.
+        selection: Which boxes a detector shows; None for the other tasks, and where the file does it itself.
+        sha256: Of the file (of OpenVINO's two that with the weights): what timings and caches go by.
+    """
+
+    file: str
+    format: Format
+    precision: Precision
+    size: tuple[int, int]
+    batch: int | None
+    outputs: tuple[str, ...]
+    selection: Selection | None
+    sha256: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Export":
+        """Reads what :func:`add_export` wrote; raises KeyError or TypeError for anything else."""
+        selection = values["selection"]
+        return cls(
+            **{
+                **values,
+                "size": tuple(values["size"]),
+                "outputs": tuple(values["outputs"]),
+                "selection": None if selection is None else Selection(**selection),
+            }
+        )
+
+
+def export_name(format: Format, precision: Precision) -> str:
+    """Returns what an exported file is called: ``model.onnx``, or ``model_int8.onnx`` and the like."""
+    return f"model{'' if precision == 'fp32' else f'_{precision}'}{SUFFIXES[format]}"
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Returns the files that an export consists of: itself, and the .bin beside OpenVINO's, which has the weights."""
+    return (path, path.with_suffix(".bin")) if path.suffix == SUFFIXES["openvino"] else (path,)
+
+
+def hash_of(path: Path) -> str:
+    """Returns the SHA-256 of an exported file, in hexadecimal."""
+    with files_of(path)[-1].open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def read_exports(folder: Path) -> tuple[Export, ...]:
+    """Lists the exported files of a model folder that are there, in the order in which they were made.
+
+    Raises:
+        UserError: The ``exports`` of ``model.json`` cannot be read.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        exports = tuple(Export.from_dict(each) for each in json.loads(path.read_text(encoding="utf-8"))["exports"])
+    except KeyError as error:
+        if error.args == ("exports",):
+            return ()
+        raise UserError(f"{path} does not say what was exported: {error!r}; export the model again.") from None
+    except (OSError, ValueError, TypeError, AttributeError, UserError) as error:
+        raise UserError(f"{path} does not say what was exported: {error}; export the model again.") from None
+    return tuple(export for export in exports if (folder / export.file).is_file())
+
+
+def write_exports(folder: Path, exports: Sequence[Export]) -> None:
+    """Says in ``model.json`` which exported files there are."""
+    path = folder / DESCRIPTION_FILE
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["exports"] = [asdict(export) for export in exports]
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def add_export(folder: Path, export: Export) -> None:
+    """Adds a file to those of a model folder, in the place of one with the same name."""
+    write_exports(folder, [*(each for each in read_exports(folder) if each.file != export.file), export])

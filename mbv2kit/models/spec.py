@@ -1,0 +1,75 @@
+"""What a model is, apart from its weights: the content of ``model.json``, which needs no torch to be read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mbv2kit.errors import UserError
+from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.structures import Task
+
+SCHEMA_VERSION = 1
+DESCRIPTION_FILE = "model.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything about a model but its weights; the content of ``model.json``.
+
+    Attributes:
+        backbone: ``name`` and the arguments of its constructor.
+        heads: For each task ``name`` and the arguments of the head's constructor.
+        class_names: For each task the names of its classes, by class id.
+        input: How a picture becomes the network's input.
+        mean: Subtracted from each of the three channels, in 0..255.
+        std: What each channel is divided by, in 0..255.
+        origin: Where the model came from (the run, its figures, a licence): for people, not read back by code.
+    """
+
+    backbone: Mapping[str, Any]
+    heads: Mapping[Task, Mapping[str, Any]]
+    class_names: Mapping[Task, Sequence[str]]
+    input: InputRule
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain containers, ready for JSON."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
+        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
+        return cls(
+            backbone=values["backbone"],
+            heads=values["heads"],
+            class_names={task: tuple(names) for task, names in values["class_names"].items()},
+            input=InputRule(**values["input"]),
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            origin=values["origin"],
+        )
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Reads the ``model.json`` of a model folder.
+
+    Raises:
+        UserError: There is none, or it describes no model; the message names the file.
+    """
+    path = folder / DESCRIPTION_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no model folder: it has no {DESCRIPTION_FILE}.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values["schema_version"]
+        if version == SCHEMA_VERSION:
+            return ModelSpec.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path} does not describe a model: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not describe a model: {error!r}.") from None
+    raise UserError(f"{path} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")

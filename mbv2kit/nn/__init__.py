@@ -1,0 +1,1 @@
+"""Building blocks of networks: layers, boxes, feature maps, interpolation."""

@@ -1,0 +1,248 @@
+"""The blocks that the papers share: convolution + norm + activation, separable convolution, inverted residual."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mbv2kit.errors import check_choice
+
+Padding = Literal["symmetric", "tf_same"]
+Bottleneck = Literal["linear", "relu6"]
+Shortcut = Literal["bottleneck", "expansion", "none"]
+
+# On the CPU torch (2.14, with oneDNN) computes the gradients of a dilated depthwise convolution five to ten times as
+# slowly as those of an undilated one; in bfloat16 and channels_last the weight's gradient is even garbage. Training
+# therefore runs it as undilated convolutions over the picture's phases: same numbers, fast, and right. Set to False
+# once no supported torch needs it; tests/test_gradients.py compares every block, layout and type with float64.
+DILATED_BY_PHASES = True
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Rounds a number of channels to the nearest multiple of ``divisor``, never below 90 % of ``value``."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+@dataclass(frozen=True, slots=True)
+class ConvStyle:
+    """What all convolutions of one network have in common.
+
+    Attributes:
+        padding: ``symmetric`` adds ``(kernel - 1) / 2`` on every side; ``tf_same`` as TensorFlow's SAME, which puts
+            the odd pixel at the bottom and right. They differ where a strided convolution meets an even size.
+        norm_eps: Epsilon of batch normalisation; it belongs to the weights.
+        norm_momentum: Share of the newest batch in the running statistics (1 - TensorFlow's decay).
+        activation: Builds the non-linearity.
+    """
+
+    padding: Padding = "symmetric"
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
+    activation: Callable[[], nn.Module] = nn.ReLU6
+
+    def __post_init__(self) -> None:
+        check_choice("padding", self.padding, Padding)
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        """Builds a batch normalisation over ``channels``."""
+        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
+
+
+class Conv2d(nn.Conv2d):
+    """A square convolution that keeps ``ceil(size / stride)`` pixels, padded in one of the two ways of ConvStyle.
+
+    ``(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding: Padding = "symmetric",
+    ) -> None:
+        self.same = padding == "tf_same"
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=0 if self.same else dilation * (kernel_size - 1) // 2,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves ``(B, C, H, W)``."""
+        if self.same and self.kernel_size[0] > 1:
+            rows, columns = (self.pads(size) for size in input.shape[2:])
+            input = F.pad(input, (*columns, *rows))
+        if self.training and self._runs_by_phases(input):
+            return self._convolve_phases(input)
+        return super().forward(input)
+
+    def pads(self, size: int) -> tuple[int, int]:
+        """Returns how many zeros stand before and behind a side of ``size`` pixels."""
+        stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
+        if not self.same:
+            return reach // 2, reach // 2
+        missing = max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
+        return missing // 2, missing - missing // 2
+
+    def _runs_by_phases(self, input: Tensor) -> bool:
+        depthwise = self.groups == self.in_channels > 1
+        dilated = self.dilation[0] > 1 and self.stride[0] == 1
+        # Smaller maps cost more than they save; the fault was seen from 23 x 31 on, at dilation 2 and 4.
+        large = min(input.shape[2:]) >= 16
+        return DILATED_BY_PHASES and depthwise and dilated and large and input.device.type == "cpu"
+
+    def _convolve_phases(self, input: Tensor) -> Tensor:
+        """Splits ``(B, C, H, W)`` into its d x d phases, of which each sees an undilated kernel, and joins them again.
+
+        TensorFlow ran dilated convolutions in this way (space to batch).
+        """
+        rate, padding = self.dilation[0], self.padding[0]
+        assert isinstance(padding, int)
+        channels_last = input.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        batch, _, height, width = input.shape
+        filled = F.pad(input, (0, -width % rate, 0, -height % rate))
+        rows = torch.unflatten(filled, 2, (-1, rate))
+        phases = torch.unflatten(rows, 4, (-1, rate)).permute(3, 5, 0, 1, 2, 4).flatten(0, 2)
+        phases = phases.contiguous(memory_format=layout)
+        output = F.conv2d(phases, self.weight, self.bias, 1, padding // rate, 1, self.groups)
+        grid = torch.unflatten(output, 0, (rate, rate, batch))
+        joined = grid.permute(2, 3, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)
+        reach = rate * (self.kernel_size[0] - 1)
+        joined = joined[:, :, : height + 2 * padding - reach, : width + 2 * padding - reach]
+        return joined.contiguous(memory_format=layout)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch normalisation and, unless ``activation=False``, the style's non-linearity."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        style: ConvStyle,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        activation: bool = True,
+    ) -> None:
+        conv = Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+            padding=style.padding,
+        )
+        super().__init__()
+        self.conv = conv
+        self.norm = style.norm(out_channels)
+        if activation:
+            self.act = style.activation()
+
+
+class SeparableConv(nn.Sequential):
+    """A 3 x 3 depthwise convolution followed by a 1 x 1 convolution, each with norm and activation (Section 3.1)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, style: ConvStyle, stride: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.depthwise = ConvNormAct(
+            in_channels, in_channels, 3, style=style, stride=stride, dilation=dilation, groups=in_channels
+        )
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1, style=style)
+
+
+class InvertedResidual(nn.Module):
+    """The paper's bottleneck block (Table 1): 1 x 1 expansion, 3 x 3 depthwise, 1 x 1 linear projection.
+
+    Args:
+        in_channels: Channels of the bottleneck that goes in.
+        out_channels: Channels of the bottleneck that comes out.
+        expansion: Factor t between the bottleneck and the wide layer; the first 1 x 1 is left out where it is 1.
+        stride: Of the depthwise convolution.
+        dilation: Of the depthwise convolution.
+        bottleneck: ``linear`` as in the paper; ``relu6`` puts a non-linearity behind the projection (Section 6.4).
+        shortcut: What a block of stride 1 with as many channels out as in adds up: the ``bottleneck`` tensors, the
+            ``expansion`` of this block and the next (as a classical residual does), or ``none`` (Figure 6b).
+        style: Of the three convolutions.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        stride: int = 1,
+        dilation: int = 1,
+        bottleneck: Bottleneck = "linear",
+        shortcut: Shortcut = "bottleneck",
+        style: ConvStyle,
+    ) -> None:
+        super().__init__()
+        check_choice("bottleneck", bottleneck, Bottleneck)
+        check_choice("shortcut", shortcut, Shortcut)
+        wide = in_channels * expansion
+        keeps_shape = stride == 1 and in_channels == out_channels
+        self.adds_input = keeps_shape and shortcut == "bottleneck"
+        # Where t is 1, the next block's expansion is wider than this one's.
+        self.hands_on_expansion = keeps_shape and shortcut == "expansion" and expansion > 1
+        self.expand = ConvNormAct(in_channels, wide, 1, style=style) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNormAct(wide, wide, 3, style=style, stride=stride, dilation=dilation, groups=wide)
+        self.project = ConvNormAct(wide, out_channels, 1, style=style, activation=bottleneck == "relu6")
+
+    def forward(self, bottleneck: Tensor, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Runs the block.
+
+        Args:
+            bottleneck: ``(B, in_channels, H, W)``.
+            carried: The expansion of the block before, added to this block's where that block hands it on.
+
+        Returns:
+            The new bottleneck, ``(B, out_channels, ceil(H / stride), ceil(W / stride))``, and the expansion,
+            ``(B, in_channels * expansion, H, W)``.
+        """
+        expansion = self.expand(bottleneck)
+        if carried is not None:
+            expansion = expansion + carried
+        output = self.project(self.depthwise(expansion))
+        return output + bottleneck if self.adds_input else output, expansion
+
+
+def initialise(module: nn.Module) -> None:
+    """Sets fresh weights: convolutions by He et al. (fan out), norms to one and zero, linear layers to N(0, 0.01)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            # torch's own fan out forgets the groups: depthwise kernels would come out so small that the epsilon of the
+            # batch norm behind them drowns the signal.
+            fan_out = part.out_channels // part.groups * part.kernel_size[0] * part.kernel_size[1]
+            nn.init.normal_(part.weight, std=sqrt(2 / fan_out))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.01)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,168 @@
+"""A VisionModel that runs as a memory plan says: the same outputs from a fraction of the memory."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mbv2kit.errors import UserError
+from mbv2kit.heads import Head
+from mbv2kit.heads.registry import Raw
+from mbv2kit.imaging.preprocess import Placement
+from mbv2kit.models.vision_model import ModelWrapper, VisionModel
+from mbv2kit.splitting.bands import Part, schedule
+from mbv2kit.splitting.block import SplitBlock, fold, frame
+from mbv2kit.splitting.chain import find_chain, relu6_behind
+from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.plan import MemoryPlan
+from mbv2kit.structures import Prediction, Task
+
+
+class SplitModel(ModelWrapper):
+    """Wraps a model, and runs it one picture at a time within the memory of a plan.
+
+    Args:
+        model: In evaluation mode, on the CPU; its weights are folded and copied.
+        plan: Of this very model, in float32.
+
+    Attributes:
+        plan: The plan.
+        measured: The most bytes that were alive at once while the first picture was seen; None until then.
+
+    Raises:
+        UserError: The plan is of another type than float32, or the network is none that can be split.
+    """
+
+    def __init__(self, model: VisionModel, plan: MemoryPlan) -> None:
+        if plan.dtype != torch.float32:
+            raise UserError(f"A plan for {plan.dtype} says what a network would need; only float32 plans can be run.")
+        self.plan = plan
+        self.measured: int | None = None
+        super().__init__(model)
+        self._chain = find_chain(model, plan.size)
+        # For each segment its blocks, and what they do in each band.
+        self._segments: list[tuple[list[SplitBlock], list[list[Part]]]] = []
+        for segment in plan.segments:
+            units = self._chain.units[segment.first : segment.last + 1]
+            bands = schedule(units, segment.rows, segment.keep)
+            parts = zip(*bands, strict=True)
+            blocks = [
+                SplitBlock(unit, count, (part.output for part in each if part.output))
+                for unit, count, each in zip(units, segment.groups, parts, strict=True)
+            ]
+            self._segments.append((blocks, bands))
+        self._last = fold(self._chain.last[1]) if self._chain.last else None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Raw]:
+        """Computes what the model computes, up to rounding.
+
+        Args:
+            images: ``(B, 3, H, W)`` uint8 of the plan's size; B images take B times the memory of the plan.
+
+        Returns:
+            For each task the raw tensors of its head.
+
+        Raises:
+            UserError: The images have another size.
+        """
+        size = (images.shape[2], images.shape[3])
+        if size != self.plan.size:
+            raise UserError(f"The plan is for {self.plan.size} pixels, got {size}; make a plan for that size.")
+        maps: dict[str, Tensor] = {}
+        current = images
+        for blocks, bands in self._segments:
+            current = self._run(blocks, bands, current, maps)
+            unit = blocks[-1].unit
+            if unit.read:
+                maps[unit.name] = current
+        if self._chain.last is not None:
+            maps[self._chain.last[0]] = self._run_last(current)
+        del current
+        return {head.task: head(maps) for head in self._model.heads.values() if isinstance(head, Head)}
+
+    def measure(self, images: Tensor) -> tuple[dict[str, Raw], int]:
+        """Computes what a call computes, and the most bytes that were alive at once; see :class:`LiveBytes`."""
+        with LiveBytes([images]) as live:
+            raw = self(images)
+        return raw, int(live.peak)
+
+    @torch.inference_mode()
+    def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        """Sees inputs one after the other; arguments and result are those of the model's method."""
+        found: list[dict[Task, Prediction]] = []
+        for index, placement in enumerate(placements):
+            # The picture alone, not the batch that it is cut out of.
+            image = images[index : index + 1].clone(memory_format=torch.contiguous_format)
+            if self.measured is None:
+                raw, self.measured = self.measure(image)
+            else:
+                raw = self(image)
+            decoded = self._model.decode(raw, [self.plan.size])
+            found.append({task: placement.restore(prediction) for task, (prediction,) in decoded.items()})
+        return found
+
+    def _run(
+        self, blocks: Sequence[SplitBlock], bands: Sequence[Sequence[Part]], source: Tensor, maps: dict[str, Tensor]
+    ) -> Tensor:
+        unit = blocks[-1].unit
+        output = self._model.mean.new_empty(len(source), unit.out_channels, *unit.output_size)
+        kept: list[Tensor | None] = [None] * len(blocks)
+        for band in bands:
+            self._run_band(blocks, band, source, output, kept, maps)
+        return output
+
+    def _run_band(
+        self,
+        blocks: Sequence[SplitBlock],
+        band: Sequence[Part],
+        source: Tensor,
+        output: Tensor,
+        kept: list[Tensor | None],
+        maps: dict[str, Tensor],
+    ) -> None:
+        rows, start = source, 0
+        if blocks[0].unit.first and band[0].output:
+            rows = frame(blocks[0].unit, source, band[0].output, self._model.mean, self._model.std)
+        for place, (block, part) in enumerate(zip(blocks, band, strict=True)):
+            following, next_start = output, part.output.start
+            if place + 1 < len(blocks):
+                needs = band[place + 1]
+                unit = blocks[place + 1].unit
+                following = output.new_empty(len(output), unit.in_channels, len(needs.input), unit.columns[0].size)
+                next_start = needs.input.start
+                if (earlier := kept[place + 1]) is not None:
+                    following[:, :, : len(needs.kept)].copy_(earlier)
+                    del earlier
+                    kept[place + 1] = None
+                target = following[:, :, len(needs.kept) :]
+            else:
+                target = output[:, :, part.output.start : part.output.stop]
+            if part.output:
+                wide = block.run(rows, start, part.output, target)
+                if wide is not None:
+                    maps[f"{block.unit.name}_expansion"] = wide
+            if place and part.keeps:
+                kept[place] = rows[:, :, part.keeps.start - start : part.keeps.stop - start].clone()
+            rows, start = following, next_start
+
+    def _run_last(self, map: Tensor) -> Tensor:
+        assert self._chain.last is not None
+        assert self._last is not None
+        weight, bias = self._last
+        activates = relu6_behind(self._chain.last[1])
+        share = -(-len(weight) // self.plan.last_groups)
+        if not self._chain.pools:
+            return _convolve(map, weight, bias, activates)
+        # The mean over a map of one pixel is that pixel: the head cannot tell.
+        pooled = map.new_empty(len(map), len(weight), 1, 1)
+        for first in range(0, len(weight), share):
+            group = slice(first, first + share)
+            pooled[:, group] = _convolve(map, weight[group], bias[group], activates).mean(dim=(2, 3), keepdim=True)
+        return pooled
+
+
+def _convolve(map: Tensor, weight: Tensor, bias: Tensor, activates: bool) -> Tensor:
+    output = F.conv2d(map, weight, bias)
+    return F.relu6(output, inplace=True) if activates else output

@@ -1,0 +1,178 @@
+"""A model scores the same in training, in evaluation and in use."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image as PillowImage
+
+from mbv2kit.cli.config import compose_config, register_parts
+from mbv2kit.data.datamodule import evaluation_loader
+from mbv2kit.data.sources import open_source
+from mbv2kit.errors import UserError
+from mbv2kit.evaluation.run import evaluate
+from mbv2kit.inference.in_torch import deploy
+from mbv2kit.inference.predictor import Predictor, Seen
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.runs import RunFolder
+from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
+
+Trained = Callable[[str], RunFolder]
+SHAPES = ["dataset=shapes", "dataset.size=64", "dataset.val_count=6"]
+
+
+@pytest.fixture
+def evaluation(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    """Composes an evaluation that runs in an empty folder."""
+    register_parts(root / "conf")
+    monkeypatch.chdir(tmp_path)
+    return lambda *overrides: compose_config(root / "conf", "eval", ["loader.workers=0", *overrides])
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    del content["seconds"]
+    return content
+
+
+def assert_close(left: Any, right: Any) -> None:
+    if isinstance(left, dict):
+        assert list(left) == list(right)
+        for key in left:
+            assert_close(left[key], right[key])
+    elif isinstance(left, float):
+        assert left == pytest.approx(right, abs=1e-6)
+    else:
+        assert left == right
+
+
+def assert_alike(left: Prediction, right: Prediction) -> None:
+    if isinstance(left, Segmentation):
+        assert isinstance(right, Segmentation)
+        np.testing.assert_array_equal(left.mask, right.mask)
+        return
+    assert isinstance(right, type(left))
+    assert isinstance(left, Classification | Detections)
+    np.testing.assert_array_equal(left.class_ids, right.class_ids)
+    np.testing.assert_allclose(left.scores, right.scores, atol=1e-5)
+    if isinstance(left, Detections):
+        assert isinstance(right, Detections)
+        assert len(left.boxes) > 0
+        np.testing.assert_allclose(left.boxes, right.boxes, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_repeats_the_figures_of_the_run(
+    trained: Trained, evaluation: Callable[..., DictConfig], tmp_path: Path, task: Task
+) -> None:
+    run = trained(task)
+    evaluate(evaluation(f"checkpoint='{run.path}'", "run_dir=again"))
+    assert_close(figures(Path("again")), figures(run.path))
+    pictures = sorted(path.name for path in run.predictions.iterdir())
+    assert sorted(path.name for path in Path("again/predictions").iterdir()) == pictures
+    assert [path.name for path in Path().iterdir()] == ["again"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_pictures_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_path: Path, task: Task) -> None:
+    run = trained(task)
+    model = VisionModel.load(run.model)
+    source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, task, "val")
+    seen: list[Prediction] = []
+    for batch in evaluation_loader(source, model.input, batch_size=4, workers=0):
+        seen += [predictions[task] for predictions in model.predict_batch(batch.images, batch.placements)]
+    paths = [tmp_path / f"{index}.png" for index in range(len(source))]
+    for path, sample in zip(paths, (source[index] for index in range(len(source))), strict=True):
+        PillowImage.fromarray(sample.image).save(path)
+    results = list(Predictor(deploy(VisionModel.load(run.model)), batch_size=5).predict(paths))
+    assert len(results) == len(seen) == 6
+    for result, expected in zip(results, seen, strict=True):
+        assert isinstance(result, Seen)
+        assert_alike(result.predictions[task], expected)
+
+
+@pytest.mark.slow
+def test_without_a_checkpoint_the_newest_run_is_taken_and_said(
+    trained: Trained,
+    evaluation: Callable[..., DictConfig],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = trained("classification")
+    copytree(run.path, tmp_path / "outputs" / "mine")
+    with pytest.raises(UserError, match=r"no finished detection run below .*task=detection"):
+        evaluate(evaluation("task=detection"))
+    evaluate(evaluation())
+    assert "outputs/mine/model" in capfd.readouterr().err
+    (folder,) = Path("outputs/eval/classification/shapes").iterdir()
+    assert_close(figures(folder), figures(run.path))
+
+
+@pytest.mark.slow
+def test_a_model_folder_needs_a_dataset_of_its_classes(
+    trained: Trained, evaluation: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    model = VisionModel.load(trained("classification").model)
+    model.save(tmp_path / "alone")
+    with pytest.raises(UserError, match=r"name one: dataset=NAME dataset\.root=DIR"):
+        evaluate(evaluation("checkpoint=alone"))
+    with pytest.raises(UserError, match="The model was trained for classification, not detection"):
+        evaluate(evaluation("checkpoint=alone", "task=detection", *SHAPES))
+    evaluate(evaluation("checkpoint=alone", "run_dir=a", *SHAPES))
+    assert_close(figures(Path("a")), figures(trained("classification").path))
+
+    # Class folders in another order, and not all of them: pictures of one class each, plus one that no one knows.
+    source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, "classification", "val")
+    samples = [source[index] for index in range(6)]
+    for index, sample in enumerate(samples):
+        assert sample.label is not None
+        folder = tmp_path / "data" / "val" / source.class_names[sample.label]
+        folder.mkdir(parents=True, exist_ok=True)
+        PillowImage.fromarray(sample.image).save(folder / f"{index}.png")
+    evaluate(evaluation("checkpoint=alone", "run_dir=b", "dataset=folder", "dataset.root=data"))
+    assert_close(figures(Path("b")) | {"dataset": "shapes"}, figures(Path("a")))
+    (tmp_path / "data" / "val" / "zebra").mkdir()
+    PillowImage.fromarray(samples[0].image).save(tmp_path / "data" / "val" / "zebra" / "0.png")
+    with pytest.raises(UserError, match=r"classes that the model does not know: zebra\. The model knows circle, "):
+        evaluate(evaluation("checkpoint=alone", "run_dir=c", "dataset=folder", "dataset.root=data"))
+    assert not Path("c").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], r"There is no finished run below .*train one first"),
+        (["checkpoint=nowhere"], "There is no file or folder nowhere; give a run or model folder"),
+        (["checkpoint=."], r"\. holds neither a model\.json, nor a folder model with one, nor a config\.json"),
+    ],
+)
+def test_without_a_model_the_message_says_what_to_do(
+    evaluation: Callable[..., DictConfig], tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(evaluation(*overrides))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loader.batch_size=0", "loader.batch_size must be at least 1, got 0"),
+        ("loader.workers=-1", "loader.workers must be at least 0, got -1"),
+        ("split=test", "dataset 'shapes' has no split 'test'; splits found: train, val"),
+    ],
+)
+def test_a_slip_is_told_and_leaves_no_folder(
+    trained: Trained, evaluation: Callable[..., DictConfig], tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate(evaluation(f"checkpoint='{trained('classification').path}'", override))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,152 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mbv2kit.errors import UserError
+from mbv2kit.export.check import reference
+from mbv2kit.export.files import keep, write
+from mbv2kit.imaging.preprocess import Placement
+from mbv2kit.inference.loading import Request, load_model
+from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import read_exports, write_exports
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Classification
+from tests.export.models import noise, saved, small_model
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionModel:
+    return small_model("classification")
+
+
+@pytest.fixture(scope="module")
+def folder(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with an ONNX file."""
+    path = saved(model, tmp_path_factory.mktemp("model"))
+    scratch = tmp_path_factory.mktemp("scratch")
+    keep(write(ExportNetwork(model).eval(), scratch, "onnx", "fp32"), scratch, path, model.spec)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MBV2KIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+def request(folder: Path, **keys: object) -> Request:
+    return Request(checkpoint=str(folder), **keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("keys", [{"runtime": "onnxruntime"}, {"runtime": "torch"}, {"tta": "multiscale_flip"}])
+def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str, str]) -> None:
+    loaded = load_model(request(folder, **keys))
+    assert loaded.folder == folder
+    assert loaded.spec.class_names["classification"][0] == "cat"
+    assert loaded.model.input.size == SIZE
+    images = np.stack(noise(3, SIZE))
+    placement = Placement((128, 32), SIZE)
+    for model in (loaded.model, loaded.model.copy()):
+        seen = model.read(model.answer(images), [placement] * 3)
+        assert len(seen) == 3
+        assert isinstance(seen[0]["classification"], Classification)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_the_answers_are_the_model_s(folder: Path, model: VisionModel, runtime: str) -> None:
+    images = noise(3, SIZE)
+    loaded = load_model(request(folder, runtime=runtime))
+    expected = np.concatenate([each["probabilities"] for each in reference(model, images, SIZE).answers])
+    np.testing.assert_allclose(loaded.model.answer(np.stack(images))["probabilities"], expected, atol=1e-5)
+
+
+def test_the_exported_file_is_what_runs_unless_torch_is_wished_for(folder: Path) -> None:
+    assert load_model(request(folder, runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
+    assert load_model(request(folder / "model.onnx", runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
+    automatic = load_model(request(folder))
+    assert automatic.runtime.endswith(" on model.onnx")
+    assert automatic.notes[0].startswith(f"Runtime: {automatic.runtime}, fp32 (")
+
+
+@pytest.mark.usefixtures("threads")
+def test_without_a_file_torch_runs_it_and_says_what_would_be_faster(model: VisionModel, tmp_path: Path) -> None:
+    folder = saved(model, tmp_path / "bare")
+    loaded = load_model(request(folder))
+    assert loaded.runtime == "torch"
+    assert f"python tools/export.py checkpoint={folder}" in loaded.notes[0]
+
+
+def test_a_precision_that_was_not_exported_is_a_sentence(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no exported file for precision=int8 \(exported files: model.onnx \(fp32\)\)"):
+        load_model(request(folder, precision="int8"))
+    with pytest.raises(UserError, match=r"no exported file for runtime=litert .* python tools/export.py"):
+        load_model(request(folder, runtime="litert"))
+
+
+def test_of_several_precisions_float32_is_taken_unless_another_is_named(
+    folder: Path, model: VisionModel, tmp_path: Path
+) -> None:
+    copy = saved(model, tmp_path / "both")
+    data = (folder / "model.onnx").read_bytes()
+    (export,) = read_exports(folder)
+    for name in ("model.onnx", "model_int8.onnx"):
+        (copy / name).write_bytes(data)
+    other = replace(export, file="model_int8.onnx", precision="int8")
+    write_exports(copy, [other, export])
+    for keys, expected in (
+        ({}, "model.onnx"),
+        ({"precision": "int8"}, "model_int8.onnx"),
+        ({"precision": "fp32"}, "model.onnx"),
+    ):
+        assert load_model(request(copy, runtime="onnxruntime", **keys)).runtime == f"onnxruntime on {expected}"
+    by_name = load_model(request(copy / "model_int8.onnx", runtime="onnxruntime"))
+    assert by_name.runtime == "onnxruntime on model_int8.onnx"
+    write_exports(copy, [other])
+    assert load_model(request(copy, runtime="onnxruntime")).runtime == "onnxruntime on model_int8.onnx"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"runtime": "onnx"}, "runtime 'onnx' is unknown. Did you mean 'onnxruntime'?"),
+        ({"precision": "int4"}, "precision 'int4' is unknown"),
+        ({"threads": 0}, "threads must be a whole number from 1 up"),
+        ({"compile": True}, "compile=true is for runtime=torch"),
+        ({"runtime": "torch", "compile": True, "tta": "multiscale_flip"}, "compile=true is for runtime=torch"),
+        ({"runtime": "openvino", "tta": "multiscale_flip"}, "runtime=openvino runs an exported network as it is"),
+        ({"memory_budget": "1MB", "tta": "multiscale_flip"}, "memory_budget runs one view of a picture"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        Request(**keys)  # type: ignore[arg-type]
+
+
+def test_a_runtime_that_is_not_installed_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mbv2kit.inference.runtimes.base.Runtime.version", None)
+    with pytest.raises(UserError, match="runtime=onnxruntime is not installed; run: pip install onnxruntime"):
+        load_model(request(folder, runtime="onnxruntime"))
+    with pytest.raises(UserError, match=r"None of the runtimes that read the files .*: pip install onnxruntime or pip"):
+        load_model(request(folder))
+
+
+def test_a_damaged_file_is_a_sentence(folder: Path, model: VisionModel, tmp_path: Path) -> None:
+    copy = saved(model, tmp_path / "damaged")
+    (copy / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
+    write_exports(copy, read_exports(folder))
+    with pytest.raises(UserError, match=r"model.onnx is no network that ONNX Runtime reads"):
+        load_model(request(copy, runtime="onnxruntime"))

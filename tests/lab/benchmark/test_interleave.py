@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+
+from mbv2kit.lab.benchmark.assets import Material, Materials
+from mbv2kit.lab.benchmark.competitor import Calls, Case, Commands, Finished, Settings
+from mbv2kit.lab.benchmark.interleave import run_case, warm_up
+from mbv2kit.lab.benchmark.jobs.whole_programs import throughput, whole_process
+from mbv2kit.lab.benchmark.results import CaseResult
+
+FAKES = "tests.benchmark.fakes"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(threads=1, rounds=3, slice=0.0, warm_up=0.0, pythons={}, folder=tmp_path / "materials")
+
+
+def fake(name: str, function: str, needs: tuple[str, ...] = (), **options: float) -> Calls:
+    return Calls(name=name, group="peer", library="fake", needs=needs, setup=f"{FAKES}:{function}", options=options)
+
+
+@pytest.fixture
+def found(settings: Settings) -> CaseResult:
+    case = Case(
+        job="classification",
+        name="batch 1",
+        title="Fakes",
+        baseline=("slow", "whole"),
+        contenders=[
+            fake("slow", "quick", seconds=0.01),
+            fake("fast", "quick", seconds=0.001),
+            fake("missing", "quick", needs=("no_such_package",)),
+            fake("broken", "broken"),
+            # Each turn has an untimed call and a timed one, and it falls in the second turn.
+            fake("falling", "breaking", after=3),
+        ],
+    )
+    told: list[str] = []
+    result = run_case(case, settings, Materials({}, settings), told.append)
+    rounds = [text for text in told if text.startswith("round")]
+    assert rounds[:6] == [
+        *(f"round 1 of 3: {name}" for name in ("slow", "fast", "falling")),
+        *(f"round 2 of 3: {name}" for name in ("falling", "fast", "slow")),
+    ]
+    assert rounds[6:] == ["round 3 of 3: slow", "round 3 of 3: fast"]
+    return result
+
+
+def test_each_contender_has_a_value_a_round_or_a_reason(found: CaseResult) -> None:
+    slow, fast, missing, broken, falling = found.rows
+    assert {measure: len(values) for measure, values in slow.rounds.items()} == {"whole": 3, "network": 3}
+    assert found.speed_ups(slow, "whole") == [1.0, 1.0, 1.0]
+    ups = found.speed_ups(fast, "whole")
+    assert ups is not None
+    assert all(up > 1 for up in ups)
+    assert (missing.rounds, broken.rounds, falling.rounds) == ({}, {}, {})
+    assert (missing.problem or "").startswith("skipped: no_such_package not installed in ")
+    assert broken.problem == "failed: ValueError: there is no network in this file"
+    assert falling.problem == "failed: ended with code 3: Fatal: out of luck"
+
+
+def test_a_baseline_that_fell_leaves_the_others_their_times(found: CaseResult) -> None:
+    found.rows[0].problem = "failed: for this test"
+    assert found.speed_ups(found.rows[1], "whole") is None
+
+
+def test_whole_processes_take_turns_too(settings: Settings) -> None:
+    def program(name: str, code: str) -> Commands:
+        return Commands(name=name, group="peer", library="fake", commands={"whole": ["{python}", "-c", code]})
+
+    case = Case(
+        job="cold_start",
+        name="one picture",
+        title="Programs",
+        baseline=("good", "process"),
+        contenders=[program("good", "pass"), program("bad", "import no_such_package")],
+        evaluate=whole_process,
+    )
+    good, bad = run_case(case, settings, Materials({}, settings), lambda _: None).rows
+    assert len(good.rounds["process"]) == 3
+    assert bad.problem == "failed: ended with code 1: ModuleNotFoundError: No module named 'no_such_package'"
+
+
+def test_a_warm_up_ends_when_the_contender_has_settled_or_the_time_is_over(tmp_path: Path) -> None:
+    settings = Settings(threads=1, rounds=1, slice=1.0, warm_up=10.0, pythons={}, folder=tmp_path)
+    turns = iter([[4.0], [2.0], [1.0], [1.0], [1.0], [1.0]])
+    assert warm_up(lambda _: next(turns), settings) == [4.0, 2.0, 1.0, 1.0, 1.0]
+    restless = iter([[4.0], [2.0], [4.0], [2.0]])
+    assert warm_up(lambda _: next(restless), settings) == [4.0, 2.0, 4.0]
+
+
+def test_a_material_is_made_once_with_those_that_it_is_made_from(settings: Settings) -> None:
+    def material(text: str, *materials: str) -> Material:
+        return Material(setup=f"{FAKES}:write", library="fake", needs=(), options={"text": text}, materials=materials)
+
+    table = {"one": material("1"), "two": material("2", "one"), "bad": Material(setup="x:y", library="f", needs=())}
+    materials = Materials(table, settings)
+    assert materials.path("two").read_text() == "12"
+    materials.path("one").write_text("kept")
+    assert materials.path("one").read_text() == "kept"
+    assert sorted(path.name for path in settings.folder.iterdir()) == ["one", "two"]
+
+
+def test_a_contender_whose_material_cannot_be_made_has_the_reason(settings: Settings) -> None:
+    table = {"network": Material(setup=f"{FAKES}:write", library="fake", needs=("no_such_package",))}
+    contender = Calls(
+        name="fake", group="peer", library="fake", materials=("network",), setup=f"{FAKES}:quick", options={}
+    )
+    case = Case(job="j", name="c", title="t", baseline=("fake", "whole"), contenders=[contender])
+    (row,) = run_case(case, settings, Materials(table, settings), lambda _: None).rows
+    assert row.problem is not None
+    assert row.problem.startswith("skipped: network could not be made: no_such_package not installed in ")
+    (row,) = run_case(case, settings, Materials({}, settings), lambda _: None).rows
+    assert row.problem is not None
+    assert row.problem.startswith("skipped: network")
+
+
+def test_the_steady_time_of_a_picture_leaves_out_the_start() -> None:
+    # 3 seconds to start, 10 ms a picture.
+    done = {"few": Finished(seconds=3.2, megabytes=1), "many": Finished(seconds=5.0, megabytes=1)}
+    assert throughput(done) == pytest.approx({"steady": 0.01, "process": 0.025})

@@ -1,0 +1,65 @@
+import os
+import sys
+
+import pytest
+
+from mbv2kit.lab.benchmark.worker import time_calls
+from mbv2kit.lab.benchmark.workers import ContenderError, SkippedError, Worker, environment
+
+FAKES = "tests.benchmark.fakes"
+
+
+def test_a_worker_says_what_it_measures_and_times_each_call() -> None:
+    with Worker(sys.executable, f"{FAKES}:quick", {"threads": 2}, ["json"]) as worker:
+        assert worker.measures == ["whole", "network"]
+        assert worker.facts["threads"] == 2
+        times = worker.time("whole", 0.01)
+        assert times
+        assert all(time >= 0.001 for time in times)
+        worker.stop()
+        worker.resume()
+        assert worker.time("network", 0.0)
+
+
+def test_what_libraries_print_does_not_get_among_the_answers() -> None:
+    with Worker(sys.executable, f"{FAKES}:printing", {}) as worker:
+        assert len(worker.time("whole", 0.0)) == 1
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(SkippedError, match=f"^no_such_package not installed in {sys.executable}$"):
+        Worker(sys.executable, f"{FAKES}:quick", {}, ["json", "no_such_package"])
+
+
+def test_a_contender_that_cannot_be_set_up_says_why_in_one_line() -> None:
+    with pytest.raises(ContenderError, match=r"^ValueError: there is no network in this file$"):
+        Worker(sys.executable, f"{FAKES}:broken", {"threads": 1})
+
+
+def test_a_process_that_dies_leaves_its_last_words() -> None:
+    with (
+        Worker(sys.executable, f"{FAKES}:breaking", {"threads": 1, "after": 1}) as worker,
+        pytest.raises(ContenderError, match=r"^ended with code 3: Fatal: out of luck$"),
+    ):
+        worker.time("whole", 0.0)
+
+
+def test_nobody_waits_for_ever() -> None:
+    with pytest.raises(ContenderError, match=r"^no answer within 0\.3 s$"):
+        Worker(sys.executable, f"{FAKES}:silent", {}, patience=0.3)
+
+
+def test_the_first_call_only_wakes_the_contender() -> None:
+    clock = iter([0.0, 0.1, 0.4, 0.5, 0.6, 1.2, 1.3])
+    calls: list[None] = []
+    times = time_calls(lambda: calls.append(None), 1.0, lambda: next(clock))
+    assert times == pytest.approx([0.3, 0.6])
+    assert len(calls) == 3
+
+
+def test_peers_do_not_get_the_settings_of_our_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    found = environment()
+    assert "OMP_WAIT_POLICY" not in found
+    assert found["PYTHONPATH"].split(os.pathsep)[1] == "/elsewhere"

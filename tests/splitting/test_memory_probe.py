@@ -1,0 +1,41 @@
+"""Bytes alive, counted by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from mbv2kit.splitting.memory_probe import LiveBytes
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_memory_counts_from_its_making_until_nobody_holds_it(device: str) -> None:
+    held = torch.zeros(10, device=device)
+    with torch.no_grad(), LiveBytes([held]) as live:
+        assert live.now == 40
+        first = torch.zeros(100, device=device)
+        second = first + 1
+        assert live.now == 840
+        view = second.view(10, 10)[:, :5]
+        del second
+        assert live.now == 840
+        first.add_(1)
+        assert live.now == 840
+        del view
+        assert live.now == 440
+        del first
+        assert (live.now, live.peak) == (40, 840)
+
+
+def test_parameters_and_views_of_them_do_not_count() -> None:
+    linear = nn.Linear(100, 7)
+    x = torch.zeros(1, 100)
+    with torch.no_grad(), LiveBytes() as live:
+        linear(x)
+    assert live.peak == 28
+
+
+def test_what_a_kernel_returns_beside_its_result_counts_too() -> None:
+    with torch.no_grad(), LiveBytes() as live:
+        values, indices = torch.zeros(4, 8).max(dim=1)
+    assert live.now == 4 * 4 + 4 * 8
+    assert values.shape == indices.shape

@@ -1,0 +1,60 @@
+import re
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from mbv2kit.weights.tensors import load_tensors
+
+
+def network(classes: int = 3) -> nn.Module:
+    return nn.ModuleDict(
+        {
+            "backbone": nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)),
+            "head": nn.ModuleDict({"hidden": nn.Linear(4, 4), "classify": nn.Linear(4, classes)}),
+        }
+    )
+
+
+def test_what_fits_is_loaded_and_the_rest_left_alone() -> None:
+    model, other = network(3), network(5)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {**other.state_dict(), "neck.weight": torch.zeros(2)}
+    del tensors["head.hidden.bias"]
+    report = load_tensors(model, tensors)
+    kept = {"head.hidden.bias", "head.classify.weight", "head.classify.bias"}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name in kept else other.state_dict()[name])
+    assert set(report.missing) == kept
+    assert report.missing["head.hidden.bias"] == "the weights have none"
+    assert report.skipped == {
+        "head.classify.weight": "5 x 4 in the weights, 3 x 4 here; stays fresh",
+        "head.classify.bias": "5 in the weights, 3 here; stays fresh",
+        "neck.weight": "this model has no such part",
+    }
+    # Every tensor of either side is accounted for.
+    assert set(report.loaded) | set(report.skipped) == set(tensors)
+    assert set(report.loaded) | set(report.missing) == set(fresh)
+
+
+def test_the_table_merges_what_fared_alike() -> None:
+    model = network(3)
+    tensors = {name: tensor for name, tensor in network(5).state_dict().items() if not name.startswith("head.hidden")}
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(load_tensors(model, tensors).table())
+    rows = [re.split(r"  +", line.strip()) for line in capture.get().splitlines() if line.strip("─ \n")]
+    assert rows == [
+        ["part", "tensors", "what became of them"],
+        ["backbone", "7", "loaded"],
+        ["head.hidden", "2", "missing, stay fresh: the weights have none"],
+        ["head.classify.weight", "1", "skipped: 5 x 4 in the weights, 3 x 4 here; stays fresh"],
+        ["head.classify.bias", "1", "skipped: 5 in the weights, 3 here; stays fresh"],
+    ]
+
+
+def test_values_are_copied_not_shared() -> None:
+    model, other = network(), network()
+    load_tensors(model, other.state_dict())
+    other.state_dict()["backbone.0.weight"].fill_(7)
+    assert not (model.state_dict()["backbone.0.weight"] == 7).any()
