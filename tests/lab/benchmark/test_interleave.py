@@ -8,7 +8,7 @@ from mbv2kit.lab.benchmark.interleave import run_case, warm_up
 from mbv2kit.lab.benchmark.jobs.whole_programs import throughput, whole_process
 from mbv2kit.lab.benchmark.results import CaseResult
 
-FAKES = "tests.benchmark.fakes"
+FAKES = "tests.lab.benchmark.fakes"
 
 
 @pytest.fixture

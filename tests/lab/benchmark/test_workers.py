@@ -6,7 +6,7 @@ import pytest
 from mbv2kit.lab.benchmark.worker import time_calls
 from mbv2kit.lab.benchmark.workers import ContenderError, SkippedError, Worker, environment
 
-FAKES = "tests.benchmark.fakes"
+FAKES = "tests.lab.benchmark.fakes"
 
 
 def test_a_worker_says_what_it_measures_and_times_each_call() -> None:
