@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """Pictures with what the model sees in them, beside the truth."""
+        """Images with what the model sees in them, beside the ground truth."""
         return self.path / "predictions"
 
     def dataset(self) -> dict[str, Any] | None:

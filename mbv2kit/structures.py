@@ -1,7 +1,7 @@
 """What passes between the rooms of the house: a sample of a data set, and a prediction of each task.
 
 Conventions, everywhere: images are RGB uint8, HWC in numpy; boxes are ``(x1, y1, x2, y2)`` in absolute pixels, float32
-and continuous (the box of a whole W x H picture is ``[0, 0, W, H]``); masks hold a class index per pixel, 255 = ignore;
+and continuous (the box of a whole W x H image is ``[0, 0, W, H]``); masks hold a class index per pixel, 255 = ignore;
 class ids count from 0 without gaps.
 """
 
@@ -21,13 +21,13 @@ Boxes = NDArray[np.float32]
 
 @dataclass(slots=True, kw_only=True)
 class Sample:
-    """One picture of a data set and what is known about it; what the source does not know is None.
+    """One image of a data set and what is known about it; what the source does not know is None.
 
     Attributes:
         image: ``(H, W, 3)`` uint8, RGB.
-        image_id: Name of the picture within its data set, as a person would look for it (usually a relative path).
-        label: Class of the whole picture.
-        boxes: ``(N, 4)`` float32 ``xyxy`` pixels; ``(0, 4)`` for a picture known to hold no object.
+        image_id: Name of the image within its data set, as a person would look for it (usually a relative path).
+        label: Class of the whole image.
+        boxes: ``(N, 4)`` float32 ``xyxy`` pixels; ``(0, 4)`` for an image known to hold no object.
         labels: ``(N,)`` int64, the class of each box.
         crowd: ``(N,)`` bool, True for a box around a group that evaluation must not count (COCO's ``iscrowd``).
         mask: ``(H, W)`` uint8, a class per pixel, 255 = ignore.
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The classes of one picture, most likely first.
+    """The classes of one image, most likely first.
 
     Attributes:
         class_ids: ``(K,)`` int64, in falling order of score.
@@ -75,7 +75,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The objects found in one picture, highest score first.
+    """The objects found in one image, highest score first.
 
     Attributes:
         boxes: ``(N, 4)`` float32 ``xyxy`` pixels.
@@ -99,7 +99,7 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """The class of every pixel of one picture.
+    """The class of every pixel of one image.
 
     Attributes:
         mask: ``(H, W)`` uint8 class index.

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 def count(model: nn.Module, size: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns the parameters and the multiply-adds of ``model`` for one picture.
+    """Returns the parameters and the multiply-adds of ``model`` for one image.
 
     Convolutions and linear layers have multiply-adds, nothing else has, as in the paper; the parameters are weights,
     biases and the two of every batch norm's channel. The model stays as it was.
 
     Args:
         model: What takes images ``(1, 3, height, width)`` as floats: a backbone, or a VisionModel.
-        size: (height, width) of the picture, or the side of a square one.
+        size: (height, width) of the image, or the side of a square one.
     """
     madds = 0
 

@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._in_commit(found[1], found[2], lambda _, commit: self._file(commit, found[3]))
         else:
-            self._answer(404)
+            self._outputs(404)
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -88,32 +88,32 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path, body = unquote(urlsplit(self.path).path), self._body()
         if path == "/api/validate-yaml":
-            self._answer(200, {"errors": [], "warnings": []})
+            self._outputs(200, {"errors": [], "warnings": []})
         elif self.server.read_only:
-            self._answer(403, {"error": "this token may not write"})
+            self._outputs(403, {"error": "this token may not write"})
         elif path == "/api/repos/create":
             self._create(json.loads(body))
         elif re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/main", path):
             paths = [file["path"] for file in json.loads(body)["files"]]
             modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in paths}
             files = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
-            self._answer(200, {"files": files})
+            self._outputs(200, {"files": files})
         elif path.endswith(".git/info/lfs/objects/batch"):
             objects = json.loads(body)["objects"]
             actions = [
                 {**one, "actions": {"upload": {"href": f"{self.server.url}/lfs/{one['oid']}"}}} for one in objects
             ]
-            self._answer(200, {"transfer": "basic", "objects": actions})
+            self._outputs(200, {"transfer": "basic", "objects": actions})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
             self._commit(found[1], [json.loads(line) for line in body.splitlines()])
         else:
-            self._answer(404)
+            self._outputs(404)
 
     def do_PUT(self) -> None:
         content = self._body()
         assert self.path == f"/lfs/{sha256(content).hexdigest()}"
         self.server.large[self.path.rpartition("/")[2]] = content
-        self._answer(200)
+        self._outputs(200)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         known = name in self.server.repositories
         if not known:
             self.server.repositories[name] = Repository(private=wanted.get("visibility") == "private")
-        self._answer(409 if known else 200, {"url": f"{self.server.url}/{name}"})
+        self._outputs(409 if known else 200, {"url": f"{self.server.url}/{name}"})
 
     def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
         repository = self.server.repositories[name]
@@ -148,9 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
         commit = Commit(message, files)
         repository.commits.append(commit)
-        self._answer(200, {"commitUrl": f"{self.server.url}/{name}/commit/{commit.sha}", "commitOid": commit.sha})
+        self._outputs(200, {"commitUrl": f"{self.server.url}/{name}/commit/{commit.sha}", "commitOid": commit.sha})
 
-    def _in_commit(self, name: str, revision: str, answer: Callable[[str, Commit], None]) -> None:
+    def _in_commit(self, name: str, revision: str, outputs: Callable[[str, Commit], None]) -> None:
         repository = self.server.repositories.get(name)
         if repository is None:
             self._refuse(404, "RepoNotFound")
@@ -159,19 +159,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif (commit := repository.at(revision)) is None:
             self._refuse(404, "RevisionNotFound")
         else:
-            answer(name, commit)
+            outputs(name, commit)
 
     def _info(self, name: str, commit: Commit) -> None:
         siblings = [{"rfilename": file} for file in commit.files]
         private = self.server.repositories[name].private
-        self._answer(200, {"id": name, "sha": commit.sha, "private": private, "siblings": siblings})
+        self._outputs(200, {"id": name, "sha": commit.sha, "private": private, "siblings": siblings})
 
     def _tree(self, name: str, commit: Commit) -> None:
         entries = [
             {"type": "file", "path": file, "size": len(content), "oid": sha1(content).hexdigest()}
             for file, content in commit.files.items()
         ]
-        self._answer(200, entries)
+        self._outputs(200, entries)
 
     def _file(self, commit: Commit, file: str) -> None:
         content = commit.files[file]
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "Content-Type": "application/json"})
 
-    def _answer(self, status: int, content: Any = None) -> None:
+    def _outputs(self, status: int, content: Any = None) -> None:
         self._send(status, json.dumps(content or {}).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:

@@ -34,11 +34,11 @@ def texts(figure: Figure) -> list[str]:
 
 def assert_legible(path: Path) -> None:
     """Checks that a file is a PNG of at least 1200 pixels with something on it, of which nothing is cut off."""
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert picture.width >= 1200
-        grey = np.asarray(picture.convert("L"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width >= 1200
+        gray = np.asarray(image.convert("L"))
     # A frame of blank paper all around: nothing is cut off at the border.
-    for edge in (grey[:4], grey[-4:], grey[:, :4], grey[:, -4:]):
+    for edge in (gray[:4], gray[-4:], gray[:, :4], gray[:, -4:]):
         assert (edge == 255).all()
-    assert (grey < 128).mean() > 0.002
+    assert (gray < 128).mean() > 0.002

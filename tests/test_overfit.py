@@ -1,4 +1,4 @@
-"""Every head learns sixteen real pictures by heart: the whole path, from source to figure."""
+"""Every head learns sixteen real images by heart: the whole path, from source to figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from mbv2kit.data.datamodule import TrainingSet, collate_training
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import IGNORE, Sample, Task
@@ -23,7 +23,7 @@ RATE = 1e-2
 
 
 class Chosen(Source):
-    """Some pictures of a source."""
+    """Some images of a source."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.class_names = source.class_names
@@ -46,19 +46,19 @@ def learn(
     size: tuple[int, int],
     steps: int,
 ) -> dict[str, float]:
-    """Trains on all pictures at once, as they are, and returns the figures on the same pictures."""
+    """Trains on all images at once, as they are, and returns the figures on the same images."""
     assert len(source) == COUNT
-    rule = InputRule(size, "stretch")
+    preprocess = Preprocess(size, "stretch")
     model = VisionModel(
         ModelSpec(
             backbone={"name": "mobilenet_v2", "norm_momentum": 0.1, **backbone},
             heads={task: dict(head)},
             class_names={task: source.class_names},
-            input=rule,
+            input=preprocess,
         )
     ).to(memory_format=torch.channels_last)
-    pictures = TrainingSet(source, create_augment({"preset": "none"}, rule), seed=0)
-    batch = collate_training([pictures[0, index] for index in range(COUNT)])
+    images = TrainingSet(source, create_augment({"preset": "none"}, preprocess), seed=0)
+    batch = collate_training([images[0, index] for index in range(COUNT)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     part = model.heads[task]
     assert isinstance(part, Head)
@@ -129,7 +129,7 @@ def test_deeplab(aspp: bool, shared_data: Path) -> None:
 
 
 def _with_large_objects(source: Source) -> list[int]:
-    """Returns the first pictures with objects in them whose every class covers a tenth of the picture."""
+    """Returns the first images with objects in them whose every class covers a tenth of the image."""
     chosen: list[int] = []
     for index in range(len(source)):
         mask = source[index].mask

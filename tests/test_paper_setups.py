@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.augment import create_augment
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.schedule import Schedule, create_schedule
 from mbv2kit.training.setup import model_spec
@@ -51,9 +51,9 @@ def value(entry: dict[str, Any]) -> Any:
     return entry["value"]
 
 
-def schedule_of(config: dict[str, Any], pictures: int) -> tuple[Schedule, int]:
-    """The schedule on a data set of so many pictures, and the number of steps of the whole run."""
-    steps = pictures // config["loader"]["batch_size"]
+def schedule_of(config: dict[str, Any], images: int) -> tuple[Schedule, int]:
+    """The schedule on a data set of so many images, and the number of steps of the whole run."""
+    steps = images // config["loader"]["batch_size"]
     return create_schedule(config["scheduler"], steps, config["trainer"]["max_epochs"]), steps * config["trainer"][
         "max_epochs"
     ]
@@ -237,7 +237,7 @@ def test_a_header_says_how_to_run_it_and_where_the_figures_are_from(name: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_augmentation_takes_the_values(setup: Setup, name: str) -> None:
     config = setup(name)
-    create_augment(config["augment"], InputRule(**config["input"]))
+    create_augment(config["augment"], Preprocess(**config["input"]))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Every system of the paper's comparison trains an epoch on drawn shapes, is evaluated and sees a picture."""
+"""Every system of the paper's comparison trains an epoch on drawn shapes, is evaluated and sees an image."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ from mbv2kit.training.run import train
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 SEED = 3
-# What a line of predictions.jsonl has beside the picture's name and size.
+# What a line of predictions.jsonl has beside the image's name and size.
 ANSWERS: dict[Task, set[str]] = {
     "classification": {"classes"},
     "detection": {"boxes"},
@@ -52,7 +52,7 @@ class System(NamedTuple):
         backbone: Name of the backbone.
         side: Height and width of its input in pixels.
         options: Further overrides.
-        pictures: To train on, in two steps or, where they are two, in one; half as many to validate on.
+        images: To train on, in two steps or, where they are two, in one; half as many to validate on.
     """
 
     task: Task
@@ -60,7 +60,7 @@ class System(NamedTuple):
     backbone: str
     side: int
     options: tuple[str, ...] = ()
-    pictures: int = 8
+    images: int = 8
 
     def __str__(self) -> str:
         return "-".join((self.head, self.backbone, *(option.partition(".")[2] for option in self.options)))
@@ -91,8 +91,8 @@ SLOW = [
     classifier("resnet_101"),
     System("detection", "yolo_v2", "darknet_19", 64),
     System("detection", "yolo_v2", "mobilenet_v2", 64),
-    System("detection", "ssd300", "vgg16", 300, pictures=2),
-    System("detection", "ssd512", "vgg16", 512, pictures=2),
+    System("detection", "ssd300", "vgg16", 300, images=2),
+    System("detection", "ssd512", "vgg16", 512, images=2),
     *(segmenter(backbone, stride) for backbone in ("resnet_101", "resnet_101_beta") for stride in (16, 8)),
 ]
 ALL = [*QUICK, *(pytest.param(system, marks=pytest.mark.slow) for system in SLOW)]
@@ -122,9 +122,9 @@ def train_briefly(root: Path, system: System, run: RunFolder) -> None:
             *system.options,
             f"input.size=[{system.side},{system.side}]",
             "dataset.size=64",
-            f"dataset.train_count={system.pictures}",
-            f"dataset.val_count={system.pictures // 2}",
-            f"loader.batch_size={max(2, system.pictures // 2)}",
+            f"dataset.train_count={system.images}",
+            f"dataset.val_count={system.images // 2}",
+            f"loader.batch_size={max(2, system.images // 2)}",
             *TRAINING.split(),
             f"seed={SEED}",
             f"run_dir='{run.path}'",
@@ -165,20 +165,20 @@ def test_it_trains_is_evaluated_and_infers(system: System, root: Path, run: RunF
     train_briefly(root, system, run)
     (loss,) = losses(run)
     assert math.isfinite(loss)
-    # Few pictures have no box for some of the maps.
+    # Few images have no box for some of the maps.
     assert not [name for name in untrained_layers(run) if not name.startswith(BY_MAP)]
 
     content = figures(root, run, tmp_path / "evaluation")
-    assert (content["task"], content["images"]) == (system.task, system.pictures // 2)
+    assert (content["task"], content["images"]) == (system.task, system.images // 2)
     assert (content["model"]["backbone"]["name"], content["model"]["head"]["name"]) == (system.backbone, system.head)
 
-    picture = tmp_path / "picture.png"
-    PillowImage.fromarray(create_source("shapes", task=system.task, split="val", size=72)[0].image).save(picture)
+    image = tmp_path / "picture.png"
+    PillowImage.fromarray(create_source("shapes", task=system.task, split="val", size=72)[0].image).save(image)
     output = tmp_path / "predictions"
-    assert infer(compose(root, "infer", f"checkpoint='{run.path}'", f"output='{output}'"), [str(picture)]) == 0
+    assert infer(compose(root, "infer", f"checkpoint='{run.path}'", f"output='{output}'"), [str(image)]) == 0
     (line,) = (output / "predictions.jsonl").read_text().splitlines()
     record = json.loads(line)
-    assert (record.pop("image"), record.pop("width"), record.pop("height")) == (str(picture), 72, 72)
+    assert (record.pop("image"), record.pop("width"), record.pop("height")) == (str(image), 72, 72)
     assert record.pop("task") == system.task
     assert set(record) == ANSWERS[system.task]
 
@@ -193,7 +193,7 @@ def test_it_is_evaluated_at_six_scales_and_mirrored(system: System, root: Path, 
     content = figures(root, run, tmp_path / "evaluation", "multiscale_flip")
     assert (content["task"], content["images"], content["tta"]) == (
         system.task,
-        system.pictures // 2,
+        system.images // 2,
         "multiscale_flip",
     )
     assert content["model"] == json.loads(run.metrics.read_text())["model"]

@@ -6,7 +6,7 @@ python tools/benchmark.py jobs=detection models.detection=[ONE,ANOTHER] python.u
 python tools/benchmark.py jobs=files models.classification=MODEL_FOLDER 'infer=[{precision:int8},{runtime:openvino}]'
 python tools/benchmark.py results=outputs/benchmark/2026-01-31_12-00-00/benchmark.json page=docs/performance.md
 
-Every contender runs in a process of its own, and they take turns. One that is not installed is listed with the reason.
+Every competitor runs in a process of its own, and they take turns. One that is not installed is listed with the reason.
 """
 
 from omegaconf import DictConfig

@@ -16,7 +16,7 @@ def job(config: DictConfig) -> None:
     """Converts; what takes seconds to import is imported once the command line is known to be right."""
     from mbv2kit.weights.convert import convert
 
-    convert(config.source, config.output, licence=config.licence, class_names=config.class_names)
+    convert(config.source, config.output, license=config.licence, class_names=config.class_names)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cuts the objects of a detection data set out of their pictures: class folders to train a classifier on.
+"""Cuts the objects of a detection data set out of their images: class folders to train a classifier on.
 
 python tools/cut_objects.py dataset=voc dataset.root=DIR output=cells
 python tools/cut_objects.py dataset=coco dataset.root=DIR output=things margin=0.1

@@ -16,7 +16,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def main(folder: Path) -> None:
-    """Trains each task by its experiment file, and prints the figures and where the pictures are."""
+    """Trains each task by its experiment file, and prints the figures and where the images are."""
     # torch's threads read this as they are made, so it comes before whatever imports torch.
     let_threads_sleep()
     from mbv2kit.cli.config import compose_config, register_parts
@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     runs = {task: RunFolder(folder / task) for task in FIGURES}
     for task, run in runs.items():
         train(compose_config(CONF, "train", [f"experiment=shapes/{task}", f"run_dir={run.path}"]))
-    print(f"\nThree tasks learnt in {(time.perf_counter() - started) / 60:.1f} minutes, on pictures never trained on:")
+    print(f"\nThree tasks learned in {(time.perf_counter() - started) / 60:.1f} minutes, on images never trained on:")
     for task, run in runs.items():
         figure = json.loads(run.metrics.read_text())["metrics"][FIGURES[task]]
         print(f"  {task:<15} {FIGURES[task]:<5} {figure:.3f}   look at {run.predictions / 'overview.png'}")

@@ -1,10 +1,10 @@
-"""Sees pictures with a trained model: predictions.jsonl, annotated pictures and masks in one folder.
+"""Sees images with a trained model: predictions.jsonl, annotated images and masks in one folder.
 
     python tools/infer.py cat.jpg photos/ 'archive/**/*.png'
     python tools/infer.py photos/ checkpoint=outputs/detection/coco/2026-01-31_12-00-00 output=found min_score=0.3
     python tools/infer.py photos/ task=segmentation save_images=false
 
-What is neither key=value nor a flag is a picture, a folder or a pattern; so is a file whose name looks like key=value.
+What is neither key=value nor a flag is an image, a folder or a pattern; so is a file whose name looks like key=value.
 """
 
 import gc
@@ -22,34 +22,34 @@ FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts a command line into the pictures it names and Hydra's arguments."""
-    pictures: list[str] = []
+    """Parts a command line into the images it names and Hydra's arguments."""
+    images: list[str] = []
     overrides: list[str] = []
     previous = ""
     for argument in arguments:
         if previous in FLAGS_WITH_VALUE:
             overrides.append(argument)
         elif os.path.exists(argument) or not (argument.startswith("-") or OVERRIDE.match(argument)):
-            pictures.append(argument)
+            images.append(argument)
         else:
             overrides.append(argument)
         previous = argument
-    return pictures, overrides
+    return images, overrides
 
 
 if __name__ == "__main__":
-    # What is imported from here on stays: to look for garbage in it would take a tenth of the time of a single picture.
+    # What is imported from here on stays: to look for garbage in it would take a tenth of the time of a single image.
     gc.disable()
     from mbv2kit.cli.config import run_tool
 
-    pictures, overrides = split_arguments(sys.argv[1:])
+    images, overrides = split_arguments(sys.argv[1:])
 
     def job(config: "DictConfig") -> int:
-        """Sees the pictures; what takes long to import is imported once the command line is known to be right."""
+        """Sees the images; what takes long to import is imported once the command line is known to be right."""
         from mbv2kit.inference.run import infer
 
         gc.freeze()
         gc.enable()
-        return infer(config, pictures)
+        return infer(config, images)
 
     run_tool(__file__, "infer", job, overrides)

@@ -25,7 +25,7 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class ActivationPattern:
-    """How many channels of one expansion are positive, over all pixels of some pictures.
+    """How many channels of one expansion are positive, over all pixels of some images.
 
     Attributes:
         layer: Name of the block in the backbone, such as ``layer_3``.
@@ -70,7 +70,7 @@ class ActivationPattern:
 
 
 def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[ActivationPattern, ...]:
-    """Counts the positive channels of every expansion while a model sees pictures.
+    """Counts the positive channels of every expansion while a model sees images.
 
     Args:
         model: On mobilenet_v2; it is left in evaluation mode. An untrained network like the paper's has
@@ -81,7 +81,7 @@ def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[Ac
         A pattern for each block that expands, in the order in which they run.
 
     Raises:
-        UserError: The backbone has no expansions, or there are no pictures.
+        UserError: The backbone has no expansions, or there are no images.
     """
     expansions = {
         name: layer.expand
@@ -92,7 +92,7 @@ def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[Ac
         name = model.spec.backbone["name"]
         raise UserError(f"Backbone '{name}' has no expansions whose channels could be counted; take mobilenet_v2.")
     if not images:
-        raise UserError("Channels are counted on pictures, and there are none; give at least one.")
+        raise UserError("Channels are counted on images, and there are none; give at least one.")
     pixels = {name: np.zeros(expand.conv.out_channels + 1, np.int64) for name, expand in expansions.items()}
 
     def count(name: str, _expand: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -49,12 +49,12 @@ class Complexity:
 
     @property
     def parameters(self) -> int:
-        """All weights, biases, and scales and shifts of batch normalisations."""
+        """All weights, biases, and scales and shifts of batch normalizations."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def norm_parameters(self) -> int:
-        """Scales and shifts of batch normalisations, which the paper's figures for parameters leave out."""
+        """Scales and shifts of batch normalizations, which the paper's figures for parameters leave out."""
         return sum(layer.norm_parameters for layer in self.layers)
 
     @property
@@ -69,12 +69,12 @@ def complexity(
     """Counts what a model costs in use.
 
     A convolution has ``out_h * out_w * out_c * in_c / groups * k * k`` multiply-adds, a product of matrices as many as
-    it multiplies numbers, and nothing else has any: no bias, normalisation, activation, pooling or addition.
+    it multiplies numbers, and nothing else has any: no bias, normalization, activation, pooling or addition.
 
     Args:
         model: On any device; see :func:`~mbv2kit.analysis.graph.trace`.
         size: Height and width of the input.
-        folded: Whether batch normalisations are folded into the convolutions before them, each of which then has its
+        folded: Whether batch normalizations are folded into the convolutions before them, each of which then has its
             weights and one bias a channel.
         space_to_batch: Whether dilated convolutions are charged on a map padded to a multiple of the dilation on each
             side, as TensorFlow ran them; the multiply-adds of the paper's Table 7 are such.
@@ -132,18 +132,18 @@ def complexity_table(complexity: Complexity) -> Table:
     for layer in complexity.layers:
         shape = " x ".join(map(str, layer.output_shape[1:]))
         table.add_row(escape(layer.module), layer.kind, shape, f"{layer.parameters:,}", f"{layer.madds:,}")
-    table.caption = f"{complexity.norm_parameters:,} of the parameters belong to batch normalisations"
+    table.caption = f"{complexity.norm_parameters:,} of the parameters belong to batch normalizations"
     return table
 
 
 def _new_parameters(operation: Operation, sizes: Mapping[str, int], counted: set[object]) -> tuple[int, int]:
-    """The parameters of an operation that were not counted before, and how many of them are a normalisation's."""
+    """The parameters of an operation that were not counted before, and how many of them are a normalization's."""
     norm = operation.norm
     if norm is None:
         parameters = sum(sizes[name] for name in operation.parameters if name not in counted)
         counted.update(operation.parameters)
         return parameters, parameters if "batch_norm" in operation.name else 0
-    # A convolution that two normalisations share is folded into two, each with weights of its own.
+    # A convolution that two normalizations share is folded into two, each with weights of its own.
     pair = (operation.parameters, norm.module, norm.parameters)
     if pair in counted:
         return 0, 0

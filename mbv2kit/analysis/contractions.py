@@ -7,7 +7,7 @@ from mbv2kit.analysis.graph import Graph, Operation, ancestors, users
 
 
 def fold_norms(graph: Graph) -> Graph:
-    """Makes every batch normalisation that alone reads a convolution's result a part of that convolution."""
+    """Makes every batch normalization that alone reads a convolution's result a part of that convolution."""
     operations: list[Operation | None] = list(graph.operations)
     touching = users(graph)
     for position, norm in enumerate(graph.operations):

@@ -51,7 +51,7 @@ class Operation:
     """One step of the forward pass.
 
     Attributes:
-        name: Of torch's operator without its namespace, such as ``convolution`` or ``hardtanh``; a batch normalisation
+        name: Of torch's operator without its namespace, such as ``convolution`` or ``hardtanh``; a batch normalization
             by running statistics is called ``batch_norm`` whatever operator runs it.
         module: Path of the innermost module that was running; empty for the model itself.
         reads: Indices of the storages that it reads.
@@ -62,7 +62,7 @@ class Operation:
         output_shape: Of its first result.
         parameters: Names of the parameters that it reads.
         convolution: Stride and the like, where it is one.
-        norm: The batch normalisation that :func:`~mbv2kit.analysis.contractions.fold_norms` made a part of it.
+        norm: The batch normalization that :func:`~mbv2kit.analysis.contractions.fold_norms` made a part of it.
         internal_bytes: Memory that it needs for itself while it runs, ``size`` in Section 5.1; a trace knows of none.
     """
 

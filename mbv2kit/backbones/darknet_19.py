@@ -7,7 +7,7 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
 
 # Table 6 without its last convolution: filters and kernel size of the convolutions between two max poolings.
 STAGES = (
@@ -64,4 +64,4 @@ class Darknet19(Backbone):
                 features.append(FeatureInfo(name, channels, 2**halvings))
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
-        initialise(self)
+        initialize(self)

@@ -5,7 +5,7 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialize
 
 # Table 1 between the first convolution and the pooling: channels and stride of each separable convolution.
 BLOCKS = (
@@ -65,7 +65,7 @@ class MobileNetV1(Backbone):
             features.append(FeatureInfo(name, channels, strides.reached))
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
-        initialise(self)
+        initialize(self)
 
 
 def _scale(channels: int, width: float) -> int:

@@ -16,7 +16,7 @@ from mbv2kit.nn.layers import (
     InvertedResidual,
     Padding,
     Shortcut,
-    initialise,
+    initialize,
     make_divisible,
 )
 
@@ -121,7 +121,7 @@ class MobileNetV2(Backbone):
         self.layers = nn.ModuleDict(layers)
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
-        initialise(self)
+        initialize(self)
         # Behind a ReLU6 a zero would stay one: it passes no gradient there.
         if zero_init_residual and bottleneck == "linear":
             for layer in layers.values():
@@ -129,7 +129,7 @@ class MobileNetV2(Backbone):
                     nn.init.zeros_(layer.project.norm.weight)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalised images ``(B, 3, H, W)``."""
+        """Computes the selected maps of normalized images ``(B, 3, H, W)``."""
         maps: dict[str, Tensor] = {}
         current, carried = images, None
         for name, layer in self.layers.items():

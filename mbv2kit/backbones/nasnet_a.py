@@ -11,7 +11,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import Conv2d, ConvStyle, Padding, initialise
+from mbv2kit.nn.layers import Conv2d, ConvStyle, Padding, initialize
 
 # An operation and the state that it reads. State 0 is the output of the cell before, 1 that of the cell before that.
 Step = tuple[str, int]
@@ -124,10 +124,10 @@ class NASNetA(Backbone):
             features.append(FeatureInfo(name, channels * len(recipe.joined), current.stride * recipe.stride))
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
-        initialise(self)
+        initialize(self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalised images ``(B, 3, H, W)``; their sizes are told above."""
+        """Computes the selected maps of normalized images ``(B, 3, H, W)``; their sizes are told above."""
         maps: dict[str, Tensor] = {}
         # The first cell has but one map before it, which it takes for both.
         current = previous = self.layers["conv"](images)

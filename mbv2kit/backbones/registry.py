@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         """Computes the selected maps, here with one layer behind the other; networks of another form override it.
 
         Args:
-            images: ``(B, 3, H, W)``, normalised floats.
+            images: ``(B, 3, H, W)``, normalized floats.
 
         Returns:
             For each selected name ``(B, channels, ceil(H / stride), ceil(W / stride))``.

@@ -9,7 +9,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
 
 # Channels of the 3 x 3 convolutions, number of units, and stride of the last of them.
 STAGES = ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1))
@@ -83,7 +83,7 @@ class ResNet101Beta(Backbone):
                 features.append(FeatureInfo(name, channels, strides.reached))
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
-        initialise(self)
+        initialize(self)
 
 
 def _check_multi_grid(rates: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
 
 # Table 1: channels of stage 2 for each number of groups, doubled in stages 3 and 4; and the units of the three stages.
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -157,7 +157,7 @@ class ShuffleNetV1(Backbone):
             stage_channels *= 2
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
-        initialise(self)
+        initialize(self)
 
 
 def _stage_channels(width: float, groups: int, stem_channels: int) -> int:

@@ -7,7 +7,7 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
 from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import initialise
+from mbv2kit.nn.layers import initialize
 
 # Configuration D of Table 1: channels and number of 3 x 3 convolutions between two max poolings.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -53,4 +53,4 @@ class VGG16(Backbone):
         features.append(FeatureInfo("pool5", in_channels, 32))
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
-        initialise(self)
+        initialize(self)

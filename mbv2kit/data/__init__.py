@@ -1,1 +1,1 @@
-"""Data sets as samples: where pictures and their truth come from, and what training does to them."""
+"""Data sets as samples: where images and their ground truth come from, and what training does to them."""

@@ -47,7 +47,7 @@ class AlignedSource(Source):
         return sample
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Yields what the source does, which may know its boxes without reading pictures: they bear no labels."""
+        """Yields what the source does, which may know its boxes without reading images: they bear no labels."""
         return self._source.objects()
 
 

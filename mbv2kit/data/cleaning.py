@@ -1,4 +1,4 @@
-"""Which boxes a picture can hold: used where annotations are read, and again after augmentation."""
+"""Which boxes an image can hold: used where annotations are read, and again after augmentation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ from mbv2kit.structures import Boxes
 
 
 def clean_boxes(boxes: Boxes, height: int, width: int, min_side: float = 1.0) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Clips boxes to the picture and says which of them are still boxes.
+    """Clips boxes to the image and says which of them are still boxes.
 
     Args:
-        boxes: ``(N, 4)`` ``xyxy`` pixels; may reach beyond the picture, be turned inside out or hold NaN.
-        height: Height of the picture in pixels.
-        width: Width of the picture in pixels.
+        boxes: ``(N, 4)`` ``xyxy`` pixels; may reach beyond the image, be turned inside out or hold NaN.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         min_side: Shortest side in pixels that a clipped box may have; a box without area is never kept.
 
     Returns:

@@ -17,10 +17,10 @@ def cut_objects(source: Source, folder: Path, margin: float) -> int:
     Args:
         source: Opened for detection.
         folder: Where the class folders go; every class gets one.
-        margin: What is cut around a box on each side, as a share of that side; it ends at the picture's border.
+        margin: What is cut around a box on each side, as a share of that side; it ends at the image's border.
 
     Returns:
-        How many pictures were written.
+        How many images were written.
 
     Raises:
         UserError: ``margin`` is negative, or ``folder`` holds something already.
@@ -34,9 +34,9 @@ def cut_objects(source: Source, folder: Path, margin: float) -> int:
     written = 0
     for index in track(range(len(source)), description=folder.name, transient=True):
         sample = source[index]
-        for number, (label, picture) in enumerate(_objects(sample, margin)):
+        for number, (label, image) in enumerate(_objects(sample, margin)):
             name = f"{Path(sample.image_id).stem}_{number:03d}.png"
-            PillowImage.fromarray(picture).save(folder / source.class_names[label] / name)
+            PillowImage.fromarray(image).save(folder / source.class_names[label] / name)
             written += 1
     return written
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image, Sample
 
@@ -52,8 +52,8 @@ class EvaluationBatch:
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8, made by the model's input rule.
-        placements: Where each picture lies in its input.
-        samples: The pictures as they are, with the truth.
+        placements: Where each image lies in its input.
+        samples: The images as they are, with the ground truth.
     """
 
     images: Tensor
@@ -84,16 +84,16 @@ class TrainingSet(Dataset[Sample]):
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
     """Samples as they are, each with the input that the model's rule makes of it."""
 
-    def __init__(self, source: Source, rule: InputRule) -> None:
+    def __init__(self, source: Source, preprocess: Preprocess) -> None:
         self._source = source
-        self._rule = rule
+        self._preprocess = preprocess
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Image, Placement, Sample]:
         sample = self._source[index]
-        image, placement = self._rule(sample.image)
+        image, placement = self._preprocess(sample.image)
         return image, placement, sample
 
 
@@ -134,13 +134,13 @@ class DataModule(lightning.LightningDataModule):
         train: Source of the training split.
         val: Source of the validation split.
         augment: From a sample to one of exactly the input's size.
-        rule: The model's input rule.
-        batch_size: Pictures a step, at least 2, since batch norm needs more than one.
+        preprocess: The model's input rule.
+        batch_size: Images a step, at least 2, since batch norm needs more than one.
         workers: Processes that read and augment; 0 does it between the steps.
         seed: Of order and augmentation.
 
     Raises:
-        UserError: A number is out of range, or there are too few pictures to train on.
+        UserError: A number is out of range, or there are too few images to train on.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DataModule(lightning.LightningDataModule):
         val: Source,
         *,
         augment: Augment,
-        rule: InputRule,
+        preprocess: Preprocess,
         batch_size: int,
         workers: int,
         seed: int,
@@ -158,16 +158,16 @@ class DataModule(lightning.LightningDataModule):
         _check_workers(workers)
         if batch_size < 2 or len(train) < 2:
             raise UserError(
-                f"Batch normalisation cannot train on one picture at a time: loader.batch_size is {batch_size} and the "
-                f"training split has {len(train)} pictures; both must be at least 2."
+                f"Batch normalization cannot train on one image at a time: loader.batch_size is {batch_size} and the "
+                f"training split has {len(train)} images; both must be at least 2."
             )
         if not len(val):
-            raise UserError("The validation split holds no picture; name another with dataset.val_split.")
+            raise UserError("The validation split holds no image; name another with dataset.val_split.")
         self.steps_per_epoch = len(train) // min(batch_size, len(train))
         self._sampler = EpochSampler(len(train), batch_size, seed)
         self._train = TrainingSet(train, augment, seed)
         self.val = val
-        self._rule = rule
+        self._preprocess = preprocess
         self._batch_size = batch_size
         self._seed = seed
         self._workers = workers
@@ -198,21 +198,21 @@ class DataModule(lightning.LightningDataModule):
             **_worker_options(self._workers),
         )
 
-    def first_batches(self, pictures: int) -> Iterator[TrainingBatch]:
-        """Yields the first batches of the first epoch, made in this process, until they hold so many pictures."""
+    def first_batches(self, images: int) -> Iterator[TrainingBatch]:
+        """Yields the first batches of the first epoch, made in this process, until they hold so many images."""
         sampler = EpochSampler(len(self._train), self._batch_size, self._seed)
-        for batch in islice(sampler, -(-pictures // self._batch_size)):
+        for batch in islice(sampler, -(-images // self._batch_size)):
             yield collate_training([self._train[key] for key in batch])
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
-        """Every picture of the validation split, once, in order."""
-        return evaluation_loader(self.val, self._rule, self._batch_size, self._workers)
+        """Every image of the validation split, once, in order."""
+        return evaluation_loader(self.val, self._preprocess, self._batch_size, self._workers)
 
 
 def evaluation_loader(
-    source: Source, rule: InputRule, batch_size: int, workers: int
+    source: Source, preprocess: Preprocess, batch_size: int, workers: int
 ) -> "DataLoader[tuple[Image, Placement, Sample]]":
-    """Every picture of a source, once, in order, as :class:`EvaluationBatch`.
+    """Every image of a source, once, in order, as :class:`EvaluationBatch`.
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``workers`` below 0.
@@ -221,7 +221,7 @@ def evaluation_loader(
         raise UserError(f"loader.batch_size must be at least 1, got {batch_size}.")
     _check_workers(workers)
     return DataLoader(
-        EvaluationSet(source, rule),
+        EvaluationSet(source, preprocess),
         batch_size=batch_size,
         collate_fn=collate_evaluation,
         **_worker_options(workers),
@@ -238,7 +238,7 @@ def _worker_options(workers: int) -> dict[str, Any]:
 
 
 def _settle_worker(worker: int) -> None:
-    # One picture at a time needs no threads, and those of several workers would fight the trainer for the cores.
+    # One image at a time needs no threads, and those of several workers would fight the trainer for the cores.
     torch.set_num_threads(1)
     # Ctrl-C reaches every process of the terminal; the trainer answers it, and needs its readers until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

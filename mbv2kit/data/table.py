@@ -66,7 +66,7 @@ class Outline:
 
     Attributes:
         rings: Polygons ``x1, y1, x2, y2, ...`` in pixels, float64 so that they fill the very pixels COCO's tools fill.
-        rle: COCO's compressed run lengths of the whole picture.
+        rle: COCO's compressed run lengths of the whole image.
     """
 
     rings: tuple[NDArray[np.float64], ...] = ()
@@ -74,10 +74,10 @@ class Outline:
 
 
 class AnnotationTable:
-    """Names, boxes and outlines of N pictures; made by :class:`TableBuilder`. What it hands out are copies.
+    """Names, boxes and outlines of N images; made by :class:`TableBuilder`. What it hands out are copies.
 
     Attributes:
-        names: Name of each picture.
+        names: Name of each image.
     """
 
     def __init__(
@@ -104,32 +104,32 @@ class AnnotationTable:
 
     @property
     def object_count(self) -> int:
-        """How many objects all pictures have together."""
+        """How many objects all images have together."""
         return len(self._boxes)
 
     def name(self, index: int) -> str:
-        """Returns the name of picture ``index``."""
+        """Returns the name of image ``index``."""
         return self.names[index]
 
     def boxes(self, index: int) -> Boxes:
-        """Returns the ``(n, 4)`` boxes of picture ``index``."""
+        """Returns the ``(n, 4)`` boxes of image ``index``."""
         return self._boxes[self._span(index)].copy()
 
     def labels(self, index: int) -> NDArray[np.int64]:
-        """Returns the ``(n,)`` classes of picture ``index``."""
+        """Returns the ``(n,)`` classes of image ``index``."""
         return self._labels[self._span(index)].copy()
 
     def crowd(self, index: int) -> NDArray[np.bool_]:
-        """Returns the ``(n,)`` crowd flags of picture ``index``."""
+        """Returns the ``(n,)`` crowd flags of image ``index``."""
         return self._crowd[self._span(index)].copy()
 
     def objects(self, sizes: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Yields the size of each picture, a row of ``sizes``, and those of its ``(n, 4)`` boxes that are no crowds."""
+        """Yields the size of each image, a row of ``sizes``, and those of its ``(n, 4)`` boxes that are no crowds."""
         for index, (height, width) in enumerate(sizes.tolist()):
             yield (height, width), self.boxes(index)[~self.crowd(index)]
 
     def outlines(self, index: int) -> list[Outline]:
-        """Returns the outlines of picture ``index``, one an object; none where the table was built without."""
+        """Returns the outlines of image ``index``, one an object; none where the table was built without."""
         span = self._span(index)
         return [self._outline(item) for item in range(span.start, min(span.stop, len(self._rles)))]
 
@@ -139,12 +139,12 @@ class AnnotationTable:
 
     def _span(self, index: int) -> slice:
         if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside {len(self)} pictures")
+            raise IndexError(f"index {index} is outside {len(self)} images")
         return slice(int(self._objects[index]), int(self._objects[index + 1]))
 
 
 class TableBuilder:
-    """Collects pictures one by one; :meth:`build` then lays them out flat."""
+    """Collects images one by one; :meth:`build` then lays them out flat."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -161,7 +161,7 @@ class TableBuilder:
         crowd: ArrayLike = (),
         outlines: Sequence[Outline] = (),
     ) -> None:
-        """Adds a picture with its ``(n, 4)`` boxes, ``(n,)`` labels and crowd flags, and none or n outlines."""
+        """Adds an image with its ``(n, 4)`` boxes, ``(n,)`` labels and crowd flags, and none or n outlines."""
         box_rows = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         label_row = np.asarray(labels, dtype=np.int64)
         crowd_row = np.asarray(crowd, dtype=np.bool_)
@@ -177,7 +177,7 @@ class TableBuilder:
         self._outlines.extend(outlines)
 
     def build(self) -> AnnotationTable:
-        """Returns the table of all pictures added."""
+        """Returns the table of all images added."""
         counts = [len(boxes) for boxes in self._boxes]
         if len(self._outlines) not in (0, sum(counts)):
             raise ValueError(f"{len(self._outlines)} outlines for {sum(counts)} objects: give them for all or for none")

@@ -1,6 +1,6 @@
-"""How good a model is: one evaluator per task, fed picture by picture, and what it makes of them.
+"""How good a model is: one evaluator per task, fed image by image, and what it makes of them.
 
-An evaluator sees predictions in the pixels of the picture and the untouched sample, so that its figures do not
+An evaluator sees predictions in the pixels of the image and the untouched sample, so that its figures do not
 depend on the model's input size.
 """
 
@@ -33,16 +33,16 @@ class Evaluator(Protocol):
     """What the evaluators of all tasks have in common.
 
     Attributes:
-        images: Number of pictures seen.
+        images: Number of images seen.
     """
 
     images: int
 
-    def update(self, prediction: Any, truth: Sample) -> None:
-        """Adds one picture; the prediction is of the task's own type, in the pixels of the picture."""
+    def update(self, prediction: Any, ground_truth: Sample) -> None:
+        """Adds one image; the prediction is of the task's own type, in the pixels of the image."""
 
     def compute(self) -> Scores:
-        """Returns the figures of all pictures seen."""
+        """Returns the figures of all images seen."""
 
     def save_plots(self, directory: Path) -> list[Path]:
         """Draws the evaluation's diagrams into ``directory`` and returns the files."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2kit.evaluation.classes import check_prediction, check_truth, confusion_matrix, share, unique_names
+from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, confusion_matrix, share, unique_names
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Classification, Sample
 
@@ -20,33 +20,33 @@ class Accuracy:
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)
         self.images = 0
-        self._truth: list[int] = []
+        self._ground_truth: list[int] = []
         self._predicted: list[int] = []
         self._among_five = 0
 
-    def update(self, prediction: Classification, truth: Sample) -> None:
-        """Adds one picture.
+    def update(self, prediction: Classification, ground_truth: Sample) -> None:
+        """Adds one image.
 
         Args:
             prediction: At least the five most likely classes (all of them where there are fewer), likeliest first.
-            truth: The sample with its ``label``.
+            ground_truth: The sample with its ``label``.
 
         Raises:
             UserError: A class id is none of the data set's.
         """
-        if truth.label is None:
-            raise ValueError(f"{truth.image_id}: a sample without a label cannot be evaluated")
+        if ground_truth.label is None:
+            raise ValueError(f"{ground_truth.image_id}: a sample without a label cannot be evaluated")
         five = prediction.class_ids[:5]
-        check_truth(truth.label, len(self.class_names), truth.image_id)
-        check_prediction(five, len(self.class_names), truth.image_id)
+        check_ground_truth(ground_truth.label, len(self.class_names), ground_truth.image_id)
+        check_prediction(five, len(self.class_names), ground_truth.image_id)
         self.images += 1
-        self._truth.append(truth.label)
+        self._ground_truth.append(ground_truth.label)
         self._predicted.append(int(five[0]))
-        self._among_five += truth.label in five
+        self._among_five += ground_truth.label in five
 
     def compute(self) -> Scores:
         """Returns ``top1`` and ``top5``; per class ``top1`` and the number of ``images``, NaN where that is 0."""
-        matrix = confusion_matrix(self._truth, self._predicted, len(self.class_names))
+        matrix = confusion_matrix(self._ground_truth, self._predicted, len(self.class_names))
         right, images = matrix.diagonal(), matrix.sum(axis=1)
         return Scores(
             metrics={
@@ -65,5 +65,5 @@ class Accuracy:
         """Draws the confusion matrix into ``directory`` and returns the files."""
         from mbv2kit.evaluation import plots
 
-        matrix = confusion_matrix(self._truth, self._predicted, len(self.class_names))
+        matrix = confusion_matrix(self._ground_truth, self._predicted, len(self.class_names))
         return [plots.confusion_matrix(matrix, self.class_names, directory / "confusion_matrix.png")]

@@ -10,7 +10,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from mbv2kit.evaluation.classes import check_prediction, check_truth, mean_of_known, unique_names
+from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, mean_of_known, unique_names
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Boxes, Detections, Sample
 
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """Truth or prediction of one picture; arrays take far less memory than COCO's dictionary per box.
+    """Truth or prediction of one image; arrays take far less memory than COCO's dictionary per box.
 
     Attributes:
         boxes: ``(N, 4)`` xyxy.
@@ -49,7 +49,7 @@ class _Curves:
 class AveragePrecision:
     """Collects detections and true boxes, and measures them by COCO's protocol.
 
-    The hundred best detections of a picture, of whatever class, count; the rest is dropped. What lies in a crowd box
+    The hundred best detections of an image, of whatever class, count; the rest is dropped. What lies in a crowd box
     is neither right nor wrong. True boxes are sorted into small, medium and large by the area of the box, not of a
     mask. A class without a true box has no AP (NaN) and is left out of the means.
 
@@ -60,28 +60,30 @@ class AveragePrecision:
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)
         self.images = 0
-        self._truths: list[_Objects] = []
+        self._ground_truths: list[_Objects] = []
         self._detections: list[_Objects] = []
         self._measured: _Curves | None = None
 
-    def update(self, prediction: Detections, truth: Sample) -> None:
-        """Adds one picture; either side may hold no box at all.
+    def update(self, prediction: Detections, ground_truth: Sample) -> None:
+        """Adds one image; either side may hold no box at all.
 
         Args:
-            prediction: Boxes in the pixels of the picture.
-            truth: The sample with its ``boxes``, ``labels`` and ``crowd``.
+            prediction: Boxes in the pixels of the image.
+            ground_truth: The sample with its ``boxes``, ``labels`` and ``crowd``.
 
         Raises:
             UserError: A class id is none of the data set's.
         """
-        if truth.boxes is None or truth.labels is None or truth.crowd is None:
-            raise ValueError(f"{truth.image_id}: a sample without boxes cannot be evaluated")
-        check_truth(truth.labels, len(self.class_names), truth.image_id)
-        check_prediction(prediction.class_ids, len(self.class_names), truth.image_id)
+        if ground_truth.boxes is None or ground_truth.labels is None or ground_truth.crowd is None:
+            raise ValueError(f"{ground_truth.image_id}: a sample without boxes cannot be evaluated")
+        check_ground_truth(ground_truth.labels, len(self.class_names), ground_truth.image_id)
+        check_prediction(prediction.class_ids, len(self.class_names), ground_truth.image_id)
         best = np.argsort(-prediction.scores, kind="stable")[:MAX_DETECTIONS]
         self.images += 1
         self._measured = None
-        self._truths.append(_Objects(truth.boxes, truth.labels, truth.crowd.astype(np.int64)))
+        self._ground_truths.append(
+            _Objects(ground_truth.boxes, ground_truth.labels, ground_truth.crowd.astype(np.int64))
+        )
         self._detections.append(_Objects(prediction.boxes[best], prediction.class_ids[best], prediction.scores[best]))
 
     def compute(self) -> Scores:
@@ -93,8 +95,8 @@ class AveragePrecision:
         curves = self._measure()
         precision = curves.precision
         objects = np.zeros(len(self.class_names), dtype=np.int64)
-        for truth in self._truths:
-            objects += np.bincount(truth.class_ids[truth.extra == 0], minlength=len(self.class_names))
+        for ground_truth in self._ground_truths:
+            objects += np.bincount(ground_truth.class_ids[ground_truth.extra == 0], minlength=len(self.class_names))
         return Scores(
             metrics={
                 "AP": mean_of_known(precision[:, :, :, 0]),
@@ -126,7 +128,7 @@ class AveragePrecision:
         if self._measured is None:
             # At Hydra's log level the evaluator's own messages would land on the screen.
             protocol = COCOeval_faster(
-                self._coco(self._truths, "iscrowd"),
+                self._coco(self._ground_truths, "iscrowd"),
                 self._coco(self._detections, "score"),
                 iouType="bbox",
                 print_function=_LOG.debug,
@@ -139,9 +141,9 @@ class AveragePrecision:
             )
         return self._measured
 
-    def _coco(self, pictures: Sequence[_Objects], extra_key: str) -> COCO:
+    def _coco(self, images: Sequence[_Objects], extra_key: str) -> COCO:
         annotations: list[dict[str, Any]] = []
-        for image_id, objects in enumerate(pictures):
+        for image_id, objects in enumerate(images):
             # Widths in float64, as from a JSON file: float32 would move an area across the border of its range.
             boxes = objects.boxes.astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
@@ -161,7 +163,7 @@ class AveragePrecision:
                 )
         return COCO(
             {
-                "images": [{"id": image_id} for image_id in range(len(pictures))],
+                "images": [{"id": image_id} for image_id in range(len(images))],
                 "categories": [{"id": class_id, "name": name} for class_id, name in enumerate(self.class_names)],
                 "annotations": annotations,
             }

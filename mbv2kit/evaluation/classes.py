@@ -1,4 +1,4 @@
-"""What the three evaluations share: class names told apart, ids checked, truth counted against prediction."""
+"""What the three evaluations share: class names told apart, ids checked, ground truth counted against prediction."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def unique_names(class_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name if count[name] == 1 else f"{name} [{class_id}]" for class_id, name in enumerate(class_names))
 
 
-def check_truth(class_ids: ArrayLike, classes: int, image_id: str) -> None:
-    """Raises :class:`UserError`, naming the picture, where its truth holds an id outside ``0..classes - 1``."""
+def check_ground_truth(class_ids: ArrayLike, classes: int, image_id: str) -> None:
+    """Raises :class:`UserError`, naming the image, where its ground truth holds an id outside ``0..classes - 1``."""
     stranger = _outside(class_ids, classes)
     if stranger is not None:
         raise UserError(
@@ -29,7 +29,7 @@ def check_truth(class_ids: ArrayLike, classes: int, image_id: str) -> None:
 
 
 def check_prediction(class_ids: ArrayLike, classes: int, image_id: str) -> None:
-    """Raises :class:`UserError`, naming the picture, where the model saw a class that the data set does not have."""
+    """Raises :class:`UserError`, naming the image, where the model saw a class that the data set does not have."""
     stranger = _outside(class_ids, classes)
     if stranger is not None:
         raise UserError(
@@ -48,11 +48,11 @@ def _outside(class_ids: ArrayLike, classes: int) -> int | None:
     return highest if highest >= classes else None
 
 
-def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+def confusion_matrix(ground_truth: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Counts how often each true class was taken for each class.
 
     Args:
-        truth: ``(N,)`` class ids in ``0..classes - 1``; other ids must have been refused or dropped before.
+        ground_truth: ``(N,)`` class ids in ``0..classes - 1``; other ids must have been refused or dropped before.
         predicted: ``(N,)`` class ids in the same range.
         classes: Number of classes.
 
@@ -60,7 +60,7 @@ def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> ND
         ``(classes, classes)`` int64; the row is the true class, the column the predicted one.
     """
     # int64 before the product: uint8 masks would wrap around.
-    pairs = np.asarray(truth, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
+    pairs = np.asarray(ground_truth, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64, copy=False)
 
 

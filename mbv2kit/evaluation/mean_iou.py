@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.evaluation.classes import (
+    check_ground_truth,
     check_prediction,
-    check_truth,
     confusion_matrix,
     mean_of_known,
     share,
@@ -19,10 +19,10 @@ from mbv2kit.structures import IGNORE, Sample, Segmentation
 
 
 class MeanIoU:
-    """Counts the pixels of a whole data set, as Pascal VOC does: pictures are not averaged, pixels are added up.
+    """Counts the pixels of a whole data set, as Pascal VOC does: images are not averaged, pixels are added up.
 
-    Pixels whose truth is 255 count nowhere. A class that neither the truth nor any prediction holds has no IoU (NaN)
-    and is left out of the mean; one that is predicted but never true has IoU 0 and counts.
+    Pixels whose ground truth is 255 count nowhere. A class that neither the ground truth nor any prediction holds has
+    no IoU (NaN) and is left out of the mean; one that is predicted but never true has IoU 0 and counts.
 
     Args:
         class_names: The data set's classes, in the order of their ids, the background included where it is one.
@@ -33,23 +33,23 @@ class MeanIoU:
         self.images = 0
         self._matrix: NDArray[np.int64] = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
 
-    def update(self, prediction: Segmentation, truth: Sample) -> None:
-        """Adds one picture; pictures may differ in size.
+    def update(self, prediction: Segmentation, ground_truth: Sample) -> None:
+        """Adds one image; images may differ in size.
 
         Args:
-            prediction: A class for every pixel of the picture.
-            truth: The sample with its ``mask``.
+            prediction: A class for every pixel of the image.
+            ground_truth: The sample with its ``mask``.
 
         Raises:
-            UserError: A class id, other than 255 in the truth, is none of the data set's.
+            UserError: A class id, other than 255 in the ground truth, is none of the data set's.
         """
-        if truth.mask is None or prediction.mask.shape != truth.mask.shape:
-            expected = "no mask" if truth.mask is None else f"a mask of {truth.mask.shape}"
-            raise ValueError(f"{truth.image_id}: a prediction of {prediction.mask.shape} meets {expected}")
-        counted = truth.mask != IGNORE
-        true_ids, predicted_ids = truth.mask[counted], prediction.mask[counted]
-        check_truth(true_ids, len(self.class_names), truth.image_id)
-        check_prediction(predicted_ids, len(self.class_names), truth.image_id)
+        if ground_truth.mask is None or prediction.mask.shape != ground_truth.mask.shape:
+            expected = "no mask" if ground_truth.mask is None else f"a mask of {ground_truth.mask.shape}"
+            raise ValueError(f"{ground_truth.image_id}: a prediction of {prediction.mask.shape} meets {expected}")
+        counted = ground_truth.mask != IGNORE
+        true_ids, predicted_ids = ground_truth.mask[counted], prediction.mask[counted]
+        check_ground_truth(true_ids, len(self.class_names), ground_truth.image_id)
+        check_prediction(predicted_ids, len(self.class_names), ground_truth.image_id)
         self.images += 1
         self._matrix += confusion_matrix(true_ids, predicted_ids, len(self.class_names))
 

@@ -1,4 +1,4 @@
-"""The one hand in which all diagrams are drawn: colours, sizes, frame."""
+"""The one hand in which all diagrams are drawn: colors, sizes, frame."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PAD = 0.12
 
 INK, FAINT, ABSENT = "#2b2d33", "#d9dbe0", "#eceef1"
 ACCENT = "#2f6db5"
-# Ten hues that stay apart for colour-blind readers (Petroff, 2021).
+# Ten hues that stay apart for color-blind readers (Petroff, 2021).
 PALETTE = mpl.color_sequences["petroff10"]
 
 

@@ -44,7 +44,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     Up to 20 classes have numbers in their cells, up to 100 have their names at the axes.
 
     Args:
-        matrix: ``(K, K)`` counts; rows are the true classes. A row without counts stays grey.
+        matrix: ``(K, K)`` counts; rows are the true classes. A row without counts stays gray.
         class_names: The K names.
         path: The PNG file to write.
 
@@ -58,8 +58,8 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     # The cells are square, so the layout must close up around them.
     figure.set_layout_engine("compressed", w_pad=PAD, h_pad=PAD)
     axes = figure.add_subplot()
-    colours = mpl.colormaps["Blues"].with_extremes(bad=ABSENT)
-    heat = axes.imshow(percent, cmap=colours, vmin=0, vmax=100, interpolation="nearest")
+    colors = mpl.colormaps["Blues"].with_extremes(bad=ABSENT)
+    heat = axes.imshow(percent, cmap=colors, vmin=0, vmax=100, interpolation="nearest")
     title_above(axes, "Confusion matrix, percent of each true class")
     axes.set_xlabel("predicted class", color=INK)
     axes.set_ylabel("true class", color=INK)
@@ -93,8 +93,8 @@ def _write_cells(axes: Axes, percent: NDArray[np.float64]) -> None:
         value = percent[row, column]
         # A few pixels in a thousand are no zero.
         text = f"{value:.0f}" if value >= 0.5 else "<1"
-        colour = "white" if value > 65 else INK
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+        color = "white" if value > 65 else INK
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
 
 
 def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequence[str], path: Path) -> Path:
@@ -120,9 +120,9 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
         mean = precision[measured].mean(axis=0)
         label = f"{mean.mean():.3f}  mean of {len(measured)}"
         axes.plot(recall, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)), label=label, zorder=3)
-        for colour, index in zip(PALETTE, drawn, strict=False):
+        for color, index in zip(PALETTE, drawn, strict=False):
             label = f"{precision[index].mean():.3f}  {_shown(class_names[index])}"
-            axes.plot(recall, precision[index], color=colour, linewidth=1.8, label=label)
+            axes.plot(recall, precision[index], color=color, linewidth=1.8, label=label)
         left_out = len(measured) - len(drawn)
         legend = axes.legend(
             title="AP50" if not left_out else f"AP50 ({left_out} classes not drawn)",

@@ -1,4 +1,4 @@
-"""Scores a model on a split: the figures, a table, diagrams, and pictures of what it sees beside the truth."""
+"""Scores a model on a split: the figures, a table, diagrams, and images of what it sees beside the ground truth."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_s
 from mbv2kit.imaging import draw
 from mbv2kit.inference.in_torch import TensorModel
 from mbv2kit.inference.loading import Loaded, Request, load_model
-from mbv2kit.inference.predictor import PictureModel
+from mbv2kit.inference.predictor import ImageModel
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.tta import augmented, check_tta
 from mbv2kit.process import keep_freed_memory
@@ -31,7 +31,7 @@ from mbv2kit.weights.open import open_model
 
 _log = logging.getLogger(__name__)
 
-PICTURES = 16
+IMAGES = 16
 
 
 def evaluate(config: DictConfig) -> None:
@@ -85,7 +85,7 @@ def _as_trained(request: Request) -> Loaded:
 
 
 def evaluate_model(
-    model: PictureModel,
+    model: ImageModel,
     spec: ModelSpec,
     source: Source,
     *,
@@ -98,7 +98,7 @@ def evaluate_model(
     tta: str = "none",
     runtime: str = "torch",
 ) -> Scores:
-    """Scores one task of a model on every picture of a source.
+    """Scores one task of a model on every image of a source.
 
     Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
 
@@ -110,7 +110,7 @@ def evaluate_model(
         dataset: Name of the data set, for ``metrics.json``.
         split: Name of the split, for ``metrics.json``.
         folder: Where the results go.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         workers: Processes that read.
         tta: Test-time augmentation under which the model sees, for ``metrics.json``.
         runtime: What runs the model, for ``metrics.json``.
@@ -121,21 +121,21 @@ def evaluate_model(
     source = align_classes(source, model.class_names[task])
     evaluator = create_evaluator(task, model.class_names[task])
     loader = evaluation_loader(source, model.input, batch_size, workers)
-    wanted = set(evenly_spaced(len(source), PICTURES))
+    wanted = set(evenly_spaced(len(source), IMAGES))
     folder.predictions.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    pictures: list[Image] = []
+    images: list[Image] = []
     index = 0
     for batch in track(loader, description=f"{dataset} {split}", transient=True):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
-        for predictions, sample in zip(model.read(model.answer(inputs), batch.placements), batch.samples, strict=True):
+        for predictions, sample in zip(model.read(model.outputs(inputs), batch.placements), batch.samples, strict=True):
             evaluator.update(predictions[task], sample)
             if index in wanted:
-                pictures.append(draw.beside_truth(sample, predictions[task], model.class_names[task]))
-                _save(pictures[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
+                images.append(draw.next_to_ground_truth(sample, predictions[task], model.class_names[task]))
+                _save(images[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
             index += 1
     seconds = time.perf_counter() - started
-    _save(draw.contact_sheet(pictures, columns=2), folder.predictions / "overview.png")
+    _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
     scores = evaluator.compute()
     evaluator.save_plots(folder.plots)
     print_scores(scores)
@@ -152,7 +152,7 @@ def evaluate_model(
         model=model_in_brief(spec.to_dict(), task),
     )
     _log.info(
-        "%d pictures in %.1f s%s; figures, plots and pictures are in %s",
+        "%d images in %.1f s%s; figures, plots and images are in %s",
         evaluator.images,
         seconds,
         "" if tta == "none" else f" with tta={tta}",
@@ -161,8 +161,8 @@ def evaluate_model(
     return scores
 
 
-def _save(picture: Image, path: Path) -> None:
-    PillowImage.fromarray(picture).save(path)
+def _save(image: Image, path: Path) -> None:
+    PillowImage.fromarray(image).save(path)
 
 
 def _only_task(spec: ModelSpec, task: Task | None) -> Task:

@@ -23,7 +23,7 @@ class Scores:
     Attributes:
         metrics: Overall figures as fractions in 0..1; NaN where the data set has nothing to measure one by.
         per_class: For each class its own figures, the most telling one first; the same keys for every class.
-            Counts, such as the number of pictures, stand there as integers.
+            Counts, such as the number of images, stand there as integers.
     """
 
     metrics: dict[str, float]
@@ -40,7 +40,7 @@ def write_metrics(
         task: Name of the task.
         dataset: Name of the data set.
         split: The part of it that was evaluated.
-        images: Number of pictures that were evaluated.
+        images: Number of images that were evaluated.
         seconds: Time that the evaluation took.
         scores: The figures. NaN, which JSON does not know, is written as null.
         extra: Further entries, such as which weights were evaluated; of JSON's own types.

@@ -1,4 +1,4 @@
-"""How good a model is before and after its export, on the same pictures of a validation split."""
+"""How good a model is before and after its export, on the same images of a validation split."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ from rich.table import Table
 
 from mbv2kit.data.sources import Source
 from mbv2kit.evaluation import Scores, create_evaluator
-from mbv2kit.inference.predictor import PictureModel
+from mbv2kit.inference.predictor import ImageModel
 from mbv2kit.structures import Task
 
 # What training watches as well: one figure a task that says how good a model is.
 MAIN_METRIC: dict[Task, str] = {"classification": "top1", "detection": "AP", "segmentation": "mIoU"}
-_PICTURES_AT_A_TIME = 16
+_IMAGES_AT_A_TIME = 16
 
 
-def score(model: PictureModel, task: Task, source: Source, indices: Sequence[int]) -> Scores:
-    """Scores a model on some pictures of a source that has the model's classes."""
+def score(model: ImageModel, task: Task, source: Source, indices: Sequence[int]) -> Scores:
+    """Scores a model on some images of a source that has the model's classes."""
     evaluator = create_evaluator(task, source.class_names)
-    for start in range(0, len(indices), _PICTURES_AT_A_TIME):
-        samples = [source[i] for i in indices[start : start + _PICTURES_AT_A_TIME]]
+    for start in range(0, len(indices), _IMAGES_AT_A_TIME):
+        samples = [source[i] for i in indices[start : start + _IMAGES_AT_A_TIME]]
         inputs, placements = zip(*(model.input(sample.image) for sample in samples), strict=True)
-        answers = model.answer(np.stack(inputs))
-        for seen, sample in zip(model.read(answers, placements), samples, strict=True):
+        outputs = model.outputs(np.stack(inputs))
+        for seen, sample in zip(model.read(outputs, placements), samples, strict=True):
             evaluator.update(seen[task], sample)
     return evaluator.compute()
 
@@ -33,11 +33,9 @@ def loss(task: Task, before: Scores, after: Scores) -> float:
     return before.metrics[MAIN_METRIC[task]] - after.metrics[MAIN_METRIC[task]]
 
 
-def print_side_by_side(
-    console: Console, before: Scores, after: Scores, pictures: int, headings: tuple[str, str]
-) -> None:
+def print_side_by_side(console: Console, before: Scores, after: Scores, images: int, headings: tuple[str, str]) -> None:
     """Prints every figure before and after, and the difference."""
-    table = Table("figure", *headings, "difference", title=f"Accuracy on {pictures} pictures", title_justify="left")
+    table = Table("figure", *headings, "difference", title=f"Accuracy on {images} images", title_justify="left")
     for name, value in before.metrics.items():
         table.add_row(name, f"{value:.4f}", f"{after.metrics[name]:.4f}", f"{after.metrics[name] - value:+.4f}")
     console.print(table)

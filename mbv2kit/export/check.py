@@ -1,4 +1,4 @@
-"""Whether an exported file answers as the model does, on real pictures."""
+"""Whether an exported file answers as the model does, on real images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbv2kit.heads import Head
-from mbv2kit.imaging.postprocess import DETECTIONS, Answers, read_answers
+from mbv2kit.imaging.postprocess import DETECTIONS, Outputs, postprocess
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.models.exports import Export, Precision
 from mbv2kit.models.vision_model import VisionModel
@@ -45,9 +45,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Answers to some pictures, each seen by itself, and the median milliseconds that one took."""
+    """Answers to some images, each seen by itself, and the median milliseconds that one took."""
 
-    answers: list[Answers]
+    outputs: list[Outputs]
     milliseconds: float
 
 
@@ -55,27 +55,27 @@ def reference(model: VisionModel, inputs: Sequence[Image], size: tuple[int, int]
     """Has the model itself answer, unfolded and in eager mode, as in training and evaluation."""
 
     @torch.inference_mode()
-    def answer(images: NDArray[np.uint8]) -> Answers:
+    def each(images: NDArray[np.uint8]) -> Outputs:
         raw = model(torch.from_numpy(images).permute(0, 3, 1, 2))
-        answers: dict[str, NDArray[np.generic]] = {}
+        outputs: dict[str, NDArray[np.generic]] = {}
         for head in model.heads.values():
             assert isinstance(head, Head)
-            found = head.answer(raw[head.task], size)
-            answers |= {name: tensor.numpy() for name, tensor in found.items()}
-        return answers
+            found = head.outputs(raw[head.task], size)
+            outputs |= {name: tensor.numpy() for name, tensor in found.items()}
+        return outputs
 
-    return answer_each(answer, inputs)
+    return outputs_of_each(each, inputs)
 
 
-def answer_each(answer: Callable[[NDArray[np.uint8]], Answers], inputs: Sequence[Image]) -> Timed:
-    """Has something answer picture by picture; the first one is seen twice, since it also warms up."""
-    answer(inputs[0][None])
-    answers, times = [], []
+def outputs_of_each(each: Callable[[NDArray[np.uint8]], Outputs], inputs: Sequence[Image]) -> Timed:
+    """Has something answer image by image; the first one is seen twice, since it also warms up."""
+    each(inputs[0][None])
+    outputs, times = [], []
     for image in inputs:
         start = perf_counter()
-        answers.append(answer(image[None]))
+        outputs.append(each(image[None]))
         times.append(1000 * (perf_counter() - start))
-    return Timed(answers, median(times))
+    return Timed(outputs, median(times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Report:
 
     Attributes:
         findings: Line by line.
-        milliseconds: Of a picture in the file's runtime, and in PyTorch.
+        milliseconds: Of an image in the file's runtime, and in PyTorch.
         agrees: Whether the file answers as the model does.
     """
 
@@ -106,19 +106,19 @@ def check(model: VisionModel, exported: DeployedModel, export: Export, inputs: S
         export: What the file is; its precision decides how much may differ.
         inputs: ``(H, W, 3)`` uint8 of the export's size.
     """
-    expected, found = reference(model, inputs, export.size), answer_each(exported.answer, inputs)
+    expected, found = reference(model, inputs, export.size), outputs_of_each(exported.outputs, inputs)
     findings = []
     for task in model.spec.heads:
-        findings += compare(task, expected.answers, found.answers, export)
+        findings += compare(task, expected.outputs, found.outputs, export)
     return Report(findings, (found.milliseconds, expected.milliseconds))
 
 
-def compare(task: Task, expected: Sequence[Answers], found: Sequence[Answers], export: Export) -> list[Finding]:
+def compare(task: Task, expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
     """Compares what a file answered with what the model did.
 
     Args:
         task: Which answers to compare.
-        expected: Of the model, for each picture.
+        expected: Of the model, for each image.
         found: Of the file.
         export: The file; its precision decides how much may differ.
     """
@@ -131,7 +131,7 @@ def compare(task: Task, expected: Sequence[Answers], found: Sequence[Answers], e
     return _compare_boxes(expected, found, export)
 
 
-def _compare_classes(expected: Sequence[Answers], found: Sequence[Answers], precision: Precision) -> list[Finding]:
+def _compare_classes(expected: Sequence[Outputs], found: Sequence[Outputs], precision: Precision) -> list[Finding]:
     ours = np.concatenate([each["probabilities"] for each in expected])
     theirs = np.concatenate([each["probabilities"] for each in found])
     same = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
@@ -142,12 +142,12 @@ def _compare_classes(expected: Sequence[Answers], found: Sequence[Answers], prec
     ]
 
 
-def _compare_boxes(expected: Sequence[Answers], found: Sequence[Answers], export: Export) -> list[Finding]:
+def _compare_boxes(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
     """Compares all boxes that may be shown, before suppression, which may turn a hair's breadth into a missing box."""
-    assert export.selection is not None
+    assert export.nms_options is not None
     shifts, scores = [], 0.0
     for ours, theirs in zip(expected, found, strict=True):
-        shown = ours["scores"].max(axis=2) > export.selection.score_threshold
+        shown = ours["scores"].max(axis=2) > export.nms_options.score_threshold
         scores = max(scores, float(np.abs(ours["scores"] - theirs["scores"]).max()))
         moved = np.abs(np.clip(ours["boxes"], 0, 1) - np.clip(theirs["boxes"], 0, 1))[shown] * _limits(export)
         shifts.append(moved.max(axis=1, initial=0.0))
@@ -160,12 +160,12 @@ def _compare_boxes(expected: Sequence[Answers], found: Sequence[Answers], export
     ]
 
 
-def _compare_detections(expected: Sequence[Answers], found: Sequence[Answers], export: Export) -> list[Finding]:
+def _compare_detections(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
     """Compares the boxes that are shown; each of the model's looks for the nearest of the file's of its class."""
     total, missing, pixels, scores = 0, 0, 0.0, 0.0
     for ours, theirs in zip(expected, found, strict=True):
-        (wanted,) = read_answers("detection", ours, export.size, export.selection)
-        (seen,) = read_answers("detection", theirs, export.size, export.selection)
+        (wanted,) = postprocess("detection", ours, export.size, export.nms_options)
+        (seen,) = postprocess("detection", theirs, export.size, export.nms_options)
         assert isinstance(wanted, Detections)
         assert isinstance(seen, Detections)
         for box, class_id, score in zip(wanted.boxes, wanted.class_ids, wanted.scores, strict=True):
@@ -195,12 +195,12 @@ def _limits(export: Export) -> NDArray[np.float32]:
     return np.array([width, height, width, height], dtype=np.float32)
 
 
-def _compare_masks(expected: Sequence[Answers], found: Sequence[Answers], precision: Precision) -> list[Finding]:
+def _compare_masks(expected: Sequence[Outputs], found: Sequence[Outputs], precision: Precision) -> list[Finding]:
     shares = [float((ours["mask"] == theirs["mask"]).mean()) for ours, theirs in zip(expected, found, strict=True)]
     mean, least = float(np.mean(shares)), MASK_SHARE[precision]
     return [
         Finding("equal pixels", f"{mean:.3%}", _at_least(least), mean >= least),
-        Finding("equal pixels in the worst picture", f"{min(shares):.3%}"),
+        Finding("equal pixels in the worst image", f"{min(shares):.3%}"),
     ]
 
 

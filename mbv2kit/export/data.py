@@ -1,4 +1,4 @@
-"""The pictures that an export needs: to compare answers on, to calibrate with, to measure accuracy on."""
+"""The images that an export needs: to compare answers on, to calibrate with, to measure accuracy on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, create_source, open_source
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule, read_input
+from mbv2kit.imaging.preprocess import Preprocess, preprocess_file
 from mbv2kit.inference.image_paths import expand
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Image, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Inputs made of pictures, ``(H, W, 3)`` uint8 each, and where those came from, in words."""
+class Images:
+    """Inputs made of images, ``(H, W, 3)`` uint8 each, and where those came from, in words."""
 
     inputs: list[Image]
     origin: str
@@ -24,25 +24,25 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class ExportData:
-    """Pictures for one model.
+    """Images for one model.
 
     Attributes:
         spec: Of the model.
-        rule: How a picture becomes the exported network's input.
+        preprocess: How an image becomes the exported network's input.
         dataset: A config's ``dataset``; None where it is not known.
     """
 
     spec: ModelSpec
-    rule: InputRule
+    preprocess: Preprocess
     dataset: Mapping[str, Any] | None
 
     @property
     def task(self) -> Task:
-        """The task whose truth decides about accuracy: the model's first."""
+        """The task whose ground truth decides about accuracy: the model's first."""
         return next(iter(self.spec.heads))
 
-    def calibration(self, paths: str | Sequence[str] | None, count: int) -> Pictures:
-        """Returns what int8 takes its ranges from: the pictures named, or else of the training split.
+    def calibration(self, paths: str | Sequence[str] | None, count: int) -> Images:
+        """Returns what int8 takes its ranges from: the images named, or else of the training split.
 
         Raises:
             UserError: There are none.
@@ -51,39 +51,39 @@ class ExportData:
             return self._from_files("calibration", paths, count)
         if self.dataset is None:
             raise UserError(
-                "precision=int8 takes ranges from real pictures, and the model does not say what it was trained on; "
+                "precision=int8 takes ranges from real images, and the model does not say what it was trained on; "
                 "name some hundred with calibration=DIR, or a data set: dataset=NAME dataset.root=DIR."
             )
         return self._from_split(self.dataset, self.dataset["train_split"], count)
 
-    def shown(self, paths: str | Sequence[str] | None, count: int) -> Pictures:
-        """Returns what the file is checked on: the pictures named, or of the validation split, or made ones."""
+    def shown(self, paths: str | Sequence[str] | None, count: int) -> Images:
+        """Returns what the file is checked on: the images named, or of the validation split, or made ones."""
         if paths is not None:
             return self._from_files("pictures", paths, count)
         if self.dataset is not None:
             return self._from_split(self.dataset, self.dataset["val_split"], count)
         source = create_source("shapes", task=self.task, split="val", val_count=count)
-        return Pictures(self._inputs(source, range(count)), "drawn on the fly; name real ones with pictures=DIR")
+        return Images(self._inputs(source, range(count)), "drawn on the fly; name real ones with pictures=DIR")
 
-    def truth(self) -> Source | None:
+    def ground_truth(self) -> Source | None:
         """Opens the validation split with the model's classes; None where no data set is known."""
         if self.dataset is None:
             return None
         source = open_source(self.dataset, self.task, self.dataset["val_split"])
         return align_classes(source, self.spec.class_names[self.task])
 
-    def _from_files(self, key: str, paths: str | Sequence[str], count: int) -> Pictures:
+    def _from_files(self, key: str, paths: str | Sequence[str], count: int) -> Images:
         names = [paths] if isinstance(paths, str) else list(paths)
         try:
             files = expand(names)
-            inputs = [read_input(files[i], self.rule)[0] for i in evenly_spaced(len(files), count)]
+            inputs = [preprocess_file(files[i], self.preprocess)[0] for i in evenly_spaced(len(files), count)]
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
-        return Pictures(inputs, ", ".join(names))
+        return Images(inputs, ", ".join(names))
 
-    def _from_split(self, dataset: Mapping[str, Any], split: str, count: int) -> Pictures:
+    def _from_split(self, dataset: Mapping[str, Any], split: str, count: int) -> Images:
         source = open_source(dataset, self.task, split)
-        return Pictures(self._inputs(source, evenly_spaced(len(source), count)), f"{dataset['name']}, {split}")
+        return Images(self._inputs(source, evenly_spaced(len(source), count)), f"{dataset['name']}, {split}")
 
     def _inputs(self, source: Source, indices: Sequence[int]) -> list[Image]:
-        return [self.rule(source[i].image)[0] for i in indices]
+        return [self.preprocess(source[i].image)[0] for i in indices]

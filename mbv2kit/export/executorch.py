@@ -66,7 +66,7 @@ def export_executorch(
     precision: Precision,
     calibration: Sequence[Image] | None,
 ) -> None:
-    """Writes a network as one .pte file: uint8 pictures in, answers in the order of ``network.outputs`` out.
+    """Writes a network as one .pte file: uint8 images in, answers in the order of ``network.output_names`` out.
 
     The input is a tensor ``(batch, 3, H, W)`` whose memory is that of ``(batch, H, W, 3)``, which ExecuTorch calls
     channels last. All but the making of floats from bytes, and of a mask's bytes, is done by XNNPACK.
@@ -78,16 +78,16 @@ def export_executorch(
     Args:
         network: What to write.
         path: The file.
-        batch: Pictures at a time.
+        batch: Images at a time.
         precision: In which the network shall compute.
         calibration: Inputs that int8 takes its ranges from, ``(H, W, 3)`` uint8 each.
 
     Raises:
-        UserError: ``batch`` is None: memory is planned for a fixed number of pictures.
+        UserError: ``batch`` is None: memory is planned for a fixed number of images.
     """
     if batch is None:
         raise UserError(
-            "An ExecuTorch file takes a fixed number of pictures at a time; give batch=1, or as many as you need."
+            "An ExecuTorch file takes a fixed number of images at a time; give batch=1, or as many as you need."
         )
     example = _channels_last(network.example(batch))
     batches = [image[None].repeat(batch, axis=0) for image in calibration or ()]
@@ -96,46 +96,46 @@ def export_executorch(
             network = prepare_for_rounding(network, batches)
         elif precision == "fp16":
             network = round_to(network, torch.float16)
-        pictures = _Pictures(network, halves=precision == "fp16").eval()
-        module = torch.export.export(pictures, (example,)).module()
+        wrapped = _Images(network, fp16=precision == "fp16").eval()
+        module = torch.export.export(wrapped, (example,)).module()
         assert isinstance(module, GraphModule)
         pad_in_convolutions(module)
         if precision == "int8":
-            module = _quantise(module, [_channels_last(torch.from_numpy(images)) for images in batches])
+            module = _quantize(module, [_channels_last(torch.from_numpy(images)) for images in batches])
         program = _compute_constants(torch.export.export(InForms(module), (example,)))
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(_CONFIGS)])
         path.write_bytes(lowered.to_executorch().buffer)
 
 
-class _Pictures(nn.Module):
-    """A network for pictures that lie in memory as XNNPACK wants them, so that nothing is transposed.
+class _Images(nn.Module):
+    """A network for images that lie in memory as XNNPACK wants them, so that nothing is transposed.
 
-    Bytes become floats by the operation that undoes a quantisation, which takes a sixth of the time of a cast. The mean
+    Bytes become floats by the operation that undoes a quantization, which takes a sixth of the time of a cast. The mean
     is that of a whole row of pixels: XNNPACK is slow at numbers that come in threes.
     """
 
     mean: Tensor
 
-    def __init__(self, network: ExportNetwork, *, halves: bool) -> None:
+    def __init__(self, network: ExportNetwork, *, fp16: bool) -> None:
         super().__init__()
         self.network = deepcopy(network)
         self.register_buffer("mean", (network.mean * _PIXEL_SCALE).repeat(1, 1, 1, network.size[1]))
         first = next(part for part in self.network.backbone.modules() if isinstance(part, nn.Conv2d))
         first.weight.div_(_PIXEL_SCALE)
-        self.dtype = torch.float16 if halves else torch.float32
+        self.dtype = torch.float16 if fp16 else torch.float32
         self.network.to(self.dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         make_floats = torch.ops.quantized_decomposed.dequantize_per_tensor.default
         pixels = make_floats(images, _PIXEL_SCALE, 0, *BYTES) - self.mean
-        return self.network.answer(self.network.backbone(pixels.to(self.dtype)))
+        return self.network.head_outputs(self.network.backbone(pixels.to(self.dtype)))
 
 
 def _channels_last(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2)
 
 
-def _quantise(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
+def _quantize(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
     _annotate_bounded(module)
     _keep_floats(module)
     quantizer = XNNPACKQuantizer()
@@ -151,7 +151,7 @@ def _quantise(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
 
 
 def _annotate_bounded(module: GraphModule) -> None:
-    """Says of ReLU6 and of padding, which XNNPACK's quantizer does not know, how to quantise them.
+    """Says of ReLU6 and of padding, which XNNPACK's quantizer does not know, how to quantize them.
 
     A convolution is cut to 0..6 as it is rounded, not after it, and zeros around a map are in the map's own scale.
     """
@@ -197,7 +197,7 @@ _CONFIGS = [_PadConfig if config is ConstantPadConfig else config for config in 
 
 
 def _compute_constants(program: ExportedProgram) -> ExportedProgram:
-    """Computes what does not depend on the pictures, such as anchors, but makes no floats of int8 weights."""
+    """Computes what does not depend on the images, such as anchors, but makes no floats of int8 weights."""
     program = program.run_decompositions({})
     kept = {node.target for node in program.graph.nodes if "quantized_decomposed" in str(node.target)}
     computed: ExportedProgram = constant_prop_pass(program, custom_skip_targets=kept)

@@ -81,7 +81,7 @@ def _argmax(maps: Tensor, dim: int) -> Tensor | None:
 
 
 def _to(values: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Makes bytes of whole numbers with the operation that quantises, which is much quicker than a cast."""
+    """Makes bytes of whole numbers with the operation that quantizes, which is much quicker than a cast."""
     if dtype != torch.uint8 or not values.is_floating_point():
         return None
     bytes_: Tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default(values, 1.0, 0, *BYTES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.formats import FORMATS, find_writer
-from mbv2kit.imaging.postprocess import ANSWER_NAMES, DETECTIONS
+from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.runtimes import open_session
 from mbv2kit.models.export_network import ExportNetwork
@@ -35,7 +35,7 @@ def write(
         folder: An existing one.
         format: Of the file.
         precision: In which the network shall compute.
-        batch: Pictures at a time; None for any number where the format can, and else 1.
+        batch: Images at a time; None for any number where the format can, and else 1.
         nms: Whether the file suppresses boxes itself; ONNX with a batch of 1.
         calibration: Inputs that int8 takes its ranges from.
 
@@ -50,14 +50,14 @@ def write(
     name = export_name(format, precision)
     path = folder / name
     find_writer(format)(network, path, batch=batch, precision=precision, calibration=calibration)
-    outputs, selection = network.outputs, network.selection
+    outputs, nms_options = network.output_names, network.nms_options
     if nms:
         from mbv2kit.export.onnx_nms import add_nms
 
-        if selection is None:
+        if nms_options is None:
             raise UserError("nms=true suppresses boxes, but the model has no detector; leave it out.")
-        add_nms(path, selection, network.size)
-        outputs = (DETECTIONS, *(each for each in outputs if each not in ANSWER_NAMES["detection"]))
+        add_nms(path, nms_options, network.size)
+        outputs = (DETECTIONS, *(each for each in outputs if each not in OUTPUT_NAMES["detection"]))
     return Export(
         file=name,
         format=format,
@@ -65,7 +65,7 @@ def write(
         size=network.size,
         batch=batch,
         outputs=outputs,
-        selection=selection,
+        nms_options=nms_options,
         sha256=hash_of(path),
     )
 
@@ -78,7 +78,7 @@ def open_export(model: VisionModel, folder: Path, export: Export) -> DeployedMod
         usable_cores(),
         size=export.size,
         batch=export.batch,
-        selection=export.selection,
+        nms_options=export.nms_options,
     )
 
 

@@ -39,7 +39,7 @@ class FormatInfo:
         packages: What it imports, for each what to give to pip install.
         precisions: Those that it can be written in.
         runtime: What runs it for the check.
-        any_batch: Whether one file can take any number of pictures at a time.
+        any_batch: Whether one file can take any number of images at a time.
     """
 
     writer: str

@@ -1,6 +1,6 @@
 """A network whose weights are half floats, rounded so that their errors cancel.
 
-Neighbouring pixels are much the same, and behind a ReLU6 all of them are positive, so that what counts most about the
+Neighboring pixels are much the same, and behind a ReLU6 all of them are positive, so that what counts most about the
 errors of a channel's weights is their sum. With that at zero, no box of a trained SSDLite moves by more than 0.4 pixels
 where the weights alone are halved; with every weight rounded to the nearest number some move by 3.
 """

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
 from mbv2kit.export.fp16 import round_to
-from mbv2kit.export.litert_precision import INPUT, halve_weights, quantise
+from mbv2kit.export.litert_precision import INPUT, halve_weights, quantize
 from mbv2kit.export.quiet import quietly
 from mbv2kit.export.rounding import prepare_for_rounding
 from mbv2kit.heads import Head
@@ -39,7 +39,7 @@ def export_litert(
     precision: Precision,
     calibration: Sequence[Image] | None,
 ) -> None:
-    """Writes a network as one .tflite file with uint8 pictures in, and its answers, by name, out.
+    """Writes a network as one .tflite file with uint8 images in, and its answers, by name, out.
 
     ``fp16`` halves the weights alone. ``int8`` computes all from the first layer to the last in 8-bit integers, with
     weights scaled by channel; what is before and behind, such as softmax and the decoding of boxes, stays in float32.
@@ -47,7 +47,7 @@ def export_litert(
     Args:
         network: What to write.
         path: The file.
-        batch: Pictures at a time.
+        batch: Images at a time.
         precision: In which the network shall compute.
         calibration: Inputs that int8 takes its ranges from, ``(H, W, 3)`` uint8 each.
 
@@ -55,12 +55,12 @@ def export_litert(
         UserError: ``batch`` is None: shapes in such files are fixed.
     """
     if batch is None:
-        raise UserError("A LiteRT file takes a fixed number of pictures at a time; say how many, for instance batch=1.")
+        raise UserError("A LiteRT file takes a fixed number of images at a time; say how many, for instance batch=1.")
     with _silently():
         if precision == "int8":
             assert calibration is not None
             batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
-            model = quantise(_convert(prepare_for_rounding(network, batches), batch), batches)
+            model = quantize(_convert(prepare_for_rounding(network, batches), batch), batches)
         elif precision == "fp16":
             model = halve_weights(_convert(round_to(network, torch.float16), batch))
         else:
@@ -69,7 +69,7 @@ def export_litert(
 
 
 class _ChannelsLast(nn.Module):
-    """A network with all that it does to whole pictures in LiteRT's order of memory, and its answers by name.
+    """A network with all that it does to whole images in LiteRT's order of memory, and its answers by name.
 
     Only in this order is subtracting the mean free of transpositions and padding a part of the first convolution.
     Masks are enlarged by LiteRT's own operation: before its arg-max over the last axis, which takes a sixth of the time
@@ -80,21 +80,21 @@ class _ChannelsLast(nn.Module):
 
     def __init__(self, network: ExportNetwork) -> None:
         super().__init__()
-        self.size, self.outputs = network.size, network.outputs
+        self.size, self.output_names = network.size, network.output_names
         self.backbone, self.heads = network.backbone, network.heads
         self.register_buffer("mean", network.mean.permute(0, 2, 3, 1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.backbone((images.float() - self.mean).permute(0, 3, 1, 2))
-        answers: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for head in self.heads.values():
             assert isinstance(head, Head)
             raw = head(features)
             if isinstance(head, DeepLabV3):
-                answers["mask"] = self._mask(raw["logits"], head.align_corners)
+                outputs["mask"] = self._mask(raw["logits"], head.align_corners)
             else:
-                answers |= head.answer(raw, self.size)
-        return {name: answers[name] for name in self.outputs}
+                outputs |= head.outputs(raw, self.size)
+        return {name: outputs[name] for name in self.output_names}
 
     def _mask(self, logits: Tensor, align_corners: bool) -> Tensor:
         enlarged = F.interpolate(logits, self.size, mode="bilinear", align_corners=align_corners)
@@ -162,7 +162,7 @@ def _append_zeros(graph: Graph, pad: Node) -> Node | None:
 
 
 def _compute_constants(module: GraphModule) -> None:
-    """Replaces what does not depend on the pictures, such as anchors, by its value: LiteRT has no float64."""
+    """Replaces what does not depend on the images, such as anchors, by its value: LiteRT has no float64."""
     values: dict[Node, Any] = {}
     for node in list(module.graph.nodes):
         if node.op == "get_attr":

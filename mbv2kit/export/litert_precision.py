@@ -33,7 +33,7 @@ def halve_weights(model: bytes) -> bytes:
     return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
 
 
-def quantise(model: bytes, batches: Sequence[Image]) -> bytes:
+def quantize(model: bytes, batches: Sequence[Image]) -> bytes:
     """Returns a .tflite file that computes in 8-bit integers from its first layer to its last.
 
     Weights are scaled by channel. What is before and behind the layers, such as softmax and the decoding of boxes,

@@ -27,20 +27,20 @@ def export_onnx(
     Args:
         network: What to write.
         path: The file.
-        batch: Pictures at a time; None for any number.
+        batch: Images at a time; None for any number.
         precision: ``fp32`` or ``int8``.
         calibration: Inputs that int8 takes its ranges from.
     """
     if precision == "fp32":
         _export(network, path, batch)
         return
-    from mbv2kit.export.onnx_int8 import quantise_onnx
+    from mbv2kit.export.onnx_int8 import quantize_onnx
 
     assert calibration is not None
     with TemporaryDirectory() as folder:
         exact = Path(folder) / "exact.onnx"
         _export(network, exact, batch)
-        quantise_onnx(exact, path, calibration)
+        quantize_onnx(exact, path, calibration)
 
 
 def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
@@ -53,7 +53,7 @@ def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
             (example,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=list(network.outputs),
+            output_names=list(network.output_names),
             dynamic_shapes=shapes,
             verbose=False,
         )

@@ -2,7 +2,7 @@
 
 The errors of a channel's rounded weights do not cancel where its inputs are positive throughout, as they are behind a
 ReLU6: the channel is shifted by a constant, which its bias can take back (Nagel et al., Data-Free Quantization Through
-Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with means measured on pictures).
+Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with means measured on images).
 """
 
 from collections.abc import Iterable
@@ -27,16 +27,16 @@ def give_biases(model: ModelProto) -> None:
             node.input.append(graph.set_constant(f"{node.name}.bias", np.zeros(channels, dtype=np.float32)))
 
 
-def correct_biases(exact: ModelProto, quantised: ModelProto, batches: Iterable[NDArray[np.uint8]]) -> None:
-    """Corrects the biases of the quantised network in place.
+def correct_biases(exact: ModelProto, quantized: ModelProto, batches: Iterable[NDArray[np.uint8]]) -> None:
+    """Corrects the biases of the quantized network in place.
 
     Args:
         exact: The network before; every layer has a bias.
-        quantised: The same one with pairs of QuantizeLinear and DequantizeLinear.
-        batches: Pictures to measure means on, ``(B, H, W, 3)`` uint8 each.
+        quantized: The same one with pairs of QuantizeLinear and DequantizeLinear.
+        batches: Images to measure means on, ``(B, H, W, 3)`` uint8 each.
     """
-    graph, before = Graph(quantised.graph), Graph(exact.graph)
-    layers = [node for node in graph.nodes if node.op_type in LAYERS and _is_quantised(graph, node)]
+    graph, before = Graph(quantized.graph), Graph(exact.graph)
+    layers = [node for node in graph.nodes if node.op_type in LAYERS and _is_quantized(graph, node)]
     names = {node.name for node in layers}
     means = _input_means(exact, {node.name: node.input[0] for node in before.nodes if node.name in names}, batches)
     weights = {node.name: before.constant(node.input[1]) for node in before.nodes if node.name in names}
@@ -44,7 +44,7 @@ def correct_biases(exact: ModelProto, quantised: ModelProto, batches: Iterable[N
         rounded, bias = graph.maker(node.input[1]), graph.maker(node.input[2])
         assert rounded is not None
         assert bias is not None
-        error = _dequantise(graph, rounded) - weights[node.name]
+        error = _dequantize(graph, rounded) - weights[node.name]
         shift = _shift(node, error, means[node.name])
         steps = np.rint(shift / graph.constant(bias.input[1]).astype(np.float64))
         limits = np.iinfo(np.int32)
@@ -57,7 +57,7 @@ def _channel_axis(node: NodeProto) -> int:
     return 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
 
 
-def _is_quantised(graph: Graph, node: NodeProto) -> bool:
+def _is_quantized(graph: Graph, node: NodeProto) -> bool:
     weight = graph.maker(node.input[1])
     return weight is not None and weight.op_type == "DequantizeLinear"
 
@@ -80,7 +80,7 @@ def _input_means(
     return {layer: sums[tensor] / count for layer, tensor in inputs.items()}
 
 
-def _dequantise(graph: Graph, node: NodeProto) -> NDArray[np.float64]:
+def _dequantize(graph: Graph, node: NodeProto) -> NDArray[np.float64]:
     values, scale = (graph.constant(name).astype(np.float64) for name in node.input[:2])
     axis = attribute(node, "axis", 1)
     return np.asarray(values * scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)]))

@@ -1,4 +1,4 @@
-"""Int8 ONNX: post-training quantisation for ONNX Runtime, in the form with QuantizeLinear and DequantizeLinear.
+"""Int8 ONNX: post-training quantization for ONNX Runtime, in the form with QuantizeLinear and DequantizeLinear.
 
 Weights are signed, with a scale for each output channel; activations are unsigned, from the least to the greatest value
 seen. Those are the forms for which x86 processors have an instruction (VNNI): of a network with signed activations
@@ -23,13 +23,13 @@ from mbv2kit.export.onnx_pixels import read_bytes, use_whole_means
 from mbv2kit.export.quiet import quietly
 from mbv2kit.structures import Image
 
-# Layers with weights are quantised wherever they are, these where all that they read are maps of such layers.
+# Layers with weights are quantized wherever they are, these where all that they read are maps of such layers.
 _ON_MAPS = frozenset({"Add", "AveragePool", "Clip", "Concat", "LeakyRelu", "MaxPool", "Relu"})
 # Repeats a map and rounds nothing.
 _REPEATS = "Expand"
 
 
-def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> None:
+def quantize_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> None:
     """Writes a network of :func:`~mbv2kit.export.onnx.export_onnx` in int8.
 
     Args:
@@ -38,7 +38,7 @@ def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
         calibration: Inputs of the network, ``(H, W, 3)`` uint8 each, at least one, to take ranges and means from.
     """
     with TemporaryDirectory() as folder, quietly():
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
         # Only ONNX's own inference of shapes is needed; the other kind wants one more package.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         exact = onnx.load(prepared)
@@ -53,7 +53,7 @@ def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
         )
         quantize_static(
             prepared,
-            quantised,
+            quantized,
             _Reader(exact.graph.input[0].name, _batches(calibration, batch)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
@@ -61,18 +61,18 @@ def quantise_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=sorted(LAYERS | _ON_MAPS),
-            nodes_to_quantize=_nodes_to_quantise(exact),
+            nodes_to_quantize=_nodes_to_quantize(exact),
             # Logits of a linear layer come out as floats at no cost, a convolution's cannot.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"], "TensorQuantOverrides": given},
         )
-        model = onnx.load(quantised)
+        model = onnx.load(quantized)
         correct_biases(exact, model, _batches(calibration, batch))
         if pixels is not None:
             read_bytes(model, pixels[0])
         onnx.save(model, target)
 
 
-def _nodes_to_quantise(model: ModelProto) -> list[str]:
+def _nodes_to_quantize(model: ModelProto) -> list[str]:
     """Names the layers with weights, and what is computed from their maps alone."""
     graph = Graph(model.graph)
     maps: set[str] = set()

@@ -1,7 +1,7 @@
 """Suppression of boxes inside an ONNX file, for programs that shall get boxes and nothing else.
 
 ONNX's own operator does it. It looks at every class of every box, so that it takes longer than
-:class:`mbv2kit.imaging.postprocess.Selection`, which the files without it are read by; see docs/performance.md.
+:class:`mbv2kit.imaging.postprocess.NmsOptions`, which the files without it are read by; see docs/performance.md.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
-from mbv2kit.imaging.postprocess import DETECTIONS, Selection
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions
 
 # NonMaxSuppression takes the corners of a box in any order: x and y may change places, in all boxes alike. Rows of
 # zeros behind the boxes make sure that there are as many as are to be given.
@@ -58,23 +58,23 @@ suppress (float[1, boxes, 4] boxes, float[1, boxes, classes] scores) => (float[1
 """
 
 
-def add_nms(path: Path, selection: Selection, size: tuple[int, int]) -> None:
+def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int]) -> None:
     """Puts ``detections`` ``(1, max_detections, 6)`` in the place of ``boxes`` and ``scores``.
 
     See :mod:`mbv2kit.imaging.postprocess` for what they hold.
 
     Args:
         path: File of a network with a batch of 1; it is written anew.
-        selection: Which boxes are shown.
+        nms_options: Which boxes are shown.
         size: Height and width of the input.
     """
     network = onnx.load(path)
     text = _TAIL.format(
         ir_version=network.ir_version,
         opset=network.opset_import[0].version,
-        count=selection.max_detections,
-        iou=float(selection.nms_iou),
-        threshold=float(selection.score_threshold),
+        count=nms_options.max_detections,
+        iou=float(nms_options.nms_iou),
+        threshold=float(nms_options.score_threshold),
         height=float(size[0]),
         width=float(size[1]),
         output=DETECTIONS,

@@ -1,7 +1,7 @@
-"""How a quantised ONNX network reads pictures: the bytes as they are, without a float in between.
+"""How a quantized ONNX network reads images: the bytes as they are, without a float in between.
 
-A picture is quantised already, with scale 1 and its mean colour as the zero. Turning it to floats, subtracting the
-mean and quantising the difference costs a fifth of the whole network's time, and half a grey level of accuracy.
+An image is quantized already, with scale 1 and its mean color as the zero. Turning it to floats, subtracting the
+mean and quantizing the difference costs a fifth of the whole network's time, and half a gray level of accuracy.
 """
 
 from collections.abc import Callable
@@ -14,53 +14,53 @@ from mbv2kit.export.onnx_graph import Graph, attribute, set_attribute
 
 
 def use_whole_means(model: ModelProto) -> tuple[str, int] | None:
-    """Makes what the first convolution reads whole numbers, pixels minus one grey level, in place; answers stay.
+    """Makes what the first convolution reads whole numbers, pixels minus one gray level, in place; answers stay.
 
-    What the mean has beyond that grey level goes into the bias of the convolution. Where the three channels have means
-    of their own, the picture gets a frame of the mean colour, in whole grey levels, and the convolution pads no more.
+    What the mean has beyond that gray level goes into the bias of the convolution. Where the three channels have means
+    of their own, the image gets a frame of the mean color, in whole gray levels, and the convolution pads no more.
 
     Args:
         model: The network; its first convolution has a bias.
 
     Returns:
-        The tensor that the first convolution reads, and the grey level that is subtracted; None where the network does
+        The tensor that the first convolution reads, and the gray level that is subtracted; None where the network does
         not begin with the mean and a convolution.
     """
     graph = Graph(model.graph)
-    picture = model.graph.input[0]
-    found = _begin(graph, picture.name)
+    image = model.graph.input[0]
+    found = _begin(graph, image.name)
     if found is None:
         return None
     transpose, subtract, conv = found
     mean = graph.constant(subtract.input[1]).reshape(-1).astype(np.float64)
-    colour = np.rint(mean).astype(np.uint8)
-    grey = int(colour[0])
-    if len(set(colour)) > 1:
-        grey = 0
-        _frame(graph, picture, transpose, colour, _margins(conv, picture))
+    color = np.rint(mean).astype(np.uint8)
+    gray = int(color[0])
+    if len(set(color)) > 1:
+        gray = 0
+        _frame(graph, image, transpose, color, _margins(conv, image))
         set_attribute(conv, "pads", [0, 0, 0, 0])
     weight, bias = graph.constant(conv.input[1]).astype(np.float64), graph.constant(conv.input[2])
-    graph.set_constant(subtract.input[1], np.full((1, 3, 1, 1), grey, dtype=np.float32))
-    graph.set_constant(conv.input[2], (bias + weight.sum(axis=(2, 3)) @ (grey - mean)).astype(np.float32))
-    return conv.input[0], grey
+    graph.set_constant(subtract.input[1], np.full((1, 3, 1, 1), gray, dtype=np.float32))
+    graph.set_constant(conv.input[2], (bias + weight.sum(axis=(2, 3)) @ (gray - mean)).astype(np.float32))
+    return conv.input[0], gray
 
 
 def read_bytes(model: ModelProto, tensor: str) -> None:
-    """Feeds the picture's bytes to a quantised network whose input ``tensor`` has scale 1, in place."""
+    """Feeds the image's bytes to a quantized network whose input ``tensor`` has scale 1, in place."""
     graph = Graph(model.graph)
-    (quantise,) = graph.users(tensor)
+    (quantize,) = graph.users(tensor)
     subtract = graph.maker(tensor)
     assert subtract is not None
     cast = graph.maker(subtract.input[0])
     assert cast is not None
-    for user in graph.users(quantise.output[0]):
+    for user in graph.users(quantize.output[0]):
         user.input[0] = cast.input[0]
-    graph.remove([cast, subtract, quantise])
+    graph.remove([cast, subtract, quantize])
 
 
-def _begin(graph: Graph, picture: str) -> tuple[NodeProto, NodeProto, NodeProto] | None:
+def _begin(graph: Graph, image: str) -> tuple[NodeProto, NodeProto, NodeProto] | None:
     """Finds the transposition, the subtraction and the convolution that a network begins with."""
-    nodes, tensor = [], picture
+    nodes, tensor = [], image
     for kind in ("Transpose", "Cast", "Sub", "Conv"):
         users = graph.users(tensor)
         if len(users) != 1 or users[0].op_type != kind:
@@ -71,9 +71,9 @@ def _begin(graph: Graph, picture: str) -> tuple[NodeProto, NodeProto, NodeProto]
     return (transpose, subtract, conv) if graph.is_constant(subtract.input[1]) else None
 
 
-def _margins(conv: NodeProto, picture: ValueInfoProto) -> list[tuple[int, int]]:
+def _margins(conv: NodeProto, image: ValueInfoProto) -> list[tuple[int, int]]:
     """Returns how many pixels a convolution reads above and below, and left and right of its input."""
-    size = [side.dim_value for side in picture.type.tensor_type.shape.dim[1:3]]
+    size = [side.dim_value for side in image.type.tensor_type.shape.dim[1:3]]
     pads, strides, kernel = (attribute(conv, name) for name in ("pads", "strides", "kernel_shape"))
     margins = []
     for side, before, behind, stride, reach in zip(size, pads[:2], pads[2:], strides, kernel, strict=True):
@@ -84,17 +84,17 @@ def _margins(conv: NodeProto, picture: ValueInfoProto) -> list[tuple[int, int]]:
 
 def _frame(
     graph: Graph,
-    picture: ValueInfoProto,
+    image: ValueInfoProto,
     transpose: NodeProto,
-    colour: NDArray[np.uint8],
+    color: NDArray[np.uint8],
     margins: list[tuple[int, int]],
 ) -> None:
-    """Lays bars of a colour around the picture, before the node that transposes it."""
-    height, width = (side.dim_value for side in picture.type.tensor_type.shape.dim[1:3])
+    """Lays bars of a color around the image, before the node that transposes it."""
+    height, width = (side.dim_value for side in image.type.tensor_type.shape.dim[1:3])
     (above, below), (left, right) = margins
     ones = graph.set_constant("frame.ones", np.ones(3, dtype=np.int64))
     nodes = [
-        helper.make_node("Shape", [picture.name], ["frame.batch"], name="frame.batch", start=0, end=1),
+        helper.make_node("Shape", [image.name], ["frame.batch"], name="frame.batch", start=0, end=1),
         helper.make_node("Concat", ["frame.batch", ones], ["frame.repeats"], name="frame.repeats", axis=0),
     ]
 
@@ -102,13 +102,13 @@ def _frame(
         parts = [inside]
         for name, thickness, place in ((f"frame.{axis}.before", bars[0], 0), (f"frame.{axis}.behind", bars[1], 2)):
             if thickness:
-                bar = graph.set_constant(f"{name}.bar", np.broadcast_to(colour, shape(thickness)))
+                bar = graph.set_constant(f"{name}.bar", np.broadcast_to(color, shape(thickness)))
                 nodes.append(helper.make_node("Expand", [bar, "frame.repeats"], [name], name=name))
                 parts.insert(place, name)
         nodes.append(helper.make_node("Concat", parts, [f"frame.{axis}"], name=f"frame.{axis}", axis=axis))
         return f"frame.{axis}"
 
-    wide = lay(picture.name, (left, right), lambda thickness: (1, height, thickness, 3), axis=2)
+    wide = lay(image.name, (left, right), lambda thickness: (1, height, thickness, 3), axis=2)
     framed = lay(wide, (above, below), lambda thickness: (1, thickness, left + width + right, 3), axis=1)
     transpose.input[0] = framed
     graph.insert_before(transpose, nodes)

@@ -35,7 +35,7 @@ def export_openvino(
     Args:
         network: What to write.
         path: The .xml file; the .bin file has the same name.
-        batch: Pictures at a time; None for any number.
+        batch: Images at a time; None for any number.
         precision: ``fp16`` halves the file; in which half floats it is computed is the processor's affair. Weights are
             rounded to what this one has, bfloat16 or float16.
         calibration: Inputs to take the ranges of int8 from, ``(H, W, 3)`` uint8 each; some hundred are enough.
@@ -54,15 +54,15 @@ def export_openvino(
         simplify.run_passes(model)
         if precision == "int8":
             assert calibration is not None
-            model = _quantise(model, calibration)
+            model = _quantize(model, calibration)
         if batch is not None:
             model.reshape([batch, *network.size, 3])
         model.set_rt_info(precision, ["mbv2kit", "precision"])
         ov.save_model(model, path, compress_to_fp16=precision == "fp16")
 
 
-def _quantise(model: ov.Model, calibration: Sequence[Image]) -> ov.Model:
-    """Quantises weights by channel and activations by tensor, and corrects the biases for the mean error (NNCF)."""
+def _quantize(model: ov.Model, calibration: Sequence[Image]) -> ov.Model:
+    """Quantizes weights by channel and activations by tensor, and corrects the biases for the mean error (NNCF)."""
     with without_telemetry():
         import nncf
 

@@ -16,12 +16,12 @@ class ExportOptions:
         format: Of the file.
         precision: In which the network shall compute.
         size: Height and width of the input; None for that of the model.
-        batch: Pictures at a time; None for any number where the format can, and else 1.
+        batch: Images at a time; None for any number where the format can, and else 1.
         nms: Whether the file suppresses boxes itself.
         calibration: Files, folders or patterns that int8 takes its ranges from; None for the training split.
         calibration_pictures: How many of them.
         max_loss: How far the main figure may fall on the validation split, 0..1.
-        accuracy_pictures: How many pictures of that split; None for all.
+        accuracy_pictures: How many images of that split; None for all.
         sensitive_layers: How many of the layers that suffer most from int8 are named.
         pictures: Files, folders or patterns to compare answers on; None for the validation split.
         check_pictures: How many of them.

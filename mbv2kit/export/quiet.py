@@ -1,4 +1,4 @@
-"""What exporters and quantisers tell their developers, held back from users."""
+"""What exporters and quantizers tell their developers, held back from users."""
 
 import io
 import logging

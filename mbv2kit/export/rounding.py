@@ -2,7 +2,7 @@
 
 Where a channel's inputs are positive throughout, as they are behind a ReLU6, the errors of its rounded weights do not
 cancel: the channel is shifted by a constant, which its bias can take back (Nagel et al., Data-Free Quantization Through
-Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with shifts measured on pictures).
+Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with shifts measured on images).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LARGEST = 127
 # Of the bias, as the least that the largest weight of its channel may be. With inputs in steps of 0.003 and more the
 # bias then fits into 32 bits, and the added weight changes the channel by 0.3 % of its bias at most.
 _LEAST_WEIGHT = 2e-5
-_PICTURES = 32
+_IMAGES = 32
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -40,7 +40,7 @@ def prepare_for_rounding(network: ExportNetwork, batches: Sequence[Image]) -> Ex
     weights = [_with_a_least_weight(layer) for layer in layers]
     errors = [_error_alone(layer, round_to_int8(weight)) for layer, weight in zip(layers, weights, strict=True)]
     # All before the first is corrected, so that each measures its own error alone.
-    shifts = _shifts(copy, layers, errors, batches[:_PICTURES])
+    shifts = _shifts(copy, layers, errors, batches[:_IMAGES])
     for layer, weight, shift in zip(layers, weights, shifts, strict=True):
         assert layer.bias is not None
         layer.weight.copy_(weight)

@@ -14,7 +14,7 @@ from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.export import accuracy
 from mbv2kit.export.check import Report, check
-from mbv2kit.export.data import ExportData, Pictures
+from mbv2kit.export.data import ExportData, Images
 from mbv2kit.export.files import keep, open_export, write
 from mbv2kit.export.formats import FORMATS
 from mbv2kit.export.options import ExportOptions
@@ -55,10 +55,10 @@ def export(config: DictConfig) -> int:
     _say(console, f"Model: {folder or checkpoint}")
 
     shown = data.shown(options.pictures, options.check_pictures)
-    calibration: Pictures | None = None
+    calibration: Images | None = None
     if options.precision == "int8":
         calibration = data.calibration(options.calibration, options.calibration_pictures)
-        _say(console, f"Ranges from {len(calibration.inputs)} pictures ({calibration.origin})")
+        _say(console, f"Ranges from {len(calibration.inputs)} images ({calibration.origin})")
     with TemporaryDirectory() as name:
         scratch = Path(name)
         written = write(
@@ -73,7 +73,7 @@ def export(config: DictConfig) -> int:
         exported = open_export(model, scratch, written)
         report = check(model, exported, written, shown.inputs)
         _show(console, report, scratch / written.file, written, shown)
-        source = data.truth() if options.precision != "fp32" else None
+        source = data.ground_truth() if options.precision != "fp32" else None
         good = source is None or _score(console, model, exported, data, source, options)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
@@ -97,16 +97,16 @@ def _output(named: str | None, folder: Path | None, checkpoint: str | None) -> P
     return output
 
 
-def _show(console: Console, report: Report, path: Path, written: Export, shown: Pictures) -> None:
+def _show(console: Console, report: Report, path: Path, written: Export, shown: Images) -> None:
     table = Table("compared with PyTorch", "found", "asked for", title_justify="left")
-    table.title = f"{written.file} on {len(shown.inputs)} pictures ({shown.origin})"
+    table.title = f"{written.file} on {len(shown.inputs)} images ({shown.origin})"
     for finding in report.findings:
         table.add_row(finding.what, f"[{'default' if finding.kept else 'red'}]{finding.value}", finding.limit)
     megabytes = sum(each.stat().st_size for each in files_of(path)) / 1e6
     table.add_row("size", f"{megabytes:.2f} MB")
     ours, torchs = report.milliseconds
     runtime = FORMATS[written.format].runtime
-    table.add_row("a picture", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
+    table.add_row("an image", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
     console.print(table)
     if not report.agrees:
         _say(console, f"{written.file} does not answer as the model does; it was not kept.")
@@ -137,7 +137,7 @@ def _score(
     return False
 
 
-def _name_layers(console: Console, network: ExportNetwork, calibration: Pictures, count: int) -> None:
+def _name_layers(console: Console, network: ExportNetwork, calibration: Images, count: int) -> None:
     table = Table("layer", "figure", title="Layers that suffer most from int8", title_justify="left")
     for layer in most_sensitive(network, calibration.inputs, count):
         table.add_row(layer.name, f"{layer.figure:.3g}")

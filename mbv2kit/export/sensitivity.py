@@ -15,8 +15,8 @@ from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import Image
 
 # Enough for the order of the layers, which is all that is asked for: the network runs once for every layer.
-_PICTURES = 16
-_LEAST_PICTURES = 4
+_IMAGES = 16
+_LEAST_IMAGES = 4
 _PIXELS = 2**20
 
 
@@ -59,14 +59,14 @@ def most_sensitive(network: ExportNetwork, images: Sequence[Image], count: int |
         The layers, the most sensitive one first.
     """
     height, width = network.size
-    shown = min(len(images), _PICTURES, max(_LEAST_PICTURES, _PIXELS // (height * width)))
+    shown = min(len(images), _IMAGES, max(_LEAST_IMAGES, _PIXELS // (height * width)))
     inputs = torch.from_numpy(np.stack([images[i] for i in evenly_spaced(len(images), shown)]))
     layers = _layers(network)
     exact, ranges = _answers_and_ranges(network, layers, inputs)
     found = []
     for layer in layers:
         with _rounded(layer, ranges[layer.name]):
-            rounded = _answers(network, inputs)
+            rounded = _outputs(network, inputs)
         figure = max(_change(a, b) for a, b in zip(exact, rounded, strict=True))
         found.append(Sensitivity(layer.name, figure))
     return sorted(found, key=lambda layer: -layer.figure)[:count]
@@ -88,10 +88,10 @@ def _layers(network: nn.Module) -> list[_Layer]:
     return layers
 
 
-def _answers(network: ExportNetwork, inputs: Tensor) -> list[Tensor]:
+def _outputs(network: ExportNetwork, inputs: Tensor) -> list[Tensor]:
     # One by one takes no longer on a CPU, and no memory to speak of.
-    answers = [network(image[None]) for image in inputs]
-    return [torch.cat(each) for each in zip(*answers, strict=True)]
+    outputs = [network(image[None]) for image in inputs]
+    return [torch.cat(each) for each in zip(*outputs, strict=True)]
 
 
 def _answers_and_ranges(
@@ -107,10 +107,10 @@ def _answers_and_ranges(
     handles = [
         layer.last.register_forward_hook(lambda _, __, output, name=layer.name: watch(name, output)) for layer in layers
     ]
-    answers = _answers(network, inputs)
+    outputs = _outputs(network, inputs)
     for handle in handles:
         handle.remove()
-    return answers, ranges
+    return outputs, ranges
 
 
 @contextmanager

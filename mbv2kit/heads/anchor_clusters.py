@@ -77,7 +77,7 @@ def mean_iou(shapes: Shapes, anchors: Shapes) -> float:
 
 
 def shape_iou(shapes: Shapes, others: Shapes) -> NDArray[np.float64]:
-    """Returns the IoU of every pair of boxes laid on one centre, ``(N, 2)`` and ``(M, 2) -> (N, M)`` in 0..1."""
+    """Returns the IoU of every pair of boxes laid on one center, ``(N, 2)`` and ``(M, 2) -> (N, M)`` in 0..1."""
     shared = np.minimum(shapes[:, None], others[None]).prod(axis=2)
     areas = shapes.prod(axis=1)[:, None] + others.prod(axis=1)[None]
     return np.asarray(shared / (areas - shared))

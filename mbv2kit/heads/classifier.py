@@ -8,12 +8,12 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import initialise
+from mbv2kit.nn.layers import initialize
 
 
 @HEADS.register("classifier")
 class Classifier(Head):
-    """One label for the whole picture.
+    """One label for the whole image.
 
     Raw tensors: ``logits`` ``(B, num_classes)``, or ``(B, num_classes + 1)``, the background first.
 
@@ -49,7 +49,7 @@ class Classifier(Head):
         self.dropout = nn.Dropout(dropout)
         self.background = int(background)
         self.linear = nn.Linear(feature_info[-1].channels, num_classes + self.background)
-        initialise(self)
+        initialize(self)
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
         """Pools ``(B, C, H, W)`` and scores the classes."""
@@ -61,6 +61,6 @@ class Classifier(Head):
         logits, labels = raw["logits"].float(), targets["label"] + self.background
         return {"classification": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
-    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+    def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``probabilities``, without the background's."""
         return {"probabilities": raw["logits"].float().softmax(dim=-1)[:, self.background :]}

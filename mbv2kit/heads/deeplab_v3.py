@@ -10,7 +10,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.nn.features import FeatureInfo, find_feature
 from mbv2kit.nn.interpolation import enlarge
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
 from mbv2kit.structures import IGNORE
 
 # Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.
@@ -37,7 +37,7 @@ class DeepLabV3(Head):
         channels: Of every branch.
         dropout: Share of the joined channels set to zero in training.
         refine: Whether a 3 x 3 convolution stands between joining and classifying, as in torchvision's models.
-        align_corners: Whether the corners of the map lie on the corners of the picture; torchvision's models have the
+        align_corners: Whether the corners of the map lie on the corners of the image; torchvision's models have the
             edges there instead.
         class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
         norm_eps: Epsilon of batch normalisation.
@@ -95,7 +95,7 @@ class DeepLabV3(Head):
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        initialise(self)
+        initialize(self)
         nn.init.normal_(self.classify.weight, std=0.01)
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
@@ -122,7 +122,7 @@ class DeepLabV3(Head):
         """Interpolates ``(B, num_classes, h, w)`` to ``size`` pixels, (height, width) of the input."""
         return enlarge(logits, size, align_corners=self.align_corners)
 
-    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+    def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``mask``, the most likely class of every input pixel."""
         return {"mask": self.enlarge(raw["logits"].float(), size).argmax(dim=1).to(torch.uint8)}
 

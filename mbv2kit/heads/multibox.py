@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.registry import Head, Raw, Targets
-from mbv2kit.imaging.postprocess import Selection, check_shares
+from mbv2kit.imaging.postprocess import NmsOptions, check_shares
 from mbv2kit.nn import boxes as bx
 
 NEGATIVES_PER_POSITIVE = 3
@@ -54,7 +54,7 @@ class MultiBox(Head):
         check_shares(match_iou=match_iou)
         self.num_classes = num_classes
         self.match_iou = match_iou
-        self.selection = Selection(score_threshold, nms_iou, max_detections)
+        self.nms_options = NmsOptions(score_threshold, nms_iou, max_detections)
 
     def predict(self, maps: Sequence[Tensor]) -> Raw:
         """Predicts class logits and box codes for every anchor of every map, ``(B, C, H, W)`` each, finest first."""
@@ -95,7 +95,7 @@ class MultiBox(Head):
             "localisation": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
         }
 
-    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+    def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""
         return {
             "boxes": bx.decode(raw["box_codes"].float(), raw["anchors"].float()),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mbv2kit.imaging.postprocess import Selection, read_answers
+from mbv2kit.imaging.postprocess import NmsOptions, postprocess
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.registry import Registry
 from mbv2kit.structures import Prediction, Task
@@ -29,12 +29,12 @@ class Head(nn.Module, ABC):
     Attributes:
         task: What kind of prediction the head makes.
         features: Names of the feature maps that it reads.
-        selection: Which of its boxes a detector shows; None for the other tasks.
+        nms_options: Which of its boxes a detector shows; None for the other tasks.
     """
 
     task: ClassVar[Task]
     features: tuple[str, ...]
-    selection: Selection | None = None
+    nms_options: NmsOptions | None = None
 
     @classmethod
     def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Head(nn.Module, ABC):
         Args:
             options: Arguments of the constructor, as a config has them.
             box_shapes: Gives the width and height of every object of the training split, ``(N, 2)`` in shares of the
-                input's; it may have to read every picture, so it is called only where it is needed.
+                input's; it may have to read every image, so it is called only where it is needed.
         """
         return dict(options)
 
@@ -63,8 +63,8 @@ class Head(nn.Module, ABC):
         """
 
     @abstractmethod
-    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
-        """Computes the tensors that ``imaging.postprocess.read_answers`` reads; exportable, as ``forward`` is.
+    def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
+        """Computes the tensors that ``imaging.postprocess.postprocess`` reads; exportable, as ``forward`` is.
 
         Args:
             raw: What ``forward`` returned.
@@ -83,8 +83,8 @@ class Head(nn.Module, ABC):
         """
         by_size = {}
         for size in dict.fromkeys(sizes):
-            answers = {name: tensor.cpu().numpy() for name, tensor in self.answer(raw, size).items()}
-            by_size[size] = read_answers(self.task, answers, size, self.selection)
+            outputs = {name: tensor.cpu().numpy() for name, tensor in self.outputs(raw, size).items()}
+            by_size[size] = postprocess(self.task, outputs, size, self.nms_options)
         return [by_size[size][i] for i, size in enumerate(sizes)]
 
 

@@ -179,7 +179,7 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalises ``(B, channels, H, W)``."""
+        """Normalizes ``(B, channels, H, W)``."""
         return F.normalize(features, dim=1) * self.weight[:, None, None]
 
 

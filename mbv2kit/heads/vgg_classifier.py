@@ -8,16 +8,16 @@ from torch.nn import functional as F
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import initialise
+from mbv2kit.nn.layers import initialize
 
-# A picture of 224 pixels a side gives a last map of 7; others are averaged into as many cells.
+# An image of 224 pixels a side gives a last map of 7; others are averaged into as many cells.
 POOLED = 7
 HIDDEN_CHANNELS = 4096
 
 
 @HEADS.register("vgg_classifier")
 class VGGClassifier(Classifier):
-    """One label for the whole picture, from the last map's 7 x 7 cells and two hidden layers of 4096.
+    """One label for the whole image, from the last map's 7 x 7 cells and two hidden layers of 4096.
 
     Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.classifier.Classifier`.
 
@@ -44,7 +44,7 @@ class VGGClassifier(Classifier):
         self.hidden_1 = nn.Linear(feature_info[-1].channels * POOLED * POOLED, HIDDEN_CHANNELS)
         self.hidden_2 = nn.Linear(HIDDEN_CHANNELS, HIDDEN_CHANNELS)
         self.linear = nn.Linear(HIDDEN_CHANNELS, num_classes + self.background)
-        initialise(self)
+        initialize(self)
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
         """Pools ``(B, C, H, W)`` to ``(B, C, 7, 7)`` and scores the classes."""

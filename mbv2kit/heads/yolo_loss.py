@@ -1,7 +1,7 @@
 """YOLOv2's boxes as codes and back, who predicts which object, and the loss (YOLO9000, section 2).
 
 Boxes are ``xyxy`` on the unit square; shapes in names: H and W cells of the grid, A anchors of a cell, N objects. All
-predictions of a picture in one row have the order of ``(H, W, A)``.
+predictions of an image in one row have the order of ``(H, W, A)``.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _SMALLEST_SIDE = 1e-6
 
 
 def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
-    """Turns codes into boxes: a centre within the cell by the sigmoid, and the anchor stretched by the exponential.
+    """Turns codes into boxes: a center within the cell by the sigmoid, and the anchor stretched by the exponential.
 
     Args:
         codes: ``(..., H, W, A, 4)``: t_x, t_y, t_w and t_h of the paper.
@@ -37,16 +37,16 @@ def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
         torch.arange(rows, device=codes.device), torch.arange(columns, device=codes.device), indexing="ij"
     )
     cells = torch.stack([x, y], dim=-1)[:, :, None]
-    centres = (codes[..., :2].sigmoid() + cells) / codes.new_tensor([columns, rows])
+    centers = (codes[..., :2].sigmoid() + cells) / codes.new_tensor([columns, rows])
     # An untrained network may ask for any size; beyond a factor of 1000 it would only overflow.
-    halves = anchors * codes[..., 2:].clamp(max=7.0).exp() / 2
-    return torch.cat([centres - halves, centres + halves], dim=-1)
+    fp16 = anchors * codes[..., 2:].clamp(max=7.0).exp() / 2
+    return torch.cat([centers - fp16, centers + fp16], dim=-1)
 
 
 def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Gives each object the prediction that is responsible for it, and what that one shall say.
 
-    It is in the cell of the object's centre, with the anchor that the box would overlap most on a common centre.
+    It is in the cell of the object's center, with the anchor that the box would overlap most on a common center.
 
     Args:
         boxes: ``(N, 4)``.
@@ -60,17 +60,17 @@ def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple
     rows, columns = grid
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_SMALLEST_SIDE)
     size = boxes.new_tensor([columns, rows])
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * size
-    # A centre on the far border still belongs to the last cell.
-    cells = torch.minimum(centres.floor().clamp(min=0), size - 1)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2 * size
+    # A center on the far border still belongs to the last cell.
+    cells = torch.minimum(centers.floor().clamp(min=0), size - 1)
     anchor = bx.iou(_on_origin(sides), _on_origin(anchors)).argmax(dim=1)
     column, row = cells.long().unbind(dim=1)
     place = (row * columns + column) * len(anchors) + anchor
-    return place, torch.cat([(centres - cells).clamp(0, 1), (sides / anchors[anchor]).log()], dim=1)
+    return place, torch.cat([(centers - cells).clamp(0, 1), (sides / anchors[anchor]).log()], dim=1)
 
 
 def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Adds up YOLOv2's loss over a batch and divides it by the number of pictures.
+    """Adds up YOLOv2's loss over a batch and divides it by the number of images.
 
     Squared errors count by half, so that the gradients are those of the authors' program; of two objects that fall to
     one prediction it learns the later one, as there.
@@ -83,7 +83,7 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
         ``localisation``, ``objectness``, ``background`` and ``classification``.
     """
     codes, anchors = raw["box_codes"].float(), raw["anchors"].float()
-    pictures, rows, columns = codes.shape[:3]
+    images, rows, columns = codes.shape[:3]
     height, width = targets["size"]
     unit = codes.new_tensor([width, height, width, height])
     predicted = decode_boxes(codes.detach(), anchors).flatten(1, 3)
@@ -113,7 +113,7 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
             ]
         )
     names = ("localisation", "objectness", "background", "classification")
-    return dict(zip(names, sums / pictures, strict=True))
+    return dict(zip(names, sums / images, strict=True))
 
 
 def _on_origin(sides: Tensor) -> Tensor:

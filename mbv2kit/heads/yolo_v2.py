@@ -14,9 +14,9 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.anchor_clusters import cluster_shapes, mean_iou
 from mbv2kit.heads.registry import HEADS, Head, Raw, Shapes, Targets
 from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
-from mbv2kit.imaging.postprocess import Selection
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn.features import FeatureInfo, choose_maps
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialise
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class YOLOv2(Head):
     Where an odd side of the finer map makes it a row or column too small, zeros fill it up.
 
     The last layer starts near zero, so fresh boxes are about the anchors in the middle of their cells. The authors'
-    program has to pull them there first, by one more term in the loss of 12,800 pictures.
+    program has to pull them there first, by one more term in the loss of 12,800 images.
 
     Raw tensors: ``box_codes`` ``(B, H, W, A, 4)``, t_x, t_y, t_w and t_h; ``objectness_logits`` ``(B, H, W, A)``;
     ``class_logits`` ``(B, H, W, A, num_classes)``; ``anchors`` ``(A, 2)``, as the argument.
@@ -83,7 +83,7 @@ class YOLOv2(Head):
                 "head.channels must be at least 1, and so must head.passthrough_channels, or null for no convolution; "
                 f"got {channels} and {passthrough_channels}."
             )
-        self.selection = Selection(score_threshold, nms_iou, max_detections)
+        self.nms_options = NmsOptions(score_threshold, nms_iou, max_detections)
         self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
         if maps is not None and len(maps) != 2:
             raise UserError(
@@ -108,7 +108,7 @@ class YOLOv2(Head):
             self.passthrough = ConvNormAct(near.channels, passed, 1, style=style)
         self.joined = ConvNormAct(4 * passed + channels, channels, 3, style=style)
         self.predictor = nn.Conv2d(channels, len(self.anchors) * (5 + num_classes), 1)
-        initialise(self)
+        initialize(self)
         nn.init.normal_(self.predictor.weight, std=0.01)
 
     @classmethod
@@ -151,18 +151,18 @@ class YOLOv2(Head):
         }
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Squared errors of boxes and objectness and softmax loss of classes, in sums over all pictures' predictions.
+        """Squared errors of boxes and objectness and softmax loss of classes, in sums over all images' predictions.
 
-        Each object is learnt by one prediction: its box (more strictly where it is small), an objectness that is the
+        Each object is learned by one prediction: its box (more strictly where it is small), an objectness that is the
         IoU of that prediction with the object (scale 5), and its class. All others learn an objectness of 0 but for
         those that overlap some object by 0.6. Crowd regions are neither objects nor background. The class loss is
-        cross-entropy: its gradient, softmax minus truth, is what the authors' program applies.
+        cross-entropy: its gradient, softmax minus ground truth, is what the authors' program applies.
 
-        Reads ``boxes``, ``labels``, ``crowd`` and ``size``; divides by the number of pictures.
+        Reads ``boxes``, ``labels``, ``crowd`` and ``size``; divides by the number of images.
         """
         return yolo_loss(raw, targets)
 
-    def answer(self, raw: Raw, size: tuple[int, int]) -> Raw:
+    def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors of all cells; a score is objectness times class."""
         boxes = decode_boxes(raw["box_codes"].float(), raw["anchors"].float())
         scores = raw["objectness_logits"].float().sigmoid()[..., None] * raw["class_logits"].float().softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""The colours of classes: 256 vivid ones, each the farthest in CIELAB from all before it.
+"""The colors of classes: 256 vivid ones, each the farthest in CIELAB from all before it.
 
 They were chosen once, from a grid of 14 levels a channel; the tests choose them again. To do so at every start would
 cost a tenth of a second.
@@ -6,7 +6,7 @@ cost a tenth of a second.
 
 import numpy as np
 
-# Red, green and blue of each colour, in hexadecimal.
+# Red, green and blue of each color, in hexadecimal.
 _HEX = (
     "eb3b3b27ff620062ff3bc4d8ebc400ff00c4277627eb9dc4896214d8eb9d3b629d27ffc49d4eb1b1eb00ff8914b12762"
     "ffb189c44eff899d14b1b1ff3bb12762b1890089ffff0076ff9dff9dff89ff76899d4e3b00b1ffb14e00ff4e00ebc462"
@@ -26,4 +26,4 @@ _HEX = (
     "ff4e27ffd8629deb4eff4e89b14ec4899d4e4eb1ebd8624ec4b13bffb14eb1d80027ffd800763bb12789ff624ed8b162"
 )
 # (256, 3) uint8 RGB.
-COLOURS = np.frombuffer(bytes.fromhex("".join(_HEX)), dtype=np.uint8).reshape(-1, 3)
+COLORS = np.frombuffer(bytes.fromhex("".join(_HEX)), dtype=np.uint8).reshape(-1, 3)

@@ -1,6 +1,6 @@
-"""Predictions made visible: one picture with its classes, boxes or regions; truth and prediction; a sheet of many.
+"""Predictions made visible: one image with its classes, boxes or regions; ground truth and prediction; a sheet of many.
 
-Numpy in, numpy out: pictures are ``(H, W, 3)`` uint8 RGB. Small ones are enlarged first, so that the writing on them
+Numpy in, numpy out: images are ``(H, W, 3)`` uint8 RGB. Small ones are enlarged first, so that the writing on them
 can be read; letters that Pillow's built-in font lacks appear as boxes.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from mbv2kit.imaging.colors import COLOURS
+from mbv2kit.imaging.colors import COLORS
 from mbv2kit.imaging.images import count_values, resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
 
@@ -26,40 +26,40 @@ _INK = (236, 236, 236)
 _DIM = (70, 74, 82)
 _IGNORED = (224, 224, 192)
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Place = tuple[float, float, float, float]
 Font = ImageFont.FreeTypeFont
 
 
-def class_colours(count: int) -> NDArray[np.uint8]:
-    """Returns ``(count, 3)`` RGB colours, far apart to the eye; a class keeps its colour whatever the count.
+def class_colors(count: int) -> NDArray[np.uint8]:
+    """Returns ``(count, 3)`` RGB colors, far apart to the eye; a class keeps its color whatever the count.
 
     Beyond 256 classes they repeat.
     """
-    return COLOURS[np.arange(count) % len(COLOURS)]
+    return COLORS[np.arange(count) % len(COLORS)]
 
 
 def palette(class_names: Sequence[str]) -> NDArray[np.uint8]:
-    """Returns ``(len(class_names), 3)`` RGB colours; that of a class called "background" is black."""
-    colours = class_colours(len(class_names))
-    colours[[name == BACKGROUND for name in class_names]] = 0
-    return colours
+    """Returns ``(len(class_names), 3)`` RGB colors; that of a class called "background" is black."""
+    colors = class_colors(len(class_names))
+    colors[[name == BACKGROUND for name in class_names]] = 0
+    return colors
 
 
 def annotate(image: Image, prediction: Prediction, class_names: Sequence[str], min_score: float = 0.4) -> Image:
-    """Draws a prediction: the best classes below the picture, boxes with tags, or coloured regions with a legend.
+    """Draws a prediction: the best classes below the image, boxes with tags, or colored regions with a legend.
 
     Args:
-        image: The picture; it is not changed.
-        prediction: In pixels of the picture.
+        image: The image; it is not changed.
+        prediction: In pixels of the image.
         class_names: By class id.
         min_score: Boxes below it are left out; the other kinds of prediction have no use for it.
 
     Returns:
-        The drawing, as wide as the picture or wider, with a strip below it for classes and legends.
+        The drawing, as wide as the image or wider, with a strip below it for classes and legends.
 
     Raises:
-        ValueError: The mask is not of the picture's size.
+        ValueError: The mask is not of the image's size.
     """
     if isinstance(prediction, Classification):
         best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
@@ -72,8 +72,8 @@ def annotate(image: Image, prediction: Prediction, class_names: Sequence[str], m
     return _draw_regions(image, prediction.mask, class_names)
 
 
-def annotate_truth(sample: Sample, class_names: Sequence[str]) -> Image:
-    """Draws what a data set knows about a picture, in the way of :func:`annotate` but without scores.
+def annotate_ground_truth(sample: Sample, class_names: Sequence[str]) -> Image:
+    """Draws what a data set knows about an image, in the way of :func:`annotate` but without scores.
 
     Raises:
         ValueError: Nothing is known about it.
@@ -92,13 +92,15 @@ def annotate_truth(sample: Sample, class_names: Sequence[str]) -> Image:
     raise ValueError(f"{sample.image_id} has neither label nor boxes nor mask")
 
 
-def beside_truth(sample: Sample, prediction: Prediction, class_names: Sequence[str], min_score: float = 0.4) -> Image:
-    """Draws the truth on the left and the prediction on the right, with a caption above each.
+def next_to_ground_truth(
+    sample: Sample, prediction: Prediction, class_names: Sequence[str], min_score: float = 0.4
+) -> Image:
+    """Draws the ground truth on the left and the prediction on the right, with a caption above each.
 
     Raises:
-        ValueError: The sample holds no truth.
+        ValueError: The sample holds no ground truth.
     """
-    drawings = [annotate_truth(sample, class_names), annotate(sample.image, prediction, class_names, min_score)]
+    drawings = [annotate_ground_truth(sample, class_names), annotate(sample.image, prediction, class_names, min_score)]
     font = _font_for(_enlarge(sample.image))
     captioned = [
         _stack([_write(drawing.shape[1], font, caption), drawing])
@@ -111,18 +113,18 @@ def beside_truth(sample: Sample, prediction: Prediction, class_names: Sequence[s
 
 
 def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -> Image:
-    """Lays pictures of any sizes out in rows, from left to right.
+    """Lays images of any sizes out in rows, from left to right.
 
     Args:
-        images: The pictures.
-        columns: Pictures in a row.
-        cell: Pictures with a longer side, in pixels, are made smaller.
+        images: The images.
+        columns: Images in a row.
+        cell: Images with a longer side, in pixels, are made smaller.
 
     Raises:
-        ValueError: There is no picture, or no column.
+        ValueError: There is no image, or no column.
     """
     if not images or columns < 1:
-        raise ValueError(f"a sheet needs pictures and columns, got {len(images)} and {columns}")
+        raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
     gap = 8
     fitted = [_scale(image, min(1.0, cell / max(image.shape[:2]))) for image in images]
     widths = [max(image.shape[1] for image in fitted[i::columns]) for i in range(min(columns, len(fitted)))]
@@ -135,7 +137,7 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -
 
 
 def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_names: Sequence[str]) -> Image:
-    """Puts a strip with a line for each (class id, text on the right, length of the bar in 0..1) below the picture."""
+    """Puts a strip with a line for each (class id, text on the right, length of the bar in 0..1) below the image."""
     image = _enlarge(image)
     font = _font_for(image)
     line, margin = _line_height(font), _margin(font)
@@ -156,7 +158,7 @@ def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_na
             draw.rectangle((bar_left, top, bar_right, bottom), _DIM)
             if share > 0:
                 end = bar_left + (bar_right - bar_left) * min(share, 1.0)
-                draw.rectangle((bar_left, top, end, bottom), _class_colour(class_id))
+                draw.rectangle((bar_left, top, end, bottom), _class_color(class_id))
     return _stack([image, np.asarray(canvas)])
 
 
@@ -171,22 +173,22 @@ def _draw_boxes(image: Image, boxes: Boxes, class_ids: Sequence[int], tags: Sequ
     corners = np.clip(boxes * np.tile(factor, 2), 0, limit).round().astype(int)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
 
-    drawn = list(zip(corners.tolist(), map(_class_colour, class_ids), tags, strict=True))
-    for box, colour, _ in reversed(drawn):
-        draw.rectangle(box, outline=colour, width=thickness)
+    drawn = list(zip(corners.tolist(), map(_class_color, class_ids), tags, strict=True))
+    for box, color, _ in reversed(drawn):
+        draw.rectangle(box, outline=color, width=thickness)
     places: list[Place] = []
-    for box, colour, tag in drawn:
+    for box, color, tag in drawn:
         text = _shorten(tag, font, canvas.width - font.size)
         place = _tag_place(box, font.getlength(text) + _margin(font), _line_height(font), canvas.size, places)
         places.append(place)
-        draw.rectangle(place, fill=colour)
-        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 128 else (255, 255, 255)
+        draw.rectangle(place, fill=color)
+        ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 128 else (255, 255, 255)
         draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, ink, font, anchor="mm")
     return np.array(canvas)
 
 
 def _tag_place(box: Sequence[int], width: float, height: float, size: tuple[int, int], taken: Sequence[Place]) -> Place:
-    """Finds a place at the box's edge, within the picture and off the other tags if there is one."""
+    """Finds a place at the box's edge, within the image and off the other tags if there is one."""
     x1, y1, x2, y2 = box
     spots = [(x, y) for y in (y1 - height, y1, y2, y2 - height) for x in (x1, x2 - width)]
     candidates = []
@@ -204,7 +206,7 @@ def _overlap(a: Place, b: Place) -> bool:
 
 def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[str]) -> Image:
     if mask.shape != image.shape[:2]:
-        raise ValueError(f"mask must be of the picture's size {image.shape[:2]}, got {mask.shape}")
+        raise ValueError(f"mask must be of the image's size {image.shape[:2]}, got {mask.shape}")
     counts = count_values(mask)
     image = _enlarge(image)
     mask = resize_mask(mask, *image.shape[:2])
@@ -214,18 +216,18 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     table[: len(class_names)] = palette(class_names)
     table[IGNORE] = _IGNORED
     # Ten times as quick as table[mask].
-    colours = cv2.applyColorMap(mask, table[:, None])
-    coloured: Image = cv2.addWeighted(image, 1 - _BLEND, colours, _BLEND, 0).astype(np.uint8, copy=False)
+    colors = cv2.applyColorMap(mask, table[:, None])
+    colored: Image = cv2.addWeighted(image, 1 - _BLEND, colors, _BLEND, 0).astype(np.uint8, copy=False)
     clear = np.zeros(256, dtype=np.uint8)
     clear[: len(class_names)] = [name == BACKGROUND for name in class_names]
-    cv2.copyTo(image, cv2.LUT(mask, clear), coloured)
-    coloured[_contours(mask, max(1, round(font.size / 12)))] = 255
+    cv2.copyTo(image, cv2.LUT(mask, clear), colored)
+    colored[_contours(mask, max(1, round(font.size / 12)))] = 255
 
     entries = []
     for index in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
         name = "ignored" if index == IGNORE else class_names[index]
         entries.append((f"{name} {counts[index] / counts.sum():.1%}", _tuple(table[index])))
-    return _stack([coloured, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
+    return _stack([colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
 
 
 def _contours(mask: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
@@ -236,23 +238,23 @@ def _contours(mask: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
     return cv2.dilate(edges, np.ones((thickness, thickness), dtype=np.uint8)).astype(np.bool_)
 
 
-def _legend(entries: Iterable[tuple[str, Colour]], width: int, font: Font) -> Image:
+def _legend(entries: Iterable[tuple[str, Color]], width: int, font: Font) -> Image:
     """Sets swatches with texts in as many lines as they need."""
     line, margin = _line_height(font), _margin(font)
     x, y = margin, margin
     placed = []
-    for text, colour in entries:
+    for text, color in entries:
         text = _shorten(text, font, width - 4 * margin)
         length = round(font.getlength(text)) + 2 * margin
         if x > margin and x + length > width - margin:
             x, y = margin, y + line
-        placed.append((x, y, text, colour))
+        placed.append((x, y, text, color))
         x += length + 2 * margin
     canvas = PillowImage.fromarray(_panel(y + line + margin, width))
     draw = ImageDraw.Draw(canvas)
-    for x, y, text, colour in placed:
+    for x, y, text, color in placed:
         middle, half = y + line / 2, font.size * 0.4
-        draw.rectangle((x, middle - half, x + 2 * half, middle + half), colour, outline=_DIM)
+        draw.rectangle((x, middle - half, x + 2 * half, middle + half), color, outline=_DIM)
         draw.text((x + 2 * margin, middle), text, _INK, font, anchor="lm")
     return np.asarray(canvas)
 
@@ -316,10 +318,10 @@ def _shorten(text: str, font: Font, width: float) -> str:
     return f"{text}…" if text else ""
 
 
-def _class_colour(class_id: int) -> Colour:
-    return _tuple(COLOURS[class_id % len(COLOURS)])
+def _class_color(class_id: int) -> Color:
+    return _tuple(COLORS[class_id % len(COLORS)])
 
 
-def _tuple(colour: NDArray[np.uint8]) -> Colour:
-    red, green, blue = colour.tolist()
+def _tuple(color: NDArray[np.uint8]) -> Color:
+    red, green, blue = color.tolist()
     return red, green, blue

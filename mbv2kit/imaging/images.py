@@ -1,4 +1,4 @@
-"""From a picture file to pixels of the size that is asked for; no torch needed.
+"""From an image file to pixels of the size that is asked for; no torch needed.
 
 Training data, validation, evaluation and inference all read and resize with these functions, so that a model
 scores the same wherever it runs.
@@ -21,7 +21,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.structures import Image
 
 # OpenCV's own threads do not survive a fork: a data loader's process that inherits them hangs. Speed comes from
-# several pictures at a time instead.
+# several images at a time instead.
 cv2.setNumThreads(1)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -33,26 +33,26 @@ _SIDEWAYS = 5
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 # Pillow's own limit for the other formats: what claims to be larger is a slip or an attack.
 _MOST_PIXELS = 178_956_970
-# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of a picture's size. It knows fractions between these as well, but
-# takes longer for each than for the whole picture or the next of these.
+# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. It knows fractions between these as well, but
+# takes longer for each than for the whole image or the next of these.
 _MOST_REDUCED = 8
 
 
 class UnreadableImageError(UserError):
-    """A file that is not a picture, or only part of one."""
+    """A file that is not an image, or only part of one."""
 
 
 def decode(path: str | Path) -> Image:
-    """Reads a picture of any kind as RGB, turned upright by its EXIF orientation.
+    """Reads an image of any kind as RGB, turned upright by its EXIF orientation.
 
-    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparent pixels are laid on white; of an animation
+    Gray, palette, CMYK and 16-bit images become 8-bit RGB; transparent pixels are laid on white; of an animation
     the first frame is taken.
 
     Returns:
         ``(H, W, 3)`` uint8.
 
     Raises:
-        UnreadableImageError: The file is missing, empty, cut short or no picture.
+        UnreadableImageError: The file is missing, empty, cut short or no image.
     """
     with _saying_why_not(Path(path)):
         data = Path(path).read_bytes()
@@ -65,17 +65,17 @@ def decode(path: str | Path) -> Image:
 def decode_resized(
     path: str | Path, size: Callable[[int, int], tuple[int, int]]
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Reads a picture as :func:`decode` and resizes it as :func:`resize_image`, but decodes no more than it needs.
+    """Reads an image as :func:`decode` and resizes it as :func:`resize_image`, but decodes no more than it needs.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least as many pixels as asked for: its
-    frequencies then stand in for the averages over blocks, which are less than half a grey level away on average.
+    frequencies then stand in for the averages over blocks, which are less than half a gray level away on average.
 
     Args:
         path: The file.
-        size: From the height and width of the picture to those that it shall have.
+        size: From the height and width of the image to those that it shall have.
 
     Returns:
-        The resized picture and the (height, width) of the untouched one.
+        The resized image and the (height, width) of the untouched one.
 
     Raises:
         UnreadableImageError: See :func:`decode`.
@@ -89,11 +89,11 @@ def decode_resized(
         orientation = _jpeg_orientation(data)
         # Pixels are turned last, when they are fewest, so sizes are exchanged to how the file stores them.
         sideways = orientation >= _SIDEWAYS
-        picture = stored[::-1] if sideways else stored
-        wanted = size(*picture)[::-1] if sideways else size(*picture)
+        original = stored[::-1] if sideways else stored
+        wanted = size(*original)[::-1] if sideways else size(*original)
         reduced = min(_MOST_REDUCED, _block(stored[0], wanted[0]), _block(stored[1], wanted[1]))
         resized = _resize(_decode_jpeg(data, stored, reduced), stored, wanted, reduced)
-        return _turn(resized, orientation), picture
+        return _turn(resized, orientation), original
 
 
 @contextmanager
@@ -103,10 +103,10 @@ def _saying_why_not(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: there is no such file.") from None
     except UnidentifiedImageError:
-        raise UnreadableImageError(f"{path}: this is not a picture in a known format.") from None
+        raise UnreadableImageError(f"{path}: this is not an image in a known format.") from None
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise UnreadableImageError(f"{path}: the picture could not be read ({reason}).") from None
+        raise UnreadableImageError(f"{path}: the image could not be read ({reason}).") from None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -114,10 +114,10 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     if data[:3] != b"\xff\xd8\xff":
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours not in ("RGB", "YCbCr", "Gray"):
+    if colors not in ("RGB", "YCbCr", "Gray"):
         return None
     if height * width > _MOST_PIXELS:
         raise ValueError(f"it claims to have {width} x {height} pixels")
@@ -126,7 +126,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 def _decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
     """Decodes a JPEG, as it is stored, at ``1 / reduced`` of its size, rounded up."""
-    # Of a few pixels 7/8 are as many, so that only zeros ask for the picture as it is.
+    # Of a few pixels 7/8 are as many, so that only zeros ask for the image as it is.
     height, width = (-(-side // reduced) if reduced > 1 else 0 for side in stored)
     return np.asarray(
         simplejpeg.decode_jpeg(
@@ -145,7 +145,7 @@ def _decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
 def _jpeg_orientation(data: bytes) -> int:
     """Returns the EXIF orientation of a JPEG; 1, upright, where it has none or a damaged one.
 
-    Pillow would do the same, but refuses a picture whose EXIF is damaged.
+    Pillow would do the same, but refuses an image whose EXIF is damaged.
     """
     place = 2
     try:
@@ -182,38 +182,38 @@ def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _decode_with_pillow(data: bytes) -> Image:
-    with PillowImage.open(BytesIO(data)) as picture:
+    with PillowImage.open(BytesIO(data)) as image:
         # Only a loaded TIFF says that it has been turned already.
-        picture.load()
-        return _turn(_to_rgb(picture), _pillow_orientation(picture))
+        image.load()
+        return _turn(_to_rgb(image), _pillow_orientation(image))
 
 
-def _pillow_orientation(picture: PillowImage.Image) -> int:
+def _pillow_orientation(image: PillowImage.Image) -> int:
     try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # damaged EXIF raises whatever its reader stumbles over, and the picture is fine
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # damaged EXIF raises whatever its reader stumbles over, and the image is fine
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _to_rgb(picture: PillowImage.Image) -> Image:
-    if picture.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255 and turns such a picture white.
-        values = np.asarray(picture, dtype=np.float64)
-        grey = np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
+def _to_rgb(image: PillowImage.Image) -> Image:
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit values at 255 and turns such an image white.
+        values = np.asarray(image, dtype=np.float64)
+        gray = np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         white = PillowImage.new("RGBA", rgba.size, "white")
         return np.array(PillowImage.alpha_composite(white, rgba).convert("RGB"))
-    return np.array(picture.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resizes pixels by the one filter that the whole project uses.
 
     A side that becomes at most half as long is first averaged over blocks of 2, 4, 8, ... pixels, as long as no fewer
-    are left than asked for. Linear interpolation between the centres of what is left does the rest.
+    are left than asked for. Linear interpolation between the centers of what is left does the rest.
     """
     return _resize(image, (image.shape[0], image.shape[1]), (height, width), 1)
 
@@ -221,10 +221,10 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
 def _resize(
     image: NDArray[np.uint8], whole: tuple[int, int], wanted: tuple[int, int], reduced: int
 ) -> NDArray[np.uint8]:
-    """Resizes a picture of size ``whole`` of which ``image`` has the averages over blocks of ``reduced`` pixels."""
+    """Resizes an image of size ``whole`` of which ``image`` has the averages over blocks of ``reduced`` pixels."""
     blocks = [_block(*sides) for sides in zip(whole, wanted, strict=True)]
     averages = _average(image, blocks[0] // reduced, blocks[1] // reduced)
-    # Where blocks do not fill the picture, the last ones stand for less than a block: the scale is that of the whole.
+    # Where blocks do not fill the image, the last ones stand for less than a block: the scale is that of the whole.
     y, x = (to * block / side for side, to, block in zip(whole, wanted, blocks, strict=True))
     if y == x == 1:
         return averages
@@ -245,7 +245,7 @@ def _block(side: int, wanted: int) -> int:
 
 
 def _average(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Averages over blocks; those that reach beyond the picture repeat its last row and column, as a JPEG does."""
+    """Averages over blocks; those that reach beyond the image repeat its last row and column, as a JPEG does."""
     if rows == columns == 1:
         return image
     below, beside = -image.shape[0] % rows, -image.shape[1] % columns
@@ -258,7 +258,7 @@ def _average(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.ui
 
 
 def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes class indices; each new pixel takes the class under its centre."""
+    """Resizes class indices; each new pixel takes the class under its center."""
     if mask.shape == (height, width):
         return mask
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)

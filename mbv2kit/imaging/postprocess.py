@@ -1,6 +1,6 @@
 """What a network's last tensors say, whichever runtime computed them: from arrays to predictions, without torch.
 
-A network answers with the arrays of its tasks, each with a row for every picture of the batch:
+A network answers with the arrays of its tasks, each with a row for every image of the batch:
 
 * classification: ``probabilities`` ``(B, num_classes)`` float32 in 0..1;
 * detection: ``boxes`` ``(B, N, 4)`` float32 on the unit square and ``scores`` ``(B, N, num_classes)`` float32 in 0..1;
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Boxes, Classification, Detections, Prediction, Segmentation, Task
 
-Answers = Mapping[str, NDArray[Any]]
+Outputs = Mapping[str, NDArray[Any]]
 
-ANSWER_NAMES: Mapping[Task, tuple[str, ...]] = {
+OUTPUT_NAMES: Mapping[Task, tuple[str, ...]] = {
     "classification": ("probabilities",),
     "detection": ("boxes", "scores"),
     "segmentation": ("mask",),
@@ -34,7 +34,7 @@ _CANDIDATES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class NmsOptions:
     """Picks the boxes that a detector shows: the highest scores, after suppression within each class.
 
     Attributes:
@@ -55,7 +55,7 @@ class Selection:
         if self.max_detections < 1:
             raise UserError(f"head.max_detections must be at least 1, got {self.max_detections}.")
 
-    def at_least(self, score: float) -> "Selection":
+    def at_least(self, score: float) -> "NmsOptions":
         """Returns the same without boxes below a score, which takes less time than to leave them out afterwards.
 
         Boxes of a low score never suppress one of a higher, so the others stay the same.
@@ -112,27 +112,27 @@ def suppress(
         tried = min(len(order), 2 * tried)
 
 
-def read_answers(
-    task: Task, answers: Answers, size: tuple[int, int], selection: Selection | None = None
+def postprocess(
+    task: Task, outputs: Outputs, size: tuple[int, int], nms_options: NmsOptions | None = None
 ) -> list[Prediction]:
-    """Turns the arrays of a task into a prediction for each picture of the batch, in input pixels.
+    """Turns the arrays of a task into a prediction for each image of the batch, in input pixels.
 
     Args:
         task: Which task to read.
-        answers: Holds at least the arrays of that task; see above.
+        outputs: Holds at least the arrays of that task; see above.
         size: Height and width of the input.
-        selection: Which boxes a detector shows; the other tasks have no use for it.
+        nms_options: Which boxes a detector shows; the other tasks have no use for it.
     """
     if task == "classification":
-        return [_rank(probabilities) for probabilities in answers["probabilities"]]
+        return [_rank(probabilities) for probabilities in outputs["probabilities"]]
     if task == "detection":
-        if DETECTIONS in answers:
-            return [_found(rows[rows[:, 4] > 0]) for rows in answers[DETECTIONS]]
-        assert selection is not None
+        if DETECTIONS in outputs:
+            return [_found(rows[rows[:, 4] > 0]) for rows in outputs[DETECTIONS]]
+        assert nms_options is not None
         return [
-            selection(boxes, scores, size) for boxes, scores in zip(answers["boxes"], answers["scores"], strict=True)
+            nms_options(boxes, scores, size) for boxes, scores in zip(outputs["boxes"], outputs["scores"], strict=True)
         ]
-    return [Segmentation(mask) for mask in answers["mask"]]
+    return [Segmentation(mask) for mask in outputs["mask"]]
 
 
 def _found(rows: NDArray[np.float32]) -> Detections:

@@ -1,4 +1,4 @@
-"""From a picture to the pixels that a network sees, and back to the picture; no torch needed."""
+"""From an image to the pixels that a network sees, and back to the image; no torch needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +15,23 @@ Resize = Literal["stretch", "letterbox", "pad", "crop"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a picture lies in the pixels that the network saw: its content fills the top left corner.
+    """Where an image lies in the pixels that the network saw: its content fills the top left corner.
 
     Attributes:
-        picture: Height and width of the picture.
-        content: Height and width of the picture's content in the network's input.
+        image: Height and width of the image.
+        content: Height and width of the image's content in the network's input.
     """
 
-    picture: tuple[int, int]
+    image: tuple[int, int]
     content: tuple[int, int]
 
     def restore(self, prediction: Prediction) -> Prediction:
-        """Carries a prediction made in input pixels over to the pixels of the picture.
+        """Carries a prediction made in input pixels over to the pixels of the image.
 
-        Boxes are clipped to the picture and dropped where nothing is left; masks lose the filled border.
+        Boxes are clipped to the image and dropped where nothing is left; masks lose the filled border.
         """
         if isinstance(prediction, Detections):
-            height, width = self.picture
+            height, width = self.image
             y, x = height / self.content[0], width / self.content[1]
             boxes = prediction.boxes * np.array([x, y, x, y], dtype=np.float32)
             boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
@@ -39,20 +39,20 @@ class Placement:
             return Detections(boxes[kept], prediction.class_ids[kept], prediction.scores[kept])
         if isinstance(prediction, Segmentation):
             content = prediction.mask[: self.content[0], : self.content[1]]
-            return Segmentation(resize_mask(np.ascontiguousarray(content), *self.picture))
+            return Segmentation(resize_mask(np.ascontiguousarray(content), *self.image))
         return prediction
 
 
 @dataclass(frozen=True, slots=True)
-class InputRule:
-    """How a picture of any size becomes the network's input; it belongs to the model and travels with it.
+class Preprocess:
+    """How an image of any size becomes the network's input; it belongs to the model and travels with it.
 
     Attributes:
         size: Height and width of the input.
         resize: ``stretch`` to the size, whatever the shape; ``letterbox``: scaled to fit, rest filled; ``pad``: the
-            same but never enlarged; ``crop``: the short side scaled to ``size / crop_fraction``, the centre cut out.
-        crop_fraction: Share of the scaled picture's side that ``crop`` keeps, in (0, 1].
-        fill: Grey value of the pixels that no picture covers, 0..255.
+            same but never enlarged; ``crop``: the short side scaled to ``size / crop_fraction``, the center cut out.
+        crop_fraction: Share of the scaled image's side that ``crop`` keeps, in (0, 1].
+        fill: Gray value of the pixels that no image covers, 0..255.
     """
 
     size: tuple[int, int]
@@ -69,10 +69,10 @@ class InputRule:
         if not 0 < self.crop_fraction <= 1:
             raise UserError(f"input.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
         if not 0 <= self.fill <= 255:
-            raise UserError(f"input.fill must be a grey value in 0..255, got {self.fill}.")
+            raise UserError(f"input.fill must be a gray value in 0..255, got {self.fill}.")
 
     def content(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width that a picture has in the input; ``crop`` fills it."""
+        """Returns the height and width that an image has in the input; ``crop`` fills it."""
         if self.resize in ("stretch", "crop"):
             return self.size
         scale = min(self.size[0] / height, self.size[1] / width)
@@ -81,28 +81,28 @@ class InputRule:
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width that a whole picture is resized to; only ``crop`` then cuts from it."""
+        """Returns the height and width that a whole image is resized to; only ``crop`` then cuts from it."""
         if self.resize != "crop":
             return self.content(height, width)
         scale = max(self.size[0] / height, self.size[1] / width) / self.crop_fraction
         return max(self.size[0], round(height * scale)), max(self.size[1], round(width * scale))
 
     def __call__(self, image: Image) -> tuple[Image, Placement]:
-        """Returns the input, ``(*size, 3)`` uint8, and where the picture lies in it."""
+        """Returns the input, ``(*size, 3)`` uint8, and where the image lies in it."""
         height, width = image.shape[:2]
         return self.place(resize_image(image, *self.scaled(height, width)), (height, width))
 
-    def place(self, scaled: Image, picture: tuple[int, int]) -> tuple[Image, Placement]:
-        """Makes the input of a picture that has been resized to what :meth:`scaled` says.
+    def place(self, scaled: Image, image: tuple[int, int]) -> tuple[Image, Placement]:
+        """Makes the input of an image that has been resized to what :meth:`scaled` says.
 
         Args:
             scaled: Its pixels.
-            picture: The (height, width) that it had before.
+            image: The (height, width) that it had before.
 
         Returns:
             As :meth:`__call__`.
         """
-        placement = Placement(picture, self.content(*picture))
+        placement = Placement(image, self.content(*image))
         if scaled.shape[:2] == self.size:
             return scaled, placement
         if self.resize == "crop":
@@ -115,19 +115,19 @@ class InputRule:
         return canvas, placement
 
 
-def read_input(path: str | Path, rule: InputRule) -> tuple[Image, Placement]:
-    """Makes the input of a picture file, which is decoded no larger than the input needs it.
+def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Placement]:
+    """Makes the input of an image file, which is decoded no larger than the input needs it.
 
-    It is what ``rule(decode(path))`` gives, but for differences that are below half a grey level on average.
+    It is what ``rule(decode(path))`` gives, but for differences that are below half a gray level on average.
 
     Args:
         path: The file.
-        rule: How a picture becomes the network's input.
+        preprocess: How an image becomes the network's input.
 
     Returns:
-        The input, ``(*size, 3)`` uint8, and where the picture, at its true size, lies in it.
+        The input, ``(*size, 3)`` uint8, and where the image, at its true size, lies in it.
 
     Raises:
         UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.
     """
-    return rule.place(*decode_resized(path, rule.scaled))
+    return preprocess.place(*decode_resized(path, preprocess.scaled))

@@ -1,1 +1,1 @@
-"""From picture files to predictions on disk, with a trained model."""
+"""From image files to predictions on disk, with a trained model."""

@@ -1,4 +1,4 @@
-"""Which pictures a command line names, and what to call the files that are made from them."""
+"""Which images a command line names, and what to call the files that are made from them."""
 
 from collections.abc import Iterable
 from glob import glob, has_magic
@@ -10,44 +10,44 @@ from mbv2kit.imaging.images import SUFFIXES
 
 
 def expand(paths: Iterable[str]) -> list[Path]:
-    """Lists the pictures that files, folders and globs stand for.
+    """Lists the images that files, folders and globs stand for.
 
-    A folder stands for every picture below it, sorted by path; a glob for those it matches, ``**`` included. Both know
-    a picture by its suffix and pass over names that start with a dot, while a file named by itself is taken whatever
-    it is called. A single file that is missing is kept, since the pictures beside it can still be seen: reading it
+    A folder stands for every image below it, sorted by path; a glob for those it matches, ``**`` included. Both know
+    an image by its suffix and pass over names that start with a dot, while a file named by itself is taken whatever
+    it is called. A single file that is missing is kept, since the images beside it can still be seen: reading it
     fails on its own.
 
     Args:
-        paths: In the order in which the pictures shall come.
+        paths: In the order in which the images shall come.
 
     Returns:
         Paths as they were given, those in a folder below the folder's.
 
     Raises:
-        UserError: A folder or glob stands for no picture, or not one of the files exists.
+        UserError: A folder or glob stands for no image, or not one of the files exists.
     """
-    pictures: list[Path] = []
+    images: list[Path] = []
     for name in paths:
         path = Path(name)
         if isdir(name):
-            found = _pictures_among(item for item in path.rglob("*") if not _is_hidden(item, path))
+            found = _images_among(item for item in path.rglob("*") if not _is_hidden(item, path))
             if not found:
-                raise UserError(f"{name}: there is no picture in this folder; suffixes looked for: {_known()}.")
-            pictures += found
+                raise UserError(f"{name}: there is no image in this folder; suffixes looked for: {_known()}.")
+            images += found
         elif has_magic(name) and not exists(name):
-            found = _pictures_among(map(Path, glob(name, recursive=True)))
+            found = _images_among(map(Path, glob(name, recursive=True)))
             if not found:
-                raise UserError(f"{name}: this pattern matches no picture; suffixes looked for: {_known()}.")
-            pictures += found
+                raise UserError(f"{name}: this pattern matches no image; suffixes looked for: {_known()}.")
+            images += found
         else:
-            pictures.append(path)
-    if not any(map(exists, pictures)):
-        missing = ", ".join(map(str, pictures[:3])) + (", ..." if len(pictures) > 3 else "")
-        raise UserError(f"There is no such file: {missing}; give pictures, folders or patterns that exist.")
-    return pictures
+            images.append(path)
+    if not any(map(exists, images)):
+        missing = ", ".join(map(str, images[:3])) + (", ..." if len(images) > 3 else "")
+        raise UserError(f"There is no such file: {missing}; give images, folders or patterns that exist.")
+    return images
 
 
-def _pictures_among(paths: Iterable[Path]) -> list[Path]:
+def _images_among(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
@@ -59,14 +59,14 @@ def _known() -> str:
     return " ".join(sorted(SUFFIXES))
 
 
-def output_names(pictures: Iterable[Path]) -> list[str]:
-    """Returns a name without suffix for each picture: its own stem, or ``stem_2`` and so on where that is taken.
+def output_names(images: Iterable[Path]) -> list[str]:
+    """Returns a name without suffix for each image: its own stem, or ``stem_2`` and so on where that is taken.
 
     Names that differ in case alone count as the same, since some file systems take them so.
     """
     names: list[str] = []
     taken: set[str] = set()
-    for path in pictures:
+    for path in images:
         name, count = path.stem, 1
         while name.lower() in taken:
             count += 1

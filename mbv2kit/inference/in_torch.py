@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.runtimes import Session
 from mbv2kit.inference.runtimes.torch import TorchSession
@@ -21,8 +21,8 @@ class SeesTensors(Protocol):
     """A model that takes tensors: one that augments, or splits its blocks."""
 
     @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
+    def input(self) -> Preprocess:
+        """How an image becomes the network's input."""
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
@@ -33,7 +33,7 @@ class SeesTensors(Protocol):
 
 
 class TensorModel:
-    """Hands arrays on to a model that takes tensors; see :class:`~mbv2kit.inference.predictor.PictureModel`."""
+    """Hands arrays on to a model that takes tensors; see :class:`~mbv2kit.inference.predictor.ImageModel`."""
 
     batch: int | None = None
 
@@ -46,7 +46,7 @@ class TensorModel:
         """Returns the model itself, since torch can run it for several callers at a time."""
         return self
 
-    def answer(self, inputs: NDArray[np.uint8]) -> list[dict[Task, Prediction]]:
+    def outputs(self, inputs: NDArray[np.uint8]) -> list[dict[Task, Prediction]]:
         """Returns the predictions for ``(B, H, W, 3)`` uint8 inputs, in pixels of the input."""
         size = (inputs.shape[1], inputs.shape[2])
         return self._model.predict_batch(
@@ -54,12 +54,12 @@ class TensorModel:
         )
 
     def read(
-        self, answers: Sequence[dict[Task, Prediction]], placements: Sequence[Placement]
+        self, outputs: Sequence[dict[Task, Prediction]], placements: Sequence[Placement]
     ) -> list[dict[Task, Prediction]]:
-        """Carries predictions over to the pixels of each picture."""
+        """Carries predictions over to the pixels of each image."""
         return [
             {task: placement.restore(prediction) for task, prediction in predictions.items()}
-            for predictions, placement in zip(answers, placements, strict=True)
+            for predictions, placement in zip(outputs, placements, strict=True)
         ]
 
 
@@ -68,7 +68,7 @@ def deploy(model: VisionModel, *, compiled: bool = False, min_score: float = 0.0
     network = ExportNetwork(model).eval()
 
     def open_session(threads: int) -> Session:
-        return TorchSession(network, network.outputs, compiled=compiled)
+        return TorchSession(network, network.output_names, compiled=compiled)
 
-    selection = network.selection and network.selection.at_least(min_score)
-    return DeployedModel(model.spec, open_session, torch.get_num_threads(), size=network.size, selection=selection)
+    nms_options = network.nms_options and network.nms_options.at_least(min_score)
+    return DeployedModel(model.spec, open_session, torch.get_num_threads(), size=network.size, nms_options=nms_options)

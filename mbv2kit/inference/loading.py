@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.inference.deployed import DeployedModel
-from mbv2kit.inference.predictor import PictureModel
+from mbv2kit.inference.predictor import ImageModel
 from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, open_session
 from mbv2kit.inference.runtimes.choice import candidates, choose
 from mbv2kit.models.exports import SUFFIXES, Export, Precision, read_exports
@@ -33,7 +33,7 @@ class Request:
         runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`.
         precision: Of the exported file; None for float32 where there is such a file, and else for what there is.
         threads: How many may work at a time; None for the cores that this process may use.
-        workers: How many pictures are worked on at a time.
+        workers: How many images are worked on at a time.
         compile: Whether torch.compile makes code for this machine; of the runtime torch alone.
         output_stride: Input pixels per step of the deepest map; None for that of the model.
         min_score: Boxes below it are of no use to the caller, 0..1.
@@ -66,7 +66,7 @@ class Request:
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise UserError(f"threads must be a whole number from 1 up, or null for all cores, got {self.threads}.")
         if self.memory_budget is not None and self.tta != "none":
-            raise UserError(f"memory_budget runs one view of a picture, tta={self.tta} needs several; leave out one.")
+            raise UserError(f"memory_budget runs one view of an image, tta={self.tta} needs several; leave out one.")
         if self.compile and (self.needs_torch or self.runtime != "torch"):
             raise UserError(
                 "compile=true is for runtime=torch, without tta, output_stride or memory_budget; "
@@ -111,7 +111,7 @@ class Loaded:
         split: The same model where it runs within a budget of memory.
     """
 
-    model: PictureModel
+    model: ImageModel
     spec: ModelSpec
     name: str
     folder: Path | None
@@ -180,7 +180,7 @@ def _open_export(request: Request, folder: Path, exports: list[Export]) -> Loade
         chosen.threads,
         size=chosen.export.size,
         batch=chosen.export.batch,
-        selection=chosen.export.selection and chosen.export.selection.at_least(request.min_score),
+        nms_options=chosen.export.nms_options and chosen.export.nms_options.at_least(request.min_score),
     )
     note = f"Runtime: {chosen.name}, {chosen.export.precision} ({choice.reason})"
     return Loaded(model=model, spec=spec, name=str(folder), folder=folder, runtime=chosen.name, notes=[note])

@@ -1,4 +1,4 @@
-"""From picture files to predictions in the pixels of each picture, several pictures at a time."""
+"""From image files to predictions in the pixels of each image, several images at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import UnreadableImageError
-from mbv2kit.imaging.preprocess import InputRule, Placement, read_input
+from mbv2kit.imaging.preprocess import Placement, Preprocess, preprocess_file
 from mbv2kit.inference.ordered import in_order
 from mbv2kit.inference.stages import Stages
 from mbv2kit.structures import Image, Prediction, Task
 
 Result = TypeVar("Result")
 
-# More threads than that are better spent on each picture than on further ones, which take memory.
+# More threads than that are better spent on each image than on further ones, which take memory.
 _MOST_WORKERS = 8
 
 
-class PictureModel(Protocol):
+class ImageModel(Protocol):
     """What a predictor asks of a model, whatever computes its answers."""
 
     @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
+    def input(self) -> Preprocess:
+        """How an image becomes the network's input."""
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
@@ -35,29 +35,29 @@ class PictureModel(Protocol):
 
     @property
     def batch(self) -> int | None:
-        """Pictures at a time that the network takes; None for any number."""
+        """Images at a time that the network takes; None for any number."""
 
-    def copy(self) -> "PictureModel":
+    def copy(self) -> "ImageModel":
         """Returns the same network, to run beside this one."""
 
-    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+    def outputs(self, inputs: NDArray[np.uint8]) -> Any:
         """Runs the network on ``(B, H, W, 3)`` uint8 inputs, made by the input rule; what it says, :meth:`read` reads.
 
         B may be any number, whatever ``batch`` is.
         """
 
-    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
-        """Reads what :meth:`answer` says of a batch as predictions of each task, in the pixels of each picture."""
+    def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        """Reads what :meth:`answer` says of a batch as predictions of each task, in the pixels of each image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture that the model has seen.
+    """An image that the model has seen.
 
     Attributes:
         path: Its file.
         size: Its height and width.
-        predictions: For each task what the model sees, in pixels of the picture.
+        predictions: For each task what the model sees, in pixels of the image.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file that gave no picture.
+    """A file that gave no image.
 
     Attributes:
         path: The file.
@@ -78,22 +78,22 @@ class Unreadable:
     error: str
 
 
-def count_workers(cores: int, pictures: int) -> int:
-    """Returns how many pictures to see at a time, each on its share of the cores.
+def count_workers(cores: int, images: int) -> int:
+    """Returns how many images to see at a time, each on its share of the cores.
 
     As many as there are cores, each seen by one of them, is the quickest: nobody waits for anybody.
     """
-    return max(1, min(cores, pictures, _MOST_WORKERS))
+    return max(1, min(cores, images, _MOST_WORKERS))
 
 
 class Predictor:
-    """Reads pictures and has a model see them, several at a time.
+    """Reads images and has a model see them, several at a time.
 
-    Each worker is a thread that does all there is to do for a picture, with a copy of the model of its own.
+    Each worker is a thread that does all there is to do for an image, with a copy of the model of its own.
 
     Args:
-        model: What sees the pictures; the first worker's.
-        batch_size: Pictures that a worker reads and sees at a time, memory grows with it; None for as many as the
+        model: What sees the images; the first worker's.
+        batch_size: Images that a worker reads and sees at a time, memory grows with it; None for as many as the
             network takes, or one where it takes any number.
         workers: How many there are.
 
@@ -104,7 +104,7 @@ class Predictor:
         UserError: ``batch_size`` is no whole number from 1 up.
     """
 
-    def __init__(self, model: PictureModel, batch_size: int | None = None, *, workers: int = 1) -> None:
+    def __init__(self, model: ImageModel, batch_size: int | None = None, *, workers: int = 1) -> None:
         # A configuration may hold anything.
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise UserError(
@@ -122,7 +122,7 @@ class Predictor:
         """Yields what ``finish`` makes of each result, in the order of the paths.
 
         Args:
-            paths: Of the pictures.
+            paths: Of the images.
             finish: Called in the workers' threads with the place of a path and its result.
         """
         workers = [partial(self._see, model, paths, finish) for model in self._models]
@@ -131,34 +131,34 @@ class Predictor:
 
     def _see(
         self,
-        model: PictureModel,
+        model: ImageModel,
         paths: Sequence[Path],
         finish: Callable[[int, Seen | Unreadable], Result],
         start: int,
     ) -> list[Result]:
         batch = paths[start : start + self._batch_size]
         with self.stages.timing("reading"):
-            pictures = [_read(path, model.input) for path in batch]
-        inputs = [picture for picture in pictures if not isinstance(picture, Unreadable)]
+            images = [_read(path, model.input) for path in batch]
+        inputs = [image for image in images if not isinstance(image, Unreadable)]
         predictions = iter(self._predict(model, inputs) if inputs else [])
         results: list[Result] = []
-        for place, (path, picture) in enumerate(zip(batch, pictures, strict=True), start):
-            if isinstance(picture, Unreadable):
-                results.append(finish(place, picture))
+        for place, (path, image) in enumerate(zip(batch, images, strict=True), start):
+            if isinstance(image, Unreadable):
+                results.append(finish(place, image))
             else:
-                results.append(finish(place, Seen(path, picture[1].picture, next(predictions))))
+                results.append(finish(place, Seen(path, image[1].image, next(predictions))))
         return results
 
-    def _predict(self, model: PictureModel, inputs: Sequence[tuple[Image, Placement]]) -> list[dict[Task, Prediction]]:
+    def _predict(self, model: ImageModel, inputs: Sequence[tuple[Image, Placement]]) -> list[dict[Task, Prediction]]:
         images, placements = zip(*inputs, strict=True)
         with self.stages.timing("network"):
-            answers = model.answer(np.stack(images))
+            outputs = model.outputs(np.stack(images))
         with self.stages.timing("answers"):
-            return model.read(answers, placements)
+            return model.read(outputs, placements)
 
 
-def _read(path: Path, rule: InputRule) -> tuple[Image, Placement] | Unreadable:
+def _read(path: Path, preprocess: Preprocess) -> tuple[Image, Placement] | Unreadable:
     try:
-        return read_input(path, rule)
+        return preprocess_file(path, preprocess)
     except UnreadableImageError as error:
         return Unreadable(path, str(error))

@@ -1,4 +1,4 @@
-"""A bar for people who watch pictures being seen; Rich is imported here alone, since most calls have no watcher."""
+"""A bar for people who watch images being seen; Rich is imported here alone, since most calls have no watcher."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,12 +11,12 @@ Item = TypeVar("Item")
 
 
 class Speed(ProgressColumn):
-    """Says how many pictures there are a second, once there have been two."""
+    """Says how many images there are a second, once there have been two."""
 
     def render(self, task: Task) -> Text:
         """Says it of one bar."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} pictures/s")
+        return Text("" if speed is None else f"{speed:.1f} images/s")
 
 
 def with_bar(items: Iterable[Item], total: int) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""What is written about a picture: its lines of ``predictions.jsonl``, its drawings and its mask."""
+"""What is written about an image: its lines of ``predictions.jsonl``, its drawings and its mask."""
 
 import zlib
 from collections import Counter
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """Writes the drawings and masks of pictures, and says what their lines shall hold; threads may share it.
+    """Writes the drawings and masks of images, and says what their lines shall hold; threads may share it.
 
     Attributes:
         output: The folder, which is there.
@@ -45,7 +45,7 @@ class Writer:
     draws: bool
 
     def write(self, name: str, result: Seen | Unreadable) -> list[Record]:
-        """Writes the files of one picture and returns its records, one for each task, or one that says what is wrong.
+        """Writes the files of one image and returns its records, one for each task, or one that says what is wrong.
 
         Args:
             name: Of its files, without suffix.
@@ -66,11 +66,11 @@ class Writer:
         return self._draw(name, result) or records
 
     def _draw(self, name: str, seen: Seen) -> list[Record]:
-        """Draws what was seen; returns the record of the error where the whole picture cannot be read."""
+        """Draws what was seen; returns the record of the error where the whole image cannot be read."""
         if not self.draws:
             return []
         try:
-            # The network has seen no more of the picture than it needs.
+            # The network has seen no more of the image than it needs.
             image = decode(seen.path)
         except UnreadableImageError as error:
             return self.write(name, Unreadable(seen.path, str(error)))
@@ -88,7 +88,7 @@ def describe(prediction: Prediction, class_names: Sequence[str], min_score: floa
     """Says a prediction in plain values: the five best ``classes``, ``boxes``, or each class's share in ``fractions``.
 
     Args:
-        prediction: In pixels of the picture.
+        prediction: In pixels of the image.
         class_names: By class id.
         min_score: Boxes below it are left out.
     """
@@ -117,9 +117,9 @@ def _label(class_id: int, score: float, class_names: Sequence[str]) -> Record:
 
 
 def _write_mask(path: Path, mask: NDArray[np.uint8], class_names: Sequence[str]) -> None:
-    """Writes class indices as a palette PNG, as VOC does: a viewer shows colours, a program reads indices."""
+    """Writes class indices as a palette PNG, as VOC does: a viewer shows colors, a program reads indices."""
     path.parent.mkdir(exist_ok=True)
-    picture = PillowImage.fromarray(mask)
-    picture.putpalette(palette(class_names).tobytes())
+    image = PillowImage.fromarray(mask)
+    image.putpalette(palette(class_names).tobytes())
     # Regions are long runs of one class: to look for nothing else takes a third of the time and fewer bytes.
-    picture.save(path, compress_type=zlib.Z_RLE)
+    image.save(path, compress_type=zlib.Z_RLE)

@@ -1,4 +1,4 @@
-"""The job of ``tools/infer.py``: every picture gets its line in ``predictions.jsonl``, its drawing and its mask."""
+"""The job of ``tools/infer.py``: every image gets its line in ``predictions.jsonl``, its drawing and its mask."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from mbv2kit.errors import UserError
 from mbv2kit.inference.image_paths import expand, output_names
 from mbv2kit.inference.loading import Request, load_model
-from mbv2kit.inference.predictor import PictureModel, Predictor, Seen, Unreadable, count_workers
+from mbv2kit.inference.predictor import ImageModel, Predictor, Seen, Unreadable, count_workers
 from mbv2kit.inference.results import Record, Writer
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.runs import OUTPUTS, chosen_checkpoint
@@ -21,28 +21,28 @@ from mbv2kit.structures import Task
 
 
 def infer(config: DictConfig, paths: Sequence[str]) -> int:
-    """Sees pictures and writes the results into one folder, each as soon as it is there.
+    """Sees images and writes the results into one folder, each as soon as it is there.
 
     Args:
         config: As composed from ``conf/infer.yaml``.
-        paths: Picture files, folders and globs.
+        paths: Image files, folders and globs.
 
     Returns:
-        The exit code: 0, or 1 if a picture could not be read.
+        The exit code: 0, or 1 if an image could not be read.
 
     Raises:
-        UserError: There is no picture or no model, a key is out of range, or the output cannot be written.
+        UserError: There is no image or no model, a key is out of range, or the output cannot be written.
     """
     started = perf_counter()
     if not paths:
-        raise UserError("No picture is named; give files, folders or patterns: python tools/infer.py photos/ cat.jpg")
+        raise UserError("No image is named; give files, folders or patterns: python tools/infer.py photos/ cat.jpg")
     for key in ("min_score", "draw_min_score"):
         if config[key] is None or not 0 <= config[key] <= 1:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
-    pictures = expand(paths)
+    images = expand(paths)
     request = _request(config)
     # A budget of memory is for all that is seen at a time.
-    workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(pictures))
+    workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
     loaded = load_model(replace(request, workers=workers))
     origin = "" if request.checkpoint else " (of the newest finished run)"
     print(f"Model: {loaded.name}{origin}", *loaded.notes, sep="\n")
@@ -57,12 +57,12 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
         draws=config.save_images,
     )
     ready = perf_counter()
-    unreadable = _see(predictor, pictures, writer)
+    unreadable = _see(predictor, images, writer)
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
         print(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
-    print(predictor.stages.describe(len(pictures), workers, perf_counter() - ready))
-    count = f"{len(pictures)} picture{'' if len(pictures) == 1 else 's'}"
+    print(predictor.stages.describe(len(images), workers, perf_counter() - ready))
+    count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     failed = f", {unreadable} of them unreadable (see the errors in predictions.jsonl)" if unreadable else ""
     print(f"{count}{failed}, {perf_counter() - started:.1f} s: {writer.output}")
     return 1 if unreadable else 0
@@ -82,7 +82,7 @@ def _request(config: DictConfig) -> Request:
     )
 
 
-def _tasks(model: PictureModel, task: Task | None, name: str) -> list[Task]:
+def _tasks(model: ImageModel, task: Task | None, name: str) -> list[Task]:
     if task is None:
         return list(model.class_names)
     if task not in model.class_names:
@@ -90,9 +90,9 @@ def _tasks(model: PictureModel, task: Task | None, name: str) -> list[Task]:
     return [task]
 
 
-def _see(predictor: Predictor, pictures: Sequence[Path], writer: Writer) -> int:
-    """Writes all there is to write of the pictures; returns how many of them could not be read."""
-    names = output_names(pictures)
+def _see(predictor: Predictor, images: Sequence[Path], writer: Writer) -> int:
+    """Writes all there is to write of the images; returns how many of them could not be read."""
+    names = output_names(images)
 
     def write(place: int, result: Seen | Unreadable) -> list[Record]:
         with predictor.stages.timing("writing"):
@@ -102,7 +102,7 @@ def _see(predictor: Predictor, pictures: Sequence[Path], writer: Writer) -> int:
     try:
         writer.output.mkdir(parents=True, exist_ok=True)
         with (writer.output / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-            for records in _watched(predictor.process(pictures, write), len(pictures)):
+            for records in _watched(predictor.process(images, write), len(images)):
                 unreadable += "error" in records[0]
                 lines.writelines(json.dumps(record) + "\n" for record in records)
                 lines.flush()

@@ -31,14 +31,14 @@ class Stages:
             with self._lock:
                 self.seconds[stage] += spent
 
-    def describe(self, pictures: int, threads: int, seconds: float) -> str:
-        """Says in one line what each picture took on average, and how many there were a second.
+    def describe(self, images: int, threads: int, seconds: float) -> str:
+        """Says in one line what each image took on average, and how many there were a second.
 
         Args:
-            pictures: How many there were, at least one.
-            threads: How many pictures were worked on at a time.
+            images: How many there were, at least one.
+            threads: How many images were worked on at a time.
             seconds: From the first to the last of them.
         """
-        parts = ", ".join(f"{stage} {1000 * spent / pictures:.1f}" for stage, spent in self.seconds.items())
+        parts = ", ".join(f"{stage} {1000 * spent / images:.1f}" for stage, spent in self.seconds.items())
         at_a_time = "one at a time" if threads == 1 else f"{threads} at a time"
-        return f"Milliseconds a picture: {parts}; {at_a_time}, {pictures / seconds:.1f} pictures a second"
+        return f"Milliseconds an image: {parts}; {at_a_time}, {images / seconds:.1f} images a second"

@@ -1,4 +1,4 @@
-"""The network as it is exported: uint8 pictures in, answers out, everything that is fixed folded into the weights."""
+"""The network as it is exported: uint8 images in, answers out, everything that is fixed folded into the weights."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mbv2kit.heads import Head
-from mbv2kit.imaging.postprocess import ANSWER_NAMES
+from mbv2kit.imaging.postprocess import OUTPUT_NAMES
 from mbv2kit.models.vision_model import VisionModel
 
 
 class ExportNetwork(nn.Module):
-    """A model with its batch norms and its normalisation folded into the convolutions, and its answers in the graph.
+    """A model with its batch norms and its normalization folded into the convolutions, and its answers in the graph.
 
     The division by ``std`` goes into the weights of the first convolution. The subtraction of ``mean`` stays: what the
     first convolution pads with must be the mean, and only a subtraction before it makes zeros of that.
@@ -25,8 +25,8 @@ class ExportNetwork(nn.Module):
 
     Attributes:
         size: As given.
-        outputs: Names of the answers, in the order in which ``forward`` gives them.
-        selection: Which boxes a detector shows; None where there is no detector.
+        output_names: Names of the answers, in the order in which ``forward`` gives them.
+        nms_options: Which boxes a detector shows; None where there is no detector.
     """
 
     mean: Tensor
@@ -38,22 +38,22 @@ class ExportNetwork(nn.Module):
         self.size = model.input.size if size is None else size
         self.register_buffer("mean", copy.mean)
         self.backbone, self.heads = copy.backbone, copy.heads
-        self.outputs = tuple(name for head in self._heads() for name in ANSWER_NAMES[head.task])
-        self.selection = next((head.selection for head in self._heads() if head.selection is not None), None)
+        self.output_names = tuple(name for head in self._heads() for name in OUTPUT_NAMES[head.task])
+        self.nms_options = next((head.nms_options for head in self._heads() if head.nms_options is not None), None)
         first = next(part for part in self.backbone.modules() if isinstance(part, nn.Conv2d))
         with torch.no_grad():
             first.weight.div_(copy.std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Computes the answers to ``(B, H, W, 3)`` uint8 RGB, in the order of ``outputs``."""
-        return self.answer(self.backbone(images.permute(0, 3, 1, 2).float() - self.mean))
+        return self.head_outputs(self.backbone(images.permute(0, 3, 1, 2).float() - self.mean))
 
-    def answer(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def head_outputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Computes the answers from the backbone's maps, for networks that come to these in a way of their own."""
-        answers: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         for head in self._heads():
-            answers |= head.answer(head(features), self.size)
-        return tuple(answers[name] for name in self.outputs)
+            outputs |= head.outputs(head(features), self.size)
+        return tuple(outputs[name] for name in self.output_names)
 
     def example(self, batch: int = 1) -> Tensor:
         """Returns an input to trace with, ``(batch, H, W, 3)`` uint8."""

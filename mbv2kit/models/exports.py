@@ -1,6 +1,6 @@
 """Which files of a model folder a runtime can read: the ``exports`` of its ``model.json``.
 
-Such a file holds the whole network: from uint8 pictures to the arrays of :mod:`mbv2kit.imaging.postprocess`.
+Such a file holds the whole network: from uint8 images to the arrays of :mod:`mbv2kit.imaging.postprocess`.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Selection
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.models.spec import DESCRIPTION_FILE
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
@@ -29,9 +29,9 @@ class Export:
         format: What kind of file it is.
         precision: In which numbers the network computes; ``fp16`` stands for the half floats of the machine.
         size: Height and width of the input, ``(B, height, width, 3)`` uint8 RGB.
-        batch: Pictures at a time; None for any number.
+        batch: Images at a time; None for any number.
         outputs: Names of the answers, in the order in which the file gives them.
-        selection: Which boxes a detector shows; None for the other tasks, and where the file does it itself.
+        nms_options: Which boxes a detector shows; None for the other tasks, and where the file does it itself.
         sha256: Of the file (of OpenVINO's two that with the weights): what timings and caches go by.
     """
 
@@ -41,21 +41,22 @@ class Export:
     size: tuple[int, int]
     batch: int | None
     outputs: tuple[str, ...]
-    selection: Selection | None
+    nms_options: NmsOptions | None
     sha256: str
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Export":
-        """Reads what :func:`add_export` wrote; raises KeyError or TypeError for anything else."""
-        selection = values["selection"]
-        return cls(
-            **{
-                **values,
-                "size": tuple(values["size"]),
-                "outputs": tuple(values["outputs"]),
-                "selection": None if selection is None else Selection(**selection),
-            }
-        )
+        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
+        own = dict(values)
+        nms_options = own.pop("selection")
+        own["size"], own["outputs"] = tuple(own["size"]), tuple(own["outputs"])
+        return cls(**own, nms_options=None if nms_options is None else NmsOptions(**nms_options))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain containers, ready for JSON; the NMS options are called ``selection`` there."""
+        own = asdict(self)
+        own["selection"] = own.pop("nms_options")
+        return own
 
 
 def export_name(format: Format, precision: Precision) -> str:
@@ -96,7 +97,7 @@ def write_exports(folder: Path, exports: Sequence[Export]) -> None:
     """Says in ``model.json`` which exported files there are."""
     path = folder / DESCRIPTION_FILE
     values = json.loads(path.read_text(encoding="utf-8"))
-    values["exports"] = [asdict(export) for export in exports]
+    values["exports"] = [export.to_dict() for export in exports]
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Task
 
 SCHEMA_VERSION = 1
@@ -22,16 +22,16 @@ class ModelSpec:
         backbone: ``name`` and the arguments of its constructor.
         heads: For each task ``name`` and the arguments of the head's constructor.
         class_names: For each task the names of its classes, by class id.
-        input: How a picture becomes the network's input.
+        input: How an image becomes the network's input.
         mean: Subtracted from each of the three channels, in 0..255.
         std: What each channel is divided by, in 0..255.
-        origin: Where the model came from (the run, its figures, a licence): for people, not read back by code.
+        origin: Where the model came from (the run, its figures, a license): for people, not read back by code.
     """
 
     backbone: Mapping[str, Any]
     heads: Mapping[Task, Mapping[str, Any]]
     class_names: Mapping[Task, Sequence[str]]
-    input: InputRule
+    input: Preprocess
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class ModelSpec:
             backbone=values["backbone"],
             heads=values["heads"],
             class_names={task: tuple(names) for task, names in values["class_names"].items()},
-            input=InputRule(**values["input"]),
+            input=Preprocess(**values["input"]),
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
             origin=values["origin"],

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that sees every picture at several sizes, each of them mirrored as well."""
+"""Test-time augmentation: a model that sees every image at several sizes, each of them mirrored as well."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import Selection, suppress
+from mbv2kit.imaging.postprocess import NmsOptions, suppress
 from mbv2kit.imaging.preprocess import Placement
 from mbv2kit.models.vision_model import ModelWrapper, VisionModel
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
@@ -78,13 +78,13 @@ class MultiScaleFlip(ModelWrapper):
     Probabilities are averaged over all views: of classes, and of the class of each pixel, after the view's logits were
     enlarged to the input's size. Boxes of all views are joined and suppressed once more within each class.
 
-    It is the input that is scaled, not the picture anew, as in DeepLab's code. So the views agree about what lies
-    where under every input rule (``pad`` would not enlarge a picture), inputs are made once and by the same processes
-    as ever, and whatever calls a model can call this. Only a picture that the rule made smaller has more detail than
+    It is the input that is scaled, not the image anew, as in DeepLab's code. So the views agree about what lies
+    where under every input rule (``pad`` would not enlarge an image), inputs are made once and by the same processes
+    as ever, and whatever calls a model can call this. Only an image that the rule made smaller has more detail than
     the larger views show.
 
     One view is computed at a time. What the heads say about it is kept until all are there, and is small; masks are
-    then averaged picture by picture.
+    then averaged image by image.
 
     Args:
         model: In evaluation mode.
@@ -138,12 +138,12 @@ class MultiScaleFlip(ModelWrapper):
         seen = [head.decode(view.raw[head.task], [view.size] * count) for view in views]
         if head.task == "classification":
             return [_average_classes(predictions) for predictions in zip(*seen, strict=True)]
-        assert head.selection is not None
-        return [_join_boxes(predictions, views, size, head.selection) for predictions in zip(*seen, strict=True)]
+        assert head.nms_options is not None
+        return [_join_boxes(predictions, views, size, head.nms_options) for predictions in zip(*seen, strict=True)]
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes ``(B, 3, H, W)`` uint8; averages where they shrink and interpolates where they grow, as pictures are."""
+    """Resizes ``(B, 3, H, W)`` uint8; averages where they shrink and interpolates where they grow, as images are."""
     if (images.shape[2], images.shape[3]) == size:
         return images
     # Edges lie on edges, for boxes and because torch averages falsely where corners shall lie on corners; a head that
@@ -177,7 +177,7 @@ def _average_classes(predictions: Sequence[Prediction]) -> Classification:
 
 
 def _join_boxes(
-    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], selection: Selection
+    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], nms_options: NmsOptions
 ) -> Detections:
     height, width = size
     joined: list[Detections] = []
@@ -191,5 +191,5 @@ def _join_boxes(
     boxes = np.concatenate([found.boxes for found in joined])
     classes = np.concatenate([found.class_ids for found in joined])
     scores = np.concatenate([found.scores for found in joined])
-    keep = suppress(boxes, scores, classes, selection.nms_iou, selection.max_detections)
+    keep = suppress(boxes, scores, classes, nms_options.nms_iou, nms_options.max_detections)
     return Detections(boxes[keep], classes[keep], scores[keep])

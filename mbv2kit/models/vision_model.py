@@ -1,4 +1,4 @@
-"""VisionModel: normalisation, one backbone and one or more heads; built from a spec, kept in a model folder."""
+"""VisionModel: normalization, one backbone and one or more heads; built from a spec, kept in a model folder."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from mbv2kit.backbones import create_backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.models.spec import DESCRIPTION_FILE, ModelSpec, read_spec
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image, Prediction, Task
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=nn.Module)
 class VisionModel(nn.Module):
     """From uint8 images to the raw tensors of every head; the backbone runs once.
 
-    Normalisation is part of the model, so no caller can get it wrong.
+    Normalization is part of the model, so no caller can get it wrong.
 
     Args:
         spec: What to build; weights are fresh.
@@ -59,8 +59,8 @@ class VisionModel(nn.Module):
         self.backbone.select({name for head in heads.values() for name in head.features})
 
     @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
+    def input(self) -> Preprocess:
+        """How an image becomes the network's input."""
         return self.spec.input
 
     @property
@@ -102,10 +102,10 @@ class VisionModel(nn.Module):
 
         Args:
             images: ``(B, 3, H, W)`` uint8 inputs, made by the model's input rule.
-            placements: Where each picture lies in its input.
+            placements: Where each image lies in its input.
 
         Returns:
-            For each picture the prediction of each task, in the pixels of the picture.
+            For each image the prediction of each task, in the pixels of the image.
         """
         sizes = [(images.shape[2], images.shape[3])] * len(images)
         decoded = self.decode(self(images), sizes)
@@ -115,11 +115,11 @@ class VisionModel(nn.Module):
         ]
 
     def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Sees pictures, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
+        """Sees images, ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`predict_batch`."""
         return self.predict_batch(*self.prepare(images)) if images else []
 
     def prepare(self, images: Sequence[Image]) -> tuple[Tensor, list[Placement]]:
-        """Makes a batch of inputs of some pictures, on the model's device, and says where each lies in its input."""
+        """Makes a batch of inputs of some images, on the model's device, and says where each lies in its input."""
         inputs, placements = zip(*(self.input(image) for image in images), strict=True)
         return images_to_tensor(inputs).to(self.mean.device), list(placements)
 
@@ -168,7 +168,7 @@ class VisionModel(nn.Module):
 
 
 class ModelWrapper(ABC):
-    """A model that sees pictures in another way than its own, with the same pictures in and predictions out.
+    """A model that sees images in another way than its own, with the same images in and predictions out.
 
     Args:
         model: In evaluation mode.
@@ -178,8 +178,8 @@ class ModelWrapper(ABC):
         self._model = model
 
     @property
-    def input(self) -> InputRule:
-        """How a picture becomes the network's input."""
+    def input(self) -> Preprocess:
+        """How an image becomes the network's input."""
         return self._model.input
 
     @property
@@ -192,7 +192,7 @@ class ModelWrapper(ABC):
         """Sees a batch of inputs; see :meth:`VisionModel.predict_batch`."""
 
     def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Sees pictures; see :meth:`VisionModel.predict`."""
+        """Sees images; see :meth:`VisionModel.predict`."""
         return self.predict_batch(*self._model.prepare(images)) if images else []
 
 

@@ -18,7 +18,7 @@ AnchorPreset = Literal["tf", "uniform"]
 # Width over height of the anchors of a cell, in their order.
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 
-# Variances of SSD's coder: centres are scaled by 10, logarithms of the sides by 5.
+# Variances of SSD's coder: centers are scaled by 10, logarithms of the sides by 5.
 CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 # Two boxes of the same place may differ by rounding; logarithms need a side above zero.
 _SMALLEST_SIDE = 1e-6
@@ -27,7 +27,7 @@ _SMALLEST_SIDE = 1e-6
 def anchor_shapes(
     levels: int, preset: AnchorPreset, min_scale: float, max_scale: float
 ) -> list[list[tuple[float, float]]]:
-    """Returns, for each level, the (width, height) of the anchors of one cell, as shares of the picture's short side.
+    """Returns, for each level, the (width, height) of the anchors of one cell, as shares of the image's short side.
 
     The scales run linearly from ``min_scale`` to ``max_scale``; each level has the ratios 1, 2, 1/2, 3, 1/3 and one
     square between its scale and the next, six in all. ``tf`` gives the first level only three small anchors, as
@@ -59,7 +59,7 @@ def default_box_shapes(
 
     Args:
         counts: Number of anchors of a cell at each of at least three levels: 4 or 6.
-        first_scale: Of the first level, as a share of the picture's short side.
+        first_scale: Of the first level, as a share of the image's short side.
         min_scale: Of the second level.
         max_scale: Of the last level.
 
@@ -92,38 +92,38 @@ def _with_ratios(sized: Sequence[tuple[float, float]]) -> list[tuple[float, floa
 
 
 def make_anchors(
-    grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], picture: tuple[int, int]
+    grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], image: tuple[int, int]
 ) -> Tensor:
-    """Lays anchors on grids: one set of ``shapes`` around the centre of each cell.
+    """Lays anchors on grids: one set of ``shapes`` around the center of each cell.
 
     Args:
         grids: (height, width) of each level's feature map.
         shapes: For each level the (width, height) of the anchors of a cell, as shares of the short side.
-        picture: Height and width in any unit; only their ratio counts.
+        image: Height and width in any unit; only their ratio counts.
 
     Returns:
         ``(A, 4)`` float32 ``xyxy`` on the unit square, by level, row, column, shape. Those at the border reach over it.
     """
-    short = min(picture)
+    short = min(image)
     anchors = []
     for (rows, columns), cell in zip(grids, shapes, strict=True):
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-        centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
-        halves = torch.tensor(cell) * torch.tensor([short / picture[1], short / picture[0]]) / 2
-        anchors.append(torch.cat([centres - halves, centres + halves], dim=-1).reshape(-1, 4))
+        centers = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
+        fp16 = torch.tensor(cell) * torch.tensor([short / image[1], short / image[0]]) / 2
+        anchors.append(torch.cat([centers - fp16, centers + fp16], dim=-1).reshape(-1, 4))
     return torch.cat(anchors).float()
 
 
-def _centre_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     sizes = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + sizes / 2, sizes
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Writes boxes as offsets from anchors (``(..., 4)`` each, in the same unit): what SSD learns to predict."""
-    box_centres, box_sizes = _centre_size(boxes)
-    anchor_centres, anchor_sizes = _centre_size(anchors)
-    shifts = (box_centres - anchor_centres) / anchor_sizes
+    box_centers, box_sizes = _center_size(boxes)
+    anchor_centers, anchor_sizes = _center_size(anchors)
+    shifts = (box_centers - anchor_centers) / anchor_sizes
     stretches = torch.log(box_sizes.clamp(min=_SMALLEST_SIDE) / anchor_sizes)
     return torch.cat([shifts, stretches], dim=-1) * boxes.new_tensor(CODE_WEIGHTS)
 
@@ -131,11 +131,11 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 def decode(codes: Tensor, anchors: Tensor) -> Tensor:
     """Reads offsets from anchors back into boxes; the inverse of :func:`encode`."""
     codes = codes / codes.new_tensor(CODE_WEIGHTS)
-    anchor_centres, anchor_sizes = _centre_size(anchors)
-    centres = codes[..., :2] * anchor_sizes + anchor_centres
+    anchor_centers, anchor_sizes = _center_size(anchors)
+    centers = codes[..., :2] * anchor_sizes + anchor_centers
     # An untrained network may ask for any size; beyond a factor of 1000 it would only overflow.
-    halves = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
-    return torch.cat([centres - halves, centres + halves], dim=-1)
+    fp16 = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
+    return torch.cat([centers - fp16, centers + fp16], dim=-1)
 
 
 def area(boxes: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Shortcut = Literal["bottleneck", "expansion", "none"]
 
 # On the CPU torch (2.14, with oneDNN) computes the gradients of a dilated depthwise convolution five to ten times as
 # slowly as those of an undilated one; in bfloat16 and channels_last the weight's gradient is even garbage. Training
-# therefore runs it as undilated convolutions over the picture's phases: same numbers, fast, and right. Set to False
+# therefore runs it as undilated convolutions over the image's phases: same numbers, fast, and right. Set to False
 # once no supported torch needs it; tests/test_gradients.py compares every block, layout and type with float64.
 DILATED_BY_PHASES = True
 
@@ -35,7 +35,7 @@ class ConvStyle:
     Attributes:
         padding: ``symmetric`` adds ``(kernel - 1) / 2`` on every side; ``tf_same`` as TensorFlow's SAME, which puts
             the odd pixel at the bottom and right. They differ where a strided convolution meets an even size.
-        norm_eps: Epsilon of batch normalisation; it belongs to the weights.
+        norm_eps: Epsilon of batch normalization; it belongs to the weights.
         norm_momentum: Share of the newest batch in the running statistics (1 - TensorFlow's decay).
         activation: Builds the non-linearity.
     """
@@ -49,7 +49,7 @@ class ConvStyle:
         check_choice("padding", self.padding, Padding)
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Builds a batch normalisation over ``channels``."""
+        """Builds a batch normalization over ``channels``."""
         return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
 
 
@@ -130,7 +130,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch normalisation and, unless ``activation=False``, the style's non-linearity."""
+    """Convolution without bias, batch normalization and, unless ``activation=False``, the style's non-linearity."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class InvertedResidual(nn.Module):
         return output + bottleneck if self.adds_input else output, expansion
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Sets fresh weights: convolutions by He et al. (fan out), norms to one and zero, linear layers to N(0, 0.01)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

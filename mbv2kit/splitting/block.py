@@ -114,13 +114,13 @@ class SplitBlock:
 
 
 def frame_of(unit: Unit, rows: range) -> tuple[range, range]:
-    """Returns the lines and columns of the picture, padding among them, that the first unit looks at for ``rows``."""
+    """Returns the lines and columns of the image, padding among them, that the first unit looks at for ``rows``."""
     lines = unit.rows[0].padded(unit.rows[1].needed(rows))
     return lines, unit.columns[0].padded(range(unit.columns[0].output))
 
 
 def frame(unit: Unit, images: Tensor, rows: range, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns the part of a picture that the first unit looks at, normalised, in its padding.
+    """Returns the part of an image that the first unit looks at, normalized, in its padding.
 
     Args:
         unit: The first one.

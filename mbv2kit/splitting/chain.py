@@ -28,7 +28,7 @@ class Unit:
         adds_input: Whether its input is added to its output.
         read: Whether a head reads its output.
         read_expansion: Whether a head reads its wide map, which then must be there as a whole.
-        first: Whether its input is the picture.
+        first: Whether its input is the image.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """What blocks, last convolution and heads need in memory.
 
-What counts is every tensor between the uint8 picture and the raw outputs of the heads, the picture itself among them;
+What counts is every tensor between the uint8 image and the raw outputs of the heads, the image itself among them;
 weights and what a kernel needs for itself do not.
 """
 
@@ -46,7 +46,7 @@ class Choice:
 
 
 class Needs:
-    """The bytes that parts of a model need, one picture at a time.
+    """The bytes that parts of a model need, one image at a time.
 
     Args:
         model: A MobileNetV2 with any heads.
@@ -66,7 +66,7 @@ class Needs:
         self._heads = model.heads
         self._dtype, self._bytes = dtype, dtype.itemsize
         self._head_peaks: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
-        # Until a block has run: the bytes of the uint8 picture and of the maps that heads read.
+        # Until a block has run: the bytes of the uint8 image and of the maps that heads read.
         self._held = [3 * size[0] * size[1]]
         for unit in self.units:
             self._held.append(self._held[-1] + self._read(unit))
@@ -77,7 +77,7 @@ class Needs:
         # Only what differs from band to band counts, and most bands are alike.
         demands: list[dict[Demand, None]] = [{} for _ in units]
         between = madds = 0
-        # A map that a head reads is held already; the picture is as well.
+        # A map that a head reads is held already; the image is as well.
         source = 0 if first == 0 or self.units[first - 1].read else self._input(units[0], units[0].rows[0].size)
         output = 0 if units[-1].read else self._map(units[-1], units[-1].output_size[0])
         still = self._held[last + 1] + source + output

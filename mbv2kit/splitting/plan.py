@@ -30,7 +30,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a model runs within a budget, for one picture at a time.
+    """How a model runs within a budget, for one image at a time.
 
     Attributes:
         size: Height and width of the input.

@@ -20,7 +20,7 @@ from mbv2kit.structures import Prediction, Task
 
 
 class SplitModel(ModelWrapper):
-    """Wraps a model, and runs it one picture at a time within the memory of a plan.
+    """Wraps a model, and runs it one image at a time within the memory of a plan.
 
     Args:
         model: In evaluation mode, on the CPU; its weights are folded and copied.
@@ -28,7 +28,7 @@ class SplitModel(ModelWrapper):
 
     Attributes:
         plan: The plan.
-        measured: The most bytes that were alive at once while the first picture was seen; None until then.
+        measured: The most bytes that were alive at once while the first image was seen; None until then.
 
     Raises:
         UserError: The plan is of another type than float32, or the network is none that can be split.
@@ -93,7 +93,7 @@ class SplitModel(ModelWrapper):
         """Sees inputs one after the other; arguments and result are those of the model's method."""
         found: list[dict[Task, Prediction]] = []
         for index, placement in enumerate(placements):
-            # The picture alone, not the batch that it is cut out of.
+            # The image alone, not the batch that it is cut out of.
             image = images[index : index + 1].clone(memory_format=torch.contiguous_format)
             if self.measured is None:
                 raw, self.measured = self.measure(image)

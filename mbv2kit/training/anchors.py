@@ -4,24 +4,24 @@ import numpy as np
 
 from mbv2kit.data.sources import Source
 from mbv2kit.heads.registry import Shapes
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 
 
-def box_shapes(source: Source, rule: InputRule) -> Shapes:
+def box_shapes(source: Source, preprocess: Preprocess) -> Shapes:
     """Returns width and height of every box of a source that is no crowd, as the input rule shows it.
 
     Augmentation is not looked at: the shapes are those that the model meets in use.
 
     Args:
         source: Opened for detection.
-        rule: The model's input rule.
+        preprocess: The model's input rule.
 
     Returns:
         ``(N, 2)`` in shares of the width and the height of the input.
     """
     shapes = [np.empty((0, 2))]
     for (height, width), boxes in source.objects():
-        content_height, content_width = rule.content(height, width)
+        content_height, content_width = preprocess.content(height, width)
         sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64) / (width, height)
-        shapes.append(sides * (content_width / rule.size[1], content_height / rule.size[0]))
+        shapes.append(sides * (content_width / preprocess.size[1], content_height / preprocess.size[0]))
     return np.concatenate(shapes)

@@ -52,7 +52,7 @@ class StopOnSignal(Callback):
         if self._received is None:
             return
         # This is what Lightning takes for a validation that was interrupted before its first batch was done. Any other
-        # state makes it leave out the rest, and the figures would be of some of the pictures.
+        # state makes it leave out the rest, and the figures would be of some of the images.
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.reset()
         progress.increment_ready()
@@ -145,7 +145,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class EpochOrder(Callback):
-    """Tells the data module which epoch comes, since the order of the pictures depends on it."""
+    """Tells the data module which epoch comes, since the order of the images depends on it."""
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Passes the epoch's number on."""

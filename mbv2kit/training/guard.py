@@ -34,7 +34,7 @@ class StepGuard:
         self._saved = [buffer.clone() for buffer in self._model.buffers()]
 
     def check(self, loss: Tensor, step: int, image_ids: Sequence[str]) -> bool:
-        """Looks at the loss and the gradients; a bad step loses its gradients, so that no optimiser moves a weight.
+        """Looks at the loss and the gradients; a bad step loses its gradients, so that no optimizer moves a weight.
 
         Args:
             loss: The step's loss.

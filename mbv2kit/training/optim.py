@@ -1,4 +1,4 @@
-"""Optimisers, and which parameters decay."""
+"""Optimizers, and which parameters decay."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
@@ -75,7 +75,7 @@ def parameter_groups(
     """Splits the parameters that are trained by learning rate and by whether they decay.
 
     Batch norms, biases and depthwise kernels do not, as in the paper's TensorFlow recipe: they have few weights and
-    no neighbours to share the work with.
+    no neighbors to share the work with.
 
     Args:
         model: What is trained; of a model with a part ``backbone`` that one may learn at a rate of its own.
@@ -110,11 +110,11 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: float = 1.0) -> torch.optim.Optimizer:
-    """Builds the optimiser of a config: ``name``, ``decay_norm_bias_depthwise``, and its constructor's arguments.
+    """Builds the optimizer of a config: ``name``, ``decay_norm_bias_depthwise``, and its constructor's arguments.
 
     Args:
         model: What is trained.
-        config: Of the optimiser.
+        config: Of the optimizer.
         backbone_lr: Factor on the learning rate of the model's backbone.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: a trained model learns to compute in int8, and stays a model like any other."""
+"""Quantization-aware fine-tuning: a trained model learns to compute in int8, and stays a model like any other."""
 
 import logging
 from collections.abc import Mapping
@@ -49,13 +49,13 @@ class QatOptions:
                 raise UserError(f"qat.{key} must be a number of epochs from 0 up, got {value}.")
 
 
-class QuantisationAwareness(Int8Simulation):
+class QuantizationAwareness(Int8Simulation):
     """What a run needs for int8: the simulation, and when it stops changing.
 
     Args:
         model: The model to train.
         options: When to freeze what.
-        steps_per_epoch: Optimiser steps in one epoch.
+        steps_per_epoch: Optimizer steps in one epoch.
     """
 
     def __init__(self, model: VisionModel, options: QatOptions, steps_per_epoch: int) -> None:
@@ -95,7 +95,7 @@ def check_qat(config: Mapping[str, Any]) -> None:
 
 
 def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
-    """Returns the config with network, head, input and normalisation of the weights, whatever it had before.
+    """Returns the config with network, head, input and normalization of the weights, whatever it had before.
 
     Args:
         config: Of a training run.

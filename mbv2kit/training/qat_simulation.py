@@ -34,7 +34,7 @@ class Int8Simulation(nn.Module):
 
     Rounded is what goes into a convolution, a linear layer, a sum, a concatenation or an average of maps, and what the
     last convolutions of a head give. An activation function behind a convolution is thereby part of it, as it is in
-    int8. Pictures are whole numbers already, and what the heads make of their last layers' outputs stays exact.
+    int8. Images are whole numbers already, and what the heads make of their last layers' outputs stays exact.
     Gradients pass the rounding unchanged, and stop where a value lies beyond its grid (Jacob et al. 2018, arXiv
     1712.05877, section 3).
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 
-# The checkpoint's tensors are those of this model, this optimiser and this average.
+# The checkpoint's tensors are those of this model, this optimizer and this average.
 _FIXED = (
     "task.",
     "backbone.",

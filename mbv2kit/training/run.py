@@ -28,7 +28,7 @@ from mbv2kit.evaluation import plots
 from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.export.trained import export_trained
 from mbv2kit.heads.registry import options_from_data
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.inference.in_torch import TensorModel
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -37,7 +37,7 @@ from mbv2kit.runs import RunFolder
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.qat import QatOptions, QuantisationAwareness, adopt_whole, check_classes, check_qat
+from mbv2kit.training.qat import QatOptions, QuantizationAwareness, adopt_whole, check_classes, check_qat
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.schedule import create_schedule
@@ -50,8 +50,8 @@ _log = logging.getLogger(__name__)
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # Enough for means and variances; a matter of seconds.
-_PICTURES_TO_MEASURE = 64
-_PICTURES_TO_CHECK = 8
+_IMAGES_TO_MEASURE = 64
+_IMAGES_TO_CHECK = 8
 
 
 def train(config: DictConfig) -> None:
@@ -91,7 +91,7 @@ def train(config: DictConfig) -> None:
     trainer = _trainer(options, run)
     source = open_source(options["dataset"], options["task"]["name"], options["dataset"]["train_split"])
     # A resumed run has them in its config.
-    options["head"] = options_from_data(options["head"], partial(box_shapes, source, InputRule(**options["input"])))
+    options["head"] = options_from_data(options["head"], partial(box_shapes, source, Preprocess(**options["input"])))
     task_module, datamodule = _build(options, source, run, start)
 
     log_to(run.log)
@@ -119,7 +119,7 @@ def _build(
         source,
         align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names),
         augment=create_augment(config["augment"], spec.input),
-        rule=spec.input,
+        preprocess=spec.input,
         seed=config["seed"],
         **config["loader"],
     )
@@ -128,12 +128,12 @@ def _build(
         if qat.enabled:
             check_classes(source, start, task)
         load_weights(model, start, config["weights"])
-        if unfolded := unfold_norms(model, datamodule.first_batches(_PICTURES_TO_MEASURE)):
-            _log.info("%d batch norms that were folded have their statistics from the training pictures", unfolded)
+        if unfolded := unfold_norms(model, datamodule.first_batches(_IMAGES_TO_MEASURE)):
+            _log.info("%d batch norms that were folded have their statistics from the training images", unfolded)
     if trainer_config["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     steps = int(min(datamodule.steps_per_epoch, trainer_config["limit_train_batches"] or math.inf))
-    int8 = QuantisationAwareness(model, qat, steps) if qat.enabled else None
+    int8 = QuantizationAwareness(model, qat, steps) if qat.enabled else None
     task_module = VisionTask(
         model,
         optimizer=config["optimizer"],
@@ -144,10 +144,10 @@ def _build(
         int8=int8,
     )
     if int8 is not None and start is not None:
-        int8.calibrate(model, (batch.images for batch in datamodule.first_batches(_PICTURES_TO_MEASURE)))
+        int8.calibrate(model, (batch.images for batch in datamodule.first_batches(_IMAGES_TO_MEASURE)))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _log.info(
-        "%s on %s (%s): %d pictures, %d classes, %s with %.2f M parameters; the run goes to %s",
+        "%s on %s (%s): %d images, %d classes, %s with %.2f M parameters; the run goes to %s",
         task,
         dataset["name"],
         Path(dataset["root"]).resolve() if dataset.get("root") else "made on the fly",
@@ -231,7 +231,7 @@ def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source
     plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
     if config["export"]:
         export_trained(
-            saved, run.model, [saved.input(val[i].image)[0] for i in evenly_spaced(len(val), _PICTURES_TO_CHECK)]
+            saved, run.model, [saved.input(val[i].image)[0] for i in evenly_spaced(len(val), _IMAGES_TO_CHECK)]
         )
     _log.info("the model of epoch %d is in %s", checkpoint["epoch"] + 1, run.model)
 

@@ -12,13 +12,13 @@ Kind = Literal["constant", "exponential", "steps", "cosine", "poly"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Factor on the peak learning rate at each optimiser step.
+    """Factor on the peak learning rate at each optimizer step.
 
     Attributes:
         name: ``constant``; ``exponential``, by ``gamma`` every ``decay_epochs``; ``steps``, by ``gamma`` at each of
             ``milestones``; ``cosine``, down to ``final_fraction`` at the end; ``poly``,
             ``(1 - step / steps) ** power``.
-        steps_per_epoch: Optimiser steps in one epoch.
+        steps_per_epoch: Optimizer steps in one epoch.
         epochs: Epochs of the whole run.
         warmup_epochs: Epochs, also parts of one, over which the factor first climbs from near 0 to 1.
         gamma: Factor of ``exponential`` and of ``steps``.

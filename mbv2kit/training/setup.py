@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 
@@ -43,12 +43,12 @@ def model_spec(config: Mapping[str, Any], class_names: tuple[str, ...], origin: 
     task: Task = config["task"]["name"]
     mean, std = config["normalisation"]["mean"], config["normalisation"]["std"]
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UserError(f"normalisation needs three means and three stds above 0, got {mean} and {std}.")
+        raise UserError(f"normalization needs three means and three stds above 0, got {mean} and {std}.")
     return ModelSpec(
         backbone=config["backbone"],
         heads={task: config["head"]},
         class_names={task: class_names},
-        input=InputRule(**config["input"]),
+        input=Preprocess(**config["input"]),
         mean=tuple(mean),
         std=tuple(std),
         origin=origin,

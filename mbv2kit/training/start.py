@@ -96,7 +96,7 @@ def is_folded(norm: nn.BatchNorm2d) -> bool:
 
 @torch.no_grad()
 def unfold_norms(model: VisionModel, batches: Iterable[TrainingBatch]) -> int:
-    """Gives folded batch norms the statistics of real pictures, without changing what the model computes.
+    """Gives folded batch norms the statistics of real images, without changing what the model computes.
 
     A folded norm has no statistics. In training it would divide by those of the batch, and the network would be another
     from the first step on. With mean and variance of its input measured, scale and shift can be set so that both
@@ -104,7 +104,7 @@ def unfold_norms(model: VisionModel, batches: Iterable[TrainingBatch]) -> int:
 
     Args:
         model: On the CPU.
-        batches: Pictures to measure on.
+        batches: Images to measure on.
 
     Returns:
         How many norms were folded.

@@ -18,7 +18,7 @@ from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
 from mbv2kit.training.optim import create_optimizer
-from mbv2kit.training.qat import QuantisationAwareness
+from mbv2kit.training.qat import QuantizationAwareness
 from mbv2kit.training.schedule import Schedule
 
 
@@ -27,7 +27,7 @@ class VisionTask(lightning.LightningModule):
 
     Args:
         model: Backbone and heads; the loss is the sum of all terms of all heads.
-        optimizer: Config of the optimiser.
+        optimizer: Config of the optimizer.
         schedule: Factor on the learning rate at each step.
         finetuning: What of the backbone stays as it is, and how fast the rest of it learns.
         ema_decay: Of the moving average of the weights, which is then what is scored and saved; None: no average.
@@ -44,7 +44,7 @@ class VisionTask(lightning.LightningModule):
         finetuning: FineTuning,
         ema_decay: float | None,
         seed: int,
-        int8: QuantisationAwareness | None = None,
+        int8: QuantizationAwareness | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,9 +63,9 @@ class VisionTask(lightning.LightningModule):
         self._evaluators: dict[Task, Evaluator] = {}
         self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
         self._step_counts = True
-        # Sums over the pictures of the epoch so far. Lightning's own means forget what came before a resume.
+        # Sums over the images of the epoch so far. Lightning's own means forget what came before a resume.
         self._sums: dict[str, float] = {}
-        self._pictures = 0
+        self._images = 0
 
     @property
     def deployed(self) -> VisionModel:
@@ -83,7 +83,7 @@ class VisionTask(lightning.LightningModule):
         return self
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Returns the optimiser, and a scheduler that looks the factor up at each step."""
+        """Returns the optimizer, and a scheduler that looks the factor up at each step."""
         schedule = self._schedule
         # A lambda keeps the schedule itself out of the checkpoint, so that a longer run can change its length.
         scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: schedule(step))
@@ -117,7 +117,7 @@ class VisionTask(lightning.LightningModule):
         values, batch = self._step
         self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids)
         if self._step_counts:
-            self._pictures += len(batch.images)
+            self._images += len(batch.images)
             for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
                 self._sums[name] = self._sums.get(name, 0.0) + value * len(batch.images)
 
@@ -128,20 +128,20 @@ class VisionTask(lightning.LightningModule):
             self.average.update(self.model)
 
     def mean_losses(self) -> dict[str, float]:
-        """Returns the mean of the loss and of each of its terms over the epoch's pictures, without skipped steps."""
-        return {f"train/{name}": value / self._pictures for name, value in self._sums.items()}
+        """Returns the mean of the loss and of each of its terms over the epoch's images, without skipped steps."""
+        return {f"train/{name}": value / self._images for name, value in self._sums.items()}
 
     def on_train_epoch_end(self) -> None:
         """Logs the means and starts afresh."""
         self.log_dict(self.mean_losses())
-        self._sums, self._pictures = {}, 0
+        self._sums, self._images = {}, 0
 
     def on_validation_epoch_start(self) -> None:
         """Starts the count afresh."""
         self._evaluators = {task: create_evaluator(task, names) for task, names in self.model.class_names.items()}
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Compares what the deployed model sees in each picture with the truth."""
+        """Compares what the deployed model sees in each image with the ground truth."""
         for predictions, sample in zip(
             self.deployed.predict_batch(batch.images, batch.placements), batch.samples, strict=True
         ):
@@ -158,16 +158,16 @@ class VisionTask(lightning.LightningModule):
         """Keeps the count of skipped steps, the sums of the epoch, and what the run started from."""
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
-        checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._pictures
+        checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting and summing, with the optimiser's figures as the config has them now."""
+        """Goes on counting and summing, with the optimizer's figures as the config has them now."""
         self.guard.skipped = checkpoint["skipped_steps"]
         # A resumed run does not open the weights again.
         if (started_from := checkpoint.get("started_from")) is not None:
             origin = {**self.model.spec.origin, "started_from": started_from}
             self.model.spec = replace(self.model.spec, origin=origin)
-        self._sums, self._pictures = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
+        self._sums, self._images = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
         # A resumed run may have another learning rate or length; torch would go on with those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         factor = self._schedule(scheduler["last_epoch"])

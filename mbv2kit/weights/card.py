@@ -10,7 +10,7 @@ import yaml
 
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import DESCRIPTION_FILE, ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Task
@@ -22,9 +22,9 @@ _PIPELINES: Mapping[Task, str] = {
     "segmentation": "image-segmentation",
 }
 _DEEDS: Mapping[Task, str] = {
-    "classification": "names the class of a picture",
-    "detection": "finds the objects in a picture",
-    "segmentation": "names the class of every pixel of a picture",
+    "classification": "names the class of an image",
+    "detection": "finds the objects in an image",
+    "segmentation": "names the class of every pixel of an image",
 }
 _PRINTED: Mapping[Task, str] = {
     "classification": 'print(model.class_names["classification"][found["classification"].class_ids[0]])',
@@ -35,9 +35,9 @@ _PRINTED: Mapping[Task, str] = {
 # Figures that have a name among the metrics that the Hub knows; the others keep ours.
 _METRICS = {"top1": "accuracy", "mIoU": "mean_iou"}
 
-# The Hub's identifiers of licences that weights come under (its documentation, "Licenses").
+# The Hub's identifiers of licenses that weights come under (its documentation, "Licenses").
 # fmt: off
-_LICENCES = frozenset({
+_LICENSES = frozenset({
     "apache-2.0", "mit", "isc", "zlib", "unlicense", "wtfpl", "bsd", "bsd-2-clause", "bsd-3-clause",
     "bsd-3-clause-clear", "bsl-1.0", "afl-3.0", "artistic-2.0", "ncsa", "ms-pl", "mpl-2.0", "epl-1.0", "epl-2.0",
     "eupl-1.1", "osl-3.0", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "openrail", "cc",
@@ -98,7 +98,7 @@ def _head(
 ) -> dict[str, Any]:
     parts = [spec.backbone["name"], *(spec.heads[task]["name"] for task in tasks)]
     return {
-        **_licence(origins),
+        **_license(origins),
         "library_name": "mbv2kit",
         "pipeline_tag": _PIPELINES[tasks[0]],
         "tags": ["mbv2kit", *parts, *(_PIPELINES[task] for task in tasks[1:])],
@@ -106,8 +106,8 @@ def _head(
     }
 
 
-def _licence(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the licence of the newest weights that state one: what was trained from them is bound by it."""
+def _license(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the license of the newest weights that state one: what was trained from them is bound by it."""
     stated = next((str(origin["licence"]) for origin in origins if origin.get("licence")), None)
     if stated is None:
         return {}
@@ -115,7 +115,7 @@ def _licence(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         return {"license": "unknown"}
     words = re.sub(r"\b(licen[cs]e|version|the)\b|[^a-z0-9.]", " ", stated.lower()).split()
     identifier = "-".join(words)
-    if identifier in _LICENCES:
+    if identifier in _LICENSES:
         return {"license": identifier}
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-") or "unnamed"}
 
@@ -159,15 +159,15 @@ def _options(options: Mapping[str, Any]) -> str:
     return f"{_code(options['name'])} with {_code(arguments)}"
 
 
-def _resize(rule: InputRule) -> str:
-    height, width = rule.size
-    if rule.resize == "crop":
-        sides = f"{round(height / rule.crop_fraction)} x {round(width / rule.crop_fraction)}"
-        return f"scaled to cover {sides} pixels, the centre cut out"
-    if rule.resize == "stretch":
+def _resize(preprocess: Preprocess) -> str:
+    height, width = preprocess.size
+    if preprocess.resize == "crop":
+        sides = f"{round(height / preprocess.crop_fraction)} x {round(width / preprocess.crop_fraction)}"
+        return f"scaled to cover {sides} pixels, the center cut out"
+    if preprocess.resize == "stretch":
         return "stretched to that size, whatever the shape"
-    scaled = "scaled to fit" if rule.resize == "letterbox" else "scaled down to fit where it is larger"
-    return f"{scaled}, in the top left corner; the rest filled with grey {rule.fill}"
+    scaled = "scaled to fit" if preprocess.resize == "letterbox" else "scaled down to fit where it is larger"
+    return f"{scaled}, in the top left corner; the rest filled with gray {preprocess.fill}"
 
 
 def _classes(spec: ModelSpec, tasks: Sequence[Task]) -> Iterator[str]:
@@ -199,7 +199,7 @@ def _figures(metrics: Mapping[str, Any] | None) -> Iterator[str]:
         return
     facts = {key: _code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
     yield (
-        f"Of {facts['task']}, measured on the {facts['images']} pictures of the split {facts['split']} of the data set "
+        f"Of {facts['task']}, measured on the {facts['images']} images of the split {facts['split']} of the data set "
         f"{facts['dataset']}; shares are in 0..1."
     )
     yield _table(tuple(metrics["metrics"]), [[_figure(value) for value in metrics["metrics"].values()]])

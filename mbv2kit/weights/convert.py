@@ -12,13 +12,13 @@ from mbv2kit.weights.classes import read_class_names
 from mbv2kit.weights.open import open_model
 
 
-def convert(source: str, output: str, *, licence: str | None = None, class_names: str | None = None) -> None:
+def convert(source: str, output: str, *, license: str | None = None, class_names: str | None = None) -> None:
     """Reads weights, writes them as a model folder and says what they are.
 
     Args:
         source: A file, a folder or a name; see :func:`mbv2kit.weights.open.open_model`.
         output: The folder to make.
-        licence: Of the weights, in place of what the source states.
+        license: Of the weights, in place of what the source states.
         class_names: A text file with the names of the classes, in place of those that the source states.
 
     Raises:
@@ -29,8 +29,8 @@ def convert(source: str, output: str, *, licence: str | None = None, class_names
         raise UserError(f"output={output} holds a model; name another folder.")
     model, _ = open_model(source)
     spec = model.spec
-    if licence is not None:
-        spec = replace(spec, origin={**spec.origin, "licence": licence})
+    if license is not None:
+        spec = replace(spec, origin={**spec.origin, "licence": license})
     if class_names is not None:
         if len(spec.class_names) > 1:
             raise UserError(
@@ -64,7 +64,7 @@ def _summary(model: VisionModel) -> list[str]:
             known = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
             lines.append(f"{task} by {spec.heads[task]['name']}, {len(names)} classes: {known}")
     lines.append(f"input {width} x {height} by {spec.input.resize}, mean {spec.mean}, std {spec.std} in 0..255")
-    lines.append(f"licence: {spec.origin.get('licence', 'not stated')}")
+    lines.append(f"license: {spec.origin.get('licence', 'not stated')}")
     left_out = spec.origin.get("left_out", [])
     if left_out:
         lines.append(

@@ -42,8 +42,8 @@ def weights_in(folder: Path) -> Path:
     raise UserError(f"{folder} has no weights: neither {' nor '.join(WEIGHTS_FILES)}; fetch one of them too.")
 
 
-def licence_in(folder: Path) -> str | None:
-    """Returns the licence that the head of the folder's model card, ``README.md``, states; None without one."""
+def license_in(folder: Path) -> str | None:
+    """Returns the license that the head of the folder's model card, ``README.md``, states; None without one."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     head = re.match(r"---\n.*?^---", text, re.DOTALL | re.MULTILINE)

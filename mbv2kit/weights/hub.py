@@ -18,7 +18,7 @@ from mbv2kit.weights.card import model_card
 CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 _PICKLE = "pytorch_model.bin"
-# The card is where the licence of weights stands that others published.
+# The card is where the license of weights stands that others published.
 _WANTED = (DESCRIPTION_FILE, METRICS_FILE, "config.json", "preprocessor_config.json", CARD_FILE, WEIGHTS_FILE)
 
 _EVALUATE = "evaluate the model again, or take the file away"

@@ -15,7 +15,7 @@ from torch import Tensor
 from mbv2kit.backbones.mobilenet_v1 import BLOCKS as V1_BLOCKS
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STAGES, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.layers import make_divisible
 from mbv2kit.structures import Task
@@ -29,14 +29,14 @@ from mbv2kit.weights.folder import (
     THREE,
     THREE_POSITIVE,
     Kind,
-    licence_in,
+    license_in,
     names_in,
     read_config,
     read_json,
     value_in,
     weights_in,
 )
-from mbv2kit.weights.published import Published, Triple, grey, origin, scaled, translate
+from mbv2kit.weights.published import Published, Triple, gray, origin, scaled, translate
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
@@ -95,7 +95,7 @@ def read_folder(folder: Path, source: str) -> Published:
 
     Args:
         folder: Holds ``config.json``, ``model.safetensors`` or ``pytorch_model.bin`` and, where there is one,
-            ``preprocessor_config.json``; a ``README.md`` beside them is asked for the licence.
+            ``preprocessor_config.json``; a ``README.md`` beside them is asked for the license.
         source: What ``model.json`` calls it.
 
     Raises:
@@ -119,18 +119,18 @@ def read_folder(folder: Path, source: str) -> Published:
         # TensorFlow's DeepLab, where the published weights come from, aligns the corners, which is exact for inputs of
         # 16 k + 1 pixels; transformers' own processor aligns the edges and moves the mask by up to half a step.
         head |= {"name": "deeplab_v3", "aspp": False, "align_corners": True, "norm_eps": 1e-5}
-    rule, mean, std = _input(folder, config, task)
+    preprocess, mean, std = _input(folder, config, task)
     spec = ModelSpec(
         backbone=options,
         heads={task: head},
         class_names={task: names},
-        input=rule,
+        input=preprocess,
         mean=mean,
         std=std,
         origin=origin(
             source,
             sha256=sha256_of(weights),
-            licence=licence_in(folder),
+            license=license_in(folder),
             background_class="first output" if background else "none",
         ),
     )
@@ -219,14 +219,14 @@ def _dropout(backbone: str, config: Mapping[str, Any], path: Path) -> float:
     return round(float(min(value, 1 - value)), 6)
 
 
-def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[InputRule, Triple, Triple]:
+def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[Preprocess, Triple, Triple]:
     path = folder / PREPROCESSOR_FILE
     if path.is_file():
         values = read_json(path)
     else:
         path = folder / CONFIG_FILE
         side = _side(config.get("image_size", 224), "height", "image_size", path)
-        # So the published models see pictures: of the short side, all but 32 pixels.
+        # So the published models see images: of the short side, all but 32 pixels.
         values = {"crop_size": side, "size": side + 32}
     unit = 1.0
     if value_in(values, "do_rescale", FLAG, True, path):
@@ -235,29 +235,29 @@ def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[InputRu
     if value_in(values, "do_normalize", FLAG, True, path):
         mean = value_in(values, "image_mean", THREE, [0.5, 0.5, 0.5], path)
         std = value_in(values, "image_std", THREE_POSITIVE, [0.5, 0.5, 0.5], path)
-    # What no picture covers should be zero to the network.
-    rule = replace(_input_rule(values, task, path), fill=grey(scaled(mean, unit)))
-    return rule, scaled(mean, unit), scaled(std, unit)
+    # What no image covers should be zero to the network.
+    preprocess = replace(_preprocess(values, task, path), fill=gray(scaled(mean, unit)))
+    return preprocess, scaled(mean, unit), scaled(std, unit)
 
 
-def _input_rule(values: Mapping[str, Any], task: Task, path: Path) -> InputRule:
+def _preprocess(values: Mapping[str, Any], task: Task, path: Path) -> Preprocess:
     size = values.get("size", 256)
     crop = values.get("crop_size", 224) if value_in(values, "do_center_crop", FLAG, True, path) else None
     cut = None if crop is None else _sides(crop, "crop_size", path)
     if not value_in(values, "do_resize", FLAG, True, path):
-        raise UserError(f"{path}: 'do_resize' must be true: pictures of any size must fit the network's input.")
+        raise UserError(f"{path}: 'do_resize' must be true: images of any size must fit the network's input.")
     if isinstance(size, dict) and "height" in size:
         sides = _sides(size, "size", path)
         if cut not in (None, sides):
             raise UserError(f"{path}: 'crop_size' must equal 'size' where that has a height and a width, got {crop}.")
-        return InputRule(size=sides, resize="stretch")
+        return Preprocess(size=sides, resize="stretch")
     short = _side(size, "shortest_edge", "size", path)
     if task == "segmentation":
-        # A crop would leave the picture's margin without classes; the models were trained on padded pictures anyway.
-        return InputRule(size=(short, short) if cut is None else cut, resize="pad")
+        # A crop would leave the image's margin without classes; the models were trained on padded images anyway.
+        return Preprocess(size=(short, short) if cut is None else cut, resize="pad")
     if cut is None or cut[0] != cut[1] or cut[0] > short:
         raise UserError(f"{path}: 'crop_size' must be a square no larger than 'size', and 'do_center_crop' true.")
-    return InputRule(size=cut, resize="crop", crop_fraction=cut[0] / short)
+    return Preprocess(size=cut, resize="crop", crop_fraction=cut[0] / short)
 
 
 def _sides(value: Any, name: str, path: Path) -> tuple[int, int]:

@@ -69,19 +69,19 @@ def _with_defaults(registry: Registry[Any], part: Mapping[str, Any]) -> dict[str
     return {"name": name, **registry.options(name), **part}
 
 
-def origin(source: str, *, sha256: str, licence: str | None, **more: Any) -> dict[str, Any]:
+def origin(source: str, *, sha256: str, license: str | None, **more: Any) -> dict[str, Any]:
     """Returns what ``model.json`` says about where weights came from.
 
     Args:
         source: The name or file that the weights were read from.
         sha256: Of the file.
-        licence: As the source states it; None where it states none.
+        license: As the source states it; None where it states none.
         **more: Whatever else a reader of ``model.json`` should know.
     """
     return {
         "source": source,
         "sha256": sha256,
-        "licence": licence or "not stated",
+        "licence": license or "not stated",
         "converted_by": f"mbv2kit {mbv2kit.__version__}",
         **more,
     }
@@ -93,10 +93,10 @@ def scaled(values: Sequence[float], factor: float) -> Triple:
     return first, second, third
 
 
-def grey(mean: Sequence[float]) -> int:
-    """Returns the grey value that comes nearest to zero when a network subtracts ``mean``, both in 0..255.
+def gray(mean: Sequence[float]) -> int:
+    """Returns the gray value that comes nearest to zero when a network subtracts ``mean``, both in 0..255.
 
-    It is what should fill an input that the picture does not: DeepLab sees things in a border of another value.
+    It is what should fill an input that the image does not: DeepLab sees things in a border of another value.
     """
     return min(255, max(0, round(sum(mean) / len(mean))))
 

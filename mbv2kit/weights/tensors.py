@@ -31,7 +31,7 @@ class LoadReport:
                 # A tensor of another shape is skipped as well as missing; its one line tells both.
                 fates[name] = f"{what}: {reason}"
         table = Table("part", "tensors", "what became of them", box=SIMPLE_HEAD)
-        for part, count, fate in _summarise(fates, depth=1):
+        for part, count, fate in _summarize(fates, depth=1):
             table.add_row(part, str(count), fate)
         return table
 
@@ -61,7 +61,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
     return LoadReport(tuple(loaded), skipped, missing)
 
 
-def _summarise(fates: Mapping[str, str], depth: int) -> list[tuple[str, int, str]]:
+def _summarize(fates: Mapping[str, str], depth: int) -> list[tuple[str, int, str]]:
     """Merges tensors by the first ``depth`` steps of their names, and by more where they fared differently."""
     groups: dict[str, dict[str, str]] = {}
     for name, fate in fates.items():
@@ -71,7 +71,7 @@ def _summarise(fates: Mapping[str, str], depth: int) -> list[tuple[str, int, str
         if len(set(members.values())) == 1:
             rows.append((part, len(members), next(iter(members.values()))))
         else:
-            rows += _summarise(members, depth + 1)
+            rows += _summarize(members, depth + 1)
     return rows
 
 

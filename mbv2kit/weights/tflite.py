@@ -1,4 +1,4 @@
-"""MobileNetV1, MobileNetV2 and DeepLabv3 from TFLite files, float or quantised.
+"""MobileNetV1, MobileNetV2 and DeepLabv3 from TFLite files, float or quantized.
 
 Weights become floats again, and the batch norm that was folded into them comes back as one that changes nothing.
 Converters call layers as they like but keep their order, so the order is the map: the n-th layer of the file is the
@@ -18,20 +18,20 @@ from torch import Tensor
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.layers import Padding
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.published import Published, find_width, grey, origin
+from mbv2kit.weights.published import Published, find_width, gray, origin
 from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
 
 # Some channels of TensorFlow's first layers never vary. With a smaller epsilon a batch norm that is trained further
 # would blow them up.
 NORM_EPS = 1e-3
 HEAD_EPS = 1e-5
-# TensorFlow's models take pixels in -1..1; a quantised file says so itself.
+# TensorFlow's models take pixels in -1..1; a quantized file says so itself.
 FLOAT_SCALE = (127.5, 127.5)
 
 MOBILENET_V1 = (
@@ -56,7 +56,7 @@ class _Head:
     options: dict[str, Any]
     class_names: tuple[str, ...]
     background: bool
-    input: InputRule
+    input: Preprocess
     tensors: dict[str, Tensor]
 
 
@@ -81,14 +81,14 @@ def read(path: Path, source: str) -> Published:
         backbone=_backbone_options(backbone, layers, tensors, path),
         heads={head.task: head.options},
         class_names={head.task: head.class_names},
-        input=replace(head.input, fill=grey([mean])),
+        input=replace(head.input, fill=gray([mean])),
         mean=(mean,) * 3,
         std=(std,) * 3,
         origin=origin(
             source,
             sha256=sha256_of(path),
-            licence=None,
-            format="TFLite, quantised" if graph.input_scale else "TFLite, float",
+            license=None,
+            format="TFLite, quantized" if graph.input_scale else "TFLite, float",
             background_class="first output" if head.background else "none",
         ),
     )
@@ -117,7 +117,7 @@ def _classifier(layer: Layer, graph: Graph, path: Path) -> _Head:
         options={"name": "classifier", "background": background},
         class_names=names,
         background=background,
-        input=InputRule(graph.input_size, "crop"),
+        input=Preprocess(graph.input_size, "crop"),
         tensors={
             "heads.classification.linear.weight": torch.from_numpy(layer.weight).flatten(1),
             "heads.classification.linear.bias": torch.from_numpy(layer.bias),
@@ -131,14 +131,14 @@ def _deeplab(layers: Sequence[Layer], graph: Graph, path: Path) -> _Head:
     pooling = [layer for layer in branches if layer.input_size == (1, 1)]
     flat = [layer for layer in branches if layer.input_size != (1, 1)]
     if len(pooling) != 1 or len(flat) != 1:
-        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole picture, one without.")
+        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole image, one without.")
     name = "heads.segmentation"
     return _Head(
         task="segmentation",
         options={"name": "deeplab_v3", "norm_eps": HEAD_EPS, "align_corners": graph.align_corners is not False},
         class_names=_packed_labels(path, len(classify.bias)) or segmentation_classes(len(classify.bias)),
         background=False,
-        input=InputRule(graph.input_size, "letterbox"),
+        input=Preprocess(graph.input_size, "letterbox"),
         tensors={
             **_with_norm(f"{name}.pooling", pooling[0], HEAD_EPS),
             **_with_norm(f"{name}.branches.0", flat[0], HEAD_EPS),

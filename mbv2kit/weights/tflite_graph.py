@@ -30,7 +30,7 @@ class Layer:
         name: Of its output in the file, for messages.
         kind: What it computes; a depthwise convolution has one filter a channel.
         weight: ``(out, in, k, k)``, ``(channels, 1, k, k)`` for a depthwise one, ``(out, in)`` for a dense one;
-            float32, with the scales of a quantised file multiplied in.
+            float32, with the scales of a quantized file multiplied in.
         bias: ``(out,)`` float32.
         input_size: Height and width of what goes in; (1, 1) for a dense layer.
         stride: Of the convolution.
@@ -58,8 +58,8 @@ class Graph:
     Attributes:
         layers: In the order in which they run.
         operations: How many of each operation there are.
-        input_size: Height and width of the picture.
-        input_scale: What a quantised file takes as zero in its input and as one unit, both in 0..255; None for a float
+        input_size: Height and width of the image.
+        input_scale: What a quantized file takes as zero in its input and as one unit, both in 0..255; None for a float
             file, which does not say.
         align_corners: Whether its resizing lays corner on corner; None where nothing is resized.
     """
@@ -127,15 +127,15 @@ class _Reader:
             name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "of a kind of its own")
             self.operations[name] = self.operations.get(name, 0) + 1
             self._take(name, operator)
-        (picture,) = (self.graph.Tensors(int(index)) for index in self.graph.InputsAsNumpy())
-        shape = picture.ShapeAsNumpy().tolist()
+        (image,) = (self.graph.Tensors(int(index)) for index in self.graph.InputsAsNumpy())
+        shape = image.ShapeAsNumpy().tolist()
         if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
-            raise UserError(f"its input is of shape {shape}; a picture (1, height, width, 3) was expected.")
+            raise UserError(f"its input is of shape {shape}; an image (1, height, width, 3) was expected.")
         return Graph(
             layers=self.layers,
             operations=self.operations,
             input_size=(shape[1], shape[2]),
-            input_scale=self._input_scale(picture),
+            input_scale=self._input_scale(image),
             align_corners=self.align_corners,
         )
 
@@ -164,7 +164,7 @@ class _Reader:
         elif name == "RESIZE_BILINEAR":
             options = self._options(operator, self.tflite.ResizeBilinearOptions)
             if not options.AlignCorners() and not options.HalfPixelCenters():
-                raise UserError("it resizes by TensorFlow's old rule, with neither corners nor centres in line.")
+                raise UserError("it resizes by TensorFlow's old rule, with neither corners nor centers in line.")
             self.align_corners = bool(options.AlignCorners())
 
     def _layer(self, name: str, operator: Any, inputs: list[int], output: int) -> Layer:
@@ -256,11 +256,11 @@ class _Reader:
         single: NDArray[np.float32] = values.astype(np.float32)
         return single
 
-    def _input_scale(self, picture: Any) -> tuple[float, float] | None:
-        if picture.Type() not in (self.tflite.TensorType.UINT8, self.tflite.TensorType.INT8):
+    def _input_scale(self, image: Any) -> tuple[float, float] | None:
+        if image.Type() not in (self.tflite.TensorType.UINT8, self.tflite.TensorType.INT8):
             return None
-        scales = picture.Quantization()
+        scales = image.Quantization()
         (scale,), (zero,) = scales.ScaleAsNumpy().tolist(), scales.ZeroPointAsNumpy().tolist()
         # A signed file takes pixels less 128.
-        offset = 128 if picture.Type() == self.tflite.TensorType.INT8 else 0
+        offset = 128 if image.Type() == self.tflite.TensorType.INT8 else 0
         return float(zero + offset), 1 / float(scale)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.weights.classes import classification_classes
 from mbv2kit.weights.files import read_tensors, sha256_of
@@ -21,7 +21,7 @@ from mbv2kit.weights.folder import (
     THREE,
     THREE_POSITIVE,
     Kind,
-    licence_in,
+    license_in,
     names_in,
     read_config,
     value_in,
@@ -58,14 +58,14 @@ _MEAN = {"mobilenet_v1": (0.5, 0.5, 0.5), "mobilenet_v2": (0.485, 0.456, 0.406)}
 _STD = {"mobilenet_v1": (0.5, 0.5, 0.5), "mobilenet_v2": (0.229, 0.224, 0.225)}
 _CROP, _CROP_OF_V1_125 = 0.875, 0.9
 _INTERPOLATION = "bicubic"
-_LICENCE = "Apache-2.0"
+_LICENSE = "Apache-2.0"
 # torch's own, which timm leaves as they are.
 _NORM = {"norm_eps": 1e-5, "norm_momentum": 0.1}
 
 # Arguments of timm's constructor that config.json may hold, with the one value that our networks are built by.
 _ONE_WAY = {"in_chans": 3, "global_pool": "avg"}
 
-# What can be followed of the way in which a configuration has pictures prepared.
+# What can be followed of the way in which a configuration has images prepared.
 _SIZE = Kind(
     "[3, height, width]",
     lambda value: (
@@ -185,14 +185,14 @@ def read(
         backbone={**backbone, "padding": "symmetric", **_NORM},
         heads={"classification": {"name": "classifier", "background": background}},
         class_names={"classification": names},
-        input=_input_rule(config, _CROP_OF_V1_125 if backbone == _NETWORKS["mobilenetv1_125"] else _CROP, where),
+        input=_preprocess(config, _CROP_OF_V1_125 if backbone == _NETWORKS["mobilenetv1_125"] else _CROP, where),
         mean=scaled(value_in(config, "mean", THREE, _MEAN[backbone["name"]], where), 255),
         std=scaled(value_in(config, "std", THREE_POSITIVE, _STD[backbone["name"]], where), 255),
         origin=origin(
             source,
             sha256=sha256,
             # Weights for other classes than ImageNet's are not timm's own.
-            licence=config.get("license") or (_LICENCE if outputs == 1000 else None),
+            license=config.get("license") or (_LICENSE if outputs == 1000 else None),
             background_class="first output" if background else "none",
             interpolation=config.get("interpolation", _INTERPOLATION),
         ),
@@ -205,7 +205,7 @@ def read_folder(folder: Path, source: str) -> Published:
 
     Args:
         folder: Holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``; a ``README.md`` beside them
-            is asked for the licence where the configuration names none.
+            is asked for the license where the configuration names none.
         source: What ``model.json`` calls it.
 
     Raises:
@@ -231,7 +231,7 @@ def read_folder(folder: Path, source: str) -> Published:
         source=source,
         sha256=sha256_of(weights),
         architecture=architecture,
-        config={**config, "license": config.get("license") or licence_in(folder), "label_names": names},
+        config={**config, "license": config.get("license") or license_in(folder), "label_names": names},
     )
 
 
@@ -284,9 +284,9 @@ def _backbone(ours: Mapping[str, Tensor], stages: tuple[int, ...]) -> dict[str, 
     return {"name": "mobilenet_v2", "width": find_width(ours, "mobilenet_v2", **options), **options}
 
 
-def _input_rule(config: Mapping[str, Any], crop: float, where: str) -> InputRule:
+def _preprocess(config: Mapping[str, Any], crop: float, where: str) -> Preprocess:
     _, height, width = value_in(config, "input_size", _SIZE, (3, 224, 224), where)
     value_in(config, "crop_mode", _CROP_MODE, "center", where)
     share = value_in(config, "crop_pct", _CROP_SHARE, crop, where)
     # timm cuts the fraction of the scaled side off.
-    return InputRule(size=(height, width), resize="crop", crop_fraction=height / floor(height / share))
+    return Preprocess(size=(height, width), resize="crop", crop_fraction=height / floor(height / share))

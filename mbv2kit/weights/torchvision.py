@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 from mbv2kit.weights.classes import classification_classes, segmentation_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.published import Published, find_width, grey, origin, scaled, translate
+from mbv2kit.weights.published import Published, find_width, gray, origin, scaled, translate
 
-LICENCE = "BSD-3-Clause"
+LICENSE = "BSD-3-Clause"
 # torch's defaults, which torchvision leaves as they are.
 _NORM = {"norm_eps": 1e-5, "norm_momentum": 0.1}
 
@@ -180,7 +180,7 @@ def recognises(tensors: Mapping[str, Tensor]) -> bool:
 def read(tensors: Mapping[str, Tensor], *, source: str, sha256: str, file_name: str | None = None) -> Published:
     """Translates the tensors of one of :data:`NETWORKS`.
 
-    Normalisation and input rule are those of the published file that the tensors come from, found by its SHA-256 or
+    Normalization and input rule are those of the published file that the tensors come from, found by its SHA-256 or
     else its name; for any other file, those of torchvision's newest weights of the network.
 
     Args:
@@ -217,13 +217,13 @@ def read(tensors: Mapping[str, Tensor], *, source: str, sha256: str, file_name: 
         backbone=backbone,
         heads={network.task: head},
         class_names={network.task: class_names},
-        input=_input_rule(network.task, transforms),
+        input=_preprocess(network.task, transforms),
         mean=scaled(transforms.mean, 255),
         std=scaled(transforms.std, 255),
         origin=origin(
             source,
             sha256=sha256,
-            licence=LICENCE if published else None,
+            license=LICENSE if published else None,
             background_class="first output" if background else "none",
             transforms=f"torchvision {type(entry).__name__}.{entry.name}",
         ),
@@ -308,11 +308,11 @@ def _hash_in(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def _input_rule(task: Task, transforms: Any) -> InputRule:
+def _preprocess(task: Task, transforms: Any) -> Preprocess:
     (short_side,) = transforms.resize_size
     if task == "segmentation":
-        # torchvision scales the short side and takes the picture at whatever shape it has. Of the ways to a fixed
-        # size, cutting leaves pixels without a class and stretching shows shapes that were never learnt.
-        return InputRule((short_side, short_side), resize="letterbox", fill=grey(scaled(transforms.mean, 255)))
+        # torchvision scales the short side and takes the image at whatever shape it has. Of the ways to a fixed
+        # size, cutting leaves pixels without a class and stretching shows shapes that were never learned.
+        return Preprocess((short_side, short_side), resize="letterbox", fill=gray(scaled(transforms.mean, 255)))
     (size,) = transforms.crop_size
-    return InputRule((size, size), resize="crop", crop_fraction=size / short_side)
+    return Preprocess((size, size), resize="crop", crop_fraction=size / short_side)

@@ -11,7 +11,7 @@ import torch
 from mbv2kit.analysis.activations import BATCH, ActivationPattern, activation_patterns
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import InvertedResidual
@@ -27,7 +27,7 @@ def build(name: str = "mobilenet_v2", size: int = 64, **options: Any) -> VisionM
             backbone={"name": name, **options},
             heads={"classification": {"name": "classifier"}},
             class_names={"classification": ("cat", "dog")},
-            input=InputRule((size, size)),
+            input=Preprocess((size, size)),
         )
     )
 
@@ -94,7 +94,7 @@ def test_untrained_channels_are_positive_as_a_coin_falls() -> None:
         assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(len(shares) * pattern.channels))
 
 
-def test_a_backbone_without_expansions_and_no_pictures_are_refused() -> None:
+def test_a_backbone_without_expansions_and_no_images_are_refused() -> None:
     with pytest.raises(UserError, match=r"Backbone 'mobilenet_v1' has no expansions .* take mobilenet_v2\."):
         activation_patterns(build("mobilenet_v1", width=0.25), noise(1))
     with pytest.raises(UserError, match="give at least one"):

@@ -13,7 +13,7 @@ from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.backbones import create_backbone, list_backbones
 from mbv2kit.errors import UserError
 from mbv2kit.heads import create_head, list_heads
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle
@@ -29,7 +29,7 @@ def build(backbone: str, head: str, classes: int, *, head_options: Any = None, *
             backbone={"name": backbone, **backbone_options},
             heads={task: {"name": head, **(head_options or {})}},
             class_names={task: tuple(map(str, range(classes)))},
-            input=InputRule((224, 224)),
+            input=Preprocess((224, 224)),
         )
     )
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import Graph, Operation, ancestors, build_on_meta, dependencies, trace
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, InvertedResidual
@@ -25,7 +25,7 @@ SPEC = ModelSpec(
     backbone={"name": "mobilenet_v2", "width": 0.35},
     heads=HEADS,
     class_names=dict.fromkeys(HEADS, ("cat", "dog")),
-    input=InputRule((64, 96)),
+    input=Preprocess((64, 96)),
 )
 
 

@@ -10,7 +10,7 @@ from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import Graph, Operation, Storage, build_on_meta, trace
 from mbv2kit.analysis.memory import MemoryPlan, live_storages, peak_memory
 from mbv2kit.backbones import create_backbone, list_backbones
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 
@@ -158,7 +158,7 @@ def model_graph(backbone: str, heads: dict[Task, str], size: int) -> Graph:
         backbone={"name": backbone},
         heads={task: {"name": head} for task, head in heads.items()},
         class_names={task: tuple(map(str, range(20))) for task in heads},
-        input=InputRule((size, size)),
+        input=Preprocess((size, size)),
     )
     return trace(build_on_meta(spec), (size, size))
 

@@ -10,7 +10,7 @@ from torch import nn
 import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo, deepest_feature, find_feature
@@ -69,7 +69,7 @@ def test_every_head_sits_on_the_new_backbone(task: Any, head: str, tmp_path: Pat
         backbone={"name": "two_convolutions", "kernel": 1},
         heads={task: {"name": head}},
         class_names={task: ("a", "b")},
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
     )
     model = VisionModel(spec).eval()
     model.save(tmp_path / "model")

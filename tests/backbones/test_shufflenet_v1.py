@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.shufflenet_v1 import AveragePool, ShuffleNetV1, ShuffleUnit
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
@@ -63,7 +63,7 @@ def model(task: Any, head: str, classes: int, size: int, **options: Any) -> Visi
         backbone={"name": "shufflenet_v1", **options},
         heads={task: {"name": head}},
         class_names={task: tuple(map(str, range(classes)))},
-        input=InputRule((size, size)),
+        input=Preprocess((size, size)),
     )
     with torch.device("meta"):
         return VisionModel(spec)

@@ -79,7 +79,7 @@ def test_the_maps_are_as_announced_and_odd_rows_are_kept_unless_it_is_said_other
         assert floored_maps[name].shape == (2, channels, 225 // stride, 193 // stride)
 
 
-def test_the_smallest_picture_has_maps_of_one_step() -> None:
+def test_the_smallest_image_has_maps_of_one_step() -> None:
     for values in on_meta()(torch.empty(1, 3, 1, 1, device="meta")).values():
         assert values.shape[2:] == (1, 1)
 

@@ -57,7 +57,7 @@ def test_tables_of_a_run_that_is_over_are_put_into_a_page(run: Run) -> None:
         (["models.classification=nowhere"], "nowhere is no model folder: it has no model.json."),
         (
             ["jobs=cold_start", "contenders=[import_torch]"],
-            "no contender of these jobs fits 'import_torch'.",
+            "no competitor of these jobs fits 'import_torch'.",
         ),
         (["results=nowhere.json"], "nowhere.json cannot be read (No such file or directory)"),
         (["results=over.json"], "over.json is not what a benchmark writes: KeyError('cases')."),

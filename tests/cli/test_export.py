@@ -55,8 +55,8 @@ def test_int8_shows_accuracy_before_and_after_names_layers_and_is_evaluated(
     keys = (f"checkpoint={model}", "precision=int8", "max_loss=1", "sensitive_layers=2", "check_pictures=4")
     assert run("export", export, *keys, *DATA) == 0
     said = capsys.readouterr().out
-    assert "Ranges from 12 pictures (shapes, train)" in said
-    assert "Accuracy on 6 pictures" in said
+    assert "Ranges from 12 images (shapes, train)" in said
+    assert "Accuracy on 6 images" in said
     assert said.count("backbone.") + said.count("heads.") == 2
     (written,) = read_exports(Path(model))
     assert written.precision == "int8"
@@ -100,7 +100,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     ("keys", "message"),
     [
         (["format=onnxx"], "format 'onnxx' is unknown. Did you mean 'onnx'?"),
-        (["precision=int8"], "precision=int8 takes ranges from real pictures"),
+        (["precision=int8"], "precision=int8 takes ranges from real images"),
         (["precision=int8", "calibration=nowhere"], "calibration: There is no such file: nowhere"),
         (["nms=true", "batch=1"], "nms=true suppresses boxes, but the model has no detector"),
         (["dataset=shapes", "precision=int8", "output=other"], "output=other holds a model"),

@@ -31,7 +31,7 @@ TRAIN = [
     ("optimizer.lr=-1", "optimizer 'adamw' cannot be built with"),
     ("trainer.limit_train_batches=0.5", "trainer.limit_train_batches must be a whole number from 1 up, got 0.5."),
     ("trainer.devices=0", "This machine cannot train with trainer.accelerator=cpu, trainer.devices=0"),
-    ("dataset.root=data", "dataset 'shapes' makes its own pictures: leave dataset.root out (got data)."),
+    ("dataset.root=data", "dataset 'shapes' makes its own images: leave dataset.root out (got data)."),
     ("weights=nowhere.pth", "There is no file or folder nowhere.pth; give a run or model folder, a .tflite, .pth or"),
     ("finetune.backbone_lr=-1", "finetune.backbone_lr must be a factor from 0 up, got -1."),
     ("finetune.frozen_layers=layer_99", "The backbone has no layer 'layer_99'. Did you mean 'layer_9'?"),
@@ -59,7 +59,7 @@ def test_train(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], argu
             "dataset.root is not an existing folder.",
             "ROOT/train/CLASS/",
         ),
-        ("dataset=folder dataset.root=.", "no folder here holds class folders with pictures.", "ROOT/train/CLASS/"),
+        ("dataset=folder dataset.root=.", "no folder here holds class folders with images.", "ROOT/train/CLASS/"),
         ("task=detection dataset=coco dataset.root=.", "", "ROOT/annotations/instances_"),
         ("task=segmentation dataset=voc", "dataset 'voc' needs dataset.root=FOLDER.", "ROOT/JPEGImages/"),
     ],
@@ -111,6 +111,6 @@ def test_a_slip_that_only_the_data_shows_is_one_line_of_the_real_tool(root: Path
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: Batch normalisation cannot train on one picture at a time")
+    assert done.stderr.startswith("error: Batch normalization cannot train on one image at a time")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

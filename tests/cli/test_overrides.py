@@ -67,7 +67,7 @@ def test_a_slip_is_told_in_one_sentence(line: str, message: str) -> None:
         "optimizer.lr=1",
         "seed=7",
         "task=detection",
-        "dataset.root=/data/my pictures",
+        "dataset.root=/data/my images",
         "trainer.precision=16",
         "trainer={max_epochs: 3, channels_last: false}",
         "input.size=[96,128]",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.fake_hub import FakeHub
@@ -28,7 +28,7 @@ def finished(tmp_path: Path) -> Path:
         backbone={"name": "mobilenet_v2", "width": 0.1},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": ("cat", "dog")},
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
     )
     VisionModel(spec).save(folder / "model")
     (folder / "metrics.json").write_text(json.dumps(METRICS))

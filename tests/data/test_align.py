@@ -26,8 +26,8 @@ class Given(Source):
         return self._samples[index]
 
 
-def sample(**truth: object) -> Sample:
-    return Sample(image=np.zeros((2, 3, 3), dtype=np.uint8), image_id="a", **truth)  # type: ignore[arg-type]
+def sample(**ground_truth: object) -> Sample:
+    return Sample(image=np.zeros((2, 3, 3), dtype=np.uint8), image_id="a", **ground_truth)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_source_s_own_samples_are_not_changed() -> None:
     assert original.labels.tolist() == [0]
 
 
-def test_a_picture_without_objects_stays_one() -> None:
+def test_an_image_without_objects_stays_one() -> None:
     empty = sample(boxes=np.zeros((0, 4), dtype=np.float32), labels=np.zeros(0, dtype=np.int64))
     labels = align_classes(Given(("cat",), empty), MODEL)[0].labels
     assert labels is not None
@@ -77,12 +77,12 @@ def test_a_picture_without_objects_stays_one() -> None:
     assert labels.dtype == np.int64
 
 
-def test_boxes_that_the_source_knows_without_its_pictures_need_none_of_them() -> None:
+def test_boxes_that_the_source_knows_without_its_images_need_none_of_them() -> None:
     boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
 
     class Knowing(Given):
         def __getitem__(self, index: int) -> Sample:
-            raise AssertionError(f"picture {index} is read")
+            raise AssertionError(f"image {index} is read")
 
         def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
             yield (5, 6), boxes

@@ -1,4 +1,4 @@
-"""The augmentation presets: what each promises about size, truth, chance and its configuration."""
+"""The augmentation presets: what each promises about size, ground truth, chance and its configuration."""
 
 import os
 import pickle
@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mbv2kit.data.augment import PRESETS, Augment, create_augment
-from mbv2kit.data.augment.color import ColourJitter
+from mbv2kit.data.augment.color import ColorJitter
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule, Resize
+from mbv2kit.imaging.preprocess import Preprocess, Resize
 from mbv2kit.structures import IGNORE, Image, Sample
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
-RULE = InputRule((96, 128))
+PREPROCESS = Preprocess((96, 128))
 RANDOM_PRESETS = ["classification", "detection", "segmentation"]
 
 
@@ -47,8 +47,8 @@ def make_sample(height: int = 120, width: int = 160) -> Sample:
     )
 
 
-def build(preset: str, rule: InputRule = RULE, **options: Any) -> Augment:
-    return create_augment({"preset": preset, **options}, rule)
+def build(preset: str, preprocess: Preprocess = PREPROCESS, **options: Any) -> Augment:
+    return create_augment({"preset": preset, **options}, preprocess)
 
 
 def same(a: Sample, b: Sample) -> bool:
@@ -83,16 +83,16 @@ def test_global_random_state_is_neither_read_nor_changed(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS.names())
 @given(
-    picture=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    image=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     resize=st.sampled_from(["stretch", "letterbox", "pad"]),
     seed=st.integers(0, 2**32),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_picture_becomes_a_valid_sample_of_the_input_size(
-    preset: str, picture: tuple[int, int], size: tuple[int, int], resize: Resize, seed: int
+def test_any_image_becomes_a_valid_sample_of_the_input_size(
+    preset: str, image: tuple[int, int], size: tuple[int, int], resize: Resize, seed: int
 ) -> None:
-    result = build(preset, InputRule(size, resize))(make_sample(*picture), np.random.default_rng(seed))
+    result = build(preset, Preprocess(size, resize))(make_sample(*image), np.random.default_rng(seed))
     assert result.image.shape == (*size, 3)
     assert result.image.flags.c_contiguous
     assert result.mask is not None
@@ -148,7 +148,7 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         labels=np.zeros(1, dtype=np.int64),
         mask=(image[:, :, 0] > 0).astype(np.uint8),
     )
-    augment = build(preset, InputRule((96, 128), resize, fill=0))
+    augment = build(preset, Preprocess((96, 128), resize, fill=0))
     seen = 0
     for seed in range(40):
         result = augment(sample, np.random.default_rng(seed))
@@ -176,7 +176,7 @@ def test_configuration_files_spell_out_the_constructors_defaults(path: Path) -> 
     assert plain.pop("preset") == path.stem
     defaults = {key: list(v) if isinstance(v, tuple) else v for key, v in PRESETS.options(path.stem).items()}
     assert plain == defaults
-    assert isinstance(create_augment(config, RULE), Augment)
+    assert isinstance(create_augment(config, PREPROCESS), Augment)
 
 
 def test_every_preset_has_a_configuration_file() -> None:
@@ -204,35 +204,35 @@ def test_every_preset_has_a_configuration_file() -> None:
 )
 def test_mistakes_in_the_configuration_are_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        create_augment(config, RULE)
+        create_augment(config, PREPROCESS)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("preset", ["detection", "segmentation"])
-def test_the_centre_crop_rule_is_refused_where_it_would_cut_objects_away(preset: str) -> None:
+def test_the_center_crop_rule_is_refused_where_it_would_cut_objects_away(preset: str) -> None:
     with pytest.raises(UserError, match="'crop' cuts away"):
-        build(preset, InputRule((96, 96), "crop"))
+        build(preset, Preprocess((96, 96), "crop"))
 
 
-# ------------------------------------------------------------------------------------------------ colour
+# ------------------------------------------------------------------------------------------------ color
 
 
-def test_colour_strengths_bound_the_change() -> None:
-    grey = np.full((4, 4, 3), 100, dtype=np.uint8)
-    jitter = ColourJitter(brightness=0.2, contrast=0.0, saturation=0.0, hue=0.0)
-    values = [int(jitter(grey, np.random.default_rng(seed))[0, 0, 0]) for seed in range(200)]
+def test_color_strengths_bound_the_change() -> None:
+    gray = np.full((4, 4, 3), 100, dtype=np.uint8)
+    jitter = ColorJitter(brightness=0.2, contrast=0.0, saturation=0.0, hue=0.0)
+    values = [int(jitter(gray, np.random.default_rng(seed))[0, 0, 0]) for seed in range(200)]
     assert min(values) in range(80, 85)
     assert max(values) in range(116, 121)
 
 
-def test_without_colour_albumentations_is_not_even_imported() -> None:
+def test_without_color_albumentations_is_not_even_imported() -> None:
     code = (
         "import sys\n"
         "from mbv2kit.data.augment import create_augment\n"
-        "from mbv2kit.imaging.preprocess import InputRule\n"
-        "create_augment({'preset': 'none'}, InputRule((8, 8)))\n"
+        "from mbv2kit.imaging.preprocess import Preprocess\n"
+        "create_augment({'preset': 'none'}, Preprocess((8, 8)))\n"
         "assert 'albumentations' not in sys.modules\n"
-        "create_augment({'preset': 'classification'}, InputRule((8, 8)))\n"
+        "create_augment({'preset': 'classification'}, Preprocess((8, 8)))\n"
         "import os\n"
         "assert 'albumentations' in sys.modules and os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'\n"
     )

@@ -1,4 +1,4 @@
-"""The geometry of augmentation: pixels, masks and boxes must agree about where a picture went."""
+"""The geometry of augmentation: pixels, masks and boxes must agree about where an image went."""
 
 import numpy as np
 import pytest
@@ -6,38 +6,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mbv2kit.data.augment.view import View, centres_inside
+from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.imaging.images import resize_image, resize_mask
 
 SIDES = st.integers(1, 90)
 
 
-def test_window_inside_the_picture_fills_the_content() -> None:
-    view = View.through((10, 20, 50, 100), picture=(120, 60), content=(40, 20))
+def test_window_inside_the_image_fills_the_content() -> None:
+    view = View.through((10, 20, 50, 100), image=(120, 60), content=(40, 20))
     assert view.source == (10, 20, 50, 100)
     assert view.target == (0, 0, 20, 40)
 
 
-def test_window_beyond_the_picture_leaves_the_rest_of_the_content_empty() -> None:
-    view = View.through((-100, -50, 300, 150), picture=(100, 200), content=(100, 200))
+def test_window_beyond_the_image_leaves_the_rest_of_the_content_empty() -> None:
+    view = View.through((-100, -50, 300, 150), image=(100, 200), content=(100, 200))
     assert view.source == (0, 0, 200, 100)
     assert view.target == (50, 25, 150, 75)
 
 
 @given(
     data=st.data(),
-    picture=st.tuples(SIDES, SIDES),
+    image=st.tuples(SIDES, SIDES),
     content=st.tuples(SIDES, SIDES),
 )
 def test_neither_rectangle_is_ever_empty_or_out_of_bounds(
-    data: st.DataObject, picture: tuple[int, int], content: tuple[int, int]
+    data: st.DataObject, image: tuple[int, int], content: tuple[int, int]
 ) -> None:
-    height, width = picture
+    height, width = image
     x1, y1 = data.draw(st.integers(-200, width - 1)), data.draw(st.integers(-200, height - 1))
     x2 = data.draw(st.integers(max(x1, 0) + 1, width + 200))
     y2 = data.draw(st.integers(max(y1, 0) + 1, height + 200))
-    view = View.through((x1, y1, x2, y2), picture, content)
-    for (left, top, right, bottom), (limit_h, limit_w) in ((view.source, picture), (view.target, content)):
+    view = View.through((x1, y1, x2, y2), image, content)
+    for (left, top, right, bottom), (limit_h, limit_w) in ((view.source, image), (view.target, content)):
         assert 0 <= left < right <= limit_w
         assert 0 <= top < bottom <= limit_h
 
@@ -45,7 +45,7 @@ def test_neither_rectangle_is_ever_empty_or_out_of_bounds(
 @pytest.mark.parametrize("mirror_x", [False, True])
 @pytest.mark.parametrize("mirror_y", [False, True])
 def test_boxes_land_where_the_pixels_land(mirror_x: bool, mirror_y: bool) -> None:
-    # A white rectangle is drawn into the picture; after the view its pixels must fill the carried box.
+    # A white rectangle is drawn into the image; after the view its pixels must fill the carried box.
     image: NDArray[np.uint8] = np.zeros((100, 200, 3), dtype=np.uint8)
     image[20:60, 50:120] = 255
     view = View.through((-40, -20, 160, 100), (100, 200), (240, 300))
@@ -66,7 +66,7 @@ def test_mirrored_cut_equals_numpys_reversal() -> None:
     assert np.array_equal(View(*whole, True, True).cut(mask, resize_mask), mask[::-1, ::-1])
 
 
-def test_centre_on_the_far_edge_is_outside() -> None:
+def test_center_on_the_far_edge_is_outside() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [8, 0, 12, 4]], dtype=np.float32)
-    inside = centres_inside(boxes, np.array([[0, 0, 10, 10], [5, 0, 11, 20]]))
+    inside = centers_inside(boxes, np.array([[0, 0, 10, 10], [5, 0, 11, 20]]))
     assert inside.tolist() == [[True, False, False], [True, True, True]]

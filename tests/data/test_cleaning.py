@@ -21,7 +21,7 @@ def test_each_kind_of_fault() -> None:
             [30, 20, 10, 40],  # turned inside out
             [10, 20, 10, 40],  # no width
             [10, 20, 10.5, 40],  # too narrow
-            [200, 10, 220, 30],  # beside the picture
+            [200, 10, 220, 30],  # beside the image
             [np.nan, 0, 10, 10],
             [0, 0, np.inf, 10],
         ],
@@ -47,7 +47,7 @@ def test_no_boxes_stay_no_boxes() -> None:
 
 
 @given(BOXES, st.integers(1, 200), st.integers(1, 200))
-def test_what_is_kept_lies_in_the_picture_and_cleaning_again_changes_nothing(
+def test_what_is_kept_lies_in_the_image_and_cleaning_again_changes_nothing(
     boxes: np.ndarray, height: int, width: int
 ) -> None:
     before = boxes.copy()

@@ -22,7 +22,7 @@ def rectangle(x1: int, y1: int, x2: int, y2: int) -> list[list[float]]:
 
 
 def content() -> dict[str, Any]:
-    """Three pictures listed out of order, categories 90 and 7; picture 3 has no object."""
+    """Three images listed out of order, categories 90 and 7; image 3 has no object."""
     images = [{"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in (5, 2, 3)]
     annotations = [
         {"id": 1, "image_id": 2, "category_id": 90, "bbox": [2, 3, 10, 5], "segmentation": rectangle(2, 3, 12, 8)},
@@ -63,7 +63,7 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     samples = [source[i] for i in range(3)]
     assert [sample.image_id for sample in samples] == ["5.png", "2.png", "3.png"]
     assert [int(sample.image[0, 0, 0]) for sample in samples] == [5, 2, 3]
-    # The box that reaches beyond the picture is clipped, the one without width is left out.
+    # The box that reaches beyond the image is clipped, the one without width is left out.
     assert [sample.boxes.tolist() for sample in samples if sample.boxes is not None] == [
         [[30, 20, 40, 30]],
         [[2, 3, 12, 8]],
@@ -74,10 +74,10 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert samples[2].boxes.shape == (0, 4)
     assert all(sample.mask is None for sample in samples)
     assert source.dropped_boxes == 1
-    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 pictures: 2.png"]
+    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 images: 2.png"]
 
 
-def test_skip_empty_leaves_out_pictures_without_objects(tmp_path: Path) -> None:
+def test_skip_empty_leaves_out_images_without_objects(tmp_path: Path) -> None:
     source = open_coco(write(tmp_path, content()), skip_empty=True)
     assert [source[i].image_id for i in range(len(source))] == ["5.png", "2.png"]
     assert source.coco_ids.tolist() == [5, 2]
@@ -85,7 +85,7 @@ def test_skip_empty_leaves_out_pictures_without_objects(tmp_path: Path) -> None:
 
 def test_masks_put_the_smaller_object_on_top_and_ignore_crowds(tmp_path: Path) -> None:
     data = content()
-    runs = [HEIGHT * 20, HEIGHT * 20]  # Column by column: the right half of the picture.
+    runs = [HEIGHT * 20, HEIGHT * 20]  # Column by column: the right half of the image.
     everything = coco_mask.encode(np.asfortranarray(np.ones((HEIGHT, WIDTH), np.uint8)))
     common = {"image_id": 2, "bbox": [0, 0, 40, 30]}
     data["annotations"] = [
@@ -121,12 +121,12 @@ def test_an_object_of_two_parts_is_one_object() -> None:
 
 
 @pytest.mark.parametrize("folder", ["images/val", "val", "images"])
-def test_pictures_are_found_in_the_usual_places(tmp_path: Path, folder: str) -> None:
+def test_images_are_found_in_the_usual_places(tmp_path: Path, folder: str) -> None:
     (tmp_path / "images").mkdir()
     assert open_coco(write(tmp_path, content(), folder=folder))[0].image[0, 0, 0] == 5
 
 
-def test_annotations_may_lie_beside_the_pictures(tmp_path: Path) -> None:
+def test_annotations_may_lie_beside_the_images(tmp_path: Path) -> None:
     root = write(tmp_path, content(), "val/_annotations.coco.json", "val")
     assert len(open_coco(root, annotations="{split}/_annotations.coco.json")) == 3
     with pytest.raises(UserError, match=r"no split 'train'; splits found: val\."):
@@ -140,15 +140,15 @@ def test_an_unknown_split_names_those_found(tmp_path: Path) -> None:
         open_coco(tmp_path, split="test")
 
 
-def test_missing_pictures_show_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"first picture, 5\.png, is in none of[^\0]*ROOT/images/\{split\}"):
+def test_missing_images_show_the_layout(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"first image, 5\.png, is in none of[^\0]*ROOT/images/\{split\}"):
         open_coco(write(tmp_path, content(), folder="photos"))
 
 
-def test_a_picture_of_another_size_is_named(tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     write(tmp_path, content())
     Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images/val/5.png")
-    with pytest.raises(UserError, match=r"5\.png: the picture is 30 x 40 pixels, but instances_val\.json says 40 x 30"):
+    with pytest.raises(UserError, match=r"5\.png: the image is 30 x 40 pixels, but instances_val\.json says 40 x 30"):
         open_coco(tmp_path)[0]
 
 
@@ -206,11 +206,11 @@ def test_an_object_that_cannot_be_drawn_is_named_for_segmentation_only(tmp_path:
         open_coco(tmp_path, task="segmentation")
 
 
-@pytest.mark.parametrize(("split", "pictures", "boxes", "empty"), [("train2017", 128, 929, 2), ("val2017", 64, 461, 0)])
-def test_coco_mini_counts(shared_data: Path, split: str, pictures: int, boxes: int, empty: int) -> None:
+@pytest.mark.parametrize(("split", "images", "boxes", "empty"), [("train2017", 128, 929, 2), ("val2017", 64, 461, 0)])
+def test_coco_mini_counts(shared_data: Path, split: str, images: int, boxes: int, empty: int) -> None:
     source = open_coco(shared_data / "coco_mini", split=split)
     found = [source._table.boxes(i) for i in range(len(source))]
-    assert len(source) == pictures
+    assert len(source) == images
     assert sum(map(len, found)) == boxes
     assert sum(len(b) == 0 for b in found) == empty
     assert source.dropped_boxes == 0

@@ -19,10 +19,10 @@ from mbv2kit.data.datamodule import (
 )
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Sample, Task
 
-RULE = InputRule(size=(48, 40), resize="stretch")
+PREPROCESS = Preprocess(size=(48, 40), resize="stretch")
 Make = Callable[..., DataModule]
 
 
@@ -38,8 +38,8 @@ def make() -> Make:
         return DataModule(
             shapes(task, "train", train),
             shapes(task, "val", val),
-            augment=create_augment({"preset": task}, RULE),
-            rule=RULE,
+            augment=create_augment({"preset": task}, PREPROCESS),
+            preprocess=PREPROCESS,
             batch_size=batch_size,
             workers=workers,
             seed=seed,
@@ -80,7 +80,7 @@ def assert_equal(left: list[TrainingBatch], right: list[TrainingBatch]) -> None:
     number=st.integers(0, 500),
     start=st.integers(0, 60),
 )
-def test_an_epoch_holds_no_picture_twice_and_a_late_start_only_leaves_out(
+def test_an_epoch_holds_no_image_twice_and_a_late_start_only_leaves_out(
     count: int, batch_size: int, seed: int, number: int, start: int
 ) -> None:
     sampler = EpochSampler(count, batch_size, seed)
@@ -132,7 +132,7 @@ def test_a_batch_is_a_function_of_seed_and_epoch_whoever_reads(make: Make, task:
     assert not any(torch.equal(ours.images, theirs.images) for ours, theirs in zip(first, other, strict=True))
 
 
-def test_a_picture_is_augmented_anew_each_epoch(make: Make) -> None:
+def test_an_image_is_augmented_anew_each_epoch(make: Make) -> None:
     data = make("classification", train=4)
     seen = [dict(zip(batch.image_ids, batch.images, strict=True)) for n in (0, 1) for batch in epoch(data, n)]
     assert seen[0].keys() == seen[1].keys()
@@ -155,7 +155,7 @@ def test_a_resumed_epoch_goes_on_and_the_next_is_whole(make: Make) -> None:
         ("segmentation", {"size", "mask"}),
     ],
 )
-def test_a_batch_holds_the_truth_of_its_task(make: Make, task: Task, keys: set[str]) -> None:
+def test_a_batch_holds_the_ground_truth_of_its_task(make: Make, task: Task, keys: set[str]) -> None:
     batch = epoch(make(task), 0)[0]
     assert (batch.images.shape, batch.images.dtype) == ((4, 3, 48, 40), torch.uint8)
     assert batch.targets.keys() == keys
@@ -170,7 +170,7 @@ def test_a_batch_holds_the_truth_of_its_task(make: Make, task: Task, keys: set[s
             assert (boxes.dtype, labels.dtype, crowd.dtype) == (torch.float32, torch.int64, torch.bool)
 
 
-def test_pictures_without_objects_stay_in_the_batch() -> None:
+def test_images_without_objects_stay_in_the_batch() -> None:
     blank = np.zeros((8, 8, 3), dtype=np.uint8)
     empty = Sample(image=blank, image_id="a", boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))
     full = Sample(image=blank, image_id="b", boxes=np.array([[1, 2, 3, 4]], np.float32), labels=np.array([5]))
@@ -190,16 +190,16 @@ def test_a_batch_moves_as_a_whole(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (4, 2), (50, 0)])
-def test_evaluation_gives_every_picture_once_in_order(batch_size: int, workers: int) -> None:
+def test_evaluation_gives_every_image_once_in_order(batch_size: int, workers: int) -> None:
     source = shapes(split="val", count=7)
-    loader: Any = evaluation_loader(source, RULE, batch_size, workers)
+    loader: Any = evaluation_loader(source, PREPROCESS, batch_size, workers)
     batches: list[EvaluationBatch] = list(loader)
     assert max(len(batch.images) for batch in batches) == min(batch_size, 7)
     index = 0
     for batch in batches:
         assert len(batch.images) == len(batch.placements) == len(batch.samples)
         for image, placement, sample in zip(batch.images, batch.placements, batch.samples, strict=True):
-            expected, where = RULE(source[index].image)
+            expected, where = PREPROCESS(source[index].image)
             np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
             assert placement == where
             assert sample.image_id == source[index].image_id
@@ -218,8 +218,8 @@ def test_validation_reads_the_validation_split(make: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 1}, "loader.batch_size is 1 and the training split has 11 pictures; both must be at least 2"),
-        ({"train": 1}, "loader.batch_size is 4 and the training split has 1 pictures"),
+        ({"batch_size": 1}, "loader.batch_size is 1 and the training split has 11 images; both must be at least 2"),
+        ({"train": 1}, "loader.batch_size is 4 and the training split has 1 images"),
         ({"workers": -1}, "loader.workers must be at least 0, got -1"),
     ],
 )
@@ -239,9 +239,9 @@ class Nothing(Source):
 
 
 def test_an_empty_validation_split_is_told() -> None:
-    augment = create_augment({"preset": "none"}, RULE)
-    with pytest.raises(UserError, match="The validation split holds no picture"):
-        DataModule(shapes(), Nothing(), augment=augment, rule=RULE, batch_size=2, workers=0, seed=0)
+    augment = create_augment({"preset": "none"}, PREPROCESS)
+    with pytest.raises(UserError, match="The validation split holds no image"):
+        DataModule(shapes(), Nothing(), augment=augment, preprocess=PREPROCESS, batch_size=2, workers=0, seed=0)
 
 
 def test_a_batch_larger_than_the_split_takes_the_whole_split(make: Make) -> None:

@@ -8,9 +8,9 @@ from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 
 
-def write(path: Path, grey: int = 0) -> None:
+def write(path: Path, gray: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((4, 6, 3), grey, np.uint8)).save(path)
+    Image.fromarray(np.full((4, 6, 3), gray, np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def tree(tmp_path: Path) -> Path:
         write(tmp_path / f"train/eel/{name}.png")
     write(tmp_path / "val/ant/a.png", 5)
     write(tmp_path / "val/dog/b.png", 6)
-    (tmp_path / "train/cat/notes.txt").write_text("not a picture")
+    (tmp_path / "train/cat/notes.txt").write_text("not an image")
     (tmp_path / "train/empty").mkdir()
     (tmp_path / "train/.cache").mkdir()
     (tmp_path / "logs").mkdir()
     return tmp_path
 
 
-def test_pictures_in_order_with_the_classes_of_all_splits(tree: Path) -> None:
+def test_images_in_order_with_the_classes_of_all_splits(tree: Path) -> None:
     train = create_source("folder", task="classification", root=tree, split="train")
     val = create_source("folder", task="classification", root=tree, split="val")
     assert train.class_names == val.class_names == ("ant", "cat", "dog", "eel")
@@ -52,7 +52,7 @@ def test_an_unknown_split_names_those_found(tree: Path) -> None:
         create_source("folder", task="classification", root=tree, split="test")
 
 
-def test_pictures_without_class_folders_show_the_layout(tmp_path: Path) -> None:
+def test_images_without_class_folders_show_the_layout(tmp_path: Path) -> None:
     write(tmp_path / "train/a.png")
     with pytest.raises(UserError, match=r"no folder here holds class folders[^\0]*ROOT/train/CLASS"):
         create_source("folder", task="classification", root=tmp_path, split="train")

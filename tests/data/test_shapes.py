@@ -102,11 +102,11 @@ def test_scenes_hold_one_to_three_shapes_of_all_classes_that_overlap(scenes: lis
     assert crossing > len(scenes) / 4
 
 
-def test_colour_and_size_say_nothing_about_the_class(scenes: list[Scene]) -> None:
+def test_color_and_size_say_nothing_about_the_class(scenes: list[Scene]) -> None:
     kinds = np.array([scene.classes[0] for scene in scenes])
-    colours = np.array([scene.image[scene.owner == 1].mean(axis=0) for scene in scenes])
+    colors = np.array([scene.image[scene.owner == 1].mean(axis=0) for scene in scenes])
     areas = np.array([(scene.owner == 1).sum() for scene in scenes])
-    for values in (*colours.T, areas):
+    for values in (*colors.T, areas):
         means = np.array([values[kinds == kind].mean() for kind in range(len(CLASSES))])
         # Means of random groups spread by sigma / sqrt(n); four times that would be a hint.
         assert np.abs(means - values.mean()).max() < 4 * values.std() / np.sqrt(len(scenes) / len(CLASSES))

@@ -23,7 +23,7 @@ def test_texts_behave_like_the_list_they_were_made_from(names: list[str]) -> Non
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> list[dict[str, Any]]:
+def images(draw: st.DrawFn) -> list[dict[str, Any]]:
     result = []
     for number in range(draw(st.integers(0, 6))):
         count = draw(st.integers(0, 4))
@@ -51,7 +51,7 @@ def build(items: list[dict[str, Any]]) -> AnnotationTable:
     return builder.build()
 
 
-@given(pictures())
+@given(images())
 def test_table_gives_back_what_was_added_also_after_pickling(items: list[dict[str, Any]]) -> None:
     table = pickle.loads(pickle.dumps(build(items)))
     assert len(table) == len(items)

@@ -22,7 +22,7 @@ def xml(*objects: tuple[str, tuple[Any, ...]], difficult: str = "0", size: str =
     return f"<annotation>{size}{items}</annotation>"
 
 
-def picture(path: Path, suffix: str = ".png") -> None:
+def image(path: Path, suffix: str = ".png") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((HEIGHT, WIDTH, 3), 9, np.uint8)).save(path.with_name(path.name + suffix))
 
@@ -35,7 +35,7 @@ def detection(tmp_path: Path) -> Path:
     (tmp_path / "ImageSets/Main/train.txt").write_text("b\na  -1\n\n")
     (tmp_path / "ImageSets/Main/val.txt").write_text("c\n")
     for name, suffix in (("a", ".jpg"), ("b", ".png"), ("c", ".JPEG")):
-        picture(tmp_path / "JPEGImages" / name, suffix)
+        image(tmp_path / "JPEGImages" / name, suffix)
     write(tmp_path, "a", xml(("cat", (1, 1, 40, 30)), ("cat", (5, 6, 5, 6)), ("cat", (30, 20, 50, 90))))
     write(tmp_path, "b", xml())
     write(tmp_path, "c", xml(("dog", (3, 4, 10, 12)), difficult="1"))
@@ -60,10 +60,10 @@ def test_boxes_become_continuous_and_slips_are_left_out(detection: Path, caplog:
     assert empty.boxes is not None
     assert empty.boxes.shape == (0, 4)
     assert full.boxes is not None
-    # Whole picture: 1..40 x 1..30 in VOC's inclusive pixels.
+    # Whole image: 1..40 x 1..30 in VOC's inclusive pixels.
     assert full.boxes.tolist() == [[0, 0, 40, 30], [29, 19, 40, 30]]
     assert source.dropped_boxes == 1
-    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 pictures: a"]
+    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 images: a"]
 
 
 def test_voc_names_are_used_where_they_cover_all(detection: Path) -> None:
@@ -107,7 +107,7 @@ def test_difficult_objects(detection: Path, difficult: str, crowd: list[bool]) -
     assert sample.crowd.tolist() == crowd
 
 
-def test_the_picture_itself_tells_its_size(detection: Path) -> None:
+def test_the_image_itself_tells_its_size(detection: Path) -> None:
     write(detection, "a", xml(("cat", (30, 20, 50, 90)), size="<size><width>0</width><height>0</height></size>"))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -128,7 +128,7 @@ def test_an_unknown_split_names_those_found_without_the_lists_of_one_class(detec
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("JPEGImages/a.jpg", "no picture for 'a'"),
+        ("JPEGImages/a.jpg", "no image for 'a'"),
         ("Annotations/a.xml", r"no \.xml file for 'a'"),
         ("Annotations", "for detection the folder Annotations is missing"),
         ("JPEGImages", "the folder JPEGImages is missing"),
@@ -167,8 +167,8 @@ def test_other_slips(detection: Path) -> None:
     with pytest.raises(UserError, match=r"train\.txt: the list is empty"):
         open_voc(detection)
     (detection / "ImageSets/Main/train.txt").write_text("a\n")
-    (detection / "JPEGImages/a.jpg").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"a\.jpg: this is not a picture"):
+    (detection / "JPEGImages/a.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"a\.jpg: this is not an image"):
         open_voc(detection)
 
 
@@ -177,7 +177,7 @@ def segmentation(tmp_path: Path) -> Path:
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
     (tmp_path / "SegmentationClass").mkdir()
-    picture(tmp_path / "JPEGImages/a", ".jpg")
+    image(tmp_path / "JPEGImages/a", ".jpg")
     return tmp_path
 
 
@@ -208,7 +208,7 @@ def test_masks_are_the_indices_of_the_png(segmentation: Path, mode: str) -> None
             np.full((HEIGHT, WIDTH), 3, np.uint8),
             r"a\.png: the mask holds class 3, but there are only 3 classes \(0 to 2",
         ),
-        (np.zeros((WIDTH, HEIGHT), np.uint8), r"a\.png: the mask is 30 x 40 pixels, but its picture is 40 x 30"),
+        (np.zeros((WIDTH, HEIGHT), np.uint8), r"a\.png: the mask is 30 x 40 pixels, but its image is 40 x 30"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_named(segmentation: Path, mask: np.ndarray, message: str) -> None:
@@ -223,15 +223,15 @@ def test_a_mask_that_cannot_be_used_is_named(segmentation: Path, mask: np.ndarra
 def test_a_mask_that_is_missing_or_broken_is_named(segmentation: Path) -> None:
     with pytest.raises(UserError, match=r"SegmentationClass: there is no \.png file for 'a'"):
         open_voc(segmentation, task="segmentation")
-    (segmentation / "SegmentationClass/a.png").write_bytes(b"no picture")
+    (segmentation / "SegmentationClass/a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"a\.png: the mask could not be read"):
         open_voc(segmentation, task="segmentation")[0]
 
 
-@pytest.mark.parametrize(("split", "pictures", "boxes"), [("train", 205, 2805), ("val", 87, 1138)])
-def test_bccd_counts(shared_data: Path, split: str, pictures: int, boxes: int) -> None:
+@pytest.mark.parametrize(("split", "images", "boxes"), [("train", 205, 2805), ("val", 87, 1138)])
+def test_bccd_counts(shared_data: Path, split: str, images: int, boxes: int) -> None:
     source = open_voc(shared_data / "bccd", split=split)
-    assert len(source) == pictures
+    assert len(source) == images
     assert source.class_names == ("Platelets", "RBC", "WBC")
     assert source.dropped_boxes == 1
     assert source._table.object_count == boxes - 1

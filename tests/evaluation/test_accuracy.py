@@ -47,17 +47,15 @@ def test_first_and_first_five_count() -> None:
     )
 )
 def test_equals_a_count_by_hand(case: tuple[int, list[tuple[int, list[int]]]]) -> None:
-    classes, pictures = case
+    classes, images = case
     evaluator = Accuracy([f"class {index}" for index in range(classes)])
-    for label, order in pictures:
+    for label, order in images:
         evaluator.update(ranking(*order), labelled(label))
     scores = evaluator.compute()
-    assert scores.metrics["top1"] == pytest.approx(sum(order[0] == label for label, order in pictures) / len(pictures))
-    assert scores.metrics["top5"] == pytest.approx(
-        sum(order.index(label) < 5 for label, order in pictures) / len(pictures)
-    )
+    assert scores.metrics["top1"] == pytest.approx(sum(order[0] == label for label, order in images) / len(images))
+    assert scores.metrics["top5"] == pytest.approx(sum(order.index(label) < 5 for label, order in images) / len(images))
     assert scores.metrics["top5"] == 1.0 or classes > 5
-    assert sum(row["images"] for row in scores.per_class.values()) == len(pictures)
+    assert sum(row["images"] for row in scores.per_class.values()) == len(images)
 
 
 def test_nothing_seen_is_no_figure() -> None:
@@ -74,7 +72,7 @@ def test_classes_of_the_same_name_keep_their_own_row() -> None:
     assert [row["images"] for row in per_class.values()] == [0, 0, 1]
 
 
-def test_unknown_classes_are_refused_by_the_name_of_the_picture() -> None:
+def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
     evaluator = Accuracy(SEVEN)
     with pytest.raises(UserError, match=r"cats/1\.jpg.*annotation holds class 7, but the data set has 7 classes"):
         evaluator.update(ranking(0, 1), labelled(7, "cats/1.jpg"))

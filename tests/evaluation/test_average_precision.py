@@ -16,7 +16,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.evaluation import AveragePrecision
 from mbv2kit.structures import Detections, Sample
 
-Picture = tuple[Detections, Sample]
+Image = tuple[Detections, Sample]
 NAMES = ("cat", "dog", "bird", "fish", "never")
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 PYCOCOTOOLS_STATS = (0, 1, 2, 3, 4, 5, 8)
@@ -51,27 +51,27 @@ def random_boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return np.concatenate([corner, corner + side], axis=1).astype(np.float32)
 
 
-def random_picture(rng: np.random.Generator) -> Picture:
-    """A picture with up to six objects, crowds among them, some of which are found, more or less well."""
+def random_image(rng: np.random.Generator) -> Image:
+    """An image with up to six objects, crowds among them, some of which are found, more or less well."""
     count = int(rng.integers(0, 7))
-    truth = sample(random_boxes(rng, count), rng.integers(0, 4, count), rng.random(count) < 0.2)
-    assert truth.boxes is not None
-    assert truth.labels is not None
+    ground_truth = sample(random_boxes(rng, count), rng.integers(0, 4, count), rng.random(count) < 0.2)
+    assert ground_truth.boxes is not None
+    assert ground_truth.labels is not None
     found = rng.integers(0, count, int(rng.integers(0, 12))) if count else np.zeros(0, dtype=np.int64)
-    near = truth.boxes[found] + rng.normal(0, 4, (len(found), 4)).astype(np.float32)
-    near_labels = np.where(rng.random(len(found)) < 0.8, truth.labels[found], rng.integers(0, 4, len(found)))
+    near = ground_truth.boxes[found] + rng.normal(0, 4, (len(found), 4)).astype(np.float32)
+    near_labels = np.where(rng.random(len(found)) < 0.8, ground_truth.labels[found], rng.integers(0, 4, len(found)))
     stray = int(rng.integers(0, 5))
     boxes = np.concatenate([near, random_boxes(rng, stray)])
     class_ids = np.concatenate([near_labels, rng.integers(0, 4, stray)])
     # One decimal: equal scores must fall into the same order in both implementations.
     scores = np.sort(rng.random(len(boxes)).round(1))[::-1]
-    return detections(boxes, class_ids, scores), truth
+    return detections(boxes, class_ids, scores), ground_truth
 
 
-def measure(pictures: list[Picture], names: tuple[str, ...] = NAMES) -> AveragePrecision:
+def measure(images: list[Image], names: tuple[str, ...] = NAMES) -> AveragePrecision:
     evaluator = AveragePrecision(names)
-    for found, truth in pictures:
-        evaluator.update(found, truth)
+    for found, ground_truth in images:
+        evaluator.update(found, ground_truth)
     return evaluator
 
 
@@ -80,15 +80,15 @@ def xywh(box: NDArray[np.float32]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def measure_with_pycocotools(pictures: list[Picture]) -> COCOeval:
+def measure_with_pycocotools(images: list[Image]) -> COCOeval:
     """The reference: ids from 1, as in COCO's files, and results through ``loadRes``, as in its submissions."""
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for image_id, (found, truth) in enumerate(pictures, start=1):
-        assert truth.boxes is not None
-        assert truth.labels is not None
-        assert truth.crowd is not None
-        for box, label, crowd in zip(truth.boxes, truth.labels, truth.crowd, strict=True):
+    for image_id, (found, ground_truth) in enumerate(images, start=1):
+        assert ground_truth.boxes is not None
+        assert ground_truth.labels is not None
+        assert ground_truth.crowd is not None
+        for box, label, crowd in zip(ground_truth.boxes, ground_truth.labels, ground_truth.crowd, strict=True):
             side = xywh(box)
             annotations.append(
                 {
@@ -110,15 +110,15 @@ def measure_with_pycocotools(pictures: list[Picture]) -> COCOeval:
                 }
             )
     with contextlib.redirect_stdout(io.StringIO()):
-        truth_set = COCO()
-        truth_set.dataset = {
+        ground_truth_set = COCO()
+        ground_truth_set.dataset = {
             "info": {},
-            "images": [{"id": image_id} for image_id in range(1, len(pictures) + 1)],
+            "images": [{"id": image_id} for image_id in range(1, len(images) + 1)],
             "categories": [{"id": class_id, "name": name} for class_id, name in enumerate(NAMES, start=1)],
             "annotations": annotations,
         }
-        truth_set.createIndex()
-        reference = COCOeval(truth_set, truth_set.loadRes(results), "bbox")
+        ground_truth_set.createIndex()
+        reference = COCOeval(ground_truth_set, ground_truth_set.loadRes(results), "bbox")
         reference.evaluate()
         reference.accumulate()
         reference.summarize()
@@ -132,9 +132,9 @@ def nan_for_minus_one(value: float) -> float:
 @pytest.mark.parametrize("seed", range(30))
 def test_equals_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    pictures = [random_picture(rng) for _ in range(int(rng.integers(2, 25)))]
-    scores = measure(pictures).compute()
-    reference = measure_with_pycocotools(pictures)
+    images = [random_image(rng) for _ in range(int(rng.integers(2, 25)))]
+    scores = measure(images).compute()
+    reference = measure_with_pycocotools(images)
 
     expected = {
         name: nan_for_minus_one(reference.stats[index]) for name, index in zip(METRICS, PYCOCOTOOLS_STATS, strict=True)
@@ -148,10 +148,10 @@ def test_equals_pycocotools(seed: int) -> None:
         )
 
 
-def test_random_pictures_cover_what_they_should() -> None:
+def test_random_images_cover_what_they_should() -> None:
     """Guards the comparison above: every range of area is measured and the figures are neither 0 nor 1."""
     rng = np.random.default_rng(0)
-    metrics = measure([random_picture(rng) for _ in range(100)]).compute().metrics
+    metrics = measure([random_image(rng) for _ in range(100)]).compute().metrics
     assert all(0.02 < value < 0.98 for value in metrics.values()), metrics
 
 
@@ -186,14 +186,14 @@ def test_detections_inside_a_crowd_are_neither_right_nor_wrong() -> None:
     assert scores.per_class["cat"]["objects"] == 1
 
 
-def test_only_the_hundred_best_detections_of_a_picture_count() -> None:
-    truth = sample([[0, 0, 100, 100]], [0])
+def test_only_the_hundred_best_detections_of_an_image_count() -> None:
+    ground_truth = sample([[0, 0, 100, 100]], [0])
     strays = [[500, 500, 600, 600]] * 100
     scores = np.linspace(1, 0.5, 100)
     at_100 = detections([*strays[:99], [0, 0, 100, 100]], [1] * 99 + [0], scores)
     at_101 = detections([*strays, [0, 0, 100, 100]], [1] * 100 + [0], [*scores, 0.4])
-    assert measure([(at_100, truth)]).compute().metrics["AP"] == pytest.approx(1.0)
-    assert measure([(at_101, truth)]).compute().metrics["AP"] == 0.0
+    assert measure([(at_100, ground_truth)]).compute().metrics["AP"] == pytest.approx(1.0)
+    assert measure([(at_101, ground_truth)]).compute().metrics["AP"] == 0.0
 
 
 def test_the_hundred_best_are_the_highest_scores_whatever_the_order() -> None:
@@ -211,19 +211,19 @@ def test_no_detection_at_all_scores_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [
         [],
         [(NOTHING_FOUND, NOTHING_THERE)],
         [(detections([[0, 0, 10, 10]], [0], [0.5]), NOTHING_THERE)],
         [(detections([[0, 0, 10, 10]], [0], [0.5]), sample([[0, 0, 10, 10]], [0], [True]))],
     ],
-    ids=["no picture", "nothing at all", "no truth", "only a crowd"],
+    ids=["no image", "nothing at all", "no ground truth", "only a crowd"],
 )
-def test_without_an_object_to_find_there_is_no_figure(pictures: list[Picture]) -> None:
-    evaluator = measure(pictures)
+def test_without_an_object_to_find_there_is_no_figure(images: list[Image]) -> None:
+    evaluator = measure(images)
     scores = evaluator.compute()
-    assert evaluator.images == len(pictures)
+    assert evaluator.images == len(images)
     assert all(math.isnan(value) for value in scores.metrics.values())
     assert all(math.isnan(row["AP"]) and row["objects"] == 0 for row in scores.per_class.values())
 
@@ -235,7 +235,7 @@ def test_class_without_an_object_is_left_out_of_the_mean() -> None:
     assert math.isnan(scores.per_class["never"]["AP"])
 
 
-def test_pictures_added_after_compute_count() -> None:
+def test_images_added_after_compute_count() -> None:
     box = [[0, 0, 50, 50]]
     evaluator = measure([(detections(box, [0], [0.9]), sample(box, [0]))])
     assert evaluator.compute().metrics["AP50"] == pytest.approx(1.0)
@@ -244,13 +244,13 @@ def test_pictures_added_after_compute_count() -> None:
 
 
 def test_inputs_are_left_as_they_were() -> None:
-    found, truth = detections([[1, 2, 30, 40]], [0], [0.9]), sample([[1, 2, 30, 40]], [0])
-    measure([(found, truth)]).compute()
-    assert truth.boxes is not None
-    assert found.boxes.tolist() == truth.boxes.tolist() == [[1, 2, 30, 40]]
+    found, ground_truth = detections([[1, 2, 30, 40]], [0], [0.9]), sample([[1, 2, 30, 40]], [0])
+    measure([(found, ground_truth)]).compute()
+    assert ground_truth.boxes is not None
+    assert found.boxes.tolist() == ground_truth.boxes.tolist() == [[1, 2, 30, 40]]
 
 
-def test_unknown_classes_are_refused_by_the_name_of_the_picture() -> None:
+def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
     evaluator = AveragePrecision(NAMES)
     with pytest.raises(UserError, match=r"street/7\.jpg.*annotation holds class 5.*5 classes"):
         evaluator.update(NOTHING_FOUND, sample([[0, 0, 9, 9]], [5], image_id="street/7.jpg"))
@@ -261,6 +261,6 @@ def test_unknown_classes_are_refused_by_the_name_of_the_picture() -> None:
 
 def test_says_nothing_on_screen(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        measure([random_picture(np.random.default_rng(1))]).compute()
+        measure([random_image(np.random.default_rng(1))]).compute()
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []

@@ -27,8 +27,8 @@ def mask(rows: list[list[int]]) -> Mask:
 
 def measure(pairs: list[tuple[Mask, Mask]]) -> MeanIoU:
     evaluator = MeanIoU(NAMES)
-    for truth, predicted in pairs:
-        evaluator.update(Segmentation(predicted), masked(truth))
+    for ground_truth, predicted in pairs:
+        evaluator.update(Segmentation(predicted), masked(ground_truth))
     return evaluator
 
 
@@ -36,12 +36,12 @@ def count_by_pixel(pairs: list[tuple[Mask, Mask]]) -> tuple[dict[str, float], di
     """The reference: a set of pixels per class and side, no matrix, no vectors."""
     true: list[set[tuple[int, int, int]]] = [set() for _ in NAMES]
     seen: list[set[tuple[int, int, int]]] = [set() for _ in NAMES]
-    for picture, (truth, predicted) in enumerate(pairs):
-        for y in range(truth.shape[0]):
-            for x in range(truth.shape[1]):
-                if truth[y, x] != IGNORE:
-                    true[truth[y, x]].add((picture, y, x))
-                    seen[predicted[y, x]].add((picture, y, x))
+    for image, (ground_truth, predicted) in enumerate(pairs):
+        for y in range(ground_truth.shape[0]):
+            for x in range(ground_truth.shape[1]):
+                if ground_truth[y, x] != IGNORE:
+                    true[ground_truth[y, x]].add((image, y, x))
+                    seen[predicted[y, x]].add((image, y, x))
     total = sum(map(len, true))
     per_class = {
         name: (len(t & s) / len(t | s) if t | s else math.nan, len(t) / total if total else math.nan)
@@ -57,14 +57,14 @@ def count_by_pixel(pairs: list[tuple[Mask, Mask]]) -> tuple[dict[str, float], di
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
-def test_equals_a_count_by_pixel(seed: int, pictures: int) -> None:
+def test_equals_a_count_by_pixel(seed: int, images: int) -> None:
     rng = np.random.default_rng(seed)
     present = rng.permutation(4)[: rng.integers(1, 5)]
     pairs = []
-    for _ in range(pictures):
+    for _ in range(images):
         shape = tuple(rng.integers(1, 9, 2))
-        truth = rng.choice([*present, IGNORE], shape).astype(np.uint8)
-        pairs.append((truth, rng.choice(present, shape).astype(np.uint8)))
+        ground_truth = rng.choice([*present, IGNORE], shape).astype(np.uint8)
+        pairs.append((ground_truth, rng.choice(present, shape).astype(np.uint8)))
     scores = measure(pairs).compute()
     metrics, per_class = count_by_pixel(pairs)
     assert scores.metrics == pytest.approx(metrics, abs=1e-12, nan_ok=True)
@@ -74,20 +74,20 @@ def test_equals_a_count_by_pixel(seed: int, pictures: int) -> None:
         assert scores.per_class[name]["share"] == pytest.approx(share, abs=1e-12, nan_ok=True)
 
 
-def test_known_picture() -> None:
+def test_known_image() -> None:
     scores = measure([(mask([[0, 0, 1], [1, 1, 255]]), mask([[0, 1, 1], [1, 2, 4]]))]).compute()
     assert scores.metrics["pixel_accuracy"] == pytest.approx(3 / 5)
     assert scores.per_class["sky"] == pytest.approx({"IoU": 1 / 2, "share": 2 / 5})
     assert scores.per_class["road"] == pytest.approx({"IoU": 2 / 4, "share": 3 / 5})
-    # Predicted, never true: counts as 0. Predicted only where the truth is unknown, or nowhere: does not count.
+    # Predicted, never true: counts as 0. Predicted only where the ground truth is unknown, or nowhere: does not count.
     assert scores.per_class["car"] == {"IoU": 0.0, "share": 0.0}
     assert math.isnan(scores.per_class["pole"]["IoU"])
     assert math.isnan(scores.per_class["absent"]["IoU"])
     assert scores.metrics["mIoU"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
 
 
-def test_pixels_are_added_up_over_pictures_of_any_size() -> None:
-    """A large picture weighs more than a small one; the mean of the two pictures would be 0.5."""
+def test_pixels_are_added_up_over_images_of_any_size() -> None:
+    """A large image weighs more than a small one; the mean of the two images would be 0.5."""
     right, wrong = np.zeros((30, 10), dtype=np.uint8), np.zeros((10, 10), dtype=np.uint8)
     scores = measure([(right, right), (wrong, np.ones_like(wrong))]).compute()
     assert scores.per_class["sky"]["IoU"] == pytest.approx(0.75)
@@ -104,14 +104,14 @@ def test_many_classes_do_not_wrap_around() -> None:
     assert all(row["share"] == pytest.approx(1 / 150) for row in scores.per_class.values())
 
 
-@pytest.mark.parametrize("pairs", [[], [(mask([[255, 255]]), mask([[0, 1]]))]], ids=["no picture", "all unknown"])
+@pytest.mark.parametrize("pairs", [[], [(mask([[255, 255]]), mask([[0, 1]]))]], ids=["no image", "all unknown"])
 def test_nothing_to_count_is_no_figure(pairs: list[tuple[Mask, Mask]]) -> None:
     evaluator = measure(pairs)
     assert evaluator.images == len(pairs)
     assert all(math.isnan(value) for value in evaluator.compute().metrics.values())
 
 
-def test_bad_masks_are_refused_by_the_name_of_the_picture() -> None:
+def test_bad_masks_are_refused_by_the_name_of_the_image() -> None:
     evaluator = MeanIoU(NAMES)
     good = mask([[0, 1]])
     with pytest.raises(UserError, match=r"street/7\.png.*annotation holds class 11, but the data set has 5 classes"):

@@ -1,4 +1,4 @@
-"""The diagrams: that each is a picture of the promised size which shows its figures, also in the odd cases."""
+"""The diagrams: that each is an image of the promised size which shows its figures, also in the odd cases."""
 
 from pathlib import Path
 
@@ -158,12 +158,10 @@ def test_learning_curves_refuse_what_is_no_table_of_epochs(content: str | None, 
         ("segmentation", Segmentation(np.ones((8, 8), dtype=np.uint8)), ["iou_per_class.png", "confusion_matrix.png"]),
     ],
 )
-@pytest.mark.parametrize("pictures", [0, 2])
-def test_each_evaluator_draws(
-    task: str, prediction: Prediction, files: list[str], pictures: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("images", [0, 2])
+def test_each_evaluator_draws(task: str, prediction: Prediction, files: list[str], images: int, tmp_path: Path) -> None:
     evaluator = create_evaluator(task, ["a", "b"])
-    truth = Sample(
+    ground_truth = Sample(
         image=np.zeros((8, 8, 3), dtype=np.uint8),
         image_id="a.jpg",
         label=1,
@@ -171,9 +169,9 @@ def test_each_evaluator_draws(
         labels=np.array([1]),
         mask=np.ones((8, 8), dtype=np.uint8),
     )
-    for _ in range(pictures):
-        evaluator.update(prediction, truth)
+    for _ in range(images):
+        evaluator.update(prediction, ground_truth)
     saved = evaluator.save_plots(tmp_path / "plots")
     assert saved == [tmp_path / "plots" / name for name in files]
     for path in saved:
-        assert_legible(path) if pictures else path.stat()
+        assert_legible(path) if images else path.stat()

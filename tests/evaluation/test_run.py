@@ -74,14 +74,14 @@ def test_evaluation_repeats_the_figures_of_the_run(
     run = trained(task)
     evaluate(evaluation(f"checkpoint='{run.path}'", "run_dir=again"))
     assert_close(figures(Path("again")), figures(run.path))
-    pictures = sorted(path.name for path in run.predictions.iterdir())
-    assert sorted(path.name for path in Path("again/predictions").iterdir()) == pictures
+    images = sorted(path.name for path in run.predictions.iterdir())
+    assert sorted(path.name for path in Path("again/predictions").iterdir()) == images
     assert [path.name for path in Path().iterdir()] == ["again"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_pictures_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_path: Path, task: Task) -> None:
+def test_images_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_path: Path, task: Task) -> None:
     run = trained(task)
     model = VisionModel.load(run.model)
     source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, task, "val")
@@ -128,7 +128,7 @@ def test_a_model_folder_needs_a_dataset_of_its_classes(
     evaluate(evaluation("checkpoint=alone", "run_dir=a", *SHAPES))
     assert_close(figures(Path("a")), figures(trained("classification").path))
 
-    # Class folders in another order, and not all of them: pictures of one class each, plus one that no one knows.
+    # Class folders in another order, and not all of them: images of one class each, plus one that no one knows.
     source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, "classification", "val")
     samples = [source[index] for index in range(6)]
     for index, sample in enumerate(samples):

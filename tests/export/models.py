@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image, Task
@@ -31,7 +31,7 @@ def small_model(*tasks: Task, side: int = 64, **backbone: Any) -> VisionModel:
         backbone={"name": "mobilenet_v2", "width": 0.35, **backbone},
         heads={task: HEADS[task] for task in tasks},
         class_names={task: CLASSES[task] for task in tasks},
-        input=InputRule((side, side)),
+        input=Preprocess((side, side)),
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
     )
@@ -41,7 +41,7 @@ def small_model(*tasks: Task, side: int = 64, **backbone: Any) -> VisionModel:
 
 
 def noise(count: int, size: tuple[int, int], seed: int = 0) -> list[Image]:
-    """Draws inputs with large and small structures, as pictures have."""
+    """Draws inputs with large and small structures, as images have."""
     rng = np.random.default_rng(seed)
     images = []
     for _ in range(count):

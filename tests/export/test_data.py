@@ -27,7 +27,7 @@ def model_data() -> ExportData:
     return ExportData(model.spec, model.input, SHAPES)
 
 
-def test_pictures_are_spread_evenly_from_the_first_to_the_last() -> None:
+def test_images_are_spread_evenly_from_the_first_to_the_last() -> None:
     assert evenly_spaced(5, 10) == evenly_spaced(5, None) == [0, 1, 2, 3, 4]
     assert evenly_spaced(101, 5) == [0, 25, 50, 75, 100]
     assert evenly_spaced(3, 1) == [0]
@@ -42,7 +42,7 @@ def test_ranges_come_from_the_training_split_and_answers_are_compared_on_the_oth
         assert image.dtype == np.uint8
 
 
-def test_named_pictures_win_over_the_data_set(model_data: ExportData, tmp_path: Path) -> None:
+def test_named_images_win_over_the_data_set(model_data: ExportData, tmp_path: Path) -> None:
     for value in (10, 200):
         PillowImage.new("RGB", (80, 90), (value,) * 3).save(tmp_path / f"{value}.png")
     found = model_data.calibration(str(tmp_path), 100)
@@ -50,18 +50,18 @@ def test_named_pictures_win_over_the_data_set(model_data: ExportData, tmp_path: 
     assert model_data.shown([str(tmp_path / "10.png")], 100).inputs[0].max() == 10
 
 
-def test_without_data_answers_are_compared_on_drawn_pictures_and_int8_has_no_ranges(model_data: ExportData) -> None:
-    bare = ExportData(model_data.spec, model_data.rule, None)
+def test_without_data_answers_are_compared_on_drawn_images_and_int8_has_no_ranges(model_data: ExportData) -> None:
+    bare = ExportData(model_data.spec, model_data.preprocess, None)
     shown = bare.shown(None, 3)
     assert len(shown.inputs) == 3
     assert "drawn on the fly" in shown.origin
-    assert bare.truth() is None
-    with pytest.raises(UserError, match=r"precision=int8 takes ranges from real pictures.*calibration=DIR"):
+    assert bare.ground_truth() is None
+    with pytest.raises(UserError, match=r"precision=int8 takes ranges from real images.*calibration=DIR"):
         bare.calibration(None, 8)
 
 
-def test_pictures_that_are_not_there_are_named_with_their_key(model_data: ExportData, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"calibration: .*there is no picture in this folder"):
+def test_images_that_are_not_there_are_named_with_their_key(model_data: ExportData, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"calibration: .*there is no image in this folder"):
         model_data.calibration(str(tmp_path), 8)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(UserError, match=r"pictures: .*broken\.jpg"):

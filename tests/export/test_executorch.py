@@ -76,8 +76,8 @@ def test_int8_has_its_weights_in_bytes_and_answers_much_like_the_model(model: Vi
     weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear))
     assert (tmp_path / export.file).stat().st_size < 2 * weights
     images = noise(8, SIZE)
-    expected = reference(model, images, SIZE).answers
-    found = open_export(model, tmp_path, export).answer(np.stack(images))
+    expected = reference(model, images, SIZE).outputs
+    found = open_export(model, tmp_path, export).outputs(np.stack(images))
     for name, limit in {"probabilities": 0.1, "scores": 0.1, "boxes": 0.03}.items():
         np.testing.assert_allclose(found[name], np.concatenate([each[name] for each in expected]), atol=limit)
     # Boxes are decoded in floats.
@@ -91,26 +91,26 @@ def test_half_floats_answer_nearly_the_same(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp16")
     images = noise(4, SIZE)
-    expected = reference(single, images, SIZE).answers
-    found = open_export(single, tmp_path, export).answer(np.stack(images))
+    expected = reference(single, images, SIZE).outputs
+    found = open_export(single, tmp_path, export).outputs(np.stack(images))
     probabilities = np.concatenate([each["probabilities"] for each in expected])
     np.testing.assert_allclose(found["probabilities"], probabilities, atol=0.02)
     assert not np.array_equal(found["probabilities"], probabilities)
 
 
 @pytest.mark.slow
-def test_some_pictures_at_a_time_get_the_answers_of_each(tmp_path: Path) -> None:
+def test_some_images_at_a_time_get_the_answers_of_each(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp32", batch=2)
     images = noise(3, SIZE)
-    expected = reference(single, images, SIZE).answers
-    found = open_export(single, tmp_path, export).answer(np.stack(images))
+    expected = reference(single, images, SIZE).outputs
+    found = open_export(single, tmp_path, export).outputs(np.stack(images))
     for i, each in enumerate(expected):
         np.testing.assert_allclose(found["probabilities"][i], each["probabilities"][0], atol=1e-5)
 
 
-def test_a_file_for_any_number_of_pictures_is_refused(model: VisionModel, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fixed number of pictures.*batch=1"):
+def test_a_file_for_any_number_of_images_is_refused(model: VisionModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"fixed number of images.*batch=1"):
         export_executorch(
             ExportNetwork(model).eval(), tmp_path / "model.pte", batch=None, precision="fp32", calibration=None
         )

@@ -7,7 +7,7 @@ from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
 from tests.export.models import small_model
 
-HALVES = (torch.float16, torch.bfloat16)
+FP16 = (torch.float16, torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def layers_of(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     return [part for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", FP16)
 @torch.no_grad()
 def test_weights_in_halves_are_numbers_of_that_type_whose_sums_stay(network: ExportNetwork, dtype: torch.dtype) -> None:
     for exact, halved in zip(layers_of(network), layers_of(round_to(network, dtype)), strict=True):
@@ -35,7 +35,7 @@ def test_weights_in_halves_are_numbers_of_that_type_whose_sums_stay(network: Exp
         assert torch.equal(halved.bias, exact.bias)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", FP16)
 @torch.no_grad()
 def test_of_equal_errors_as_many_go_up_as_the_sum_needs(dtype: torch.dtype) -> None:
     network = ExportNetwork(small_model("classification")).eval()

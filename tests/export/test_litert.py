@@ -92,8 +92,8 @@ def test_int8_layers_read_integers_and_answers_stay_float(model: VisionModel, tm
             assert tensors[0].type == schema.TensorType.FLOAT32
     images = noise(4, SIZE)
     expected, deployed = reference(model, images, SIZE), open_export(model, tmp_path, export)
-    for image, wanted in zip(images, expected.answers, strict=True):
-        found = deployed.answer(image[None])
+    for image, wanted in zip(images, expected.outputs, strict=True):
+        found = deployed.outputs(image[None])
         assert {name: array.dtype for name, array in found.items()} == {
             name: array.dtype for name, array in wanted.items()
         }
@@ -103,17 +103,17 @@ def test_int8_layers_read_integers_and_answers_stay_float(model: VisionModel, tm
 
 
 @pytest.mark.slow
-def test_a_file_for_two_pictures_takes_two(tmp_path: Path) -> None:
+def test_a_file_for_two_images_takes_two(tmp_path: Path) -> None:
     model = small_model("classification")
     export = write(ExportNetwork(model).eval(), tmp_path, "litert", "fp32", batch=2)
     images = noise(3, SIZE)
-    found = open_export(model, tmp_path, export).answer(np.stack(images))["probabilities"]
-    expected = [answers["probabilities"] for answers in reference(model, images, SIZE).answers]
+    found = open_export(model, tmp_path, export).outputs(np.stack(images))["probabilities"]
+    expected = [outputs["probabilities"] for outputs in reference(model, images, SIZE).outputs]
     np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
 
 
-def test_any_number_of_pictures_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_any_number_of_images_is_refused_in_one_sentence(tmp_path: Path) -> None:
     network = ExportNetwork(small_model("classification")).eval()
-    with pytest.raises(UserError, match="fixed number of pictures at a time; say how many, for instance batch=1"):
+    with pytest.raises(UserError, match="fixed number of images at a time; say how many, for instance batch=1"):
         export_litert(network, tmp_path / "model.tflite", batch=None, precision="fp32", calibration=None)
     assert not list(tmp_path.iterdir())

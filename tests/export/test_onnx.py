@@ -7,7 +7,7 @@ import pytest
 
 from mbv2kit.export.check import check, reference
 from mbv2kit.export.files import keep, open_export, write
-from mbv2kit.imaging.postprocess import read_answers
+from mbv2kit.imaging.postprocess import postprocess
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export, read_exports
 from mbv2kit.models.vision_model import VisionModel
@@ -39,18 +39,18 @@ def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[
     ]
 
 
-def test_any_number_of_pictures_gets_the_same_answers(model: VisionModel, exported: tuple[Path, Export]) -> None:
+def test_any_number_of_images_gets_the_same_answers(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch is None
     session = open_export(model, folder, export)
     images = np.stack(noise(5, SIZE))
-    together = session.answer(images)
+    together = session.outputs(images)
     for i, image in enumerate(images):
-        for name, array in session.answer(image[None]).items():
+        for name, array in session.outputs(image[None]).items():
             np.testing.assert_allclose(array[0], together[name][i], rtol=1e-3, atol=1e-4)
 
 
-def test_pictures_go_in_as_they_are(exported: tuple[Path, Export]) -> None:
+def test_images_go_in_as_they_are(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     (network_input,) = onnx.load(folder / export.file).graph.input
     assert network_input.name == "images"
@@ -69,7 +69,7 @@ def test_norms_and_scaling_are_in_the_weights_and_relu6_is_a_clip(exported: tupl
     assert "Resize" not in kinds
 
 
-def test_a_fixed_number_of_pictures_is_kept_to(model: VisionModel, tmp_path: Path) -> None:
+def test_a_fixed_number_of_images_is_kept_to(model: VisionModel, tmp_path: Path) -> None:
     export = write(ExportNetwork(small_model("classification")).eval(), tmp_path, "onnx", "fp32", batch=2)
     kind = onnx.load(tmp_path / export.file).graph.input[0].type.tensor_type
     assert kind.shape.dim[0].dim_value == 2
@@ -78,8 +78,8 @@ def test_a_fixed_number_of_pictures_is_kept_to(model: VisionModel, tmp_path: Pat
     # Five are seen two by two, the last beside a copy of itself.
     images = noise(5, SIZE)
     expected = reference(single, images, SIZE)
-    found = deployed.answer(np.stack(images))["probabilities"]
-    np.testing.assert_allclose(found, np.concatenate([e["probabilities"] for e in expected.answers]), atol=1e-5)
+    found = deployed.outputs(np.stack(images))["probabilities"]
+    np.testing.assert_allclose(found, np.concatenate([e["probabilities"] for e in expected.outputs]), atol=1e-5)
 
 
 def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Pa
     assert inside.outputs == ("detections",)
     images = noise(3, SIZE)
     assert check(model, open_export(model, tmp_path, inside), inside, images).agrees
-    answers = open_export(model, tmp_path, inside).answer(images[0][None])
-    assert answers["detections"].shape == (1, 100, 6)
-    (seen,) = read_answers("detection", answers, SIZE)
+    outputs = open_export(model, tmp_path, inside).outputs(images[0][None])
+    assert outputs["detections"].shape == (1, 100, 6)
+    (seen,) = postprocess("detection", outputs, SIZE)
     assert isinstance(seen, Detections)
     assert 0 < len(seen.boxes) <= 100
     assert seen.boxes.min() >= 0

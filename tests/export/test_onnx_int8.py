@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mbv2kit.export.onnx import export_onnx
-from mbv2kit.export.onnx_int8 import quantise_onnx
+from mbv2kit.export.onnx_int8 import quantize_onnx
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
@@ -30,27 +30,27 @@ class Pair(NamedTuple):
 def export_pair(model: VisionModel, folder: Path, batch: int | None) -> Pair:
     pair = Pair(folder / "exact.onnx", folder / "int8.onnx")
     export_onnx(ExportNetwork(model).eval(), pair.exact, batch=batch)
-    # 15 pictures do not fill the last batch of two.
-    quantise_onnx(pair.exact, pair.int8, noise(15, SIZE))
+    # 15 images do not fill the last batch of two.
+    quantize_onnx(pair.exact, pair.int8, noise(15, SIZE))
     return pair
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """All tasks, a mean colour and any number of pictures."""
+    """All tasks, a mean color and any number of images."""
     return export_pair(small_model(*TASKS), tmp_path_factory.mktemp("colour"), None)
 
 
 @pytest.fixture(scope="module")
-def grey_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """One task, a grey mean and two pictures at a time."""
+def gray_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """One task, a gray mean and two images at a time."""
     model = small_model("classification")
-    grey = VisionModel(replace(model.spec, mean=(127.5, 127.5, 127.5))).eval()
-    grey.load_state_dict(model.state_dict())
-    return export_pair(grey, tmp_path_factory.mktemp("grey"), 2)
+    gray = VisionModel(replace(model.spec, mean=(127.5, 127.5, 127.5))).eval()
+    gray.load_state_dict(model.state_dict())
+    return export_pair(gray, tmp_path_factory.mktemp("grey"), 2)
 
 
-def answers(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def outputs(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"images": images}), strict=True))
@@ -62,7 +62,7 @@ def makers(model: ModelProto) -> dict[str, NodeProto]:
 
 def test_int8_answers_nearly_as_floats_do(pair: Pair) -> None:
     images = np.stack(noise(5, SIZE, seed=1))
-    exact, int8 = (answers(path, images) for path in pair)
+    exact, int8 = (outputs(path, images) for path in pair)
     assert list(exact) == list(int8) == ["probabilities", "boxes", "scores", "mask"]
     for name in ("probabilities", "boxes", "scores"):
         assert int8[name].dtype == np.float32
@@ -113,17 +113,17 @@ def test_runtime_finds_an_integer_kernel_for_each_layer_and_no_activation_is_lef
     assert runs["QuantizeLinear"] <= 2
 
 
-def test_the_first_convolution_reads_bytes(pair: Pair, grey_pair: Pair) -> None:
-    for path, zero in ((pair.int8, 0), (grey_pair.int8, 128)):
+def test_the_first_convolution_reads_bytes(pair: Pair, gray_pair: Pair) -> None:
+    for path, zero in ((pair.int8, 0), (gray_pair.int8, 128)):
         model = onnx.load(path)
         first = next(node for node in model.graph.node if node.op_type == "Conv")
         made_by = makers(model)
-        dequantise = made_by[first.input[0]]
+        dequantize = made_by[first.input[0]]
         constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-        assert dequantise.op_type == "DequantizeLinear"
-        assert made_by[dequantise.input[0]].op_type == "Transpose"
-        assert constants[dequantise.input[1]] == 1
-        assert constants[dequantise.input[2]] == zero
+        assert dequantize.op_type == "DequantizeLinear"
+        assert made_by[dequantize.input[0]].op_type == "Transpose"
+        assert constants[dequantize.input[1]] == 1
+        assert constants[dequantize.input[2]] == zero
 
 
 def test_weights_take_a_byte_each(pair: Pair) -> None:
@@ -137,10 +137,10 @@ def test_weights_take_a_byte_each(pair: Pair) -> None:
     assert pair.int8.stat().st_size < 0.5 * pair.exact.stat().st_size
 
 
-def test_a_fixed_number_of_pictures_is_kept_to(grey_pair: Pair) -> None:
+def test_a_fixed_number_of_images_is_kept_to(gray_pair: Pair) -> None:
     images = np.stack(noise(2, SIZE, seed=1))
-    assert onnx.load(grey_pair.int8).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
-    exact, int8 = (answers(path, images)["probabilities"] for path in grey_pair)
+    assert onnx.load(gray_pair.int8).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    exact, int8 = (outputs(path, images)["probabilities"] for path in gray_pair)
     np.testing.assert_allclose(int8, exact, atol=0.05)
 
 
@@ -173,8 +173,8 @@ def test_biases_take_back_what_rounded_weights_shift(tmp_path: Path) -> None:
     )
     onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    quantise_onnx(tmp_path / "a.onnx", tmp_path / "b.onnx", list(images))
+    quantize_onnx(tmp_path / "a.onnx", tmp_path / "b.onnx", list(images))
     exact, int8 = (
-        np.stack([answers(tmp_path / name, image[None])["maps"] for image in images]) for name in ("a.onnx", "b.onnx")
+        np.stack([outputs(tmp_path / name, image[None])["maps"] for image in images]) for name in ("a.onnx", "b.onnx")
     )
     assert abs((int8 - exact).mean()) < 0.5

@@ -44,7 +44,7 @@ def run(model: ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def convolved(
     images: NDArray[np.uint8], padding: tuple[float, ...], mean: tuple[float, ...], pads: Pads
 ) -> NDArray[np.float64]:
-    """Pads with a colour, subtracts the mean and convolves."""
+    """Pads with a color, subtracts the mean and convolves."""
     top, left, bottom, right = pads
     count, height, width, _ = images.shape
     framed = np.empty((count, top + height + bottom, left + width + right, 3))
@@ -59,7 +59,7 @@ def convolved(
 @pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 0, 1, 1), (0, 0, 0, 0)])
 @pytest.mark.parametrize("size", [(12, 16), (13, 9)])
 @pytest.mark.parametrize("mean", [(128.0, 128.0, 128.0), (127.5, 127.5, 127.5), (123.675, 116.28, 103.53)])
-def test_only_the_padding_is_rounded_to_whole_grey_levels(
+def test_only_the_padding_is_rounded_to_whole_gray_levels(
     mean: tuple[float, float, float], size: tuple[int, int], pads: Pads, batch: int | str
 ) -> None:
     model = beginning(mean, size, pads, batch)
@@ -70,15 +70,15 @@ def test_only_the_padding_is_rounded_to_whole_grey_levels(
     np.testing.assert_allclose(run(model, images), convolved(images, whole, mean, pads), atol=1e-3)
 
 
-@pytest.mark.parametrize(("mean", "grey"), [((127.5, 127.5, 127.5), 128), ((123.675, 116.28, 103.53), 0)])
-def test_what_the_convolution_reads_is_pixels_minus_one_grey_level(mean: tuple[float, float, float], grey: int) -> None:
+@pytest.mark.parametrize(("mean", "gray"), [((127.5, 127.5, 127.5), 128), ((123.675, 116.28, 103.53), 0)])
+def test_what_the_convolution_reads_is_pixels_minus_one_gray_level(mean: tuple[float, float, float], gray: int) -> None:
     model = beginning(mean, (8, 8), (1, 1, 1, 1), 1)
-    assert use_whole_means(model) == ("centred", grey)
+    assert use_whole_means(model) == ("centred", gray)
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("centred", TensorProto.FLOAT, [None] * 4))
     (image,) = noise(1, (8, 8))
-    centred = run(model, image[None])[0].transpose(1, 2, 0)
-    np.testing.assert_array_equal(centred[-8:, -8:] + grey, image)
+    centered = run(model, image[None])[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(centered[-8:, -8:] + gray, image)
 
 
 def test_a_network_that_begins_in_another_way_is_left_alone() -> None:

@@ -29,31 +29,31 @@ def network() -> ExportNetwork:
 
 @pytest.fixture(scope="module")
 def exact(network: ExportNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network in float32, for any number of pictures."""
+    """The network in float32, for any number of images."""
     path = tmp_path_factory.mktemp("openvino") / "model.xml"
     export_openvino(network, path, batch=None, precision="fp32", calibration=None)
     return path
 
 
 @pytest.fixture(scope="module")
-def quantised(network: ExportNetwork, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The network in int8, for four pictures at a time, and what was printed meanwhile."""
+def quantized(network: ExportNetwork, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The network in int8, for four images at a time, and what was printed meanwhile."""
     path = tmp_path_factory.mktemp("openvino") / "model_int8.xml"
     with redirect_stdout(StringIO()) as printed, redirect_stderr(printed):
         export_openvino(network, path, batch=4, precision="int8", calibration=noise(16, SIZE, seed=1))
     return path, printed.getvalue()
 
 
-def answers_of(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def outputs_of(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled([images])
     return {output.any_name: results[output] for output in compiled.outputs}
 
 
-def answers_of_torch(network: ExportNetwork, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def outputs_of_torch(network: ExportNetwork, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     with torch.inference_mode():
-        answers = network(torch.from_numpy(images))
-    return {name: answer.numpy() for name, answer in zip(network.outputs, answers, strict=True)}
+        outputs = network(torch.from_numpy(images))
+    return {name: each.numpy() for name, each in zip(network.output_names, outputs, strict=True)}
 
 
 def input_of(path: Path) -> tuple[str, Any, Any]:
@@ -66,10 +66,10 @@ def precision_in(path: Path) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_number_of_pictures_gets_the_answers_of_torch(network: ExportNetwork, exact: Path, count: int) -> None:
+def test_any_number_of_images_gets_the_answers_of_torch(network: ExportNetwork, exact: Path, count: int) -> None:
     images = np.stack(noise(count, SIZE))
-    expected = answers_of_torch(network, images)
-    found = answers_of(exact, images)
+    expected = outputs_of_torch(network, images)
+    found = outputs_of(exact, images)
     assert list(found) == list(expected)
     for name in ("probabilities", "boxes", "scores"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
@@ -78,7 +78,7 @@ def test_any_number_of_pictures_gets_the_answers_of_torch(network: ExportNetwork
     assert precision_in(exact) == "fp32"
 
 
-def test_pictures_go_in_as_they_are(exact: Path) -> None:
+def test_images_go_in_as_they_are(exact: Path) -> None:
     assert input_of(exact) == ("images", ov.Type.u8, ov.PartialShape([-1, *SIZE, 3]))
 
 
@@ -90,21 +90,21 @@ def test_half_floats_halve_the_file(tmp_path: Path) -> None:
     assert path.with_suffix(".bin").stat().st_size == pytest.approx(2 * numbers, rel=0.02)
     assert precision_in(path) == "fp16"
     images = np.stack(noise(2, SIZE))
-    found, expected = answers_of(path, images), answers_of_torch(network, images)
+    found, expected = outputs_of(path, images), outputs_of_torch(network, images)
     difference = np.abs(found["probabilities"] - expected["probabilities"]).max()
     assert 1e-6 < difference < 5e-3
 
 
 @pytest.mark.slow
-def test_a_fixed_number_of_pictures_is_kept_to(quantised: tuple[Path, str]) -> None:
-    assert input_of(quantised[0]) == ("images", ov.Type.u8, ov.PartialShape([4, *SIZE, 3]))
+def test_a_fixed_number_of_images_is_kept_to(quantized: tuple[Path, str]) -> None:
+    assert input_of(quantized[0]) == ("images", ov.Type.u8, ov.PartialShape([4, *SIZE, 3]))
 
 
 @pytest.mark.slow
-def test_eight_bits_change_the_answers_little(network: ExportNetwork, quantised: tuple[Path, str]) -> None:
-    path, _ = quantised
+def test_eight_bits_change_the_answers_little(network: ExportNetwork, quantized: tuple[Path, str]) -> None:
+    path, _ = quantized
     images = np.stack(noise(4, SIZE))
-    expected, found = answers_of_torch(network, images), answers_of(path, images)
+    expected, found = outputs_of_torch(network, images), outputs_of(path, images)
     for name in ("probabilities", "scores"):
         assert 0 < np.abs(found[name] - expected[name]).max() < 0.1, name
     assert np.abs(found["boxes"] - expected["boxes"]).max() < 1 / 64
@@ -125,12 +125,12 @@ def sources(node: Any) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_every_layer_is_quantised_and_nothing_behind_the_last_ones(quantised: tuple[Path, str]) -> None:
-    model = ov.Core().read_model(quantised[0])
+def test_every_layer_is_quantized_and_nothing_behind_the_last_ones(quantized: tuple[Path, str]) -> None:
+    model = ov.Core().read_model(quantized[0])
     layers = [node for node in model.get_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
     assert len(layers) > 40
     for layer in layers:
-        # Branches that are joined are quantised before they are.
+        # Branches that are joined are quantized before they are.
         assert layer.input_value(0).get_node().get_type_name() in ("FakeQuantize", "Concat"), layer.get_friendly_name()
         weights = {node.get_element_type() for node in sources(layer.input_value(1).get_node())}
         assert ov.Type.i8 in weights, layer.get_friendly_name()
@@ -141,7 +141,7 @@ def test_every_layer_is_quantised_and_nothing_behind_the_last_ones(quantised: tu
 
 
 @pytest.mark.slow
-def test_nothing_is_printed_and_the_log_goes_on(quantised: tuple[Path, str], caplog: pytest.LogCaptureFixture) -> None:
-    assert quantised[1] == ""
+def test_nothing_is_printed_and_the_log_goes_on(quantized: tuple[Path, str], caplog: pytest.LogCaptureFixture) -> None:
+    assert quantized[1] == ""
     logging.getLogger("mbv2kit").warning("heard")
     assert caplog.messages == ["heard"]

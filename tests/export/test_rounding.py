@@ -42,14 +42,14 @@ def rounded(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def inputs_of(network: nn.Module, pictures: NDArray[np.uint8]) -> list[Tensor]:
+def inputs_of(network: nn.Module, images: NDArray[np.uint8]) -> list[Tensor]:
     """Returns what each layer reads."""
     seen: dict[nn.Module, Tensor] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
         for layer in layers(network)
     ]
-    network(torch.from_numpy(pictures))
+    network(torch.from_numpy(images))
     for hook in hooks:
         hook.remove()
     return [seen[layer] for layer in layers(network)]
@@ -62,10 +62,10 @@ def means(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_rounded_weights_leave_the_mean_of_every_channel(network: ExportNetwork) -> None:
-    pictures = np.stack(noise(3, SIZE))
-    prepared = prepare_for_rounding(network, [picture[None] for picture in pictures])
+    images = np.stack(noise(3, SIZE))
+    prepared = prepare_for_rounding(network, [image[None] for image in images])
     moved = 0.0
-    for exact, corrected, inputs in zip(layers(network), layers(prepared), inputs_of(network, pictures), strict=True):
+    for exact, corrected, inputs in zip(layers(network), layers(prepared), inputs_of(network, images), strict=True):
         wanted = means(exact, inputs)
         moved = max(moved, float((means(rounded(exact), inputs) - wanted).abs().max()))
         torch.testing.assert_close(means(rounded(corrected), inputs), wanted, rtol=1e-4, atol=1e-4)
@@ -74,7 +74,7 @@ def test_rounded_weights_leave_the_mean_of_every_channel(network: ExportNetwork)
 
 @torch.no_grad()
 def test_a_channel_that_never_varies_keeps_its_bias_within_32_bits(network: ExportNetwork) -> None:
-    prepared = prepare_for_rounding(network, [picture[None] for picture in noise(2, SIZE)])
+    prepared = prepare_for_rounding(network, [image[None] for image in noise(2, SIZE)])
     before, after = layers(network)[0], layers(prepared)[0]
     assert before.bias is not None
     assert after.bias is not None
@@ -87,6 +87,6 @@ def test_a_channel_that_never_varies_keeps_its_bias_within_32_bits(network: Expo
 @torch.no_grad()
 def test_the_network_itself_stays_as_it_is(network: ExportNetwork) -> None:
     before = deepcopy(network.state_dict())
-    prepare_for_rounding(network, [picture[None] for picture in noise(1, SIZE)])
+    prepare_for_rounding(network, [image[None] for image in noise(1, SIZE)])
     for name, values in network.state_dict().items():
         assert torch.equal(values, before[name])

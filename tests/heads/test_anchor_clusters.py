@@ -20,7 +20,7 @@ def around(anchors: Shapes, each: int, spread: float, seed: int = 0) -> Shapes:
     return np.concatenate([anchor * rng.uniform(1 - spread, 1 + spread, (each, 2)) for anchor in anchors])
 
 
-def test_overlap_is_that_of_boxes_on_one_centre() -> None:
+def test_overlap_is_that_of_boxes_on_one_center() -> None:
     overlaps = shape_iou(np.array([[2.0, 4.0], [3.0, 3.0]]), np.array([[2.0, 4.0], [4.0, 2.0], [1.0, 1.0]]))
     np.testing.assert_allclose(overlaps, [[1, 4 / 12, 1 / 8], [6 / 11, 6 / 11, 1 / 9]])
     shapes = np.array([[2.0, 4.0], [4.0, 2.0]])

@@ -8,7 +8,7 @@ import torch
 import mbv2kit.heads
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, create_head, list_heads
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -65,7 +65,7 @@ def test_one_new_file_is_all_that_a_new_head_takes(tmp_path: Path) -> None:
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={"classification": {"name": "brightest_channel", "margin": 0.25}},
         class_names={"classification": ("a", "b", "c")},
-        input=InputRule((32, 32)),
+        input=Preprocess((32, 32)),
     )
     model = VisionModel(spec).eval()
     # The head reads the first map alone, so that nothing else is left of the network.

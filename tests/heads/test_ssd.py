@@ -110,16 +110,16 @@ def test_predictions_lie_in_the_order_of_the_anchors() -> None:
     near[0, 1] = torch.arange(4.0)[:, None].expand(4, 6)
     raw = head({"near": near, "far": torch.zeros(1, 16, 2, 3)})
     codes, anchors = raw["box_codes"][0, : 4 * 6 * 6], raw["anchors"][: 4 * 6 * 6]
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    torch.testing.assert_close(centres[:, 0], (codes[:, 0] + 0.5) / 6)
-    torch.testing.assert_close(centres[:, 1], (codes[:, 1] + 0.5) / 4)
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    torch.testing.assert_close(centers[:, 0], (codes[:, 0] + 0.5) / 6)
+    torch.testing.assert_close(centers[:, 1], (codes[:, 1] + 0.5) / 4)
     ratios = (anchors[:, 2] - anchors[:, 0]) * 6 / ((anchors[:, 3] - anchors[:, 1]) * 4)
     expected = torch.tensor([1, 2, 1 / 2, 3, 1 / 3, 1])[codes[:, 2].long()]
     torch.testing.assert_close(ratios, expected)
 
 
 def raw_for(boxes: list[list[float]], logits: list[list[float]]) -> dict[str, Tensor]:
-    """Raw tensors of one picture whose anchors are the wanted boxes themselves."""
+    """Raw tensors of one image whose anchors are the wanted boxes themselves."""
     return {
         "class_logits": torch.tensor([logits]),
         "box_codes": torch.zeros(1, len(boxes), 4),
@@ -173,7 +173,7 @@ def test_background_and_what_is_below_the_threshold_is_no_object() -> None:
 
 
 @pytest.mark.parametrize("most", [100, 7])
-def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_picture(most: int) -> None:
+def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_image(most: int) -> None:
     head = SSD(FEATURES, 4, score_threshold=0.0, max_detections=most).eval()
     with torch.no_grad():
         raw = head({"near": torch.randn(2, 8, 12, 10), "far": torch.randn(2, 16, 6, 5)})
@@ -191,7 +191,7 @@ def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_picture(most:
         assert detections.class_ids.dtype == np.int64
 
 
-def test_each_picture_has_its_own_size() -> None:
+def test_each_image_has_its_own_size() -> None:
     raw = raw_for([[0.0, 0.0, 1.0, 1.0]], [[0.0, 5.0]])
     both = {"class_logits": raw["class_logits"].repeat(2, 1, 1), "box_codes": raw["box_codes"].repeat(2, 1, 1)}
     found = decode(both | {"anchors": raw["anchors"]}, [(10, 20), (30, 40)])

@@ -14,7 +14,7 @@ from mbv2kit.structures import Detections
 
 Box = list[float]
 # Boxes in pixels, their labels, and which of them are crowds.
-Picture = tuple[list[Box], list[int], list[bool]]
+Image = tuple[list[Box], list[int], list[bool]]
 FEATURES = [FeatureInfo("near", 8, 16), FeatureInfo("far", 8, 32)]
 CLASSES = 3
 SIZE = (64, 96)
@@ -70,7 +70,7 @@ def to_unit(boxes: list[Box], height: int, width: int) -> list[Box]:
 
 
 def slow_loss(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[float, float, list[int]]:
-    """Returns both terms, and for each picture how many background anchors count."""
+    """Returns both terms, and for each image how many background anchors count."""
     anchors: list[Box] = raw["anchors"].double().tolist()
     height, width = targets["size"]
     classification, localisation, matches, negatives = 0.0, 0.0, 0, []
@@ -102,10 +102,10 @@ def head() -> SSD:
     return SSD(FEATURES, CLASSES)
 
 
-def raw_outputs(pictures: int, seed: int = 0) -> dict[str, Tensor]:
+def raw_outputs(images: int, seed: int = 0) -> dict[str, Tensor]:
     """Random predictions on true anchors; what a trained head's logits might look like."""
     torch.manual_seed(seed)
-    maps = {"near": torch.randn(pictures, 8, 4, 6), "far": torch.randn(pictures, 8, 2, 3)}
+    maps = {"near": torch.randn(images, 8, 4, 6), "far": torch.randn(images, 8, 2, 3)}
     raw = head().eval()(maps)
     return {
         "class_logits": (2 * torch.randn(raw["class_logits"].shape)).requires_grad_(),
@@ -114,21 +114,21 @@ def raw_outputs(pictures: int, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def targets_of(pictures: list[Picture]) -> dict[str, Any]:
+def targets_of(images: list[Image]) -> dict[str, Any]:
     return {
         "size": SIZE,
-        "boxes": [torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes, _, _ in pictures],
-        "labels": [torch.tensor(labels, dtype=torch.int64) for _, labels, _ in pictures],
-        "crowd": [torch.tensor(crowd, dtype=torch.bool) for _, _, crowd in pictures],
+        "boxes": [torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes, _, _ in images],
+        "labels": [torch.tensor(labels, dtype=torch.int64) for _, labels, _ in images],
+        "crowd": [torch.tensor(crowd, dtype=torch.bool) for _, _, crowd in images],
     }
 
 
-EMPTY: Picture = ([], [], [])
-TWO: Picture = ([[4.0, 6.0, 40.0, 50.0], [50.3, 20.1, 90.9, 60.2]], [0, 2], [False, False])
-CROWDED: Picture = ([[10.0, 10.0, 30.0, 30.0], [0.0, 0.0, 96.0, 40.0]], [1, 1], [False, True])
+EMPTY: Image = ([], [], [])
+TWO: Image = ([[4.0, 6.0, 40.0, 50.0], [50.3, 20.1, 90.9, 60.2]], [0, 2], [False, False])
+CROWDED: Image = ([[10.0, 10.0, 30.0, 30.0], [0.0, 0.0, 96.0, 40.0]], [1, 1], [False, True])
 
 
-def picture(rng: np.random.Generator) -> Picture:
+def image(rng: np.random.Generator) -> Image:
     """Up to four boxes of any place and shape; no two overlaps are alike, so that there is one right answer."""
     count = rng.integers(0, 5)
     corners = rng.uniform(0, 0.9, (count, 2))
@@ -139,7 +139,7 @@ def picture(rng: np.random.Generator) -> Picture:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_loss_is_the_one_written_box_by_box(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    batch = [picture(rng) for _ in range(1 + seed % 3)]
+    batch = [image(rng) for _ in range(1 + seed % 3)]
     raw, targets = raw_outputs(len(batch), seed), targets_of(batch)
     losses = head().loss(raw, targets)
     classification, localisation, _ = slow_loss(raw, targets)
@@ -155,7 +155,7 @@ def gradients(losses: dict[str, Tensor], raw: dict[str, Tensor]) -> tuple[Tensor
 
 @pytest.mark.parametrize("batch", [[EMPTY], [EMPTY, EMPTY], [TWO, EMPTY], [CROWDED, TWO, EMPTY]])
 def test_losses_and_gradients_are_finite_whatever_the_batch_holds(
-    batch: list[Picture],
+    batch: list[Image],
 ) -> None:
     raw = raw_outputs(len(batch))
     losses = head().loss(raw, targets_of(batch))
@@ -166,7 +166,7 @@ def test_losses_and_gradients_are_finite_whatever_the_batch_holds(
 
 
 def anchors_that_learn(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Counts in each picture the anchors that learn a class, and those that learn a box."""
+    """Counts in each image the anchors that learn a class, and those that learn a box."""
     of_logits, of_codes = (gradient.any(dim=2).sum(dim=1) for gradient in gradients(head().loss(raw, targets), raw))
     return of_logits.tolist(), of_codes.tolist()
 
@@ -182,16 +182,16 @@ def test_three_negatives_teach_for_each_positive() -> None:
     assert slow_loss(raw, targets)[2] == [3 * positives[0], 3 * positives[1], 3]
 
 
-def test_the_three_negatives_of_an_empty_picture_are_the_hardest() -> None:
+def test_the_three_negatives_of_an_empty_image_are_the_hardest() -> None:
     raw, targets = raw_outputs(1), targets_of([EMPTY])
     loss = head().loss(raw, targets)["classification"]
     surprise = -raw["class_logits"].log_softmax(dim=2)[0, :, 0]
     torch.testing.assert_close(loss, surprise.topk(3).values.sum())
 
 
-def test_a_crowd_over_the_whole_picture_leaves_no_background() -> None:
+def test_a_crowd_over_the_whole_image_leaves_no_background() -> None:
     raw = raw_outputs(1)
-    everything: Picture = ([[-96.0, -64.0, 192.0, 128.0]], [0], [True])
+    everything: Image = ([[-96.0, -64.0, 192.0, 128.0]], [0], [True])
     losses = head().loss(raw, targets_of([everything]))
     assert losses["classification"].item() == 0
     assert losses["localisation"].item() == 0
@@ -208,7 +208,7 @@ def test_few_anchors_give_all_the_negatives_they_have() -> None:
     assert head().loss(raw, targets_of([EMPTY]))["localisation"].item() == 0
 
 
-def test_a_perfect_answer_costs_nothing_and_is_the_truth_when_decoded() -> None:
+def test_a_perfect_answer_costs_nothing_and_is_the_ground_truth_when_decoded() -> None:
     raw, targets = raw_outputs(1), targets_of([TWO])
     boxes, labels, _ = TWO
     unit = to_unit(boxes, *SIZE)
@@ -219,11 +219,11 @@ def test_a_perfect_answer_costs_nothing_and_is_the_truth_when_decoded() -> None:
         logits[0, a, 0 if owner < 0 else labels[owner] + 1] = 30.0
         if owner >= 0:
             wanted[0, a] = torch.tensor(codes(unit[owner], anchors[a]))
-    answer = {"class_logits": logits, "box_codes": wanted, "anchors": raw["anchors"]}
-    losses = head().loss(answer, targets)
+    outputs = {"class_logits": logits, "box_codes": wanted, "anchors": raw["anchors"]}
+    losses = head().loss(outputs, targets)
     assert losses["classification"].item() < 1e-6
     assert losses["localisation"].item() < 1e-6
-    (found,) = head().decode(answer, [SIZE])
+    (found,) = head().decode(outputs, [SIZE])
     assert isinstance(found, Detections)
     order = found.class_ids.argsort()
     np.testing.assert_array_equal(found.class_ids[order], labels)

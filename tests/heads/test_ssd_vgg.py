@@ -18,7 +18,7 @@ from mbv2kit.heads import HEADS, create_head
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.heads.ssd_vgg import SSD300, SSD512, L2Norm
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -281,7 +281,7 @@ def test_arguments_out_of_range_are_refused(build: Callable[[], object], message
 
 
 @pytest.mark.slow
-def test_it_learns_four_pictures_by_heart_and_lives_on_in_a_model_folder(tmp_path: Path) -> None:
+def test_it_learns_four_images_by_heart_and_lives_on_in_a_model_folder(tmp_path: Path) -> None:
     source = create_source("shapes", task="detection", split="train", size=260, train_count=4)
     model = VisionModel(
         ModelSpec(
@@ -289,7 +289,7 @@ def test_it_learns_four_pictures_by_heart_and_lives_on_in_a_model_folder(tmp_pat
             backbone={"name": "mobilenet_v2", "width": 0.35, "norm_momentum": 0.1},
             heads={"detection": {"name": "ssd300"}},
             class_names={"detection": source.class_names},
-            input=InputRule((260, 260)),
+            input=Preprocess((260, 260)),
         )
     )
     head = model.heads["detection"]

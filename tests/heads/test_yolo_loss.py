@@ -14,7 +14,7 @@ from mbv2kit.heads.yolo_loss import decode_boxes, encode_boxes, yolo_loss
 
 Box = list[float]
 # Boxes in pixels, their labels, and which of them are crowds.
-Picture = tuple[list[Box], list[int], list[bool]]
+Image = tuple[list[Box], list[int], list[bool]]
 ROWS, COLUMNS = 3, 4
 SIZE = (96, 128)
 CLASSES = 3
@@ -45,14 +45,14 @@ def box_of(code: Box, row: int, column: int, anchor: Box) -> Box:
 
 
 def slow_loss(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[list[float], list[int]]:
-    """Returns the four terms, and how many predictions of each picture learn that they see nothing."""
+    """Returns the four terms, and how many predictions of each image learn that they see nothing."""
     codes, objectness, logits = (
         raw[key].double().tolist() for key in ("box_codes", "objectness_logits", "class_logits")
     )
     height, width = targets["size"]
     sums, nothing = [0.0] * 4, []
-    pictures = len(codes)
-    for i in range(pictures):
+    images = len(codes)
+    for i in range(images):
         unit = [[x1 / width, y1 / height, x2 / width, y2 / height] for x1, y1, x2, y2 in targets["boxes"][i].tolist()]
         crowd = targets["crowd"][i].tolist()
         regions = [box for box, many in zip(unit, crowd, strict=True) if many]
@@ -89,12 +89,12 @@ def slow_loss(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[list[flo
                     ):
                         sums[2] += confidence**2 / 2
                         nothing[i] += 1
-    return [value / pictures for value in sums], nothing
+    return [value / images for value in sums], nothing
 
 
-def raw_outputs(pictures: int, seed: int = 0) -> dict[str, Tensor]:
+def raw_outputs(images: int, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shape = (pictures, ROWS, COLUMNS, len(ANCHORS))
+    shape = (images, ROWS, COLUMNS, len(ANCHORS))
     return {
         "box_codes": (0.6 * torch.randn(*shape, 4, generator=generator)).requires_grad_(),
         "objectness_logits": torch.randn(*shape, generator=generator).requires_grad_(),
@@ -103,16 +103,16 @@ def raw_outputs(pictures: int, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def targets_of(pictures: list[Picture]) -> dict[str, Any]:
+def targets_of(images: list[Image]) -> dict[str, Any]:
     return {
         "size": SIZE,
-        "boxes": [torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes, _, _ in pictures],
-        "labels": [torch.tensor(labels, dtype=torch.int64) for _, labels, _ in pictures],
-        "crowd": [torch.tensor(crowd, dtype=torch.bool) for _, _, crowd in pictures],
+        "boxes": [torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) for boxes, _, _ in images],
+        "labels": [torch.tensor(labels, dtype=torch.int64) for _, labels, _ in images],
+        "crowd": [torch.tensor(crowd, dtype=torch.bool) for _, _, crowd in images],
     }
 
 
-def picture(rng: np.random.Generator, codes: Tensor) -> Picture:
+def image(rng: np.random.Generator, codes: Tensor) -> Image:
     """Up to five boxes: of any place and shape, twice the same, or one that is seen already."""
     boxes: list[Box] = []
     for _ in range(rng.integers(0, 6)):
@@ -130,16 +130,16 @@ def picture(rng: np.random.Generator, codes: Tensor) -> Picture:
     return pixels, rng.integers(0, CLASSES, len(boxes)).tolist(), (rng.random(len(boxes)) < 0.25).tolist()
 
 
-EMPTY: Picture = ([], [], [])
-TWO: Picture = ([[4.0, 6.0, 40.0, 50.0], [50.3, 20.1, 120.9, 60.2]], [0, 2], [False, False])
-CROWDED: Picture = ([[10.0, 10.0, 30.0, 30.0], [0.0, 0.0, 128.0, 60.0]], [1, 1], [False, True])
+EMPTY: Image = ([], [], [])
+TWO: Image = ([[4.0, 6.0, 40.0, 50.0], [50.3, 20.1, 120.9, 60.2]], [0, 2], [False, False])
+CROWDED: Image = ([[10.0, 10.0, 30.0, 30.0], [0.0, 0.0, 128.0, 60.0]], [1, 1], [False, True])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_loss_is_the_one_written_prediction_by_prediction(seed: int) -> None:
     rng = np.random.default_rng(seed)
     raw = raw_outputs(1 + seed % 3, seed)
-    targets = targets_of([picture(rng, codes) for codes in raw["box_codes"]])
+    targets = targets_of([image(rng, codes) for codes in raw["box_codes"]])
     losses = yolo_loss(raw, targets)
     expected, _ = slow_loss(raw, targets)
     assert tuple(losses) == TERMS
@@ -153,7 +153,7 @@ def gradients(raw: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tens
 
 
 @pytest.mark.parametrize("batch", [[EMPTY], [EMPTY, EMPTY], [TWO, EMPTY], [CROWDED, TWO, EMPTY]])
-def test_losses_and_gradients_are_finite_whatever_the_batch_holds(batch: list[Picture]) -> None:
+def test_losses_and_gradients_are_finite_whatever_the_batch_holds(batch: list[Image]) -> None:
     raw, targets = raw_outputs(len(batch)), targets_of(batch)
     for gradient in gradients(raw, targets).values():
         assert gradient.isfinite().all()
@@ -186,14 +186,14 @@ def test_an_object_is_learnt_by_one_prediction_and_its_absence_by_most_others() 
     assert of_objectness == [nothing[0] + 2, nothing[1] + 1, nothing[2]]
 
 
-def test_a_crowd_over_the_whole_picture_leaves_nothing_to_learn() -> None:
-    everything: Picture = ([[-128.0, -96.0, 256.0, 192.0]], [0], [True])
+def test_a_crowd_over_the_whole_image_leaves_nothing_to_learn() -> None:
+    everything: Image = ([[-128.0, -96.0, 256.0, 192.0]], [0], [True])
     raw = raw_outputs(1)
     raw["box_codes"] = (raw["box_codes"].detach() * 0.3).requires_grad_()
     assert not any(gradient.any() for gradient in gradients(raw, targets_of([everything])).values())
 
 
-def test_more_pictures_of_the_same_cost_the_same() -> None:
+def test_more_images_of_the_same_cost_the_same() -> None:
     raw = raw_outputs(1)
     twice = {key: value if key == "anchors" else value.repeat_interleave(2, dim=0) for key, value in raw.items()}
     for one, two in zip(
@@ -235,7 +235,7 @@ def test_a_box_written_as_a_code_is_the_same_box_when_read(boxes: list[Box], gri
         torch.testing.assert_close(decoded[place[k]], box, rtol=0, atol=1e-5)
 
 
-def test_centres_on_the_border_belong_to_the_last_cell() -> None:
+def test_centers_on_the_border_belong_to_the_last_cell() -> None:
     boxes = torch.tensor([[0.9, 0.9, 1.1, 1.1], [-0.1, -0.1, 0.1, 0.1]])
     place, wanted = encode_boxes(boxes, (ROWS, COLUMNS), torch.tensor(ANCHORS))
     assert (place // len(ANCHORS)).tolist() == [ROWS * COLUMNS - 1, 0]

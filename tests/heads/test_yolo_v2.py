@@ -16,7 +16,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import create_head
 from mbv2kit.heads.yolo_v2 import YOLOv2
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -113,12 +113,12 @@ def test_predictions_lie_anchor_by_anchor_in_the_channels() -> None:
     torch.testing.assert_close(raw["anchors"], torch.tensor(ANCHORS))
 
 
-def raw_of_nothing(pictures: int = 1) -> dict[str, Tensor]:
+def raw_of_nothing(images: int = 1) -> dict[str, Tensor]:
     """Raw tensors of a grid of 2 x 4 cells in which nothing is seen."""
     return {
-        "box_codes": torch.zeros(pictures, 2, 4, 2, 4),
-        "objectness_logits": torch.full((pictures, 2, 4, 2), -20.0),
-        "class_logits": torch.zeros(pictures, 2, 4, 2, 3),
+        "box_codes": torch.zeros(images, 2, 4, 2, 4),
+        "objectness_logits": torch.full((images, 2, 4, 2), -20.0),
+        "class_logits": torch.zeros(images, 2, 4, 2, 3),
         "anchors": torch.tensor(ANCHORS),
     }
 
@@ -158,7 +158,7 @@ def test_of_two_boxes_of_a_class_in_one_place_the_better_is_shown() -> None:
     assert none.boxes.shape == (0, 4)
 
 
-def test_each_picture_has_its_own_size_and_logits_without_meaning_find_nothing() -> None:
+def test_each_image_has_its_own_size_and_logits_without_meaning_find_nothing() -> None:
     raw = raw_of_nothing(3)
     raw["objectness_logits"][:, 0, 0, 0] = 20.0
     raw["class_logits"][:, 0, 0, 0, 1] = 20.0
@@ -169,7 +169,7 @@ def test_each_picture_has_its_own_size_and_logits_without_meaning_find_nothing()
 
 
 @pytest.mark.parametrize("most", [100, 7])
-def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_picture(most: int) -> None:
+def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_image(most: int) -> None:
     raw = {key: 9 * torch.randn(value.shape) for key, value in raw_of_nothing(2).items() if key != "anchors"}
     options = {"score_threshold": 0.0, "nms_iou": 1.0, "max_detections": most}
     for detections in decode({**raw, "anchors": torch.tensor(ANCHORS)}, [(192, 160)] * 2, **options):
@@ -223,21 +223,21 @@ def test_arguments_out_of_range_are_refused(build: Callable[[], object], message
 
 
 @pytest.mark.slow
-def test_it_learns_four_pictures_by_heart() -> None:
+def test_it_learns_four_images_by_heart() -> None:
     source = create_source("shapes", task="detection", split="train", size=96)
-    rule = InputRule((96, 96))
+    preprocess = Preprocess((96, 96))
     model = VisionModel(
         ModelSpec(
             backbone={"name": "mobilenet_v2", "width": 0.35, "norm_momentum": 0.1},
             heads={"detection": {"name": "yolo_v2", "channels": 64, "norm_momentum": 0.1}},
             class_names={"detection": source.class_names},
-            input=rule,
+            input=preprocess,
         )
     )
     head = model.heads["detection"]
     assert isinstance(head, YOLOv2)
-    pictures = TrainingSet(source, create_augment({"preset": "none"}, rule), seed=0)
-    batch = collate_training([pictures[0, index] for index in range(4)])
+    images = TrainingSet(source, create_augment({"preset": "none"}, preprocess), seed=0)
+    batch = collate_training([images[0, index] for index in range(4)])
     steps, rate = 80, 1e-2
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     for step in range(steps):

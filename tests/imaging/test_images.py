@@ -21,7 +21,7 @@ SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 
 
 def quarters(height: int = 32, width: int = 48) -> Image:
-    """A picture with red and green above, blue and white below: no two of its turns look alike."""
+    """An image with red and green above, blue and white below: no two of its turns look alike."""
     image = np.empty((height, width, 3), dtype=np.uint8)
     image[: height // 2, : width // 2] = RED
     image[: height // 2, width // 2 :] = GREEN
@@ -38,7 +38,7 @@ def assert_quarters(image: Image, tolerance: int = 0) -> None:
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".pgm", ".gif"}))
 def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"picture{suffix}"
+    path = tmp_path / f"image{suffix}"
     PillowImage.fromarray(quarters()).save(path, quality=95)
     image = decode(path)
     assert image.shape == (32, 48, 3)
@@ -46,7 +46,7 @@ def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
     assert_quarters(image, 12 if suffix in {".jpg", ".jpeg", ".webp"} else 0)
 
 
-# EXIF says where row 0 and column 0 of the stored pixels belong; this is how an upright picture is then stored.
+# EXIF says where row 0 and column 0 of the stored pixels belong; this is how an upright image is then stored.
 STORED: dict[int, Callable[[Image], Image]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -60,15 +60,15 @@ STORED: dict[int, Callable[[Image], Image]] = {
 
 
 def save_turned(image: Image, orientation: int, path: Path) -> None:
-    picture = PillowImage.fromarray(np.ascontiguousarray(STORED[orientation](image)))
-    exif = picture.getexif()
+    turned = PillowImage.fromarray(np.ascontiguousarray(STORED[orientation](image)))
+    exif = turned.getexif()
     exif[0x0112] = orientation
-    picture.save(path, exif=exif, quality=95)
+    turned.save(path, exif=exif, quality=95)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_pictures_are_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_images_are_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     path = tmp_path / f"turned{suffix}"
     save_turned(quarters(), orientation, path)
     image = decode(path)
@@ -112,7 +112,7 @@ def test_exif_is_found_in_either_order_of_bytes_and_behind_other_segments(tmp_pa
         b"\xff\xe1" + struct.pack(">H", 13) + b"http:xmp\0\0\0",
     ],
 )
-def test_a_picture_with_damaged_exif_is_read_as_it_is_stored(tmp_path: Path, segment: bytes) -> None:
+def test_an_image_with_damaged_exif_is_read_as_it_is_stored(tmp_path: Path, segment: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(with_segments(segment))
     assert_quarters(decode(tmp_path / "a.jpg"), 12)
 
@@ -123,8 +123,8 @@ def test_damaged_exif_does_not_spoil_other_formats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".pgm"])
-def test_grey_pictures_have_three_equal_channels(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"grey{suffix}"
+def test_gray_images_have_three_equal_channels(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"gray{suffix}"
     values = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (16, 1))
     PillowImage.fromarray(values).save(path, quality=100)
     image = decode(path)
@@ -134,7 +134,7 @@ def test_grey_pictures_have_three_equal_channels(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("suffix", [".png", ".gif"])
-def test_palettes_become_colours(tmp_path: Path, suffix: str) -> None:
+def test_palettes_become_colors(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"palette{suffix}"
     PillowImage.fromarray(quarters()).quantize(8).save(path)
     assert_quarters(decode(path), 2)
@@ -151,7 +151,7 @@ def test_transparent_pixels_are_laid_on_white(tmp_path: Path) -> None:
     assert image[7, 7].tolist() == [255, 255, 255]
 
 
-def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
+def test_a_transparent_color_of_a_palette_is_white(tmp_path: Path) -> None:
     indices = PillowImage.fromarray(np.array([[0, 1]], dtype=np.uint8).repeat(8, axis=0))
     indices.putpalette([0, 0, 255, 255, 0, 0])
     indices.save(tmp_path / "p.png", transparency=0)
@@ -192,7 +192,7 @@ def encoded(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_a_picture_cut_short_is_refused(tmp_path: Path, kind: str, share: float) -> None:
+def test_an_image_cut_short_is_refused(tmp_path: Path, kind: str, share: float) -> None:
     data = encoded(kind)
     (tmp_path / "short").write_bytes(data[: int(share * len(data))])
     with pytest.raises(UnreadableImageError, match="short: "):
@@ -202,12 +202,12 @@ def test_a_picture_cut_short_is_refused(tmp_path: Path, kind: str, share: float)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a picture"),
-        (b"class_id,x,y\n", "not a picture"),
-        (b"\xff\xd8\xff", "not a picture"),
+        (b"", "not an image"),
+        (b"class_id,x,y\n", "not an image"),
+        (b"\xff\xd8\xff", "not an image"),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "file.jpg").write_bytes(content)
     with pytest.raises(UnreadableImageError, match=f"file.jpg: .*{reason}"):
         decode(tmp_path / "file.jpg")
@@ -220,7 +220,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_claims_to_be_enormous_is_refused(tmp_path: Path) -> None:
     header = struct.pack("<2sIHHI IiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
     (tmp_path / "bomb.bmp").write_bytes(header + bytes(100))
     with pytest.raises(UnreadableImageError, match=r"bomb\.bmp"):
@@ -232,7 +232,7 @@ def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path: Path) -> None
     kind=st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"]),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
 )
-def test_damage_gives_a_picture_or_a_sentence_but_no_crash(
+def test_damage_gives_an_image_or_a_sentence_but_no_crash(
     tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[float, int]]
 ) -> None:
     data = bytearray(encoded(kind))
@@ -254,17 +254,17 @@ def test_damage_gives_a_picture_or_a_sentence_but_no_crash(
 
 
 def scene(height: int, width: int) -> Image:
-    """A picture with soft and sharp edges, fine patterns and colours, of any size."""
+    """An image with soft and sharp edges, fine patterns and colors, of any size."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     waves = 60 * np.sin(x / 9) * np.cos(y / 13) + 30 * np.sin((x + 2 * y) / 3)
     discs = 80.0 * ((x % 61 - 30) ** 2 + (y % 47 - 23) ** 2 < 200)
     channels = [100 + waves + discs * share + 30 * np.sin(x / 50 + turn) for share, turn in ((1, 0), (0.5, 2), (0, 4))]
-    picture: Image = np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
-    return picture
+    image: Image = np.clip(np.stack(channels, axis=2), 0, 255).astype(np.uint8)
+    return image
 
 
 def resize_by_definition(image: Image, height: int, width: int) -> NDArray[np.float64]:
-    """Averages over blocks, then straight lines between pixel centres, one axis after the other."""
+    """Averages over blocks, then straight lines between pixel centers, one axis after the other."""
     result: NDArray[np.float64] = image.astype(np.float64)
     for axis, wanted in enumerate((height, width)):
         side, block = result.shape[axis], 1
@@ -288,19 +288,19 @@ def test_resizing_averages_over_blocks_and_interpolates_the_rest(old: tuple[int,
 
 
 @given(size=SIZES, value=st.integers(0, 255))
-def test_a_plain_picture_stays_plain(size: tuple[int, int], value: int) -> None:
+def test_a_plain_image_stays_plain(size: tuple[int, int], value: int) -> None:
     resized = resize_image(np.full((7, 9, 3), value, dtype=np.uint8), *size)
     assert resized.shape == (*size, 3)
     assert (resized == value).all()
 
 
 @given(old=SIZES, new=SIZES)
-def test_a_mask_takes_the_class_under_each_new_pixels_centre(old: tuple[int, int], new: tuple[int, int]) -> None:
+def test_a_mask_takes_the_class_under_each_new_pixels_center(old: tuple[int, int], new: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).integers(0, 256, old, dtype=np.uint8)
     rows, columns = (((2 * np.arange(n) + 1) * o) // (2 * n) for o, n in zip(old, new, strict=True))
     resized = resize_mask(mask, *new)
     assert resized.shape == new
-    # Where a centre falls just between two pixels, either of them is right.
+    # Where a center falls just between two pixels, either of them is right.
     alternatives = [mask[np.ix_(rows + dy, columns + dx)] for dy in (-1, 0) for dx in (-1, 0)]
     on_edge_y = ((2 * np.arange(new[0]) + 1) * old[0]) % (2 * new[0]) == 0
     on_edge_x = ((2 * np.arange(new[1]) + 1) * old[1]) % (2 * new[1]) == 0
@@ -312,8 +312,8 @@ def test_a_mask_takes_the_class_under_each_new_pixels_centre(old: tuple[int, int
 @pytest.mark.parametrize("wanted", [(150, 201), (74, 99), (40, 60), (37, 20), (17, 3), (200, 500), (301, 403)])
 def test_a_jpeg_of_the_size_asked_for_looks_as_if_decoded_in_full(tmp_path: Path, wanted: tuple[int, int]) -> None:
     PillowImage.fromarray(scene(301, 403)).save(tmp_path / "a.jpg", quality=95)
-    resized, picture = decode_resized(tmp_path / "a.jpg", lambda height, width: wanted)
-    assert picture == (301, 403)
+    resized, image = decode_resized(tmp_path / "a.jpg", lambda height, width: wanted)
+    assert image == (301, 403)
     assert resized.shape == (*wanted, 3)
     assert resized.flags.c_contiguous
     assert np.abs(resized.astype(int) - resize_image(decode(tmp_path / "a.jpg"), *wanted)).mean() < 0.6
@@ -322,8 +322,8 @@ def test_a_jpeg_of_the_size_asked_for_looks_as_if_decoded_in_full(tmp_path: Path
 @pytest.mark.parametrize("orientation", STORED)
 def test_a_reduced_jpeg_is_turned_upright(tmp_path: Path, orientation: int) -> None:
     save_turned(scene(240, 320), orientation, tmp_path / "a.jpg")
-    resized, picture = decode_resized(tmp_path / "a.jpg", lambda height, width: (height // 5, width // 7))
-    assert picture == (240, 320)
+    resized, image = decode_resized(tmp_path / "a.jpg", lambda height, width: (height // 5, width // 7))
+    assert image == (240, 320)
     assert resized.shape == (48, 45, 3)
     assert resized.flags.c_contiguous
     assert np.abs(resized.astype(int) - resize_image(decode(tmp_path / "a.jpg"), 48, 45)).mean() < 0.6
@@ -334,15 +334,15 @@ def test_a_reduced_jpeg_is_turned_upright(tmp_path: Path, orientation: int) -> N
 def test_a_reduced_jpeg_is_neither_shifted_nor_stretched(
     tmp_path: Path, orientation: int, size: tuple[int, int]
 ) -> None:
-    # On a ramp the value of a pixel is the place that it came from: the centre of its share of the true picture.
+    # On a ramp the value of a pixel is the place that it came from: the center of its share of the true image.
     rows, columns = (np.linspace(20, 235, side) for side in size)
     ramps = np.stack(np.broadcast_arrays(rows[:, None], columns, columns), axis=2)
     save_turned(np.rint(ramps).astype(np.uint8), orientation, tmp_path / "a.jpg")
     resized, _ = decode_resized(tmp_path / "a.jpg", lambda height, width: (30, 40))
     for axis, side, wanted in ((0, size[0], 30), (1, size[1], 40)):
-        centres = (np.arange(wanted) + 0.5) * side / wanted - 0.5
+        centers = (np.arange(wanted) + 0.5) * side / wanted - 0.5
         found = resized[:, :, axis].mean(axis=1 - axis)
-        np.testing.assert_allclose(found[1:-1], 20 + 215 * centres[1:-1] / (side - 1), atol=1.2)
+        np.testing.assert_allclose(found[1:-1], 20 + 215 * centers[1:-1] / (side - 1), atol=1.2)
 
 
 @given(size=st.tuples(st.integers(1, 90), st.integers(1, 90)), wanted=st.tuples(st.integers(1, 90), st.integers(1, 90)))
@@ -372,15 +372,15 @@ def test_no_more_is_decoded_than_needed_and_no_less(size: tuple[int, int], wante
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 5), (7, 3)])
 def test_tiny_jpegs_are_decoded_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
     PillowImage.fromarray(scene(*size)).save(tmp_path / "a.jpg", quality=95)
-    with PillowImage.open(tmp_path / "a.jpg") as picture:
-        np.testing.assert_allclose(decode(tmp_path / "a.jpg").astype(int), np.asarray(picture), atol=2)
+    with PillowImage.open(tmp_path / "a.jpg") as image:
+        np.testing.assert_allclose(decode(tmp_path / "a.jpg").astype(int), np.asarray(image), atol=2)
 
 
 @pytest.mark.parametrize("kind", ["L", "CMYK"])
-def test_grey_and_print_jpegs_of_the_size_asked_for(tmp_path: Path, kind: str) -> None:
+def test_gray_and_print_jpegs_of_the_size_asked_for(tmp_path: Path, kind: str) -> None:
     PillowImage.fromarray(scene(120, 160)).convert(kind).save(tmp_path / "a.jpg", quality=95)
-    resized, picture = decode_resized(tmp_path / "a.jpg", lambda height, width: (30, 40))
-    assert picture == (120, 160)
+    resized, image = decode_resized(tmp_path / "a.jpg", lambda height, width: (30, 40))
+    assert image == (120, 160)
     expected = resize_image(decode(tmp_path / "a.jpg"), 30, 40).astype(int)
     np.testing.assert_allclose(resized, expected, atol=0 if kind == "CMYK" else 12)
     assert np.abs(resized - expected).mean() < 0.6
@@ -391,8 +391,8 @@ def test_grey_and_print_jpegs_of_the_size_asked_for(tmp_path: Path, kind: str) -
 def test_other_formats_are_resized_from_all_their_pixels(tmp_path: Path, orientation: int, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     save_turned(scene(75, 100), orientation, path)
-    resized, picture = decode_resized(path, lambda height, width: (height // 3, width // 3))
-    assert picture == (75, 100)
+    resized, image = decode_resized(path, lambda height, width: (height // 3, width // 3))
+    assert image == (75, 100)
     np.testing.assert_array_equal(resized, resize_image(scene(75, 100), 25, 33))
 
 

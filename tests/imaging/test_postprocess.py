@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Selection, read_answers, suppress
+from mbv2kit.imaging.postprocess import NmsOptions, postprocess, suppress
 from mbv2kit.structures import Classification, Detections, Segmentation
 
 
@@ -54,18 +54,18 @@ def test_suppression_is_torchvisions(seed: int, count: int, limit: int, threshol
 
 
 def test_classes_are_ranked_and_equal_ones_keep_their_order() -> None:
-    (seen,) = read_answers("classification", {"probabilities": floats([[0.1, 0.4, 0.1, 0.4]])}, (8, 8))
+    (seen,) = postprocess("classification", {"probabilities": floats([[0.1, 0.4, 0.1, 0.4]])}, (8, 8))
     assert isinstance(seen, Classification)
     assert seen.class_ids.tolist() == [1, 3, 0, 2]
     assert seen.scores.tolist() == floats([0.4, 0.4, 0.1, 0.1]).tolist()
 
 
 def test_boxes_come_out_in_pixels_clipped_best_first() -> None:
-    answers = {
+    outputs = {
         "boxes": floats([[[-0.5, 0.25, 0.5, 0.75], [0.5, 0.5, 1.5, 1.0], [0.1, 0.1, 0.2, 0.2]]]),
         "scores": floats([[[0.3, 0.0], [0.0, 0.9], [0.05, 0.05]]]),
     }
-    (seen,) = read_answers("detection", answers, (20, 40), Selection(0.05, 0.5, 10))
+    (seen,) = postprocess("detection", outputs, (20, 40), NmsOptions(0.05, 0.5, 10))
     assert isinstance(seen, Detections)
     assert seen.boxes.tolist() == [[20, 10, 40, 20], [0, 5, 20, 15]]
     assert seen.class_ids.tolist() == [1, 0]
@@ -76,7 +76,7 @@ def test_of_very_many_boxes_the_thousand_best_are_candidates() -> None:
     scores = np.linspace(0.1, 0.9, 1500, dtype=np.float32)[None, :, None]
     places = np.arange(1500, dtype=np.float32) / 1500
     boxes = np.stack([places, places * 0, places + 1e-4, places * 0 + 1], axis=1)[None]
-    (seen,) = read_answers("detection", {"boxes": boxes, "scores": scores}, (100, 1500), Selection(0.05, 0.5, 5000))
+    (seen,) = postprocess("detection", {"boxes": boxes, "scores": scores}, (100, 1500), NmsOptions(0.05, 0.5, 5000))
     assert isinstance(seen, Detections)
     assert len(seen.boxes) == 1000
     assert seen.scores.tolist() == scores[0, :499:-1, 0].tolist()
@@ -84,7 +84,7 @@ def test_of_very_many_boxes_the_thousand_best_are_candidates() -> None:
 
 def test_a_mask_is_taken_as_it_is() -> None:
     masks = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    seen = read_answers("segmentation", {"mask": masks}, (2, 3))
+    seen = postprocess("segmentation", {"mask": masks}, (2, 3))
     assert all(isinstance(one, Segmentation) and np.array_equal(one.mask, masks[i]) for i, one in enumerate(seen))
 
 
@@ -98,13 +98,13 @@ def test_a_mask_is_taken_as_it_is() -> None:
 )
 def test_a_selection_that_makes_no_sense_is_refused(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Selection(*arguments)
+        NmsOptions(*arguments)
 
 
 def test_a_higher_threshold_leaves_the_same_boxes_above_it() -> None:
     rng = np.random.default_rng(1)
     boxes, scores = floats(random_boxes(rng, 300) / 128), rng.random((300, 3), dtype=np.float32)
-    everything = Selection(0.05, 0.5, 400)
+    everything = NmsOptions(0.05, 0.5, 400)
     seen, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
     assert everything.at_least(0.01) == everything
     kept = seen.scores > 0.6

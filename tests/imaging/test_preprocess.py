@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import UnreadableImageError, decode
-from mbv2kit.imaging.preprocess import InputRule, Placement, Resize, read_input
+from mbv2kit.imaging.preprocess import Placement, Preprocess, Resize, preprocess_file
 from mbv2kit.structures import Classification, Detections, Segmentation
 
 SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
@@ -20,11 +20,11 @@ SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 @pytest.mark.parametrize(
     ("resize", "content"), [("stretch", (64, 64)), ("letterbox", (32, 64)), ("pad", (32, 64)), ("crop", None)]
 )
-def test_rules_place_a_large_picture(resize: Resize, content: tuple[int, int] | None) -> None:
+def test_rules_place_a_large_image(resize: Resize, content: tuple[int, int] | None) -> None:
     image = np.full((100, 200, 3), 200, dtype=np.uint8)
-    seen, placement = InputRule((64, 64), resize, fill=3)(image)
+    seen, placement = Preprocess((64, 64), resize, fill=3)(image)
     assert seen.shape == (64, 64, 3)
-    assert placement.picture == (100, 200)
+    assert placement.image == (100, 200)
     if content is not None:
         assert placement.content == content
         assert (seen[: content[0], : content[1]] == 200).all()
@@ -35,19 +35,19 @@ def test_rules_place_a_large_picture(resize: Resize, content: tuple[int, int] | 
 
 
 @pytest.mark.parametrize(("resize", "content"), [("stretch", (64, 64)), ("letterbox", (64, 32)), ("pad", (20, 10))])
-def test_only_pad_leaves_a_small_picture_as_it_is(resize: Resize, content: tuple[int, int]) -> None:
+def test_only_pad_leaves_a_small_image_as_it_is(resize: Resize, content: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 10, 3), dtype=np.uint8)
-    seen, placement = InputRule((64, 64), resize)(image)
+    seen, placement = Preprocess((64, 64), resize)(image)
     assert placement.content == content
     if resize == "pad":
         np.testing.assert_array_equal(seen[:20, :10], image)
         assert (seen[20:] == 127).all()
 
 
-def test_crop_cuts_the_centre_out_of_the_scaled_picture() -> None:
+def test_crop_cuts_the_center_out_of_the_scaled_image() -> None:
     # Column values tell where a column came from: 80 rows and 160 columns become 64 by 128, then 56 by 56.
     image = np.repeat(np.tile(np.arange(160, dtype=np.uint8), (80, 1))[:, :, None], 3, axis=2)
-    seen, _ = InputRule((56, 56), "crop", crop_fraction=0.875)(image)
+    seen, _ = Preprocess((56, 56), "crop", crop_fraction=0.875)(image)
     assert seen.shape == (56, 56, 3)
     first, last = (seen[30, column, 0] for column in (0, -1))
     assert first == pytest.approx(36 * 160 / 128 + 0.1, abs=1)
@@ -56,29 +56,29 @@ def test_crop_cuts_the_centre_out_of_the_scaled_picture() -> None:
 
 def test_crop_of_its_own_size_changes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    seen, _ = InputRule((32, 32), "crop", crop_fraction=1.0)(image)
+    seen, _ = Preprocess((32, 32), "crop", crop_fraction=1.0)(image)
     np.testing.assert_array_equal(seen, image)
 
 
-@given(picture=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad", "crop"]))
-def test_any_picture_becomes_the_input(picture: tuple[int, int], size: tuple[int, int], resize: Resize) -> None:
-    seen, placement = InputRule(size, resize)(np.full((*picture, 3), 9, dtype=np.uint8))
+@given(image=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad", "crop"]))
+def test_any_image_becomes_the_input(image: tuple[int, int], size: tuple[int, int], resize: Resize) -> None:
+    seen, placement = Preprocess(size, resize)(np.full((*image, 3), 9, dtype=np.uint8))
     assert seen.shape == (*size, 3)
-    assert placement.picture == picture
+    assert placement.image == image
     assert placement.content[0] <= size[0]
     assert placement.content[1] <= size[1]
 
 
-@given(picture=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad"]), data=st.data())
-def test_boxes_come_back_to_the_picture(
-    picture: tuple[int, int], size: tuple[int, int], resize: Resize, data: st.DataObject
+@given(image=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad"]), data=st.data())
+def test_boxes_come_back_to_the_image(
+    image: tuple[int, int], size: tuple[int, int], resize: Resize, data: st.DataObject
 ) -> None:
-    _, placement = InputRule(size, resize)(np.zeros((*picture, 3), dtype=np.uint8))
+    _, placement = Preprocess(size, resize)(np.zeros((*image, 3), dtype=np.uint8))
     shares = st.floats(0, 1, width=32)
     x1, x2 = sorted(data.draw(st.lists(shares, min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(data.draw(st.lists(shares, min_size=2, max_size=2, unique=True)))
     share = np.array([[x1, y1, x2, y2]])
-    original = (share * [picture[1], picture[0], picture[1], picture[0]]).astype(np.float32)
+    original = (share * [image[1], image[0], image[1], image[0]]).astype(np.float32)
     height, width = placement.content
     seen = (share * [width, height, width, height]).astype(np.float32)
     back = placement.restore(Detections(seen, np.array([4]), np.ones(1, dtype=np.float32)))
@@ -89,26 +89,26 @@ def test_boxes_come_back_to_the_picture(
         assert min(x2 - x1, y2 - y1) < 1e-4, "only a box that rounding has closed may go"
 
 
-def test_boxes_are_clipped_and_those_beside_the_picture_dropped() -> None:
+def test_boxes_are_clipped_and_those_beside_the_image_dropped() -> None:
     boxes = np.array([[-5, -5, 40, 90], [10, 55, 30, 60], [10, 10, 20, 20]], dtype=np.float32)
     found = Detections(boxes, np.array([0, 1, 2]), np.array([0.9, 0.8, 0.7], dtype=np.float32))
-    restored = Placement(picture=(100, 200), content=(50, 100)).restore(found)
+    restored = Placement(image=(100, 200), content=(50, 100)).restore(found)
     assert isinstance(restored, Detections)
     assert restored.boxes.tolist() == [[0, 0, 80, 100], [20, 20, 40, 40]]
     assert restored.class_ids.tolist() == [0, 2]
     assert restored.scores.tolist() == pytest.approx([0.9, 0.7])
 
 
-@given(picture=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad"]))
+@given(image=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad"]))
 def test_masks_come_back_without_the_filled_border(
-    picture: tuple[int, int], size: tuple[int, int], resize: Resize
+    image: tuple[int, int], size: tuple[int, int], resize: Resize
 ) -> None:
-    _, placement = InputRule(size, resize)(np.zeros((*picture, 3), dtype=np.uint8))
+    _, placement = Preprocess(size, resize)(np.zeros((*image, 3), dtype=np.uint8))
     mask: NDArray[np.uint8] = np.full(size, 7, dtype=np.uint8)
     mask[: placement.content[0], : placement.content[1]] = 1
     restored = placement.restore(Segmentation(mask))
     assert isinstance(restored, Segmentation)
-    assert restored.mask.shape == picture
+    assert restored.mask.shape == image
     assert (restored.mask == 1).all()
 
 
@@ -129,7 +129,7 @@ def test_classes_need_no_way_back() -> None:
 )
 def test_a_wrong_rule_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        InputRule(**options)  # type: ignore[arg-type]
+        Preprocess(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -145,22 +145,22 @@ def test_the_input_of_a_file_is_that_of_its_pixels(
     exif[0x0112] = orientation
     path = tmp_path / f"a{suffix}"
     PillowImage.fromarray(soft.astype(np.uint8)).save(path, exif=exif, quality=95)
-    rule = InputRule((48, 56), resize, fill=9)
-    seen, placement = read_input(path, rule)
-    expected, whole = rule(decode(path))
+    preprocess = Preprocess((48, 56), resize, fill=9)
+    seen, placement = preprocess_file(path, preprocess)
+    expected, whole = preprocess(decode(path))
     assert placement == whole
-    assert placement.picture == (stored if orientation == 1 else stored[::-1])
+    assert placement.image == (stored if orientation == 1 else stored[::-1])
     assert seen.shape == (48, 56, 3)
     assert np.abs(seen.astype(int) - expected).mean() < 1
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
 def test_inputs_of_real_files_hardly_depend_on_how_they_are_decoded(shared_data: Path, resize: Resize) -> None:
-    rule = InputRule((112, 112), resize)
+    preprocess = Preprocess((112, 112), resize)
     differences = []
     for path in sorted((shared_data / "imagenet_samples" / "val").glob("*/*"))[:12]:
-        seen, placement = read_input(path, rule)
-        expected, whole = rule(decode(path))
+        seen, placement = preprocess_file(path, preprocess)
+        expected, whole = preprocess(decode(path))
         assert placement == whole
         differences.append(np.abs(seen.astype(int) - expected).mean())
     assert np.mean(differences) < 0.6
@@ -169,7 +169,7 @@ def test_inputs_of_real_files_hardly_depend_on_how_they_are_decoded(shared_data:
 def test_what_cannot_be_read_gives_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
-        read_input(tmp_path / "a.jpg", InputRule((8, 8)))
+        preprocess_file(tmp_path / "a.jpg", Preprocess((8, 8)))
 
 
 def test_inputs_are_made_without_torch() -> None:

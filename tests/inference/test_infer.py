@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.draw import palette
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference import run
 from mbv2kit.inference.loading import Loaded, Request
 from mbv2kit.inference.results import describe
@@ -24,7 +24,7 @@ EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")
 
 
 class FakeModel:
-    """Answers with the picture's mean, its whole area and its left half."""
+    """Answers with the image's mean, its whole area and its left half."""
 
     batch: int | None = None
 
@@ -34,23 +34,23 @@ class FakeModel:
             "detection": ("cat", "dog"),
             "segmentation": ("background", "cat", "cat"),
         }
-        self.input = InputRule((8, 8))
+        self.input = Preprocess((8, 8))
         self.class_names = {task: names[task] for task in tasks}
 
     def copy(self) -> "FakeModel":
         return self
 
-    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+    def outputs(self, inputs: NDArray[np.uint8]) -> Any:
         return inputs.mean(axis=(1, 2, 3)) / 255
 
-    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
         return [
-            {task: _answer(task, mean, *placement.picture) for task in self.class_names}
-            for mean, placement in zip(answers, placements, strict=True)
+            {task: _outputs(task, mean, *placement.image) for task in self.class_names}
+            for mean, placement in zip(outputs, placements, strict=True)
         ]
 
 
-def _answer(task: Task, mean: float, height: int, width: int) -> Prediction:
+def _outputs(task: Task, mean: float, height: int, width: int) -> Prediction:
     if task == "classification":
         scores = np.array([mean, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02], dtype=np.float32)
         return Classification(np.arange(7)[::-1], scores)
@@ -65,12 +65,12 @@ def _answer(task: Task, mean: float, height: int, width: int) -> Prediction:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with two pictures of one name and a third that is none."""
+    """A folder with two images of one name and a third that is none."""
     folder = tmp_path / "photos"
     for name, value in {"a/cat.png": 51, "b/cat.png": 102}.items():
         (folder / name).parent.mkdir(parents=True)
         PillowImage.new("RGB", (40, 20), (value,) * 3).save(folder / name)
-    (folder / "c.jpg").write_text("no picture")
+    (folder / "c.jpg").write_text("no image")
     return folder
 
 
@@ -108,11 +108,11 @@ def files(folder: str) -> list[str]:
 
 def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     use_model(monkeypatch, FakeModel("classification"))
-    pictures = [str(photos / "b" / "cat.png"), str(photos / "a" / "cat.png")]
-    assert infer(config, pictures) == 0
+    images = [str(photos / "b" / "cat.png"), str(photos / "a" / "cat.png")]
+    assert infer(config, images) == 0
     assert lines(config) == [
         {
-            "image": picture,
+            "image": image,
             "width": 40,
             "height": 20,
             "task": "classification",
@@ -121,7 +121,7 @@ def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.Mo
                 for i, score in enumerate([best, 0.3, 0.2, 0.1, 0.05])
             ],
         }
-        for picture, best in zip(pictures, (0.4, 0.2), strict=True)
+        for image, best in zip(images, (0.4, 0.2), strict=True)
     ]
     assert files(config.output) == ["images/cat.jpg", "images/cat_2.jpg", "predictions.jsonl"]
 
@@ -151,8 +151,8 @@ def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.Monk
     with PillowImage.open(Path(config.output, "masks", "cat.png")) as mask:
         indices = np.asarray(mask)
         assert mask.mode == "P"
-        colours = np.asarray(mask.convert("RGB"))[0, [39, 15, 0]]
-        np.testing.assert_array_equal(colours, palette(["background", "cat", "cat"]))
+        colors = np.asarray(mask.convert("RGB"))[0, [39, 15, 0]]
+        np.testing.assert_array_equal(colors, palette(["background", "cat", "cat"]))
     assert indices.shape == (20, 40)
     assert indices[5].tolist() == [2] * 10 + [1] * 10 + [0] * 20
 
@@ -186,29 +186,29 @@ def test_a_task_that_the_model_has_not_is_refused(
         infer(config, [str(photos)])
 
 
-def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
+def test_an_unreadable_image_is_told_and_the_rest_goes_on(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_model(monkeypatch, FakeModel("detection"))
     broken = str(photos / "c.jpg")
     assert infer(config, [broken, str(photos / "a")]) == 1
     first, second = lines(config)
-    assert first == {"image": broken, "error": f"{broken}: this is not a picture in a known format."}
+    assert first == {"image": broken, "error": f"{broken}: this is not an image in a known format."}
     assert second["image"] == str(photos / "a" / "cat.png")
     told = capsys.readouterr()
     assert f"Model: {config.checkpoint}\nRuntime: a fake\n" in told.out
-    assert "2 pictures, 1 of them unreadable" in told.out
+    assert "2 images, 1 of them unreadable" in told.out
     assert config.output in told.out
     assert told.err == "", "no progress bar where nobody watches"
 
 
-def test_each_line_is_on_disk_before_the_next_picture_is_seen(
+def test_each_line_is_on_disk_before_the_next_image_is_seen(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Watching(FakeModel):
-        def answer(self, inputs: Any) -> Any:
+        def outputs(self, inputs: Any) -> Any:
             written.append(len(lines(config)))
-            return super().answer(inputs)
+            return super().outputs(inputs)
 
     written: list[int] = []
     use_model(monkeypatch, Watching("detection"))
@@ -221,10 +221,10 @@ def test_what_was_seen_before_a_fault_is_written(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(FakeModel):
-        def answer(self, inputs: Any) -> Any:
+        def outputs(self, inputs: Any) -> Any:
             if inputs.mean() > 80:
                 raise KeyboardInterrupt
-            return super().answer(inputs)
+            return super().outputs(inputs)
 
     use_model(monkeypatch, Interrupted("detection"))
     config.threads = 2
@@ -234,27 +234,27 @@ def test_what_was_seen_before_a_fault_is_written(
 
 
 @pytest.mark.parametrize(
-    ("threads", "pictures", "workers", "at_a_time"),
+    ("threads", "images", "workers", "at_a_time"),
     [(4, 1, 1, "one"), (4, 2, 2, "2"), (2, 3, 2, "2"), (1, 3, 1, "one")],
 )
-def test_as_many_pictures_are_seen_at_a_time_as_there_are_cores(
+def test_as_many_images_are_seen_at_a_time_as_there_are_cores(
     photos: Path,
     config: DictConfig,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     threads: int,
-    pictures: int,
+    images: int,
     workers: int,
     at_a_time: str,
 ) -> None:
     requests = use_model(monkeypatch, FakeModel("detection"))
     config.threads = threads
-    infer(config, [str(photos / "a" / "cat.png")] * pictures)
+    infer(config, [str(photos / "a" / "cat.png")] * images)
     assert [(request.cores, request.workers) for request in requests] == [(threads, workers)]
-    assert re.search(rf"Milliseconds a picture: reading [\d.]+, .*; {at_a_time} at a time", capsys.readouterr().out)
+    assert re.search(rf"Milliseconds an image: reading [\d.]+, .*; {at_a_time} at a time", capsys.readouterr().out)
 
 
-def test_a_budget_of_memory_is_for_one_picture_at_a_time(
+def test_a_budget_of_memory_is_for_one_image_at_a_time(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = use_model(monkeypatch, FakeModel("detection"))
@@ -268,26 +268,26 @@ def test_a_budget_of_memory_is_for_one_picture_at_a_time(
 def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int
 ) -> None:
-    pictures = [str(photos / name) for name in ("a", "c.jpg", "b", "a/cat.png")]
+    images = [str(photos / name) for name in ("a", "c.jpg", "b", "a/cat.png")]
     use_model(monkeypatch, FakeModel(*EVERYTHING))
     config.threads = 1
-    infer(config, pictures)
+    infer(config, images)
     expected = lines(config)
     config.threads, config.batch_size, config.save_images = threads, 3, False
     config.output = str(tmp_path / "again")
-    infer(config, pictures)
+    infer(config, images)
     assert lines(config) == expected
     for mask in files(str(tmp_path / "out" / "masks")):
         assert Path(config.output, "masks", mask).read_bytes() == (tmp_path / "out" / "masks" / mask).read_bytes()
 
 
-def test_a_picture_that_is_gone_when_it_shall_be_drawn_is_told(
+def test_an_image_that_is_gone_when_it_shall_be_drawn_is_told(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deleting(FakeModel):
-        def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
             (photos / "a" / "cat.png").unlink()
-            return super().read(answers, placements)
+            return super().read(outputs, placements)
 
     use_model(monkeypatch, Deleting("detection"))
     gone = str(photos / "a" / "cat.png")
@@ -295,7 +295,7 @@ def test_a_picture_that_is_gone_when_it_shall_be_drawn_is_told(
     assert lines(config) == [{"image": gone, "error": f"{gone}: there is no such file."}]
 
 
-def test_pictures_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     use_model(monkeypatch, FakeModel("detection"))
     config.save_images = False
     infer(config, [str(photos / "a")])
@@ -310,7 +310,7 @@ def test_thresholds_of_lines_and_drawings_are_their_own(
     infer(config, [str(photos / "a")])
     assert len(lines(config)[0]["boxes"]) == 3
     with PillowImage.open(Path(config.output, "images", "cat.jpg")) as drawing:
-        assert np.ptp(np.asarray(drawing)) < 5, "a plain picture without boxes stays plain"
+        assert np.ptp(np.asarray(drawing)) < 5, "a plain image without boxes stays plain"
 
 
 def test_the_default_output_is_a_folder_of_its_own(
@@ -346,7 +346,7 @@ def test_a_wrong_key_is_refused_before_anything_is_written(
     assert not Path(config.output).exists()
 
 
-def test_no_pictures_is_a_sentence_with_an_example(config: DictConfig) -> None:
+def test_no_images_is_a_sentence_with_an_example(config: DictConfig) -> None:
     with pytest.raises(UserError, match=r"python tools/infer\.py photos/"):
         infer(config, [])
 
@@ -373,12 +373,12 @@ def test_a_file_that_cannot_be_written_is_a_sentence_whichever_thread_writes_it(
 
 
 def test_answers_are_plain_values_that_json_takes_back() -> None:
-    for answer in (
+    for outputs in (
         describe(Classification(np.array([0]), np.array([1 / 3], dtype=np.float32)), ["é"], 0.0),
         describe(Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)), ["é"], 0.0),
         describe(Segmentation(np.zeros((3, 3), dtype=np.uint8)), ["é"], 0.0),
     ):
-        assert json.loads(json.dumps(answer)) == answer
+        assert json.loads(json.dumps(outputs)) == outputs
 
 
 def test_shares_add_up_to_one() -> None:

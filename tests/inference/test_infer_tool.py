@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, save_model
 from PIL import Image as PillowImage
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.exports import Export, add_export, hash_of
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -33,7 +33,7 @@ finally:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a model of all three tasks and two pictures, one of an awkward name."""
+    """A working folder with a model of all three tasks and two images, one of an awkward name."""
     folder = tmp_path_factory.mktemp("work")
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2", "width": 0.35},
@@ -47,7 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "detection": ["cat", "dog"],
             "segmentation": ["background", "cat"],
         },
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
     )
     VisionModel(spec).save(folder / "model")
     noise = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
@@ -63,7 +63,7 @@ def run_tool(root: Path, workplace: Path, *arguments: str) -> subprocess.Complet
     return subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
 
 
-def test_pictures_in_results_out_without_the_libraries_of_training(root: Path, workplace: Path) -> None:
+def test_images_in_results_out_without_the_libraries_of_training(root: Path, workplace: Path) -> None:
     done = run_tool(root, workplace, "photos/*.png", "photos", "checkpoint=model", "output=all", "batch_size=2")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -91,7 +91,7 @@ def exported(workplace: Path) -> str:
         backbone={},
         heads={"classification": {}},
         class_names={"classification": ["red", "green", "blue"]},
-        input=InputRule((8, 8)),
+        input=Preprocess((8, 8)),
     )
     (folder / "model.json").write_text(json.dumps(spec.to_dict()))
     nodes = [
@@ -121,7 +121,7 @@ def exported(workplace: Path) -> str:
             size=(8, 8),
             batch=None,
             outputs=("probabilities",),
-            selection=None,
+            nms_options=None,
             sha256=hash_of(folder / "model.onnx"),
         ),
     )
@@ -132,13 +132,13 @@ def exported(workplace: Path) -> str:
 def test_an_exported_model_sees_without_torch(
     root: Path, workplace: Path, exported: str, keys: tuple[str, ...]
 ) -> None:
-    colours = {"red": (200, 40, 10), "blue": (10, 0, 90)}
-    for name, colour in colours.items():
-        PillowImage.new("RGB", (16, 12), colour).save(workplace / f"{name}.png")
+    colors = {"red": (200, 40, 10), "blue": (10, 0, 90)}
+    for name, color in colors.items():
+        PillowImage.new("RGB", (16, 12), color).save(workplace / f"{name}.png")
     done = run_tool(
         root,
         workplace,
-        *(f"{name}.png" for name in colours),
+        *(f"{name}.png" for name in colors),
         f"checkpoint={exported}",
         "output=fast",
         "runtime=onnxruntime",
@@ -171,7 +171,7 @@ def test_exit_codes(root: Path, workplace: Path) -> None:
 
     nothing = run_tool(root, workplace, "checkpoint=model")
     assert nothing.returncode == 2
-    assert nothing.stderr.startswith("error: No picture is named;")
+    assert nothing.stderr.startswith("error: No image is named;")
     assert nothing.stderr.count("\n") == 1
 
 
@@ -189,15 +189,15 @@ def split_arguments(root: Path) -> SPLIT:
     return function
 
 
-def test_bare_words_are_pictures_and_the_rest_is_hydras(
+def test_bare_words_are_images_and_the_rest_is_hydras(
     split_arguments: SPLIT, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    pictures = ["cat.jpg", "photos/", "photos/**/*=*.png", "photos/min_score=0.1.jpg", "~/cat.jpg", "1=2.jpg"]
+    images = ["cat.jpg", "photos/", "photos/**/*=*.png", "photos/min_score=0.1.jpg", "~/cat.jpg", "1=2.jpg"]
     overrides = ["task=detection", "+a.b=1", "++a@b=1", "~task", "-m", "--cfg", "job", "hydra/help=tool", "output=a b"]
-    assert split_arguments([*pictures, *overrides]) == (pictures, overrides)
-    mixed = [item for pair in zip(pictures, ["a=1"] * 6, strict=True) for item in pair]
-    assert split_arguments(mixed) == (pictures, ["a=1"] * 6)
+    assert split_arguments([*images, *overrides]) == (images, overrides)
+    mixed = [item for pair in zip(images, ["a=1"] * 6, strict=True) for item in pair]
+    assert split_arguments(mixed) == (images, ["a=1"] * 6)
 
 
 def test_a_memory_budget_is_kept_and_changes_no_answer(root: Path, workplace: Path) -> None:

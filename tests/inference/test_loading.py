@@ -60,7 +60,7 @@ def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str
     images = np.stack(noise(3, SIZE))
     placement = Placement((128, 32), SIZE)
     for model in (loaded.model, loaded.model.copy()):
-        seen = model.read(model.answer(images), [placement] * 3)
+        seen = model.read(model.outputs(images), [placement] * 3)
         assert len(seen) == 3
         assert isinstance(seen[0]["classification"], Classification)
 
@@ -70,8 +70,8 @@ def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str
 def test_the_answers_are_the_model_s(folder: Path, model: VisionModel, runtime: str) -> None:
     images = noise(3, SIZE)
     loaded = load_model(request(folder, runtime=runtime))
-    expected = np.concatenate([each["probabilities"] for each in reference(model, images, SIZE).answers])
-    np.testing.assert_allclose(loaded.model.answer(np.stack(images))["probabilities"], expected, atol=1e-5)
+    expected = np.concatenate([each["probabilities"] for each in reference(model, images, SIZE).outputs])
+    np.testing.assert_allclose(loaded.model.outputs(np.stack(images))["probabilities"], expected, atol=1e-5)
 
 
 def test_the_exported_file_is_what_runs_unless_torch_is_wished_for(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_of_several_precisions_float32_is_taken_unless_another_is_named(
         ({"compile": True}, "compile=true is for runtime=torch"),
         ({"runtime": "torch", "compile": True, "tta": "multiscale_flip"}, "compile=true is for runtime=torch"),
         ({"runtime": "openvino", "tta": "multiscale_flip"}, "runtime=openvino runs an exported network as it is"),
-        ({"memory_budget": "1MB", "tta": "multiscale_flip"}, "memory_budget runs one view of a picture"),
+        ({"memory_budget": "1MB", "tta": "multiscale_flip"}, "memory_budget runs one view of an image"),
     ],
 )
 def test_what_does_not_go_together_is_refused(keys: dict[str, object], message: str) -> None:

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference.predictor import Predictor, Seen, Unreadable, count_workers
 from mbv2kit.runs import chosen_checkpoint, find_model
 from mbv2kit.structures import Classification, Prediction, Task
 
 
 class MeanModel:
-    """Scores each picture with the mean of its input; all copies remember together how many came at a time."""
+    """Scores each image with the mean of its input; all copies remember together how many came at a time."""
 
     def __init__(self, batch: int | None = None) -> None:
-        self.input = InputRule((8, 8))
+        self.input = Preprocess((8, 8))
         self.class_names: dict[Task, tuple[str, ...]] = {"classification": ("bright",)}
         self.batch = batch
         self.batches: list[int] = []
@@ -30,23 +30,23 @@ class MeanModel:
         self.copies += 1
         return copied
 
-    def answer(self, inputs: NDArray[np.uint8]) -> Any:
+    def outputs(self, inputs: NDArray[np.uint8]) -> Any:
         assert inputs.shape[1:] == (8, 8, 3)
         self.batches.append(len(inputs))
         return inputs.mean(axis=(1, 2, 3), dtype=np.float32) / 255
 
-    def read(self, answers: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
-        assert len(answers) == len(placements)
-        return [{"classification": Classification(np.array([0]), np.array([mean]))} for mean in answers]
+    def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        assert len(outputs) == len(placements)
+        return [{"classification": Classification(np.array([0]), np.array([mean]))} for mean in outputs]
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Five pictures of rising brightness and size; the second and the last are none."""
+    """Five images of rising brightness and size; the second and the last are none."""
     files = [tmp_path / f"{i}.png" for i in range(5)]
     for i, path in enumerate(files):
         PillowImage.new("RGB", (10 + i, 20), (50 * i,) * 3).save(path)
-    files[1].write_text("no picture")
+    files[1].write_text("no image")
     files[4].unlink()
     return files
 
@@ -84,10 +84,10 @@ def test_a_batch_is_as_large_as_the_network_takes_unless_told_otherwise(paths: l
 
 
 @pytest.mark.parametrize(
-    ("cores", "pictures", "workers"), [(2, 1, 1), (2, 200, 2), (4, 3, 3), (1, 9, 1), (64, 1000, 8), (2, 0, 1)]
+    ("cores", "images", "workers"), [(2, 1, 1), (2, 200, 2), (4, 3, 3), (1, 9, 1), (64, 1000, 8), (2, 0, 1)]
 )
-def test_there_are_as_many_workers_as_cores_and_pictures(cores: int, pictures: int, workers: int) -> None:
-    assert count_workers(cores, pictures) == workers
+def test_there_are_as_many_workers_as_cores_and_images(cores: int, images: int, workers: int) -> None:
+    assert count_workers(cores, images) == workers
 
 
 def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
@@ -98,7 +98,7 @@ def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
     assert model.batches == []
 
 
-def test_a_single_worker_reads_pictures_as_they_are_asked_for(paths: list[Path]) -> None:
+def test_a_single_worker_reads_images_as_they_are_asked_for(paths: list[Path]) -> None:
     model = MeanModel()
     results = Predictor(model, batch_size=1).predict(paths)
     next(results)
@@ -117,10 +117,10 @@ def test_a_fault_of_the_model_ends_the_results_where_it_happened(paths: list[Pat
         def copy(self) -> "Faulty":
             return self
 
-        def answer(self, inputs: NDArray[np.uint8]) -> Any:
+        def outputs(self, inputs: NDArray[np.uint8]) -> Any:
             if inputs.mean() > 120:
                 raise RuntimeError("worm")
-            return super().answer(inputs)
+            return super().outputs(inputs)
 
     results = Predictor(Faulty(), workers=2).predict(paths)
     assert [next(results).path for _ in range(3)] == paths[:3]
@@ -129,7 +129,7 @@ def test_a_fault_of_the_model_ends_the_results_where_it_happened(paths: list[Pat
 
 
 @pytest.mark.parametrize("batch_size", [0, 1.5, "two"])
-def test_a_batch_holds_at_least_one_picture(batch_size: Any) -> None:
+def test_a_batch_holds_at_least_one_image(batch_size: Any) -> None:
     with pytest.raises(UserError, match=f"batch_size must be a whole number from 1 up, or null .*, got {batch_size}"):
         Predictor(MeanModel(), batch_size=batch_size)
 

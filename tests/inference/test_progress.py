@@ -4,7 +4,7 @@ from rich.progress import Progress
 from mbv2kit.inference.progress import Speed, with_bar
 
 
-def test_the_bar_counts_the_pictures_on_stderr(
+def test_the_bar_counts_the_images_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # What Rich takes for a terminal, and how wide it is.
@@ -16,11 +16,11 @@ def test_the_bar_counts_the_pictures_on_stderr(
     assert shown.out == ""
 
 
-def test_the_speed_is_that_of_pictures_a_second() -> None:
+def test_the_speed_is_that_of_images_a_second() -> None:
     clock = iter([0.0, 0.0, 0.5, 1.0])
     progress = Progress(get_time=lambda: next(clock), disable=True)
     bar = progress.add_task("pictures", total=100)
     assert Speed().render(progress.tasks[0]).plain == ""
     for _ in range(3):
         progress.advance(bar, 8)
-    assert Speed().render(progress.tasks[0]).plain == "16.0 pictures/s"
+    assert Speed().render(progress.tasks[0]).plain == "16.0 images/s"

@@ -6,7 +6,7 @@ from torch import nn
 
 from mbv2kit.backbones import list_backbones
 from mbv2kit.heads import Head
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -18,12 +18,12 @@ from tests.norms import randomise_norms
 SIDES = {"nasnet_a": 64}
 
 
-def answers_of(model: VisionModel, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+def outputs_of(model: VisionModel, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """What the model answers as it is, tensor by tensor."""
     raw = model(images)
     for head in model.heads.values():
         assert isinstance(head, Head)
-        yield from head.answer(raw[head.task], (images.shape[2], images.shape[3])).items()
+        yield from head.outputs(raw[head.task], (images.shape[2], images.shape[3])).items()
 
 
 @pytest.mark.parametrize("name", list_backbones())
@@ -33,7 +33,7 @@ def test_every_backbone_answers_as_before(name: str) -> None:
         backbone={"name": name},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": ("a", "b", "c")},
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
     )
@@ -54,12 +54,12 @@ def test_every_backbone_answers_as_before(name: str) -> None:
 def test_all_answers_come_out_in_the_order_of_their_names() -> None:
     model = small_model(*TASKS)
     network = ExportNetwork(model).eval()
-    assert network.outputs == ("probabilities", "boxes", "scores", "mask")
-    assert network.selection is not None
-    assert network.selection.score_threshold == 0.05
+    assert network.output_names == ("probabilities", "boxes", "scores", "mask")
+    assert network.nms_options is not None
+    assert network.nms_options.score_threshold == 0.05
     images = images_to_tensor(noise(2, (64, 64)))
-    found = dict(zip(network.outputs, network(images.permute(0, 2, 3, 1)), strict=True))
-    for name, expected in answers_of(model, images):
+    found = dict(zip(network.output_names, network(images.permute(0, 2, 3, 1)), strict=True))
+    for name, expected in outputs_of(model, images):
         if name == "mask":
             assert (found[name] == expected).float().mean() > 0.999
         else:

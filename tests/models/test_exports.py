@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Selection
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.models.exports import Export, add_export, export_name, files_of, hash_of, read_exports, write_exports
 from mbv2kit.models.vision_model import VisionModel
 from tests.export.models import saved, small_model
@@ -17,7 +17,7 @@ ONE = Export(
     size=(64, 48),
     batch=None,
     outputs=("boxes", "scores"),
-    selection=Selection(0.05, 0.5, 100),
+    nms_options=NmsOptions(0.05, 0.5, 100),
     sha256="0" * 64,
 )
 
@@ -31,7 +31,7 @@ def test_what_was_listed_is_read_back(folder: Path) -> None:
     assert read_exports(folder) == ()
     (folder / "model.onnx").write_bytes(b"x")
     (folder / "model_int8.onnx").write_bytes(b"y")
-    other = replace(ONE, file="model_int8.onnx", precision="int8", batch=4, selection=None)
+    other = replace(ONE, file="model_int8.onnx", precision="int8", batch=4, nms_options=None)
     add_export(folder, ONE)
     add_export(folder, other)
     assert read_exports(folder) == (ONE, other)

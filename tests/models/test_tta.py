@@ -16,8 +16,8 @@ from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.run import evaluate
 from mbv2kit.heads import HEADS, Head
-from mbv2kit.imaging.postprocess import Selection
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference.loading import Request, load_model
 from mbv2kit.inference.run import infer
 from mbv2kit.models.spec import ModelSpec
@@ -46,7 +46,7 @@ def model_for(*tasks: Task, size: tuple[int, int] = SIZE) -> VisionModel:
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={task: HEAD[task] for task in tasks},
         class_names={task: NAMES[task] for task in tasks},
-        input=InputRule(size),
+        input=Preprocess(size),
     )
     model = VisionModel(spec).eval()
     randomise_norms(model)
@@ -60,7 +60,7 @@ def model_for(*tasks: Task, size: tuple[int, int] = SIZE) -> VisionModel:
 
 
 def inputs(count: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
-    """Smooth noise: what is left of a picture at half its size."""
+    """Smooth noise: what is left of an image at half its size."""
     coarse = torch.rand(count, 3, 9, 11) * 255
     return F.interpolate(coarse, size, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
@@ -130,18 +130,18 @@ def test_one_scale_without_mirroring_is_the_plain_model(tasks: tuple[Task, ...])
             assert_equal(found[task], expected[task])
 
 
-def test_pictures_come_in_by_the_model_s_own_rule() -> None:
+def test_images_come_in_by_the_model_s_own_rule() -> None:
     model = model_for("segmentation", "classification")
     tta = MultiScaleFlip(model)
     assert (tta.input, tta.class_names) == (model.input, model.class_names)
-    pictures = [np.random.default_rng(side).integers(0, 256, (side, 70, 3), dtype=np.uint8) for side in (40, 90)]
-    made = [tta.input(picture) for picture in pictures]
+    arrays = [np.random.default_rng(side).integers(0, 256, (side, 70, 3), dtype=np.uint8) for side in (40, 90)]
+    made = [tta.input(array) for array in arrays]
     images = torch.from_numpy(np.stack([image for image, _ in made])).permute(0, 3, 1, 2)
     by_hand = tta.predict_batch(images, [placement for _, placement in made])
-    for found, expected, picture in zip(tta.predict(pictures), by_hand, pictures, strict=True):
+    for found, expected, array in zip(tta.predict(arrays), by_hand, arrays, strict=True):
         mask = found["segmentation"]
         assert isinstance(mask, Segmentation)
-        assert mask.mask.shape == picture.shape[:2]
+        assert mask.mask.shape == array.shape[:2]
         assert_equal(mask, expected["segmentation"])
         assert_equal(found["classification"], expected["classification"])
     assert tta.predict([]) == []
@@ -201,7 +201,7 @@ def test_classes_have_the_mean_of_their_probabilities() -> None:
         assert classes.scores.sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_a_plain_picture_is_plain_in_every_view_and_its_answer_lies_between_theirs(
+def test_a_plain_image_is_plain_in_every_view_and_its_answer_lies_between_theirs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = model_for("classification", "segmentation")
@@ -230,7 +230,7 @@ def test_a_plain_picture_is_plain_in_every_view_and_its_answer_lies_between_thei
 # Mirroring.
 
 
-def test_a_mirrored_picture_has_exactly_the_mirrored_mask() -> None:
+def test_a_mirrored_image_has_exactly_the_mirrored_mask() -> None:
     tta, images = MultiScaleFlip(model_for("segmentation")), inputs()
     seen = tta.predict_batch(images, untouched())
     mirrored = tta.predict_batch(images.flip(3), untouched())
@@ -240,7 +240,7 @@ def test_a_mirrored_picture_has_exactly_the_mirrored_mask() -> None:
         np.testing.assert_array_equal(left["segmentation"].mask[:, ::-1], right["segmentation"].mask)
 
 
-def test_a_mirrored_picture_has_the_mirrored_boxes() -> None:
+def test_a_mirrored_image_has_the_mirrored_boxes() -> None:
     size = (96, 128)
     tta, images = MultiScaleFlip(model_for("detection", size=size)), inputs(size=size)
     seen = tta.predict_batch(images, untouched(size=size))
@@ -268,7 +268,7 @@ class Left(Head):
     def __init__(self, feature_info: Any, num_classes: int, nms_iou: float = 0.5, max_detections: int = 3) -> None:
         super().__init__()
         self.features = (feature_info[0].name,)
-        self.selection = Selection(0.1, nms_iou, max_detections)
+        self.nms_options = NmsOptions(0.1, nms_iou, max_detections)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"seen": next(iter(features.values()))}
@@ -276,7 +276,7 @@ class Left(Head):
     def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
         return {}
 
-    def answer(self, raw: Any, size: tuple[int, int]) -> dict[str, Tensor]:
+    def outputs(self, raw: Any, size: tuple[int, int]) -> dict[str, Tensor]:
         score, count = self.scores.get(size[1], 0.5), len(raw["seen"])
         box, scores = torch.tensor([[[0.1, 0.25, 0.3, 0.75]]]), torch.tensor([[[0.0, score]]])
         return {"boxes": box.expand(count, -1, -1), "scores": scores.expand(count, -1, -1)}
@@ -287,7 +287,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> VisionModel:
     """A model that sees the same in every view."""
     monkeypatch.setattr(HEADS, "_builders", {**{name: HEADS.get(name) for name in HEADS.names()}, "left": Left})
     monkeypatch.setattr(Left, "scores", {192: 0.9, 128: 0.8})
-    spec = replace(model_for("detection").spec, heads={"detection": {"name": "left"}}, input=InputRule((64, 128)))
+    spec = replace(model_for("detection").spec, heads={"detection": {"name": "left"}}, input=Preprocess((64, 128)))
     return VisionModel(spec).eval()
 
 
@@ -296,7 +296,7 @@ def test_boxes_of_all_views_are_joined_in_pixels_of_the_input_and_suppressed_aga
     (found,) = MultiScaleFlip(blind).predict_batch(inputs(1, size), [Placement((128, 256), size)])
     boxes = found["detection"]
     assert isinstance(boxes, Detections)
-    # Twelve boxes on two places: of each the one with the highest score, in pixels of the picture.
+    # Twelve boxes on two places: of each the one with the highest score, in pixels of the image.
     np.testing.assert_allclose(boxes.scores, [0.9, 0.9])
     np.testing.assert_array_equal(boxes.class_ids, [1, 1])
     expected = [[25.6, 32, 76.8, 96], [179.2, 32, 230.4, 96]]
@@ -315,7 +315,7 @@ def test_the_head_s_own_options_rule_the_joined_boxes(blind: VisionModel) -> Non
 def test_a_size_that_the_network_cannot_see_is_a_sentence() -> None:
     spec = model_for("detection").spec
     spec = replace(
-        spec, backbone={"name": "vgg16"}, heads={"detection": {"name": "ssd300"}}, input=InputRule((300, 300))
+        spec, backbone={"name": "vgg16"}, heads={"detection": {"name": "ssd300"}}, input=Preprocess((300, 300))
     )
     with torch.device("meta"):
         model = VisionModel(spec).eval()
@@ -346,7 +346,7 @@ def tool(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 @pytest.mark.parametrize("name", ["eval", "infer"])
-def test_the_tools_see_every_picture_once_unless_told_otherwise(tool: Callable[..., DictConfig], name: str) -> None:
+def test_the_tools_see_every_image_once_unless_told_otherwise(tool: Callable[..., DictConfig], name: str) -> None:
     assert tool(name).tta == "none"
 
 
@@ -371,11 +371,11 @@ def test_an_unknown_augmentation_is_told_before_a_model_is_read(
 def test_inference_takes_the_augmented_model(tool: Callable[..., DictConfig], tmp_path: Path) -> None:
     model = model_for("segmentation")
     model.save(tmp_path / "model")
-    picture = inputs(1)[0].permute(1, 2, 0).numpy()
-    PillowImage.fromarray(picture).save(tmp_path / "a.png")
+    image = inputs(1)[0].permute(1, 2, 0).numpy()
+    PillowImage.fromarray(image).save(tmp_path / "a.png")
     assert load_model(Request(checkpoint="model")).runtime == "torch"
     assert infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip"), ["a.png"]) == 0
-    (expected,) = MultiScaleFlip(model).predict([picture])
+    (expected,) = MultiScaleFlip(model).predict([image])
     with PillowImage.open(tmp_path / "out" / "masks" / "a.png") as mask:
         assert_equal(Segmentation(np.array(mask)), expected["segmentation"])
 

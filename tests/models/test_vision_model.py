@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule, Placement
+from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
@@ -36,7 +36,7 @@ def spec_for(*tasks: Task, resize: Any = "stretch") -> ModelSpec:
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={task: HEADS[task] for task in tasks},
         class_names={task: NAMES[task] for task in tasks},
-        input=InputRule(SIZE, resize=resize),
+        input=Preprocess(SIZE, resize=resize),
         mean=(120.0, 110.0, 100.0),
         std=(60.0, 50.0, 40.0),
         origin={"run": "outputs/x", "metrics": {"AP": 0.5}},
@@ -54,7 +54,7 @@ def inputs(count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8)
 
 
-def picture(height: int, width: int) -> Image:
+def make_image(height: int, width: int) -> Image:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -139,7 +139,7 @@ def drop_a_weight(folder: Path) -> None:
         (edit(lambda v: v.pop("heads")), "model.json", "'heads'"),
         (edit(lambda v: v.update(heads={})), "model.json", "does not describe a model"),
         (edit(lambda v: v.update(mean=[1.0])), "model.json", "does not describe a model"),
-        (edit(lambda v: v["input"].update(colour=1)), "model.json", "colour"),
+        (edit(lambda v: v["input"].update(color=1)), "model.json", "color"),
         (edit(lambda v: v["input"].update(resize="strech")), "model.json", "Did you mean 'stretch'?"),
         (edit(lambda v: v["backbone"].update(name="mobilenet_v9")), "model.json", "Did you mean 'mobilenet_v2'?"),
         (edit(lambda v: v["class_names"].clear()), "model.json", "'classification'"),
@@ -203,13 +203,13 @@ def test_normalisation_is_part_of_the_model() -> None:
     assert seen[0].dtype == torch.float32
 
 
-def test_pictures_become_a_batch_of_planes() -> None:
-    pictures = [picture(5, 7), 255 - picture(5, 7)]
-    batch = images_to_tensor(pictures)
+def test_images_become_a_batch_of_planes() -> None:
+    make_images = [make_image(5, 7), 255 - make_image(5, 7)]
+    batch = images_to_tensor(make_images)
     assert batch.shape == (2, 3, 5, 7)
     assert batch.dtype == torch.uint8
     assert batch.is_contiguous(memory_format=torch.channels_last)
-    assert batch[1, 2, 4, 6].item() == pictures[1][4, 6, 2]
+    assert batch[1, 2, 4, 6].item() == make_images[1][4, 6, 2]
 
 
 def test_raw_tensors_of_training_can_be_decoded() -> None:
@@ -221,12 +221,12 @@ def test_raw_tensors_of_training_can_be_decoded() -> None:
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "pad", "crop"])
-def test_predictions_are_in_the_pixels_of_each_picture(resize: str) -> None:
+def test_predictions_are_in_the_pixels_of_each_image(resize: str) -> None:
     model = model_for("classification", "detection", "segmentation", resize=resize)
-    pictures = [picture(50, 200), picture(120, 90), picture(*SIZE)]
-    found = model.predict(pictures)
+    make_images = [make_image(50, 200), make_image(120, 90), make_image(*SIZE)]
+    found = model.predict(make_images)
     assert len(found) == 3
-    for image, predictions in zip(pictures, found, strict=True):
+    for image, predictions in zip(make_images, found, strict=True):
         height, width = image.shape[:2]
         classification, detections, segmentation = (predictions[task] for task in NAMES)
         assert isinstance(classification, Classification)
@@ -239,11 +239,11 @@ def test_predictions_are_in_the_pixels_of_each_picture(resize: str) -> None:
         assert (detections.boxes <= [width, height, width, height]).all()
 
 
-def test_a_picture_is_seen_alike_alone_and_in_company() -> None:
+def test_an_image_is_seen_alike_alone_and_in_company() -> None:
     model = model_for("classification", "segmentation")
-    pictures = [picture(50, 200), picture(120, 90)]
-    together = model.predict(pictures)
-    for image, expected in zip(pictures, together, strict=True):
+    make_images = [make_image(50, 200), make_image(120, 90)]
+    together = model.predict(make_images)
+    for image, expected in zip(make_images, together, strict=True):
         (alone,) = model.predict([image])
         scores, others = (prediction["classification"] for prediction in (alone, expected))
         assert isinstance(scores, Classification)
@@ -255,11 +255,11 @@ def test_a_picture_is_seen_alike_alone_and_in_company() -> None:
         assert (masks[0].mask == masks[1].mask).mean() > 0.999
 
 
-def test_no_pictures_give_no_predictions() -> None:
+def test_no_images_give_no_predictions() -> None:
     assert model_for("classification").predict([]) == []
 
 
-def test_boxes_are_carried_from_the_input_to_the_picture() -> None:
+def test_boxes_are_carried_from_the_input_to_the_image() -> None:
     """A head that always sees the same box: the left half of what the network saw."""
     model = model_for("detection", resize="letterbox")
     raw = {
@@ -268,7 +268,7 @@ def test_boxes_are_carried_from_the_input_to_the_picture() -> None:
         "anchors": torch.tensor([[0.0, 0.0, 0.5, 1.0]]),
     }
     model.heads["detection"].forward = lambda features: raw
-    # 32 x 96 pixels are content of a picture of 100 x 300.
+    # 32 x 96 pixels are content of an image of 100 x 300.
     placement = Placement((100, 300), (32, 96))
     (found,) = model.predict_batch(inputs(1), [placement])
     boxes = found["detection"]

@@ -14,17 +14,17 @@ GRIDS_AT_300 = [(n, n) for n in (19, 10, 5, 3, 2, 1)]
 GRIDS_AT_320 = [(n, n) for n in (20, 10, 5, 3, 2, 1)]
 
 
-def anchors(grids: list[tuple[int, int]], preset: bx.AnchorPreset, picture: tuple[int, int] = (300, 300)) -> Tensor:
-    return bx.make_anchors(grids, bx.anchor_shapes(len(grids), preset, 0.2, 0.95), picture)
+def anchors(grids: list[tuple[int, int]], preset: bx.AnchorPreset, image: tuple[int, int] = (300, 300)) -> Tensor:
+    return bx.make_anchors(grids, bx.anchor_shapes(len(grids), preset, 0.2, 0.95), image)
 
 
-def centres_and_sizes(boxes: Tensor) -> Tensor:
+def centers_and_sizes(boxes: Tensor) -> Tensor:
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
 @st.composite
 def pixel_boxes(draw: st.DrawFn, most: int = 4) -> Tensor:
-    """Boxes on whole pixels of a 12 x 12 picture, empty ones too."""
+    """Boxes on whole pixels of a 12 x 12 image, empty ones too."""
     corner = st.tuples(*[st.integers(0, 12)] * 4)
     found = [
         [min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in draw(st.lists(corner, min_size=1, max_size=most))
@@ -33,10 +33,10 @@ def pixel_boxes(draw: st.DrawFn, most: int = 4) -> Tensor:
 
 
 def painted(box: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    picture = np.zeros((12, 12), dtype=np.bool_)
+    image = np.zeros((12, 12), dtype=np.bool_)
     x1, y1, x2, y2 = (int(value) for value in box)
-    picture[y1:y2, x1:x2] = True
-    return picture
+    image[y1:y2, x1:x2] = True
+    return image
 
 
 def test_tensorflows_detector_has_1917_anchors_at_300() -> None:
@@ -60,7 +60,7 @@ def test_tensorflows_detector_has_1917_anchors_at_300() -> None:
         1911: (0.5, 0.5, 0.95, 0.95),
         1916: (0.5, 0.5, 0.974679, 0.974679),
     }
-    found = centres_and_sizes(boxes)[list(expected)]
+    found = centers_and_sizes(boxes)[list(expected)]
     torch.testing.assert_close(found, torch.tensor(list(expected.values())), atol=1e-6, rtol=0)
 
 
@@ -73,18 +73,18 @@ def test_anchors_reach_over_the_border_unclipped() -> None:
 def test_uniform_anchors_are_six_a_cell() -> None:
     boxes = anchors(GRIDS_AT_320, "uniform")
     assert boxes.shape == (3234, 4)
-    sizes = centres_and_sizes(boxes)[:6, 2:]
+    sizes = centers_and_sizes(boxes)[:6, 2:]
     scales = torch.tensor([0.2, 0.2, 0.2, 0.2, 0.2, sqrt(0.2 * 0.35)])
     torch.testing.assert_close(sizes.prod(dim=1).sqrt(), scales)
     torch.testing.assert_close(sizes[:, 0] / sizes[:, 1], torch.tensor([1, 2, 1 / 2, 3, 1 / 3, 1]))
 
 
-@pytest.mark.parametrize("picture", [(300, 600), (600, 300), (10, 20)])
-def test_square_anchors_stay_square_in_a_picture_that_is_not(picture: tuple[int, int]) -> None:
-    height, width = picture
-    boxes = bx.make_anchors([(3, 6), (1, 2)], [[(0.5, 0.5)], [(0.25, 1.0)]], picture)
-    sizes = centres_and_sizes(boxes)[:, 2:] * torch.tensor([width, height])
-    short = min(picture)
+@pytest.mark.parametrize("image", [(300, 600), (600, 300), (10, 20)])
+def test_square_anchors_stay_square_in_an_image_that_is_not(image: tuple[int, int]) -> None:
+    height, width = image
+    boxes = bx.make_anchors([(3, 6), (1, 2)], [[(0.5, 0.5)], [(0.25, 1.0)]], image)
+    sizes = centers_and_sizes(boxes)[:, 2:] * torch.tensor([width, height])
+    short = min(image)
     torch.testing.assert_close(sizes[:18], torch.full((18, 2), 0.5 * short))
     torch.testing.assert_close(sizes[18:], torch.tensor([[0.25 * short, 1.0 * short]] * 2))
 
@@ -142,7 +142,7 @@ def test_one_level_is_enough() -> None:
 def test_the_coder_writes_shifts_times_10_and_logarithms_times_5() -> None:
     anchor = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
     box = torch.tensor([[15.0, 10.0, 55.0, 110.0]])
-    # Centre (20, 40) -> (35, 60), size (20, 40) -> (40, 100).
+    # Center (20, 40) -> (35, 60), size (20, 40) -> (40, 100).
     expected = torch.tensor([[10 * 15 / 20, 10 * 20 / 40, 5 * np.log(2), 5 * np.log(2.5)]], dtype=torch.float32)
     torch.testing.assert_close(bx.encode(box, anchor), expected)
 

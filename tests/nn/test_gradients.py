@@ -99,7 +99,7 @@ def test_gradients_are_those_of_float64(kind: str, layout: str, dtype: torch.dty
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias)
     exact = deepcopy(block).double()
-    # Image pooling is normalised over the pictures alone: it needs some, each with a mean of its own.
+    # Image pooling is normalized over the images alone: it needs some, each with a mean of its own.
     images = 3 if "head" in kind else 1
     x = torch.randn(images, channels, *MAP) + torch.randn(images, channels, 1, 1)
     block = block.to(memory_format=LAYOUTS[layout])

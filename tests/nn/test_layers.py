@@ -16,7 +16,7 @@ from mbv2kit.nn.layers import (
     InvertedResidual,
     Padding,
     SeparableConv,
-    initialise,
+    initialize,
     make_divisible,
 )
 from tests.norms import randomise_norms
@@ -208,7 +208,7 @@ def test_fresh_weights_keep_the_size_of_a_signal() -> None:
     conv, norm, linear = nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128), nn.Linear(128, 64)
     depthwise = nn.Conv2d(960, 960, 3, groups=960)
     nn.init.constant_(norm.weight, 7.0)
-    initialise(nn.ModuleList([conv, depthwise, norm, linear]))
+    initialize(nn.ModuleList([conv, depthwise, norm, linear]))
     assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
     # Nine weights make each value of a depthwise convolution, however many channels lie beside it.
     assert depthwise.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.03)

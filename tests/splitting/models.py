@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
@@ -20,7 +20,7 @@ def build(
         backbone={"name": "mobilenet_v2", "zero_init_residual": False} | backbone,
         heads={task: head or {"name": "classifier"}},
         class_names={task: tuple(map(str, range(classes)))},
-        input=InputRule(size=(96, 96)),
+        input=Preprocess(size=(96, 96)),
     )
     model = VisionModel(spec)
     randomise_norms(model)

@@ -25,7 +25,7 @@ GROUPS = (1, 2, 3, 4, 5, 10)
 MOST = 10_000
 
 
-def pictures(*size: int) -> Tensor:
+def make_images(*size: int) -> Tensor:
     return torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
 
 
@@ -47,7 +47,7 @@ def test_it_computes_what_the_plain_network_computes_in_the_planned_memory(width
     for size, groups in [*product(SIZES, GROUPS), (SIZES[0], MOST)]:
         plan = plan_evenly(model, (size, size), groups)
         split = SplitModel(model, plan)
-        images = pictures(size, size)
+        images = make_images(size, size)
         found, peak = split.measure(images)
         assert difference(model, found, images) < 1e-5, (size, groups)
         assert peak == plan.peak, (size, groups)
@@ -63,7 +63,7 @@ def test_bands_and_groups_are_exact_in_double_precision(padding: str, size: tupl
     plan = plan_memory(model, size, int(least + share * (most - least)))
     assert share > 0 or plan.recomputed > 0
     split = SplitModel(model.double(), plan)
-    images = pictures(*size)
+    images = make_images(*size)
     assert difference(model, split(images), images) < 1e-12
 
 
@@ -86,7 +86,7 @@ def test_it_serves_every_head_and_keeps_its_plan(task: Any, head: dict[str, Any]
     even = plan_evenly(model, size, 3)
     for plan in (even, plan_memory(model, size, least), plan_memory(model, size, (least + even.peak) // 2)):
         split = SplitModel(model, plan)
-        images = pictures(*size)
+        images = make_images(*size)
         assert split.measure(images)[1] == plan.peak
         exact = deepcopy(model).double()
         assert difference(exact, SplitModel(exact, plan)(images), images) < 1e-12
@@ -114,7 +114,7 @@ def test_the_last_convolution_is_split_even_where_the_head_needs_more_than_a_cha
     plan = plan_memory(model, size, 1_600_000)
     assert plan.last_groups > 1
     assert plan.last_peak <= 1_600_000 < plan_evenly(model, size, 1).last_peak
-    assert SplitModel(model, plan).measure(pictures(*size))[1] == plan.peak
+    assert SplitModel(model, plan).measure(make_images(*size))[1] == plan.peak
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_mobilenet_v2_at_224_runs_within(budget: int) -> None:
     model = build(classes=1000)
     plan = plan_memory(model, (224, 224), budget)
     split = SplitModel(model, plan)
-    images = pictures(224, 224)
+    images = make_images(224, 224)
     assert split.measure(images)[1] == plan.peak <= budget
     assert difference(model, split(images), images) < 1e-5
     assert plan.recomputed < 0.05
@@ -135,24 +135,24 @@ def test_activations_of_eight_bits_need_less_and_256_kb_are_enough() -> None:
     assert smallest_peak(model, (224, 224)) > 256_000
     even = [plan_evenly(model, (224, 224), 1, dtype).peak for dtype in (torch.float32, torch.float16, torch.int8)]
     image = 3 * 224 * 224
-    # Without the picture, which is bytes in any case.
+    # Without the image, which is bytes in any case.
     assert (even[0] - image) == 2 * (even[1] - image) == 4 * (even[2] - image)
 
 
 def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
     model = build(classes=1000)
-    images = pictures(224, 224)
+    images = make_images(224, 224)
     with torch.no_grad(), LiveBytes([images]) as live:
         model(images)
     block_2 = 4 * 112 * 112 * (16 + 96 + 96)
-    picture = 3 * 224 * 224
-    assert live.peak == block_2 + picture + 4 * picture
+    make_image = 3 * 224 * 224
+    assert live.peak == block_2 + make_image + 4 * make_image
 
 
-def test_several_pictures_are_seen_one_by_one() -> None:
+def test_several_images_are_seen_one_by_one() -> None:
     model = build()
     split = SplitModel(model, plan_evenly(model, (96, 96), 4))
-    images = [picture.permute(1, 2, 0).numpy() for picture in pictures(80, 120).repeat(3, 1, 1, 1)]
+    images = [make_image.permute(1, 2, 0).numpy() for make_image in make_images(80, 120).repeat(3, 1, 1, 1)]
     ours, theirs = split.predict(images), model.predict(images)
     assert [one["classification"].class_ids.tolist() for one in ours] == [  # type: ignore[union-attr]
         one["classification"].class_ids.tolist()  # type: ignore[union-attr]
@@ -168,7 +168,7 @@ def test_what_cannot_be_split_is_told() -> None:
     model = build()
     plan = plan_evenly(model, (96, 96), 2)
     with pytest.raises(UserError, match=r"The plan is for \(96, 96\) pixels, got \(97, 96\)"):
-        SplitModel(model, plan)(pictures(97, 96))
+        SplitModel(model, plan)(make_images(97, 96))
     with pytest.raises(UserError, match="only float32 plans can be run"):
         SplitModel(model, plan_evenly(model, (96, 96), 2, torch.int8))
     with pytest.raises(UserError, match="dtype must be one of"):

@@ -16,7 +16,7 @@ from mbv2kit.heads import list_heads
 from mbv2kit.heads.anchor_clusters import mean_iou
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.heads.yolo_v2 import YOLOv2
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Sample
@@ -27,7 +27,7 @@ Compose = Callable[..., DictConfig]
 
 
 class Two(Source):
-    """A wide picture with an object and a crowd, and a high one with an object."""
+    """A wide image with an object and a crowd, and a high one with an object."""
 
     class_names = ("thing",)
 
@@ -49,14 +49,16 @@ class Two(Source):
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (InputRule((100, 200), "stretch"), [[1.0, 0.5], [0.5, 0.625]]),
-        # The first picture becomes 200 x 100 pixels, the second 25 x 100.
-        (InputRule((100, 200), "letterbox"), [[1.0, 0.5], [0.5 * 25 / 200, 0.625]]),
-        (InputRule((100, 200), "pad"), [[40 / 200, 10 / 100], [10 / 200, 50 / 100]]),
+        (Preprocess((100, 200), "stretch"), [[1.0, 0.5], [0.5, 0.625]]),
+        # The first image becomes 200 x 100 pixels, the second 25 x 100.
+        (Preprocess((100, 200), "letterbox"), [[1.0, 0.5], [0.5 * 25 / 200, 0.625]]),
+        (Preprocess((100, 200), "pad"), [[40 / 200, 10 / 100], [10 / 200, 50 / 100]]),
     ],
 )
-def test_shapes_are_those_in_the_networks_input_without_crowds(rule: InputRule, expected: list[list[float]]) -> None:
-    np.testing.assert_allclose(box_shapes(Two(), rule), expected)
+def test_shapes_are_those_in_the_networks_input_without_crowds(
+    preprocess: Preprocess, expected: list[list[float]]
+) -> None:
+    np.testing.assert_allclose(box_shapes(Two(), preprocess), expected)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_run_keeps_the_anchors_that_it_found(tiny: Compose, tmp_path: Path, mo
     source = create_source("shapes", task="detection", split="train", size=64, train_count=17, val_count=6)
     wanted = options_from_data(
         {"name": "yolo_v2", "anchors": None, "num_anchors": 3},
-        lambda: box_shapes(source, InputRule((64, 64), "stretch")),
+        lambda: box_shapes(source, Preprocess((64, 64), "stretch")),
     )["anchors"]
     assert kept.head.anchors == wanted
     assert json.loads((run.model / "model.json").read_text())["heads"]["detection"]["anchors"] == wanted

@@ -104,7 +104,7 @@ class Small(nn.Module):
         self.depthwise = nn.Conv2d(8, 8, 3, groups=8, bias=True)
         self.multiplied = nn.Conv2d(8, 16, 3, groups=8, bias=False)
         self.grouped = nn.Conv2d(16, 16, 1, groups=4, bias=False)
-        self.grey = nn.Conv2d(1, 4, 3, groups=1, bias=False)
+        self.gray = nn.Conv2d(1, 4, 3, groups=1, bias=False)
         self.linear = nn.Linear(16, 2)
 
 

@@ -1,4 +1,4 @@
-"""Int8 can be learnt, and what is left of it is an ordinary model."""
+"""Int8 can be learned, and what is left of it is an ordinary model."""
 
 import csv
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.callbacks import StopOnSignal
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.qat import QatOptions, QuantisationAwareness
+from mbv2kit.training.qat import QatOptions, QuantizationAwareness
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.run import train
 from mbv2kit.training.schedule import Schedule
@@ -86,7 +86,7 @@ def test_every_weight_gets_a_gradient_through_the_rounding() -> None:
 
 def test_norms_and_ranges_are_frozen_from_their_steps_on() -> None:
     model = build("classification")
-    int8 = QuantisationAwareness(model, QatOptions(enabled=True, norms_frozen_after=0.5, ranges_frozen_after=1.5), 4)
+    int8 = QuantizationAwareness(model, QatOptions(enabled=True, norms_frozen_after=0.5, ranges_frozen_after=1.5), 4)
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     for step in range(8):
         # The trainer puts all in training mode now and then.
@@ -94,7 +94,7 @@ def test_norms_and_ranges_are_frozen_from_their_steps_on() -> None:
         int8.begin_step(step)
         assert all(norm.training == (step < 2) for norm in norms)
         assert int8.observes == (step < 6)
-    int8 = QuantisationAwareness(model.train(), QatOptions(enabled=True), 4)
+    int8 = QuantizationAwareness(model.train(), QatOptions(enabled=True), 4)
     int8.begin_step(0)
     assert not any(norm.training for norm in norms)
     int8.begin_step(10**6)
@@ -109,7 +109,7 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
     model = build(*tasks)
     names = {task: create_source("shapes", task=task, split="val").class_names for task in tasks}
     model = VisionModel(replace(model.spec, class_names=names))
-    int8 = QuantisationAwareness(model, QatOptions(enabled=True), 1)
+    int8 = QuantizationAwareness(model, QatOptions(enabled=True), 1)
     task = VisionTask(
         model,
         optimizer=OPTIMIZER,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mbv2kit.backbones import list_backbones
 from mbv2kit.export.onnx import export_onnx
 from mbv2kit.heads import Head
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.export_network import ExportNetwork, fold_norms
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -41,7 +41,7 @@ def build(
         backbone={"name": "mobilenet_v2", "width": 0.35, "output_stride": output_stride},
         heads={task: {**HEADS[task], **(head or {})} for task in tasks},
         class_names=dict.fromkeys(tasks, ("a", "b", "c")),
-        input=InputRule((size, size), "stretch"),
+        input=Preprocess((size, size), "stretch"),
         std=std,
     )
     model = VisionModel(spec).eval()
@@ -50,13 +50,13 @@ def build(
 
 
 def draw(count: int, size: int = 64) -> Tensor:
-    """Pictures with large patches, of which a network sees more than of noise."""
+    """Images with large patches, of which a network sees more than of noise."""
     coarse = torch.randint(0, 256, (count, 3, 4, 4)).float()
     return F.interpolate(coarse, (size, size), mode="bilinear").to(torch.uint8)
 
 
 def simulated(model: VisionModel, images: Tensor) -> tuple[VisionModel, Int8Simulation]:
-    """A copy of a model, calibrated on pictures, that simulates int8."""
+    """A copy of a model, calibrated on images, that simulates int8."""
     copy = VisionModel(model.spec).eval()
     copy.load_state_dict(model.state_dict())
     simulation = Int8Simulation(copy).eval()
@@ -113,7 +113,7 @@ def test_rounded_weights_stay_where_they_are_also_once_norms_are_folded() -> Non
     [
         # 51 inputs of convolutions but the first, 2 of each of 10 sums, 1 of the pooling, 1 of the linear layer.
         (["classification"], 73, 0),
-        # 12 convolutions read no picture but 6 maps each twice, once in depthwise and once in pointwise form; 8 + 4
+        # 12 convolutions read no image but 6 maps each twice, once in depthwise and once in pointwise form; 8 + 4
         # in the extra maps; and the 12 that predict are rounded themselves.
         (["detection"], 71 + 4 * 3 + 6 * 2 * 2 + 12, 12),
         # Without layer 19: pooling and its branch, the other branch, two joined, the layer that joins, the last one
@@ -135,7 +135,7 @@ def test_every_backbone_is_surveyed_without_its_weights_being_looked_at(name: st
         backbone={"name": name},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": ("a", "b")},
-        input=InputRule((64, 64), "stretch"),
+        input=Preprocess((64, 64), "stretch"),
     )
     with torch.device("meta"):
         model = VisionModel(spec)
@@ -213,20 +213,20 @@ def test_it_is_what_the_int8_file_computes(tmp_path: Path) -> None:
     # With weights as they are saved there is no bias that an export could correct.
     round_weights(model)
     network = ExportNetwork(model).eval()
-    pictures = images.permute(0, 2, 3, 1).contiguous().numpy()
-    export_onnx(network, tmp_path / "int8.onnx", batch=8, precision="int8", calibration=list(pictures))
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    export_onnx(network, tmp_path / "int8.onnx", batch=8, precision="int8", calibration=list(arrays))
     session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"), providers=["CPUExecutionProvider"])
-    whole = dict(zip(network.outputs, session.run(None, {"images": pictures}), strict=True))
+    whole = dict(zip(network.output_names, session.run(None, {"images": arrays}), strict=True))
     copy, _ = simulated(model, images)
-    exact, rounded = (_answers(each, images) for each in (model, copy))
+    exact, rounded = (_outputs(each, images) for each in (model, copy))
     for name in ("boxes", "scores"):
-        error, left = (np.abs(whole[name] - answers[name]).mean() for answers in (exact, rounded))
+        error, left = (np.abs(whole[name] - outputs[name]).mean() for outputs in (exact, rounded))
         assert 0 < left < 0.2 * error, name
 
 
 @torch.no_grad()
-def _answers(model: VisionModel, images: Tensor) -> dict[str, Any]:
+def _outputs(model: VisionModel, images: Tensor) -> dict[str, Any]:
     head = model.heads["detection"]
     assert isinstance(head, Head)
-    answers = head.answer(model(images)["detection"], model.input.size)
-    return {name: value.numpy() for name, value in answers.items()}
+    outputs = head.outputs(model(images)["detection"], model.input.size)
+    return {name: value.numpy() for name, value in outputs.items()}

@@ -71,8 +71,8 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
     assert {path.name for path in run.plots.iterdir()} == PLOTS[task]
     seen = {f"{i:05d}_val_{i:05d}.png" for i in range(6)}
     assert {path.name for path in run.predictions.iterdir()} == {*seen, "overview.png"}
-    for picture in (*run.plots.iterdir(), *run.predictions.iterdir()):
-        assert cv2.imread(str(picture)) is not None
+    for image in (*run.plots.iterdir(), *run.predictions.iterdir()):
+        assert cv2.imread(str(image)) is not None
 
 
 @pytest.mark.slow
@@ -154,8 +154,8 @@ def test_the_configuration_is_whole_and_the_log_tells_the_story(trained: Trained
         OmegaConf.to_container(tiny(run.path, "export=true"), resolve=True)
     )
     log = run.log.read_text()
-    assert "classification on shapes (made on the fly): 17 pictures, 5 classes, mobilenet_v2 + classifier" in log
-    story = ["epoch 1/2", "epoch 2/2", "6 pictures in", "the model of epoch"]
+    assert "classification on shapes (made on the fly): 17 images, 5 classes, mobilenet_v2 + classifier" in log
+    story = ["epoch 1/2", "epoch 2/2", "6 images in", "the model of epoch"]
     assert sorted(map(log.index, story)) == [log.index(part) for part in story]
 
 
@@ -275,8 +275,8 @@ def test_three_bad_steps_in_a_row_end_the_run_and_the_last_checkpoint_is_kept(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["loader.batch_size=1"], "cannot train on one picture at a time: loader.batch_size is 1"),
-        (["dataset.train_count=1"], "the training split has 1 pictures"),
+        (["loader.batch_size=1"], "cannot train on one image at a time: loader.batch_size is 1"),
+        (["dataset.train_count=1"], "the training split has 1 images"),
         (["backbone.width=-1"], "width"),
         (["backbone.output_stride=7"], "output_stride"),
         (["loader.workers=-1"], "loader.workers must be at least 0, got -1"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms
@@ -22,7 +22,7 @@ def spec(classes: int = 4, mean: float = 128.0, **backbone: Any) -> ModelSpec:
         backbone={"name": "mobilenet_v2", "width": 0.35, **backbone},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": tuple(f"class_{k}" for k in range(classes))},
-        input=InputRule((64, 64), "crop"),
+        input=Preprocess((64, 64), "crop"),
         mean=(mean,) * 3,
     )
 
@@ -48,7 +48,7 @@ def test_what_belongs_to_the_weights_comes_from_them(root: Path) -> None:
     [
         ("backbone.width=0.5", r"backbone\.width=0\.5, but weights=w go with 0\.35; leave the key out|leave"),
         ("backbone.shrink_last=true", r"backbone\.shrink_last=True, but weights=w go with False"),
-        ("normalisation.mean=[1,2,3]", r"normalisation\.mean=\[1, 2, 3\], but weights=w go with \[128\.0"),
+        ("normalisation.mean=[1,2,3]", r"normalization\.mean=\[1, 2, 3\], but weights=w go with \[128\.0"),
         ("backbone=mobilenet_v1", r"weights=w are of mobilenet_v2, .* set backbone=mobilenet_v2"),
     ],
 )
@@ -164,4 +164,4 @@ def test_fresh_norms_and_trained_ones_are_not_folded() -> None:
     assert not any(is_folded(norm) for norm in norms(model))
     unread = iter([training_batch("classification")])
     assert unfold_norms(model, unread) == 0
-    assert len(list(unread)) == 1, "no picture need be seen where there is nothing to measure"
+    assert len(list(unread)) == 1, "no image need be seen where there is nothing to measure"

@@ -6,7 +6,7 @@ import torch
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch, collate_evaluation, collate_training
 from mbv2kit.data.sources import create_source
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Sample, Task
@@ -14,7 +14,7 @@ from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.schedule import Schedule
 from mbv2kit.training.task import VisionTask
 
-RULE = InputRule(size=(64, 64), resize="stretch", crop_fraction=1.0, fill=127)
+PREPROCESS = Preprocess(size=(64, 64), resize="stretch", crop_fraction=1.0, fill=127)
 OPTIMIZER = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "decay_norm_bias_depthwise": False}
 
 
@@ -31,7 +31,7 @@ def make_task(
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={task: heads[task] for task in tasks},
         class_names=names,
-        input=RULE,
+        input=PREPROCESS,
     )
     schedule = Schedule("constant", steps_per_epoch=1, epochs=1)
     return VisionTask(
@@ -45,7 +45,7 @@ def make_task(
 
 
 def samples(*tasks: Task) -> list[Sample]:
-    """Four scenes with the truth of several tasks at once."""
+    """Four scenes with the ground truth of several tasks at once."""
     sources = [create_source("shapes", task=task, split="val", size=64, val_count=4) for task in tasks]
     merged = [sources[0][index] for index in range(4)]
     for source in sources[1:]:
@@ -61,7 +61,7 @@ def training_batch(*tasks: Task) -> TrainingBatch:
 
 
 def evaluation_batch(*tasks: Task) -> EvaluationBatch:
-    return collate_evaluation([(*RULE(sample.image), sample) for sample in samples(*tasks)])
+    return collate_evaluation([(*PREPROCESS(sample.image), sample) for sample in samples(*tasks)])
 
 
 def silence(task: VisionTask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_the_loss_is_the_sum_of_every_term_of_every_head(monkeypatch: pytest.Mon
     assert all(parameter.grad is not None for parameter in task.model.parameters())
 
 
-def test_means_are_over_pictures_and_leave_out_skipped_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_are_over_images_and_leave_out_skipped_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task("classification")
     logged = silence(task, monkeypatch)
     for loss, count in ((1.0, 4), (float("nan"), 4), (4.0, 2)):
@@ -137,12 +137,12 @@ def test_what_is_drawn_in_a_step_depends_on_seed_and_step_alone(monkeypatch: pyt
 def test_validation_scores_the_deployed_model_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task("classification", "segmentation").eval()
     logged = silence(task, monkeypatch)
-    # The model in training would say the last class of every picture; its average the first.
-    for model, answer in ((task.model, -1), (task.deployed, 0)):
+    # The model in training would say the last class of every image; its average the first.
+    for model, outputs in ((task.model, -1), (task.deployed, 0)):
         linear = model.heads["classification"].linear
         assert isinstance(linear, torch.nn.Linear)
         linear.weight.data.zero_()
-        linear.bias.data.zero_()[answer] = 1.0
+        linear.bias.data.zero_()[outputs] = 1.0
     batch = evaluation_batch("classification", "segmentation")
     for _ in range(2):  # A second validation starts from nothing.
         task.on_validation_epoch_start()

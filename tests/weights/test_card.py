@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
@@ -23,7 +23,7 @@ def spec(*tasks: Task, names: tuple[str, ...] = ("cat", "dog"), origin: Any = No
         backbone={"name": "mobilenet_v2", "width": 0.35, "padding": "tf_same"},
         heads={task: {"name": HEADS[task]} for task in tasks},
         class_names=dict.fromkeys(tasks, names),
-        input=options.pop("input", InputRule((224, 192))),
+        input=options.pop("input", Preprocess((224, 192))),
         origin=origin or {},
         **options,
     ).to_dict()
@@ -96,36 +96,36 @@ def test_the_hubs_own_library_finds_the_figures() -> None:
         ("Apache-2.0", "apache-2.0"),
         ("Apache License, Version 2.0", "apache-2.0"),
         ("BSD-3-Clause", "bsd-3-clause"),
-        ("The MIT Licence", "mit"),
+        ("The MIT License", "mit"),
         ("CC BY-NC 4.0", "cc-by-nc-4.0"),
         ("not stated", "unknown"),
     ],
 )
-def test_a_licence_that_the_hub_knows_gets_its_identifier(stated: str, identifier: str) -> None:
+def test_a_license_that_the_hub_knows_gets_its_identifier(stated: str, identifier: str) -> None:
     values = head(model_card(spec("detection", origin={"licence": stated}), None, "me/cats"))
     assert values["license"] == identifier
     assert "license_name" not in values
 
 
-def test_any_other_licence_is_named() -> None:
+def test_any_other_license_is_named() -> None:
     values = head(model_card(spec("detection", origin={"licence": "House Rules (v2): no dogs"}), None, "me/cats"))
     assert (values["license"], values["license_name"]) == ("other", "house-rules-v2-no-dogs")
 
 
-def test_no_licence_is_made_up_for_weights_that_started_from_nothing() -> None:
+def test_no_license_is_made_up_for_weights_that_started_from_nothing() -> None:
     values = head(model_card(spec("detection", origin={"made_by": "mbv2kit"}), None, "me/cats"))
     assert "license" not in values
 
 
-def test_weights_are_bound_by_the_licence_of_those_that_they_started_from() -> None:
-    first = origin("net.tflite", sha256=DIGEST, licence="cc-by-nc-4.0", background_class="none")
+def test_weights_are_bound_by_the_license_of_those_that_they_started_from() -> None:
+    first = origin("net.tflite", sha256=DIGEST, license="cc-by-nc-4.0", background_class="none")
     second = {"made_by": "mbv2kit 0.1", "run": "monday", "epoch": 12, "started_from": first}
     third = {"made_by": "mbv2kit 0.2", "run": "friday", "weights": "moving average", "started_from": second}
     card = model_card(spec("classification", origin=third), None, "me/cats")
     assert head(card)["license"] == "cc-by-nc-4.0"
     facts = dict(rows(card, "Where the weights come from"))
     assert facts["`source`"] == "`net.tflite`"
-    assert facts["`licence`"] == "`cc-by-nc-4.0`"
+    assert facts["`license`"] == "`cc-by-nc-4.0`"
     assert facts["`sha256`"] == f"`{DIGEST}`"
     assert card.count("Training started from:") == 2
     assert card.index("friday") < card.index("monday") < card.index("net.tflite")
@@ -138,7 +138,7 @@ def test_weights_that_started_from_unknown_ones_say_so() -> None:
 
 def test_a_converted_model_without_figures_has_a_card() -> None:
     converted = origin(
-        "torchvision:net", sha256=DIGEST, licence="BSD-3-Clause", left_out=[f"aux.{i}" for i in range(101)]
+        "torchvision:net", sha256=DIGEST, license="BSD-3-Clause", left_out=[f"aux.{i}" for i in range(101)]
     )
     card = model_card(spec("segmentation", origin=converted), None, "me/cats")
     assert head(card)["license"] == "bsd-3-clause"
@@ -164,21 +164,21 @@ def test_the_network_is_described_with_the_options_that_its_spec_leaves_out() ->
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        (InputRule((224, 224), "crop", 0.875), "scaled to cover 256 x 256 pixels, the centre cut out"),
-        (InputRule((224, 224), "stretch"), "stretched to that size, whatever the shape"),
+        (Preprocess((224, 224), "crop", 0.875), "scaled to cover 256 x 256 pixels, the center cut out"),
+        (Preprocess((224, 224), "stretch"), "stretched to that size, whatever the shape"),
         (
-            InputRule((513, 513), "pad", fill=128),
+            Preprocess((513, 513), "pad", fill=128),
             "scaled down to fit where it is larger, in the top left corner; the rest ",
         ),
         (
-            InputRule((320, 320), "letterbox", fill=0),
-            "scaled to fit, in the top left corner; the rest filled with grey 0",
+            Preprocess((320, 320), "letterbox", fill=0),
+            "scaled to fit, in the top left corner; the rest filled with gray 0",
         ),
     ],
 )
-def test_the_resize_rule_is_said_in_words(rule: InputRule, sentence: str) -> None:
-    parts = dict(rows(model_card(spec("detection", input=rule), None, "me/cats"), "The model"))
-    assert parts["resize rule"].startswith(f"`{rule.resize}`: {sentence}")
+def test_the_resize_rule_is_said_in_words(preprocess: Preprocess, sentence: str) -> None:
+    parts = dict(rows(model_card(spec("detection", input=preprocess), None, "me/cats"), "The model"))
+    assert parts["resize rule"].startswith(f"`{preprocess.resize}`: {sentence}")
 
 
 def test_a_trained_run_shows_its_figures_overall_and_per_class() -> None:
@@ -195,7 +195,7 @@ def test_a_trained_run_shows_its_figures_overall_and_per_class() -> None:
         ["`cat`", "0.825", "31"],
         ["`dog`", "-", "0"],
     ]
-    assert "the `72` pictures of the split `val` of the data set `folder`" in card
+    assert "the `72` images of the split `val` of the data set `folder`" in card
     (result,) = head(card)["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "AP", "name": "AP", "value": 0.4127}]
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import close_session, constants
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.hub import preview, pull, push
@@ -57,7 +57,7 @@ def save_model(folder: Path, names: tuple[str, ...] = ("cat", "dog")) -> VisionM
         backbone={"name": "mobilenet_v2", "width": 0.1},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": names},
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
         origin={"source": "here", "licence": "mit"},
     )
     model = VisionModel(spec).eval()

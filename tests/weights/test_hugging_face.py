@@ -75,11 +75,11 @@ def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in (content | values).items() if value is not None}))
 
 
-def largest_difference(model: VisionModel, network: PreTrainedModel, pictures: Tensor) -> float:
-    """Compares the logits of uint8 pictures; the original gets them in -1..1, as its processor makes them."""
+def largest_difference(model: VisionModel, network: PreTrainedModel, images: Tensor) -> float:
+    """Compares the logits of uint8 images; the original gets them in -1..1, as its processor makes them."""
     with torch.inference_mode():
-        expected = network(pictures / 127.5 - 1).logits
-        (raw,) = model(pictures).values()
+        expected = network(images / 127.5 - 1).logits
+        (raw,) = model(images).values()
     assert 0.2 < expected.std() < 5
     assert raw["logits"].shape == expected.shape
     return float((raw["logits"] - expected).abs().max())
@@ -152,14 +152,14 @@ def test_options_of_the_backbone_are_followed(options: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize("build", [v1, v2, segmenter])
-def test_the_logits_of_real_pictures_are_transformers(
+def test_the_logits_of_real_images_are_transformers(
     build: Callable[..., PreTrainedModel], shared_data: Path, tmp_path: Path
 ) -> None:
-    pictures = [decode(path) for path in sorted((shared_data / "images").glob("*.bmp"))]
-    assert len(pictures) >= 3
+    images = [decode(path) for path in sorted((shared_data / "images").glob("*.bmp"))]
+    assert len(images) >= 3
     network = build(num_labels=21)
     model = read_folder(save(network, tmp_path), "mine").build()
-    inputs = images_to_tensor([model.input(picture)[0] for picture in pictures])
+    inputs = images_to_tensor([model.input(image)[0] for image in images])
     assert largest_difference(model, network, inputs) <= 1e-4
 
 
@@ -194,7 +194,7 @@ def test_what_belongs_to_the_weights_comes_with_them(tmp_path: Path) -> None:
     }
 
 
-def test_a_segmentation_network_pads_its_pictures_and_keeps_its_background(tmp_path: Path) -> None:
+def test_a_segmentation_network_pads_its_images_and_keeps_its_background(tmp_path: Path) -> None:
     save(segmenter(num_labels=21, output_stride=16), tmp_path)
     MobileNetV2ImageProcessor(crop_size={"height": 513, "width": 513}, size={"shortest_edge": 545}).save_pretrained(
         tmp_path
@@ -253,7 +253,7 @@ def test_a_configuration_without_labels_has_classes_by_their_number(tmp_path: Pa
     assert list(read_folder(tmp_path, "mine").spec.class_names["classification"]) == [f"class_{k}" for k in range(4)]
 
 
-def test_without_a_preprocessor_pictures_are_seen_as_by_the_published_models(tmp_path: Path) -> None:
+def test_without_a_preprocessor_images_are_seen_as_by_the_published_models(tmp_path: Path) -> None:
     spec = read_folder(save(v1(depth_multiplier=0.25, num_labels=4, image_size=192), tmp_path), "mine").spec
     assert (spec.input.size, spec.input.resize) == ((192, 192), "crop")
     assert 192 / spec.input.crop_fraction == pytest.approx(224)
@@ -279,9 +279,9 @@ def test_normalisation_is_the_preprocessors(
     spec = read_folder(tmp_path, "mine").spec
     assert spec.mean == pytest.approx(mean)
     assert spec.std == pytest.approx(std)
-    picture = np.random.randint(0, 256, (224, 224, 3), dtype=np.uint8)
-    expected = processor(picture, do_resize=False, return_tensors="np", input_data_format="channels_last")
-    found = (picture - np.array(spec.mean)) / np.array(spec.std)
+    image = np.random.randint(0, 256, (224, 224, 3), dtype=np.uint8)
+    expected = processor(image, do_resize=False, return_tensors="np", input_data_format="channels_last")
+    found = (image - np.array(spec.mean)) / np.array(spec.std)
     np.testing.assert_allclose(found.transpose(2, 0, 1), expected["pixel_values"][0], rtol=1e-4, atol=1e-5)
 
 
@@ -295,34 +295,34 @@ def test_normalisation_is_the_preprocessors(
     ],
 )
 @pytest.mark.parametrize("shape", [(300, 420), (411, 256), (90, 120)])
-def test_a_picture_is_resized_and_cropped_as_transformers_does(
+def test_an_image_is_resized_and_cropped_as_transformers_does(
     values: dict[str, Any], size: tuple[int, int], resize: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:
     save(v1(depth_multiplier=0.25, num_labels=4), tmp_path)
     processor = MobileNetV2ImageProcessor(**values)
     processor.save_pretrained(tmp_path)
-    rule = read_folder(tmp_path, "mine").spec.input
-    assert (rule.size, rule.resize) == (size, resize)
-    # Smooth pictures look alike however pixels are interpolated; the smallest part that is cut off shows.
+    preprocess = read_folder(tmp_path, "mine").spec.input
+    assert (preprocess.size, preprocess.resize) == (size, resize)
+    # Smooth images look alike however pixels are interpolated; the smallest part that is cut off shows.
     rows, columns = np.linspace(0, 255, shape[0]), np.linspace(0, 255, shape[1])
-    picture = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
-    expected = processor(picture, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
-    found, _ = rule(picture)
+    image = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
+    expected = processor(image, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+    found, _ = preprocess(image)
     assert np.abs(found - (expected.transpose(1, 2, 0) + 1) * 127.5).max() < 2.1
 
 
 def test_numbers_in_place_of_sides_are_squares(tmp_path: Path) -> None:
     save(v1(depth_multiplier=0.25, num_labels=4), tmp_path)
     edit(tmp_path / "preprocessor_config.json", size=128, crop_size=96)
-    rule = read_folder(tmp_path, "mine").spec.input
-    assert (rule.size, rule.resize, rule.crop_fraction) == ((96, 96), "crop", 0.75)
+    preprocess = read_folder(tmp_path, "mine").spec.input
+    assert (preprocess.size, preprocess.resize, preprocess.crop_fraction) == ((96, 96), "crop", 0.75)
 
 
 def test_a_segmentation_network_without_a_crop_pads_to_a_square(tmp_path: Path) -> None:
     save(segmenter(num_labels=3, depth_multiplier=0.35), tmp_path)
     edit(tmp_path / "preprocessor_config.json", size={"shortest_edge": 257}, do_center_crop=False)
-    rule = read_folder(tmp_path, "mine").spec.input
-    assert (rule.size, rule.resize) == ((257, 257), "pad")
+    preprocess = read_folder(tmp_path, "mine").spec.input
+    assert (preprocess.size, preprocess.resize) == ((257, 257), "pad")
 
 
 def test_a_folder_with_a_pickle_alone(tmp_path: Path) -> None:

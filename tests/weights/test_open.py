@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights import hub, torchvision
@@ -20,7 +20,7 @@ def model() -> VisionModel:
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": ("a", "b")},
-        input=InputRule((64, 64)),
+        input=Preprocess((64, 64)),
     )
     return VisionModel(spec).eval()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
@@ -46,7 +46,7 @@ def random_model(backbone: str, width: float, size: int, classes: int = 7, **opt
         backbone={"name": backbone, "width": width, **options},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": tuple(f"class_{k}" for k in range(classes))},
-        input=InputRule((size, size), "crop"),
+        input=Preprocess((size, size), "crop"),
     )
     model = VisionModel(spec).eval()
     randomise_norms(model)
@@ -149,10 +149,10 @@ CLASSIFIERS = {
 }
 
 
-def averaged_crop(image: Image, rule: InputRule) -> Image:
+def averaged_crop(image: Image, preprocess: Preprocess) -> Image:
     """Makes an input by averaging over areas, so that what a file sees does not depend on how we resize."""
-    (height, width), (rows, columns) = image.shape[:2], rule.size
-    scale = max(rows / height, columns / width) / rule.crop_fraction
+    (height, width), (rows, columns) = image.shape[:2], preprocess.size
+    scale = max(rows / height, columns / width) / preprocess.crop_fraction
     size = max(rows, round(height * scale)), max(columns, round(width * scale))
     kind = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
     scaled = cv2.resize(image, size[::-1], interpolation=kind)
@@ -173,15 +173,15 @@ def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path
     litert = LiteRT(path)
     folder = shared_data / "imagenet_samples"
     ids = [line.split("\t")[0] for line in (folder / "synsets.txt").read_text().splitlines()]
-    pictures = sorted((folder / "val").rglob("*.JPEG"))
-    truth = np.array([ids.index(picture.parent.name) for picture in pictures])
+    images = sorted((folder / "val").rglob("*.JPEG"))
+    ground_truth = np.array([ids.index(original.parent.name) for original in images])
     theirs, ours = [], []
-    for picture in pictures:
-        image = averaged_crop(decode(picture), model.input)
+    for original in images:
+        image = averaged_crop(decode(original), model.input)
         theirs.append(litert(image)[1:].argmax())
         ours.append(logits(model, image)[1:].argmax())
-    assert len(pictures) == 200
-    top1, own_top1 = np.mean(theirs == truth), np.mean(ours == truth)
+    assert len(images) == 200
+    top1, own_top1 = np.mean(theirs == ground_truth), np.mean(ours == ground_truth)
     assert top1 == pytest.approx(expected, abs=0.011)
     assert abs(own_top1 - top1) <= 0.01 + 1e-9
     assert np.mean(np.array(ours) == np.array(theirs)) >= 0.95
@@ -194,19 +194,19 @@ def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, n
     model = read(path, path.name).build()
     assert model.spec.backbone["width"] == width
     assert model.spec.backbone["output_stride"] == 16
-    assert model.input == InputRule((513, 513), "letterbox", fill=128)
+    assert model.input == Preprocess((513, 513), "letterbox", fill=128)
     litert = LiteRT(path)
     names = model.class_names["segmentation"]
     same, seen = [], {}
-    for picture in sorted((shared_data / "images").iterdir()):
-        image, placement = model.input(decode(picture))
+    for original in sorted((shared_data / "images").iterdir()):
+        image, placement = model.input(decode(original))
         with torch.inference_mode():
             raw = model(images_to_tensor([image]))
         (prediction,) = model.decode(raw, [(513, 513)])["segmentation"]
         height, width_ = placement.content
         mask = prediction.mask[:height, :width_]  # type: ignore[union-attr]
         same.append(np.mean(mask == litert(image)[:height, :width_]))
-        seen[picture.stem] = {names[k] for k in np.unique(mask) if np.mean(mask == k) > 0.05}
+        seen[original.stem] = {names[k] for k in np.unique(mask) if np.mean(mask == k) > 0.05}
     assert len(same) == 8
     assert min(same) >= 0.97
     assert "cat" in seen["cat"] & seen["cat_1080p"]

@@ -83,12 +83,12 @@ def edit(folder: Path, **values: Any) -> None:
 
 
 @torch.inference_mode()
-def assert_same_logits(model: VisionModel, name: str, network: nn.Module, pictures: Tensor) -> None:
-    """Compares the logits of uint8 pictures; timm's network gets them normalised as timm has it."""
+def assert_same_logits(model: VisionModel, name: str, network: nn.Module, images: Tensor) -> None:
+    """Compares the logits of uint8 images; timm's network gets them normalized as timm has it."""
     mean, std = (torch.tensor(configuration(name)[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    expected = network((pictures / 255 - mean) / std)
+    expected = network((images / 255 - mean) / std)
     assert 0.2 < expected.std() < 20
-    found = model(pictures)["classification"]["logits"]
+    found = model(images)["classification"]["logits"]
     assert (found - expected).abs().max().item() <= 1e-4
 
 
@@ -104,12 +104,12 @@ def test_the_logits_are_timms(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv1_125", "mobilenetv2_100"])
-def test_the_logits_of_real_pictures_are_timms(name: str, shared_data: Path) -> None:
-    pictures = [decode(path) for path in sorted((shared_data / "images").glob("*.bmp"))]
-    assert len(pictures) >= 3
+def test_the_logits_of_real_images_are_timms(name: str, shared_data: Path) -> None:
+    images = [decode(path) for path in sorted((shared_data / "images").glob("*.bmp"))]
+    assert len(images) >= 3
     network = original(name)
     model = read(network.state_dict(), source=name, sha256="0").build()
-    assert_same_logits(model, name, network, images_to_tensor([model.input(picture)[0] for picture in pictures]))
+    assert_same_logits(model, name, network, images_to_tensor([model.input(image)[0] for image in images]))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,14 +146,14 @@ def test_a_configuration_of_timms_says_what_is_assumed_without_one(name: str) ->
 
 @pytest.mark.parametrize("name", ["mobilenetv1_125", "mobilenetv2_100"])
 @pytest.mark.parametrize("size", [(300, 420), (411, 256), (90, 120)])
-def test_a_picture_is_resized_and_cropped_as_timm_does(name: str, size: tuple[int, int]) -> None:
-    # Smooth pictures look alike however pixels are interpolated; the smallest part that is cut off shows.
+def test_an_image_is_resized_and_cropped_as_timm_does(name: str, size: tuple[int, int]) -> None:
+    # Smooth images look alike however pixels are interpolated; the smallest part that is cut off shows.
     rows, columns = np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1])
-    picture = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
+    image = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
     options = {key: configuration(name)[key] for key in ("input_size", "crop_pct", "crop_mode", "interpolation")}
     transform: Callable[[Any], Any] = create_transform(**options, normalize=False)
-    expected = np.asarray(transform(PillowImage.fromarray(picture)), dtype=np.float64).transpose(1, 2, 0)
-    found, _ = read(on_meta(name), source=name, sha256="0").spec.input(picture)
+    expected = np.asarray(transform(PillowImage.fromarray(image)), dtype=np.float64).transpose(1, 2, 0)
+    found, _ = read(on_meta(name), source=name, sha256="0").spec.input(image)
     assert np.abs(found - expected).max() < 2.1
 
 
@@ -275,8 +275,8 @@ def test_what_was_taken_in_is_saved_and_loaded_as_any_other_model(tmp_path: Path
     converted.save(tmp_path / "model")
     model = VisionModel.load(tmp_path / "model")
     assert model.spec == converted.spec
-    pictures = torch.randint(0, 256, (1, 3, 65, 97), dtype=torch.uint8)
-    assert_same_logits(model, "mobilenetv1_125", network, pictures)
+    images = torch.randint(0, 256, (1, 3, 65, 97), dtype=torch.uint8)
+    assert_same_logits(model, "mobilenetv1_125", network, images)
 
 
 def test_a_folder_with_a_pickle_alone(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_folder_with_a_pickle_alone(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_says_how_its_network_sees_pictures(tmp_path: Path) -> None:
+def test_a_folder_says_how_its_network_sees_images(tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035", num_classes=2), tmp_path, model_config={"label_names": ["cat", "dog"]})
     edit(tmp_path, input_size=[3, 192, 160], crop_pct=0.9, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], license="mit")
     edit(tmp_path, interpolation="bilinear")
@@ -305,7 +305,7 @@ def test_a_folder_says_how_its_network_sees_pictures(tmp_path: Path) -> None:
     assert spec.origin["interpolation"] == "bilinear"
 
 
-def test_a_model_card_is_asked_for_the_licence_where_the_configuration_has_none(tmp_path: Path) -> None:
+def test_a_model_card_is_asked_for_the_license_where_the_configuration_has_none(tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035"), tmp_path)
     edit(tmp_path, license=None)
     (tmp_path / "README.md").write_text("---\ntags:\n- timm\nlicense: cc-by-4.0\n---\n# A model\nlicense: none of it\n")

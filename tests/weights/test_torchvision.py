@@ -18,7 +18,7 @@ from torchvision.transforms.functional import center_crop, resize
 from mbv2kit.errors import UserError
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.imaging.images import decode
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights import torchvision
@@ -29,7 +29,7 @@ from tests.norms import randomise_norms
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = ((224, 224), (225, 193), (97, 131))
 NO_FILE = "0" * 64
-# torchvision's numbers of normalisation, for shares of white.
+# torchvision's numbers of normalization, for shares of white.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -73,11 +73,11 @@ def names_of(build: Any, **options: Any) -> dict[str, Tensor]:
         return tensors
 
 
-def pictures(*size: int) -> Tensor:
+def images(*size: int) -> Tensor:
     return torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (images / 255 - mean) / std
 
@@ -86,7 +86,7 @@ def normalised(images: Tensor) -> Tensor:
 def difference(ours: VisionModel, theirs: nn.Module, images: Tensor) -> float:
     """The largest difference between two networks' logits, which must not be all alike."""
     (raw,) = ours(images).values()
-    found, expected = raw["logits"], theirs(normalised(images))
+    found, expected = raw["logits"], theirs(normalized(images))
     if isinstance(expected, dict):
         expected = expected["out"]
         head = ours.heads["segmentation"]
@@ -105,14 +105,14 @@ def test_mobilenet_v2_gives_the_same_logits_at_every_width_and_size(width: float
     assert published.left_out == []
     ours = published.build()
     for size in SIZES:
-        assert difference(ours, theirs, pictures(*size)) <= 1e-4
+        assert difference(ours, theirs, images(*size)) <= 1e-4
 
 
 def test_a_mobilenet_v2_of_five_classes_gives_the_same_logits() -> None:
     theirs = mobilenet(0.5, 5)
     published = read(theirs)
     assert published.spec.class_names["classification"] == tuple(f"class_{index}" for index in range(5))
-    assert difference(published.build(), theirs, pictures(225, 193)) <= 1e-4
+    assert difference(published.build(), theirs, images(225, 193)) <= 1e-4
 
 
 def test_resnet_101_gives_the_same_logits() -> None:
@@ -121,7 +121,7 @@ def test_resnet_101_gives_the_same_logits() -> None:
     assert published.left_out == []
     ours = published.build()
     for size in SIZES[:2]:
-        assert difference(ours, theirs, pictures(*size)) <= 1e-4
+        assert difference(ours, theirs, images(*size)) <= 1e-4
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_vgg16_gives_the_same_logits() -> None:
     theirs = randomised(models.vgg16(num_classes=10, init_weights=False), "classifier.6")
     published = read(theirs)
     assert published.left_out == []
-    assert difference(published.build(), theirs, pictures(225, 193)) <= 1e-4
+    assert difference(published.build(), theirs, images(225, 193)) <= 1e-4
 
 
 @pytest.mark.slow
@@ -137,24 +137,24 @@ def test_deeplab_v3_gives_the_same_logits_for_every_pixel() -> None:
     theirs = deeplab()
     ours = read(theirs).build()
     for size in SIZES[:2]:
-        assert difference(ours, theirs, pictures(*size)[:1]) <= 1e-4
+        assert difference(ours, theirs, images(*size)[:1]) <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["grace_hopper.bmp", "bird.bmp"])
-def test_real_pictures_give_the_same_logits(name: str, shared_data: Path) -> None:
+def test_real_images_give_the_same_logits(name: str, shared_data: Path) -> None:
     theirs = mobilenet(1.0)
     ours = read(theirs).build()
-    picture = decode(shared_data / "images" / name)
-    seen, _ = ours.input(picture)
-    for image in (seen, picture[:225, :193]):
+    original = decode(shared_data / "images" / name)
+    seen, _ = ours.input(original)
+    for image in (seen, original[:225, :193]):
         assert difference(ours, theirs, images_to_tensor([image])) <= 1e-4
 
 
 @pytest.mark.slow
-def test_a_real_picture_gives_the_same_logits_for_every_pixel(shared_data: Path) -> None:
+def test_a_real_image_gives_the_same_logits_for_every_pixel(shared_data: Path) -> None:
     theirs = deeplab()
-    picture = decode(shared_data / "images" / "cat.bmp")
-    image, _ = InputRule((225, 193), resize="letterbox")(picture)
+    original = decode(shared_data / "images" / "cat.bmp")
+    image, _ = Preprocess((225, 193), resize="letterbox")(original)
     assert difference(read(theirs).build(), theirs, images_to_tensor([image])) <= 1e-4
 
 
@@ -162,14 +162,14 @@ def test_a_real_picture_gives_the_same_logits_for_every_pixel(shared_data: Path)
 @pytest.mark.parametrize("version", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_the_input_rule_shows_the_part_that_torchvisions_transforms_show(version: str, size: tuple[int, int]) -> None:
     entry = models.MobileNet_V2_Weights[version]
-    rule = read(mobilenet(0.25), file_name=Path(entry.url).name).spec.input
+    preprocess = read(mobilenet(0.25), file_name=Path(entry.url).name).spec.input
     # Every pixel says where it lies.
     rows, columns = (np.linspace(0, 255, side).round().astype(np.uint8) for side in size)
-    picture = np.stack([*np.meshgrid(rows, columns, indexing="ij"), np.zeros(size, np.uint8)], axis=2)
+    image = np.stack([*np.meshgrid(rows, columns, indexing="ij"), np.zeros(size, np.uint8)], axis=2)
     transforms = entry.transforms()
-    whole = resize(torch.from_numpy(picture).permute(2, 0, 1), transforms.resize_size, antialias=True)
+    whole = resize(torch.from_numpy(image).permute(2, 0, 1), transforms.resize_size, antialias=True)
     expected = center_crop(whole, transforms.crop_size).permute(1, 2, 0).numpy()
-    seen, _ = rule(picture)
+    seen, _ = preprocess(image)
     assert seen.shape == expected.shape
     assert np.abs(seen.astype(int) - expected).max() <= 2
 
@@ -198,7 +198,7 @@ def test_what_belongs_to_the_weights_is_that_of_the_published_file(
         sha256=known.get("digest", NO_FILE),
         file_name=known.get("file_name"),
     ).spec
-    assert spec.input == InputRule((224, 224), resize="crop", crop_fraction=224 / short_side)
+    assert spec.input == Preprocess((224, 224), resize="crop", crop_fraction=224 / short_side)
     assert spec.mean == pytest.approx([255 * share for share in MEAN])
     assert spec.std == pytest.approx([255 * share for share in STD])
     assert list(spec.class_names["classification"]) == entry.meta["categories"]
@@ -214,18 +214,18 @@ def test_the_hash_counts_more_than_the_name() -> None:
     assert spec.input.crop_fraction == 224 / 256
 
 
-def test_any_other_file_gets_the_newest_transforms_and_no_licence() -> None:
+def test_any_other_file_gets_the_newest_transforms_and_no_license() -> None:
     spec = read(mobilenet(0.25, 5), file_name="mine.pth").spec
     assert spec.input.crop_fraction == 224 / 232
     assert spec.origin["licence"] == "not stated"
 
 
-def test_deeplab_v3_is_read_with_the_pictures_shape_kept_and_without_its_second_classifier() -> None:
+def test_deeplab_v3_is_read_with_the_images_shape_kept_and_without_its_second_classifier() -> None:
     tensors = names_of(segmentation.deeplabv3_resnet101, weights_backbone=None, aux_loss=True)
     published = torchvision.read(
         tensors, source="somewhere", sha256=NO_FILE, file_name="deeplabv3_resnet101_coco-586e9e4e.pth"
     )
-    assert published.spec.input == InputRule((520, 520), resize="letterbox", fill=114)
+    assert published.spec.input == Preprocess((520, 520), resize="letterbox", fill=114)
     names = published.spec.class_names["segmentation"]
     assert len(names) == 21
     assert names[0] == "background"
@@ -254,8 +254,8 @@ def test_a_converted_model_lives_on_in_a_model_folder(tmp_path: Path) -> None:
     ours.save(tmp_path / "model")
     again = VisionModel.load(tmp_path / "model")
     assert again.spec.to_dict() == {**ours.spec.to_dict(), "mean": again.spec.mean, "std": again.spec.std}
-    images = pictures(64, 64)
-    assert torch.equal(ours(images)["classification"]["logits"], again(images)["classification"]["logits"])
+    inputs = images(64, 64)
+    assert torch.equal(ours(inputs)["classification"]["logits"], again(inputs)["classification"]["logits"])
 
 
 def unlike() -> dict[str, dict[str, Tensor]]:

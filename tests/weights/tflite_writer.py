@@ -22,7 +22,7 @@ class TFLiteWriter:
     """A graph that grows layer by layer; tensors are numbers, as in the file.
 
     Args:
-        size: Side of the input picture.
+        size: Side of the input image.
         form: How weights are kept.
         pad: Whether convolutions that stride pad by an operation of their own: (0, 1) pixels as Keras does where
             ``tf_same``, else (1, 1).
@@ -36,8 +36,8 @@ class TFLiteWriter:
         self.operators: list[Any] = []
         self.codes: list[int] = []
         self.sizes: dict[int, tuple[int, int]] = {}
-        self.picture = self.tensor("picture", (1, size, size, 3))
-        self.sizes[self.picture] = (size, 3)
+        self.image = self.tensor("picture", (1, size, size, 3))
+        self.sizes[self.image] = (size, 3)
 
     def tensor(self, name: str, shape: tuple[int, ...], values: NDArray[Any] | None = None) -> int:
         tensor = schema.TensorT()
@@ -151,7 +151,7 @@ class TFLiteWriter:
     def finish(self, output: int) -> bytes:
         graph, model = schema.SubGraphT(), schema.ModelT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs = [self.picture], [output]
+        graph.inputs, graph.outputs = [self.image], [output]
         codes = []
         for code in self.codes:
             entry = schema.OperatorCodeT()
@@ -177,7 +177,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[NDArray[np.float32], 
 def write_classifier(model: VisionModel, size: int, form: Form = "float32", **options: bool) -> bytes:
     """Returns the TFLite file of a classifier on MobileNetV1 or MobileNetV2."""
     writer = TFLiteWriter(size, form, **options)
-    current = writer.picture
+    current = writer.image
     for name, layer in model.backbone.layers.items():
         if isinstance(layer, ConvNormAct):
             current = writer.convolution(current, name, layer)

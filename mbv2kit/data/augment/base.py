@@ -1,4 +1,4 @@
-"""What every preset shares: a view of the picture is chosen, then image, boxes and mask follow it.
+"""What every preset shares: a view of the image is chosen, then image, boxes and mask follow it.
 
 All randomness comes from the generator that the caller passes, so that a sample is a pure function of the seed, the
 epoch and the index, whatever worker makes it.
@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from mbv2kit.data.augment.checks import number_within, size_of
-from mbv2kit.data.augment.color import ColourJitter
-from mbv2kit.data.augment.view import View, centres_inside
+from mbv2kit.data.augment.color import ColorJitter
+from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import resize_image, resize_mask
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.registry import Registry
 from mbv2kit.structures import IGNORE, Sample
 
@@ -25,15 +25,15 @@ from mbv2kit.structures import IGNORE, Sample
 class Augment(ABC):
     """Turns a sample of any size into a training sample of exactly one size, the network's input unless told.
 
-    Every field of the sample follows the picture. A box stays when its centre is in view; it is clipped to what is
-    shown of the picture and dropped when less than a pixel is left of a side. A mask is 255 where no picture is.
+    Every field of the sample follows the image. A box stays when its center is in view; it is clipped to what is
+    shown of the image and dropped when less than a pixel is left of a side. A mask is 255 where no image is.
 
     Args:
-        input_rule: How the model wants its pictures.
-        size: Height and width of the training pictures; those of ``input_rule`` where it is None.
-        horizontal_flip: Probability of a mirrored picture, 0..1.
-        vertical_flip: Probability of a picture upside down, 0..1.
-        colour: What happens to the colours; nothing where it is None.
+        input_rule: How the model wants its images.
+        size: Height and width of the training images; those of ``input_rule`` where it is None.
+        horizontal_flip: Probability of a mirrored image, 0..1.
+        vertical_flip: Probability of an image upside down, 0..1.
+        color: What happens to the colors; nothing where it is None.
 
     Attributes:
         needs: The field without which a sample is of no use to the preset.
@@ -45,23 +45,23 @@ class Augment(ABC):
 
     def __init__(
         self,
-        input_rule: InputRule,
+        preprocess: Preprocess,
         *,
         size: tuple[int, int] | None = None,
         horizontal_flip: float = 0.0,
         vertical_flip: float = 0.0,
-        colour: ColourJitter | None = None,
+        color: ColorJitter | None = None,
     ) -> None:
-        self.input_rule = input_rule
-        self.size = input_rule.size if size is None else size_of(size)
+        self.preprocess = preprocess
+        self.size = preprocess.size if size is None else size_of(size)
         self.dropped_boxes = 0
         self._flip_x = number_within("horizontal_flip", horizontal_flip, 0, 1)
         self._flip_y = number_within("vertical_flip", vertical_flip, 0, 1)
-        self._colour = colour
+        self._color = color
 
     @abstractmethod
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns the part of the sample's picture to show and where to show it, not mirrored."""
+        """Returns the part of the sample's image to show and where to show it, not mirrored."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Returns a new sample, its image ``(*size, 3)``; the sample passed in is left as it was.
@@ -74,9 +74,9 @@ class Augment(ABC):
         chosen = self.choose_view(sample, rng)
         view = replace(chosen, mirror_x=rng.random() < self._flip_x, mirror_y=rng.random() < self._flip_y)
         part = view.cut(sample.image, resize_image)
-        if self._colour is not None:
-            part = self._colour(part, rng)
-        image = view.paste(part, np.full((*self.size, 3), self.input_rule.fill, dtype=np.uint8))
+        if self._color is not None:
+            part = self._color(part, rng)
+        image = view.paste(part, np.full((*self.size, 3), self.preprocess.fill, dtype=np.uint8))
         mask = sample.mask
         if mask is not None:
             mask = view.paste(view.cut(mask, resize_mask), np.full(self.size, IGNORE, dtype=np.uint8))
@@ -84,11 +84,11 @@ class Augment(ABC):
         return self._with_boxes_in(view, shown) if sample.boxes is not None else shown
 
     def _with_boxes_in(self, view: View, sample: Sample) -> Sample:
-        """Returns the sample with its boxes, still those of the picture, carried over into the view."""
+        """Returns the sample with its boxes, still those of the image, carried over into the view."""
         assert sample.boxes is not None
         assert sample.labels is not None
         assert sample.crowd is not None
-        inside = centres_inside(sample.boxes, np.array([view.source]))[0]
+        inside = centers_inside(sample.boxes, np.array([view.source]))[0]
         left, top, right, bottom = view.target
         corner = np.array([left, top, left, top], dtype=np.float32)
         boxes, keep = clean_boxes(view.carry(sample.boxes[inside]) - corner, bottom - top, right - left)
@@ -104,7 +104,7 @@ class Augment(ABC):
 PRESETS: Registry[Augment] = Registry("augment preset", "mbv2kit.data.augment")
 
 
-def create_augment(config: Mapping[str, Any], input_rule: InputRule) -> Augment:
+def create_augment(config: Mapping[str, Any], preprocess: Preprocess) -> Augment:
     """Builds the preset that ``config`` names under ``preset``; its other keys are the constructor's arguments.
 
     Raises:
@@ -114,13 +114,13 @@ def create_augment(config: Mapping[str, Any], input_rule: InputRule) -> Augment:
     name = options.pop("preset", None)
     if not isinstance(name, str):
         raise UserError(f"augment.preset must be one of {', '.join(PRESETS.names())}, got {name!r}.")
-    return PRESETS.create(name, input_rule, **options)
+    return PRESETS.create(name, preprocess, **options)
 
 
-def refuse_crop(input_rule: InputRule) -> None:
+def refuse_crop(preprocess: Preprocess) -> None:
     """Raises :class:`UserError` for a rule that cuts objects away, which only classification can do with."""
-    if input_rule.resize == "crop":
+    if preprocess.resize == "crop":
         raise UserError(
-            "input.resize 'crop' cuts away part of the picture and serves classification only; "
+            "input.resize 'crop' cuts away part of the image and serves classification only; "
             "use stretch, letterbox or pad for boxes and masks."
         )

@@ -1,4 +1,4 @@
-"""Augmentation for classification: a random part of the picture, resized to the input ("Inception crop")."""
+"""Augmentation for classification: a random part of the image, resized to the input ("Inception crop")."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment
 from mbv2kit.data.augment.checks import range_within
-from mbv2kit.data.augment.color import ColourJitter
+from mbv2kit.data.augment.color import ColorJitter
 from mbv2kit.data.augment.view import View
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Sample
 
 _ATTEMPTS = 10
@@ -16,19 +16,19 @@ _ATTEMPTS = 10
 
 @PRESETS.register("classification")
 class ClassificationAugment(Augment):
-    """Random resized crop, mirroring and colour, as in the training of MobileNetV1 and V2 on ImageNet.
+    """Random resized crop, mirroring and color, as in the training of MobileNetV1 and V2 on ImageNet.
 
     Args:
-        input_rule: How the model wants its pictures; the crop fills ``size`` whatever the rule for resizing.
-        size: Height and width of the training pictures; null: those of the model's input.
-        scale: Share of the picture's area that is cut out, from..to, each in 0..1.
+        input_rule: How the model wants its images; the crop fills ``size`` whatever the rule for resizing.
+        size: Height and width of the training images; null: those of the model's input.
+        scale: Share of the image's area that is cut out, from..to, each in 0..1.
         ratio: Width over height of the cut, from..to.
-        horizontal_flip: Probability of a mirrored picture, 0..1.
-        vertical_flip: Probability of a picture upside down, 0..1.
+        horizontal_flip: Probability of a mirrored image, 0..1.
+        vertical_flip: Probability of an image upside down, 0..1.
         brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
         contrast: See ``brightness``.
         saturation: See ``brightness``.
-        hue: Turn of the colour circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond a picture.
+        hue: Turn of the color circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond an image.
 
     Raises:
         UserError: A value is out of range.
@@ -38,7 +38,7 @@ class ClassificationAugment(Augment):
 
     def __init__(
         self,
-        input_rule: InputRule,
+        preprocess: Preprocess,
         *,
         size: tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.25, 1.0),
@@ -50,15 +50,15 @@ class ClassificationAugment(Augment):
         saturation: float = 0.2,
         hue: float = 0.0,
     ) -> None:
-        colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+        color = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         super().__init__(
-            input_rule, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour
+            preprocess, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, color=color
         )
         self._scale = range_within("scale", scale, 0.01, 1)
         self._ratio = range_within("ratio", ratio, 0.1, 10)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns a random part of the picture, or its middle where no part of the wanted shape fits."""
+        """Returns a random part of the image, or its middle where no part of the wanted shape fits."""
         height, width = sample.image.shape[:2]
         area = rng.uniform(*self._scale, size=_ATTEMPTS) * height * width
         ratio = np.exp(rng.uniform(math.log(self._ratio[0]), math.log(self._ratio[1]), size=_ATTEMPTS))

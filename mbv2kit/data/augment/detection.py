@@ -1,6 +1,6 @@
 """Augmentation for detection: the expansion and the IoU crop of SSD (Liu et al. 2016, sections 2.2 and 3.6).
 
-Both only choose a window on the picture, which may reach beyond it; the pixels are cut and resized once.
+Both only choose a window on the image, which may reach beyond it; the pixels are cut and resized once.
 """
 
 import numpy as np
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
-from mbv2kit.data.augment.color import ColourJitter
-from mbv2kit.data.augment.view import Rectangle, View, centres_inside
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.data.augment.color import ColorJitter
+from mbv2kit.data.augment.view import Rectangle, View, centers_inside
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Boxes, Sample
 
 _ATTEMPTS = 50
@@ -18,24 +18,24 @@ _ATTEMPTS = 50
 
 @PRESETS.register("detection")
 class DetectionAugment(Augment):
-    """Expansion, IoU crop, mirroring and colour; the window is then shown as the input rule shows a picture.
+    """Expansion, IoU crop, mirroring and color; the window is then shown as the input rule shows an image.
 
     Args:
-        input_rule: How the model wants its pictures; ``crop`` is refused.
-        expand_probability: How often the picture is laid on a larger, filled canvas, 0..1.
-        expand_max: Largest side of the canvas over the picture's side, 1..10.
-        crop_probability: How often a part is cut out, 0..1; otherwise, and for a picture without objects, the
+        input_rule: How the model wants its images; ``crop`` is refused.
+        expand_probability: How often the image is laid on a larger, filled canvas, 0..1.
+        expand_max: Largest side of the canvas over the image's side, 1..10.
+        crop_probability: How often a part is cut out, 0..1; otherwise, and for an image without objects, the
             whole is kept.
         crop_min_iou: IoU with at least one object in it that a crop must reach; one is drawn, the others are tried
-            when no crop reaches it. 0 asks only for an object's centre.
+            when no crop reaches it. 0 asks only for an object's center.
         crop_scale: Side of the crop over the side of what it is cut from, from..to, each in 0..1.
         crop_ratio: Width over height of the crop in pixels, from..to.
-        horizontal_flip: Probability of a mirrored picture, 0..1.
-        vertical_flip: Probability of a picture upside down, 0..1, for views from above or through a microscope.
+        horizontal_flip: Probability of a mirrored image, 0..1.
+        vertical_flip: Probability of an image upside down, 0..1, for views from above or through a microscope.
         brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
         contrast: See ``brightness``.
         saturation: See ``brightness``.
-        hue: Turn of the colour circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond a picture.
+        hue: Turn of the color circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond an image.
 
     Raises:
         UserError: A value is out of range, or the input rule is ``crop``.
@@ -45,7 +45,7 @@ class DetectionAugment(Augment):
 
     def __init__(
         self,
-        input_rule: InputRule,
+        preprocess: Preprocess,
         *,
         expand_probability: float = 0.5,
         expand_max: float = 2.0,
@@ -60,9 +60,9 @@ class DetectionAugment(Augment):
         saturation: float = 0.5,
         hue: float = 0.0,
     ) -> None:
-        refuse_crop(input_rule)
-        colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        super().__init__(input_rule, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour)
+        refuse_crop(preprocess)
+        color = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+        super().__init__(preprocess, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, color=color)
         self._expand_probability = number_within("expand_probability", expand_probability, 0, 1)
         self._expand_max = number_within("expand_max", expand_max, 1, 10)
         self._crop_probability = number_within("crop_probability", crop_probability, 0, 1)
@@ -71,18 +71,18 @@ class DetectionAugment(Augment):
         self._crop_ratio = range_within("crop_ratio", crop_ratio, 0.1, 10)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns the view through a window that is the picture, expanded or not, cropped or not."""
+        """Returns the view through a window that is the image, expanded or not, cropped or not."""
         assert sample.boxes is not None
         assert sample.crowd is not None
         height, width = sample.image.shape[:2]
         window: Rectangle = (0, 0, width, height)
-        # A crop is aimed at objects: not at crowds, nor at a box so wrong that its middle is off the picture.
-        objects = sample.boxes[~sample.crowd & centres_inside(sample.boxes, np.array([window]))[0]]
+        # A crop is aimed at objects: not at crowds, nor at a box so wrong that its middle is off the image.
+        objects = sample.boxes[~sample.crowd & centers_inside(sample.boxes, np.array([window]))[0]]
         if rng.random() < self._expand_probability:
             window = self._expand(height, width, rng)
         if rng.random() < self._crop_probability and len(objects):
             window = self._crop(window, objects, rng)
-        content = self.input_rule.content(window[3] - window[1], window[2] - window[0])
+        content = self.preprocess.content(window[3] - window[1], window[2] - window[0])
         return View.through(window, (height, width), content)
 
     def _expand(self, height: int, width: int, rng: np.random.Generator) -> Rectangle:
@@ -94,7 +94,7 @@ class DetectionAugment(Augment):
     def _crop(self, window: Rectangle, boxes: Boxes, rng: np.random.Generator) -> Rectangle:
         for min_iou in rng.permutation(self._crop_min_iou):
             crops = self._random_crops(window, rng)
-            hits = centres_inside(boxes, crops) & (_iou(crops, boxes) >= min_iou)
+            hits = centers_inside(boxes, crops) & (_iou(crops, boxes) >= min_iou)
             good = np.flatnonzero(hits.any(axis=1))
             if len(good):
                 x1, y1, x2, y2 = crops[good[0]].tolist()

@@ -4,31 +4,31 @@ import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
 from mbv2kit.data.augment.checks import number_within, range_within
-from mbv2kit.data.augment.color import ColourJitter
+from mbv2kit.data.augment.color import ColorJitter
 from mbv2kit.data.augment.view import View
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Sample
 
 
 @PRESETS.register("segmentation")
 class SegmentationAugment(Augment):
-    """Random scale, crop of the input's size, mirroring and colour.
+    """Random scale, crop of the input's size, mirroring and color.
 
-    Scale 1 is the size at which the input rule shows the picture, so that training and evaluation see objects at the
-    same size; under ``pad`` that is the picture's own size unless it is larger than the input. What the scaled picture
+    Scale 1 is the size at which the input rule shows the image, so that training and evaluation see objects at the
+    same size; under ``pad`` that is the image's own size unless it is larger than the input. What the scaled image
     does not cover is filled at the right and the bottom, as under the rule, and is 255 in the mask.
 
     Args:
-        input_rule: How the model wants its pictures; ``crop`` is refused.
-        size: Height and width of the training pictures; null: those of the model's input.
+        input_rule: How the model wants its images; ``crop`` is refused.
+        size: Height and width of the training images; null: those of the model's input.
         scale: Range of the random scale, from..to, each in 0.1..10.
         scale_step: Distance between the scales that are drawn from, counted from the smallest; 0: any in the range.
-        horizontal_flip: Probability of a mirrored picture, 0..1.
-        vertical_flip: Probability of a picture upside down, 0..1.
+        horizontal_flip: Probability of a mirrored image, 0..1.
+        vertical_flip: Probability of an image upside down, 0..1.
         brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
         contrast: See ``brightness``.
         saturation: See ``brightness``.
-        hue: Turn of the colour circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond a picture.
+        hue: Turn of the color circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond an image.
 
     Raises:
         UserError: A value is out of range, or the input rule is ``crop``.
@@ -38,7 +38,7 @@ class SegmentationAugment(Augment):
 
     def __init__(
         self,
-        input_rule: InputRule,
+        preprocess: Preprocess,
         *,
         size: tuple[int, int] | None = None,
         scale: tuple[float, float] = (0.5, 2.0),
@@ -50,26 +50,26 @@ class SegmentationAugment(Augment):
         saturation: float = 0.2,
         hue: float = 0.0,
     ) -> None:
-        refuse_crop(input_rule)
-        colour = ColourJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+        refuse_crop(preprocess)
+        color = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         super().__init__(
-            input_rule, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, colour=colour
+            preprocess, size=size, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, color=color
         )
         self._scale = range_within("scale", scale, 0.1, 10)
         self._scale_step = number_within("scale_step", scale_step, 0, 10)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns a window of the input's size on the scaled picture."""
-        picture = sample.image.shape[:2]
+        """Returns a window of the input's size on the scaled image."""
+        image = sample.image.shape[:2]
         scale = self._draw_scale(rng)
         corner, sides = [], []
-        for side, shown, target in zip(picture, self.input_rule.content(*picture), self.size, strict=True):
-            # The window is measured in the picture's own pixels: scaling and cropping become one resize.
+        for side, shown, target in zip(image, self.preprocess.content(*image), self.size, strict=True):
+            # The window is measured in the image's own pixels: scaling and cropping become one resize.
             window = max(1, round(target * side / (shown * scale)))
             sides.append(window)
             corner.append(int(rng.integers(max(0, side - window) + 1)))
         (y, x), (height, width) = corner, sides
-        return View.through((x, y, x + width, y + height), picture, self.size)
+        return View.through((x, y, x + width, y + height), image, self.size)
 
     def _draw_scale(self, rng: np.random.Generator) -> float:
         low, high = self._scale

@@ -1,4 +1,4 @@
-"""Which part of a picture the network is shown, and where: the geometry that every preset shares.
+"""Which part of an image the network is shown, and where: the geometry that every preset shares.
 
 A preset only chooses a :class:`View`; pixels, masks and boxes then follow from it in one step each, so that they
 cannot disagree and no pixel is interpolated twice.
@@ -18,10 +18,10 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A rectangle of the picture and the rectangle of the input that it fills.
+    """A rectangle of the image and the rectangle of the input that it fills.
 
     Attributes:
-        source: ``(x1, y1, x2, y2)`` in whole pixels of the picture.
+        source: ``(x1, y1, x2, y2)`` in whole pixels of the image.
         target: ``(x1, y1, x2, y2)`` in whole pixels of the input.
         mirror_x: Left and right change places within the target.
         mirror_y: Top and bottom change places within the target.
@@ -33,16 +33,16 @@ class View:
     mirror_y: bool = False
 
     @classmethod
-    def through(cls, window: Rectangle, picture: tuple[int, int], content: tuple[int, int]) -> "View":
+    def through(cls, window: Rectangle, image: tuple[int, int], content: tuple[int, int]) -> "View":
         """Returns the view of what lies in a window, the window being scaled to the input's top left ``content``.
 
         Args:
-            window: ``(x1, y1, x2, y2)``, at least one pixel of which is in the picture; it may reach beyond.
-            picture: Height and width of the picture.
+            window: ``(x1, y1, x2, y2)``, at least one pixel of which is in the image; it may reach beyond.
+            image: Height and width of the image.
             content: Height and width that the window is scaled to.
         """
-        x1, x2, left, right = _visible(window[0], window[2], picture[1], content[1])
-        y1, y2, top, bottom = _visible(window[1], window[3], picture[0], content[0])
+        x1, x2, left, right = _visible(window[0], window[2], image[1], content[1])
+        y1, y2, top, bottom = _visible(window[1], window[3], image[0], content[0])
         return cls((x1, y1, x2, y2), (left, top, right, bottom))
 
     def cut(
@@ -64,7 +64,7 @@ class View:
         return canvas
 
     def carry(self, boxes: Boxes) -> Boxes:
-        """Returns ``(N, 4)`` boxes of the picture in input pixels; what lies outside the source is not clipped."""
+        """Returns ``(N, 4)`` boxes of the image in input pixels; what lies outside the source is not clipped."""
         source, target = np.array(self.source, dtype=np.float64), np.array(self.target, dtype=np.float64)
         scale = (target[2:] - target[:2]) / (source[2:] - source[:2])
         carried = (boxes.reshape(-1, 2, 2) - source[:2]) * scale + target[:2]
@@ -74,18 +74,18 @@ class View:
         return carried.reshape(-1, 4).astype(np.float32)
 
 
-def _visible(start: int, stop: int, picture: int, content: int) -> tuple[int, int, int, int]:
-    """Returns, for one axis, what a window sees of the picture and where that lies in the content."""
-    first, last = max(start, 0), min(stop, picture)
+def _visible(start: int, stop: int, image: int, content: int) -> tuple[int, int, int, int]:
+    """Returns, for one axis, what a window sees of the image and where that lies in the content."""
+    first, last = max(start, 0), min(stop, image)
     scale = content / (stop - start)
-    # A sliver of the picture still fills a pixel: neither rectangle may become empty.
+    # A sliver of the image still fills a pixel: neither rectangle may become empty.
     low = min(round((first - start) * scale), content - 1)
     high = max(round((last - start) * scale), low + 1)
     return first, last, low, high
 
 
-def centres_inside(boxes: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns ``(W, N)``, whether the centre of each of ``(N, 4)`` boxes lies in each of ``(W, 4)`` windows."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+def centers_inside(boxes: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns ``(W, N)``, whether the center of each of ``(N, 4)`` boxes lies in each of ``(W, 4)`` windows."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     low, high = windows[:, None, :2], windows[:, None, 2:]
-    return np.asarray(((centres >= low) & (centres < high)).all(axis=2))
+    return np.asarray(((centers >= low) & (centers < high)).all(axis=2))

@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 class Source(ABC):
-    """One split of a data set, opened for one task; a sample holds the truth of that task and no other.
+    """One split of a data set, opened for one task; a sample holds the ground truth of that task and no other.
 
     Attributes:
         provides: Tasks that the kind of data set can serve.
         layout: The folders and files expected below the root, for messages; empty for a source that needs no files.
         class_names: Names of the task's classes; for segmentation with the background, where there is one.
-        dropped_boxes: How many boxes of the annotations were left out because they have no area in the picture.
+        dropped_boxes: How many boxes of the annotations were left out because they have no area in the image.
     """
 
     provides: ClassVar[frozenset[Task]]
@@ -30,16 +30,16 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Reads picture ``index`` and its truth."""
+        """Reads image ``index`` and its ground truth."""
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Yields the (height, width) of every picture and its ``(n, 4)`` boxes without crowds, in order.
+        """Yields the (height, width) of every image and its ``(n, 4)`` boxes without crowds, in order.
 
-        Every picture is read for it, unless the source knows its boxes without; only for detection.
+        Every image is read for it, unless the source knows its boxes without; only for detection.
         """
         for index in range(len(self)):
             sample = self[index]
@@ -48,12 +48,12 @@ class Source(ABC):
             yield (sample.image.shape[0], sample.image.shape[1]), sample.boxes[~sample.crowd]
 
     def _report_dropped(self, names: Sequence[str]) -> None:
-        """Counts dropped boxes, given as the picture's name once for each of them, and logs them in one line."""
+        """Counts dropped boxes, given as the image's name once for each of them, and logs them in one line."""
         self.dropped_boxes = len(names)
         if names:
-            pictures = list(dict.fromkeys(names))
-            shown = ", ".join(pictures[:5]) + (", ..." if len(pictures) > 5 else "")
-            logger.info("Left out %d boxes without area in %d pictures: %s", len(names), len(pictures), shown)
+            images = list(dict.fromkeys(names))
+            shown = ", ".join(images[:5]) + (", ..." if len(images) > 5 else "")
+            logger.info("Left out %d boxes without area in %d images: %s", len(names), len(images), shown)
 
 
 SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources")
@@ -64,7 +64,7 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
 
     Args:
         name: A name of ``SOURCES``.
-        task: What the samples must hold the truth of.
+        task: What the samples must hold the ground truth of.
         split: Part of the data set, such as ``train``.
         root: The data set's folder, absolute or relative to the current folder; None for a source that needs no files.
         **options: Further arguments of the source.
@@ -84,7 +84,7 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
     layout: str = getattr(kind, "layout", "")
     if not layout:
         if root is not None:
-            raise UserError(f"dataset '{name}' makes its own pictures: leave dataset.root out (got {root}).")
+            raise UserError(f"dataset '{name}' makes its own images: leave dataset.root out (got {root}).")
         return SOURCES.create(name, task=task, split=split, **options)
     if root is None:
         raise UserError(f"dataset '{name}' needs dataset.root=FOLDER. {_expected(layout)}")

@@ -18,7 +18,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
 from mbv2kit.structures import IGNORE, Boxes, Image, Sample, Task
 
-_PICTURE_FOLDERS = ("images/{split}", "{split}", "images")
+_IMAGE_FOLDERS = ("images/{split}", "{split}", "images")
 
 
 @SOURCES.register("coco")
@@ -33,14 +33,14 @@ class Coco(Source):
         root: The data set's folder.
         split: Name that stands for ``{split}`` in the paths.
         annotations: Path of the JSON below the root.
-        skip_empty: Leaves out pictures without objects instead of using them as negatives.
+        skip_empty: Leaves out images without objects instead of using them as negatives.
 
     Attributes:
         category_ids: The data set's own id of each category, in the order of the classes.
-        coco_ids: ``(N,)`` int64, the data set's own id of each picture.
+        coco_ids: ``(N,)`` int64, the data set's own id of each image.
 
     Raises:
-        UserError: The JSON is missing or no COCO file, or the pictures are not where they are expected.
+        UserError: The JSON is missing or no COCO file, or the images are not where they are expected.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"detection", "segmentation"})
@@ -71,7 +71,7 @@ class Coco(Source):
                     f"{self._file}: {len(names)} categories are too many for masks of one byte; at most 254 fit."
                 )
         self._fill(content, names, skip_empty)
-        self._pictures = _find_pictures(root, split, self._table.name(0), self.layout)
+        self._images = _find_images(root, split, self._table.name(0), self.layout)
 
     def _fill(self, content: dict[str, Any], names: dict[int, str], skip_empty: bool) -> None:
         images = _by_id(self._file, content["images"])
@@ -96,7 +96,7 @@ class Coco(Source):
             sizes.append((height, width))
             ids.append(image_id)
         if not ids:
-            raise UserError(f"{self._file}: there is no picture to use here; expected some with objects.")
+            raise UserError(f"{self._file}: there is no image to use here; expected some with objects.")
         self._table: AnnotationTable = builder.build()
         self._sizes = np.array(sizes, dtype=np.int32)
         self.coco_ids = np.array(ids, dtype=np.int64)
@@ -107,7 +107,7 @@ class Coco(Source):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._table.name(index)
-        image = decode(self._pictures / name)
+        image = decode(self._images / name)
         self._check_size(index, image)
         labels, crowd = self._table.labels(index), self._table.crowd(index)
         if self._task == "segmentation":
@@ -116,15 +116,15 @@ class Coco(Source):
         return Sample(image=image, image_id=name, boxes=self._table.boxes(index), labels=labels, crowd=crowd)
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Gives sizes and boxes as the JSON has them; no picture is read."""
+        """Gives sizes and boxes as the JSON has them; no image is read."""
         return self._table.objects(self._sizes)
 
     def _check_size(self, index: int, image: Image) -> None:
         height, width = self._sizes[index]
         if image.shape[:2] != (height, width):
             raise UserError(
-                f"{self._pictures / self._table.name(index)}: the picture is {image.shape[1]} x {image.shape[0]} "
-                f"pixels, but {self._file.name} says {width} x {height}; use the picture that was annotated."
+                f"{self._images / self._table.name(index)}: the image is {image.shape[1]} x {image.shape[0]} "
+                f"pixels, but {self._file.name} says {width} x {height}; use the image that was annotated."
             )
 
 
@@ -171,12 +171,12 @@ def _find_annotations(root: Path, split: str, pattern: str, layout: str) -> Path
     raise layout_error(path, "there is no such file", layout)
 
 
-def _find_pictures(root: Path, split: str, first: str, layout: str) -> Path:
-    folders = [(root / folder.replace("{split}", split)) for folder in _PICTURE_FOLDERS]
+def _find_images(root: Path, split: str, first: str, layout: str) -> Path:
+    folders = [(root / folder.replace("{split}", split)) for folder in _IMAGE_FOLDERS]
     for folder in folders:
         if (folder / first).is_file():
             return folder
-    raise layout_error(root, f"the first picture, {first}, is in none of the expected folders", layout)
+    raise layout_error(root, f"the first image, {first}, is in none of the expected folders", layout)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures sorted into a folder per class, with classes named by the folders or by a list of WordNet ids."""
+"""Images sorted into a folder per class, with classes named by the folders or by a list of WordNet ids."""
 
 import os
 from collections import Counter
@@ -17,7 +17,7 @@ from mbv2kit.structures import Sample, Task
 
 @SOURCES.register("folder")
 class Folder(Source):
-    """Classification from ``ROOT/SPLIT/CLASS/picture``.
+    """Classification from ``ROOT/SPLIT/CLASS/image``.
 
     The classes are the folders of all splits together, in alphabetical order, so that every split counts alike.
 
@@ -27,7 +27,7 @@ class Folder(Source):
         split: Name of one of them.
 
     Raises:
-        UserError: The split is not there or holds no picture.
+        UserError: The split is not there or holds no image.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"classification"})
@@ -36,13 +36,13 @@ class Folder(Source):
     def __init__(self, *, task: Task, root: Path, split: str) -> None:
         splits = {folder.name: found for folder in _subfolders(root) if (found := _class_folders(folder))}
         if not splits:
-            raise layout_error(root, "no folder here holds class folders with pictures", self.layout)
+            raise layout_error(root, "no folder here holds class folders with images", self.layout)
         if split not in splits:
             raise missing_split(root, split, sorted(splits))
         classes = self._classes(root, sorted(set[str]().union(*splits.values())))
         self.class_names = tuple(classes.values())
         self._root = root / split
-        files = [sorted(_pictures(self._root / folder)) for folder in classes]
+        files = [sorted(_images(self._root / folder)) for folder in classes]
         self._names = Texts(f"{folder}/{name}" for folder, names in zip(classes, files, strict=True) for name in names)
         self._labels = np.repeat(np.arange(len(classes)), [len(names) for names in files])
 
@@ -103,11 +103,11 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _class_folders(split: Path) -> set[str]:
-    return {folder.name for folder in _subfolders(split) if next(_pictures(folder), None)}
+    return {folder.name for folder in _subfolders(split) if next(_images(folder), None)}
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    """Finds pictures at any depth, as text since ImageNet has more than a million."""
+def _images(folder: Path) -> Iterator[str]:
+    """Finds images at any depth, as text since ImageNet has more than a million."""
     for parent, _, files in os.walk(folder, followlinks=True):
         below = parent[len(str(folder)) + 1 :]
         for file in files:

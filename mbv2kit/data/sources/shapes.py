@@ -1,4 +1,4 @@
-"""A data set that needs no files: scenes of textured shapes, drawn from a seed, with the truth of every task."""
+"""A data set that needs no files: scenes of textured shapes, drawn from a seed, with the ground truth of every task."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,9 +25,9 @@ _TEXTURES = ("plain", "gradient", "stripes", "checks", "blotches")
 _SUBPIXEL_BITS = 4
 
 # Shapes are lighter than any ground and have a dark rim where another begins, so that a small network learns within
-# minutes; the colours themselves are drawn freely.
-_GROUND_COLOURS = (25, 85)
-_SHAPE_COLOURS = (125, 230)
+# minutes; the colors themselves are drawn freely.
+_GROUND_COLORS = (25, 85)
+_SHAPE_COLORS = (125, 230)
 _RIM_LIGHT = 0.25
 
 # Scenes of an epoch are those of the one before: as many as fit into this are drawn once and kept.
@@ -86,10 +86,10 @@ class Scene:
 class Shapes(Source):
     """Textured shapes that overlap on a textured ground, for all three tasks.
 
-    Every scene has one main shape, whose class is the label of the picture, and up to two smaller ones. Boxes and
-    masks are of what is seen; a shape of which too little would be seen is not drawn. Colour and size say
+    Every scene has one main shape, whose class is the label of the image, and up to two smaller ones. Boxes and
+    masks are of what is seen; a shape of which too little would be seen is not drawn. Color and size say
     nothing about the class. Scene i is a function of seed, split and i alone; scenes are kept once drawn, up to 256 MB
-    in each process, so treat the picture of a sample as read-only.
+    in each process, so treat the image of a sample as read-only.
 
     Args:
         task: Any task.
@@ -132,7 +132,7 @@ class Shapes(Source):
         self._count = counts[split]
         self._entropy = (seed, list(counts).index(split))
         self._kept: dict[int, Scene] = {}
-        # A scene takes four bytes a pixel: three colours and an owner.
+        # A scene takes four bytes a pixel: three colors and an owner.
         self._room = _KEPT_BYTES // (4 * size**2)
 
     def __len__(self) -> int:
@@ -164,7 +164,7 @@ class Shapes(Source):
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     """Draws a scene of ``size`` x ``size`` pixels with all its choices taken from ``rng``."""
     owner, classes = _arrange(rng, size)
-    used = [rng.uniform(*_GROUND_COLOURS, 3)]
+    used = [rng.uniform(*_GROUND_COLORS, 3)]
     image = _texture(rng, size, size, used[0])
     for shape in range(1, len(classes) + 1):
         seen = np.asarray(owner == shape, dtype=np.uint8)
@@ -207,13 +207,13 @@ def _all_seen(owner: NDArray[np.uint8], areas: list[float]) -> bool:
 
 
 def _fill(
-    rng: np.random.Generator, kind: int, side: float, centre: NDArray[np.float64], size: int
+    rng: np.random.Generator, kind: int, side: float, center: NDArray[np.float64], size: int
 ) -> NDArray[np.uint8]:
     """Draws a shape of area ``side ** 2``, turned and stretched at random, as ones on zeros."""
     stretch = np.sqrt(rng.uniform(0.8, 1.25))
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    polygons = [polygon * (side * stretch, side / stretch) @ turn + centre for polygon in _OUTLINES[kind]]
+    polygons = [polygon * (side * stretch, side / stretch) @ turn + center for polygon in _OUTLINES[kind]]
     canvas = np.zeros((size, size), dtype=np.uint8)
     # Where two polygons lie over each other there is a hole.
     cv2.fillPoly(
@@ -223,17 +223,17 @@ def _fill(
 
 
 def _unlike(rng: np.random.Generator, used: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Picks the mean colour that is farthest from those in use, out of a handful."""
-    colours = rng.uniform(*_SHAPE_COLOURS, (8, 3))
-    distances = np.linalg.norm(colours[:, None] - np.array(used)[None], axis=2).min(axis=1)
-    return np.asarray(colours[np.argmax(distances)])
+    """Picks the mean color that is farthest from those in use, out of a handful."""
+    colors = rng.uniform(*_SHAPE_COLORS, (8, 3))
+    distances = np.linalg.norm(colors[:, None] - np.array(used)[None], axis=2).min(axis=1)
+    return np.asarray(colors[np.argmax(distances)])
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, colour: NDArray[np.float64]) -> Image:
-    """Paints one of the textures so that it varies around ``colour``."""
+def _texture(rng: np.random.Generator, height: int, width: int, color: NDArray[np.float64]) -> Image:
+    """Paints one of the textures so that it varies around ``color``."""
     wave = _wave(rng, _TEXTURES[rng.integers(len(_TEXTURES))], height, width)
     swing = rng.uniform(-25, 25, 3)
-    palette = np.clip(colour + np.linspace(-1, 1, 256)[:, None] * swing, 0, 255).astype(np.uint8)
+    palette = np.clip(color + np.linspace(-1, 1, 256)[:, None] * swing, 0, 255).astype(np.uint8)
     return np.take(palette, (wave * 127.5 + 127.5).astype(np.uint8), axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Data sets laid out as PASCAL VOC: an XML of boxes or a palette PNG of classes beside every picture."""
+"""Data sets laid out as PASCAL VOC: an XML of boxes or a palette PNG of classes beside every image."""
 
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_TRUTH: dict[Task, tuple[str, str, str]] = {
+_GROUND_TRUTH: dict[Task, tuple[str, str, str]] = {
     "detection": ("Main", "Annotations", ".xml"),
     "segmentation": ("Segmentation", "SegmentationClass", ".png"),
 }
@@ -40,12 +40,12 @@ class Voc(Source):
     Args:
         task: ``detection`` or ``segmentation``.
         root: The data set's folder, such as ``VOCdevkit/VOC2012``.
-        split: Name of a list of pictures.
+        split: Name of a list of images.
         difficult: ``ignore`` flags objects marked difficult as crowd, so that finding or missing them counts
             neither way; ``count`` treats them like others.
 
     Raises:
-        UserError: A list, picture, XML or mask is missing or unusable.
+        UserError: A list, image, XML or mask is missing or unusable.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"detection", "segmentation"})
@@ -60,38 +60,43 @@ class Voc(Source):
         if difficult not in ("ignore", "count"):
             raise UserError(f"dataset.difficult must be 'ignore' or 'count', got '{difficult}'.")
         self._task = task
-        lists, self._truth = self._find_folders(root)
+        lists, self._ground_truth = self._find_folders(root)
         names = _read_list(lists, split)
         files = {path.stem: path.name for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in _SUFFIXES}
         _require(names, files, root / "JPEGImages", "picture")
-        _require(names, {path.stem for path in self._truth.iterdir()}, self._truth, f"{_TRUTH[task][2]} file")
+        _require(
+            names,
+            {path.stem for path in self._ground_truth.iterdir()},
+            self._ground_truth,
+            f"{_GROUND_TRUTH[task][2]} file",
+        )
         self._names = Texts(names)
         self._files = Texts(files[name] for name in names)
-        self._pictures = root / "JPEGImages"
+        self._images = root / "JPEGImages"
         classes = _read_classes(root / "classes.txt")
         if task == "segmentation":
             self.class_names = classes or ("background", *VOC_CLASSES)
         else:
             foreground = classes[1:] if classes[:1] == ("background",) else classes
-            self.class_names = foreground or _find_classes(lists, self._truth)
-            self._sizes = np.array([_upright_size(self._pictures / file) for file in self._files], dtype=np.int32)
+            self.class_names = foreground or _find_classes(lists, self._ground_truth)
+            self._sizes = np.array([_upright_size(self._images / file) for file in self._files], dtype=np.int32)
             self._table = self._read_boxes(difficult)
 
     def _find_folders(self, root: Path) -> tuple[Path, Path]:
-        lists, truth = (root / "ImageSets" / _TRUTH[self._task][0], root / _TRUTH[self._task][1])
-        for folder in (root / "JPEGImages", lists, truth):
+        lists, ground_truth = (root / "ImageSets" / _GROUND_TRUTH[self._task][0], root / _GROUND_TRUTH[self._task][1])
+        for folder in (root / "JPEGImages", lists, ground_truth):
             if not folder.is_dir():
-                served = [task for task, (_, other, _) in _TRUTH.items() if (root / other).is_dir()]
+                served = [task for task, (_, other, _) in _GROUND_TRUTH.items() if (root / other).is_dir()]
                 hint = f" (what is there serves {' and '.join(served)})" if served and self._task not in served else ""
                 missing = folder.relative_to(root).as_posix()
                 raise layout_error(root, f"for {self._task} the folder {missing} is missing{hint}", self.layout)
-        return lists, truth
+        return lists, ground_truth
 
     def _read_boxes(self, difficult: str) -> AnnotationTable:
         builder = TableBuilder()
         dropped = []
         for name, (height, width) in zip(self._names, self._sizes.tolist(), strict=True):
-            path = self._truth / f"{name}.xml"
+            path = self._ground_truth / f"{name}.xml"
             objects = _read_objects(path)
             boxes = np.array([_box(path, item) for item in objects], dtype=np.float32).reshape(-1, 4)
             # The first pixel counts as a whole in VOC's coordinates, so a box from 5 to 5 is one pixel wide here. Real
@@ -115,13 +120,13 @@ class Voc(Source):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
-        image = decode(self._pictures / self._files[index])
+        image = decode(self._images / self._files[index])
         if self._task == "segmentation":
-            mask = self._read_mask(self._truth / f"{name}.png")
+            mask = self._read_mask(self._ground_truth / f"{name}.png")
             if mask.shape != image.shape[:2]:
                 raise UserError(
-                    f"{self._truth / name}.png: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, "
-                    f"but its picture is {image.shape[1]} x {image.shape[0]}."
+                    f"{self._ground_truth / name}.png: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, "
+                    f"but its image is {image.shape[1]} x {image.shape[0]}."
                 )
             return Sample(image=image, image_id=name, mask=mask)
         table = self._table
@@ -130,18 +135,18 @@ class Voc(Source):
         )
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Gives sizes and boxes as they were found when the data set was opened; no picture is read."""
+        """Gives sizes and boxes as they were found when the data set was opened; no image is read."""
         return self._table.objects(self._sizes)
 
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
         try:
-            with PillowImage.open(path) as picture:
-                mode, mask = picture.mode, np.array(picture)
+            with PillowImage.open(path) as image:
+                mode, mask = image.mode, np.array(image)
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{path}: the mask could not be read ({error}).") from None
         if mode not in ("P", "L"):
             raise UserError(
-                f"{path}: the mask must be an 8-bit palette or grey PNG that holds a class index per pixel, "
+                f"{path}: the mask must be an 8-bit palette or gray PNG that holds a class index per pixel, "
                 f"but its mode is {mode}."
             )
         highest = int(mask[mask != IGNORE].max(initial=0))
@@ -158,7 +163,7 @@ def _require(names: list[str], present: Container[str], folder: Path, kind: str)
     if missing:
         more = f" (nor for {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{folder}: there is no {kind} for '{missing[0]}', which the list of pictures names{more}; "
+            f"{folder}: there is no {kind} for '{missing[0]}', which the list of images names{more}; "
             "add it or take the name out."
         )
 
@@ -169,12 +174,12 @@ def _read_list(folder: Path, split: str) -> list[str]:
         raise missing_split(folder, split, _list_names(folder))
     names = _read_names(path)
     if not names:
-        raise UserError(f"{path}: the list is empty; expected the name of a picture per line.")
+        raise UserError(f"{path}: the list is empty; expected the name of an image per line.")
     return names
 
 
 def _read_names(path: Path) -> list[str]:
-    # Lists of one class have a second column that says whether the picture shows it.
+    # Lists of one class have a second column that says whether the image shows it.
     names = (line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     return list(dict.fromkeys(names))
 
@@ -197,8 +202,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _find_classes(lists: Path, annotations: Path) -> tuple[str, ...]:
-    pictures = {name for path in lists.glob("*.txt") for name in _read_names(path)}
-    paths = [annotations / f"{name}.xml" for name in sorted(pictures)]
+    images = {name for path in lists.glob("*.txt") for name in _read_names(path)}
+    paths = [annotations / f"{name}.xml" for name in sorted(images)]
     found = {_name(path, item) for path in paths if path.is_file() for item in _read_objects(path)}
     return tuple(VOC_CLASSES) if found <= set(VOC_CLASSES) else tuple(sorted(found))
 
@@ -230,7 +235,7 @@ def _box(path: Path, item: Element) -> tuple[float, float, float, float]:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Reads height and width from the head of a picture; the XML's own ``size`` is often wrong or zero."""
+    """Reads height and width from the head of an image; the XML's own ``size`` is often wrong or zero."""
     try:
         with PillowImage.open(path) as head:
             turned = head.getexif().get(0x0112, 1) >= 5

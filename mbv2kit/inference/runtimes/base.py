@@ -1,4 +1,4 @@
-"""What a runtime is to the rest of the house: something that opens a file and answers pictures."""
+"""What a runtime is to the rest of the house: something that opens a file and answers images."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export, Format
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch"]
@@ -55,7 +55,7 @@ RUNTIMES: dict[RuntimeName, Runtime] = {
 class Session(Protocol):
     """An exported network that is open, ready to run."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Answers ``(B, H, W, 3)`` uint8 RGB inputs of the export's size; the arrays are the caller's to keep."""
 
 

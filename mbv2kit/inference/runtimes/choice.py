@@ -30,8 +30,8 @@ class Candidate:
     Attributes:
         runtime: The runtime.
         export: The file.
-        threads: How many may work on one picture.
-        at_a_time: How many pictures are seen at a time, each by a session of its own.
+        threads: How many may work on one image.
+        at_a_time: How many images are seen at a time, each by a session of its own.
     """
 
     runtime: RuntimeName
@@ -62,7 +62,7 @@ def candidates(
         exports: The files.
         runtime: The only one that counts; None for all that are installed.
         cores: How many may be kept busy.
-        workers: How many pictures are worked on at a time.
+        workers: How many images are worked on at a time.
     """
     found = []
     for name, each in RUNTIMES.items():
@@ -111,7 +111,7 @@ def choose(
     ranked = sorted(times, key=lambda name: times[name])
     others = ", ".join(f"{name} {times[name]:.2f}" for name in ranked[1:])
     when = "timed now" if fresh else "as timed before"
-    reason = f"{times[ranked[0]]:.2f} ms a picture here{f', {others}' if others else ''}; {when}"
+    reason = f"{times[ranked[0]]:.2f} ms an image here{f', {others}' if others else ''}; {when}"
     return Choice(names[ranked[0]], reason)
 
 
@@ -128,7 +128,7 @@ def _time(
     opener: Callable[[RuntimeName, Path, Export, int], Session],
     clock: Callable[[], float],
 ) -> dict[str, float]:
-    """Returns the median milliseconds of each candidate that runs, over the pictures that it sees at a time."""
+    """Returns the median milliseconds of each candidate that runs, over the images that it sees at a time."""
     sessions: dict[str, Session] = {}
     image = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
     failures = []

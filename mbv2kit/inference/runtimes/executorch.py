@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 from mbv2kit.process import hold_back_stderr
 
@@ -23,20 +23,20 @@ class _ExecuTorchSession:
         self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
-        # The file takes channels-last tensors, which have the memory of our pictures.
-        pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        # The file takes channels-last tensors, which have the memory of our images.
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
         # Of torch's making, the copies of large answers took as long as the network: its threads and the network's
         # get in each other's way.
-        answers = self._method.call([pictures], clone_outputs=False)
-        return {name: answer.numpy().copy() for name, answer in zip(self._outputs, answers, strict=True)}
+        outputs = self._method.call([tensor], clone_outputs=False)
+        return {name: array.numpy().copy() for name, array in zip(self._outputs, outputs, strict=True)}
 
 
 _open: WeakSet[_ExecuTorchSession] = WeakSet()
 
 
 def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession:
-    """Opens a .pte file, which takes as many pictures at a time as it was written for.
+    """Opens a .pte file, which takes as many images at a time as it was written for.
 
     All sessions of a process work on the same threads, as many as the first of those still open was given: replacing
     them would crash the networks that are open. A call holds Python's lock, so one waits for the other.

@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 from mbv2kit.process import hold_back_stderr
 
@@ -22,14 +22,14 @@ class _LiteRTSession:
         details = interpreter.get_signature_runner(SIGNATURE).get_output_details()
         self._outputs = {name: details[name]["index"] for name in export.outputs}
 
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         self._interpreter.set_tensor(self._input, images)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
 
 def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
-    """Opens a .tflite file, which takes as many pictures at a time as it was written for.
+    """Opens a .tflite file, which takes as many images at a time as it was written for.
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """

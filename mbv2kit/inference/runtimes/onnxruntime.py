@@ -7,7 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 
 
@@ -17,7 +17,7 @@ class _OnnxRuntimeSession:
         self._input = session.get_inputs()[0].name
         self._outputs = export.outputs
 
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         return dict(zip(self._outputs, self._session.run(list(self._outputs), {self._input: images}), strict=True))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 
 
@@ -44,7 +44,7 @@ class _OpenVinoSession:
         self._outputs = {name: compiled.output(name) for name in export.outputs}
         self._request = compiled.create_infer_request()
 
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         # Not sharing the outputs makes copies of them, which the next call does not overwrite.
         results = self._request.infer([images], share_inputs=True, share_outputs=False)
         return {name: results[output] for name, output in self._outputs.items()}

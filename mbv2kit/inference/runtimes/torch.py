@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 
 
 class TorchSession:
@@ -15,7 +15,7 @@ class TorchSession:
         network: From uint8 ``(B, H, W, 3)`` to a tuple of answers, in evaluation mode.
         outputs: Names of the answers.
         compiled: Whether torch.compile makes code for this machine of it, which takes up to half a minute at the first
-            picture and at the first batch of another length.
+            image and at the first batch of another length.
     """
 
     def __init__(self, network: nn.Module, outputs: tuple[str, ...], *, compiled: bool = False) -> None:
@@ -29,7 +29,7 @@ class TorchSession:
             self._network = torch.compile(self._network)  # type: ignore[assignment]
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.uint8]) -> Answers:
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Answers ``(B, H, W, 3)`` uint8 RGB."""
-        answers = self._network(torch.from_numpy(images))
-        return {name: tensor.numpy() for name, tensor in zip(self._outputs, answers, strict=True)}
+        outputs = self._network(torch.from_numpy(images))
+        return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}

@@ -1,4 +1,4 @@
-"""What a benchmark compares: contenders, and the cases in which they meet. No library of a contender is imported."""
+"""What a benchmark compares: competitors, and the cases in which they meet. No library of a competitor is imported."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
+class Competitor:
     """One way to do the work of a case.
 
     Attributes:
@@ -21,7 +21,7 @@ class Contender:
         precision: In which numbers it computes; ``fp16`` stands for half floats of either kind.
         library: Whose interpreter it runs in, by the keys of ``python``.
         needs: Packages that must be importable there.
-        materials: Names of the files that it reads (see :mod:`mbv2kit.lab.benchmark.assets`).
+        assets: Names of the files that it reads (see :mod:`mbv2kit.lab.benchmark.assets`).
         madds: Multiply-adds of one call's network, where they are known.
     """
 
@@ -30,13 +30,13 @@ class Contender:
     precision: Precision = "fp32"
     library: str
     needs: tuple[str, ...] = ()
-    materials: tuple[str, ...] = ()
+    assets: tuple[str, ...] = ()
     madds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calls(Contender):
-    """A contender that stays alive in a worker and is called again and again.
+class Calls(Competitor):
+    """A competitor that stays alive in a worker and is called again and again.
 
     Attributes:
         setup: ``module:function`` below :mod:`mbv2kit.lab.benchmark.competitors`; it gives a
@@ -49,8 +49,8 @@ class Calls(Contender):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Commands(Contender):
-    """A contender whose processes are run from their start to their end.
+class Commands(Competitor):
+    """A competitor whose processes are run from their start to their end.
 
     Attributes:
         commands: By name; ``{python}``, ``{output}`` and ``{MATERIAL}`` in an argument are filled in.
@@ -76,16 +76,16 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Contenders that do the same work.
+    """Competitors that do the same work.
 
     Attributes:
         job: The job it belongs to.
         name: Unlike any other of the job.
         title: What is measured, for people.
         unit: Of the values: ``s`` or ``MB``.
-        baseline: Name of the contender that all are compared with, and which of its measures stands for those that it
+        baseline: Name of the competitor that all are compared with, and which of its measures stands for those that it
             lacks.
-        contenders: All of one kind.
+        competitors: All of one kind.
         evaluate: For :class:`Commands`: what the processes of one round say, by the name of the measure.
         rounds: At the most; None for as many as are asked for.
         warm: For :class:`Commands`: names of those that run once before any counts.
@@ -97,7 +97,7 @@ class Case:
     title: str
     unit: str = "s"
     baseline: tuple[str, str]
-    contenders: Sequence[Calls | Commands]
+    competitors: Sequence[Calls | Commands]
     evaluate: Callable[[Mapping[str, Finished]], Mapping[str, float]] | None = None
     rounds: int | None = None
     warm: tuple[str, ...] = ()
@@ -109,10 +109,10 @@ class Settings:
     """How to measure.
 
     Attributes:
-        threads: That each contender may use.
-        rounds: How often every contender has its turn.
+        threads: That each competitor may use.
+        rounds: How often every competitor has its turn.
         slice: Seconds of a turn.
-        warm_up: Seconds after which a contender that has not settled is measured all the same.
+        warm_up: Seconds after which a competitor that has not settled is measured all the same.
         pythons: Interpreters by library, for those that are not installed beside mbv2kit.
         folder: For materials, which are kept from run to run.
     """
@@ -125,5 +125,5 @@ class Settings:
     folder: Path
 
     def interpreter(self, library: str) -> str:
-        """Returns the Python that a library's contenders run in."""
+        """Returns the Python that a library's competitors run in."""
         return self.pythons.get(library) or sys.executable

@@ -10,13 +10,13 @@ from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Which contender of a case is meant: the fastest of those that fit.
+    """Which competitor of a case is meant: the fastest of those that fit.
 
     Attributes:
         measure: Whose values count.
-        group: Of the contender; None for any.
-        precision: Of the contender; None for any.
-        name: Of the contender; None for any.
+        group: Of the competitor; None for any.
+        precision: Of the competitor; None for any.
+        name: Of the competitor; None for any.
         fastest_by: The measure that decides which is the fastest; None for ``measure``.
     """
 
@@ -48,7 +48,7 @@ class Goal:
         text: What it is about.
         job: Where it shows.
         case: Where it shows.
-        ours: Which contender of ours.
+        ours: Which competitor of ours.
         other: Which one it is compared with; None for our value as it is.
         at_least: The other's value over ours must reach it.
         at_most: Ours over the other's must not exceed it.
@@ -69,7 +69,7 @@ class Verdict:
 
     Attributes:
         goal: The goal.
-        ours: Name of our contender.
+        ours: Name of our competitor.
         other: Name of the one it was compared with, or nothing.
         value: What was found.
         reached: Whether the median reaches the goal.
@@ -83,7 +83,7 @@ class Verdict:
 
 
 def judge(goals: Sequence[Goal], results: Results) -> list[Verdict]:
-    """Judges those goals whose contenders took part."""
+    """Judges those goals whose competitors took part."""
     verdicts = []
     for goal in goals:
         case = results.case(goal.job, goal.case)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 
 from mbv2kit.lab.benchmark.competitor import Finished
-from mbv2kit.lab.benchmark.workers import ContenderError, environment, last_line
+from mbv2kit.lab.benchmark.workers import CompetitorError, environment, last_line
 
 _SAMPLE_SECONDS = 0.02
 _SERIES_SECONDS = 0.25
@@ -41,14 +41,14 @@ def run_command(command: Sequence[str], places: Mapping[str, str]) -> Finished:
                 stderr=errors,
             )
         except OSError as error:
-            raise ContenderError(f"{arguments[0]}: {error.strerror}") from None
+            raise CompetitorError(f"{arguments[0]}: {error.strerror}") from None
         try:
             finished = _watch(process, start)
         finally:
             process.kill()
             process.wait()
         if process.returncode:
-            raise ContenderError(f"ended with code {process.returncode}{last_line(errors)}")
+            raise CompetitorError(f"ended with code {process.returncode}{last_line(errors)}")
     return finished
 
 
@@ -68,7 +68,7 @@ def _watch(process: "subprocess.Popen[bytes]", start: float) -> Finished:
         while not select.select([end], [], [], _SAMPLE_SECONDS)[0]:
             now = perf_counter() - start
             if now > _PATIENCE:
-                raise ContenderError(f"not ended after {_PATIENCE:g} s")
+                raise CompetitorError(f"not ended after {_PATIENCE:g} s")
             # The kernel keeps the peak of this very program; getrusage's begins with the size of the parent.
             memory = {name: int(kilobytes) * 1.024e-3 for name, kilobytes in _MEMORY.findall(_read(status))}
             if memory:

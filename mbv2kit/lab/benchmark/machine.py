@@ -15,7 +15,7 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "a
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """Returns processor, cores, instructions, memory, system and Python, and the threads that contenders get."""
+    """Returns processor, cores, instructions, memory, system and Python, and the threads that competitors get."""
     processor = _read("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
     flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)[:1] and processor.split())
@@ -33,7 +33,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def versions(cases: Iterable[CaseResult]) -> dict[str, str]:
-    """Collects the versions of the packages that contenders ran with."""
+    """Collects the versions of the packages that competitors ran with."""
     found: dict[str, set[str]] = {}
     for case in cases:
         for row in case.rows:

@@ -1,4 +1,4 @@
-"""The times of every case as bars, and memory as it went; a picture a job."""
+"""The times of every case as bars, and memory as it went; an image a job."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,13 +14,13 @@ from mbv2kit.lab.benchmark.ratios import spread
 from mbv2kit.lab.benchmark.results import CaseResult, Results
 from mbv2kit.lab.benchmark.tables import short
 
-_COLOURS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "peer": "#9a9da6"}
+_COLORS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "peer": "#9a9da6"}
 # Inches.
 _BAR, _FRAME, _MEMORY, _LEGEND = 0.24, 0.9, 3.0, 0.4
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draws for each case the median of each contender's first measure, the fastest at the top, with its quartiles.
+    """Draws for each case the median of each competitor's first measure, the fastest at the top, with its quartiles.
 
     Args:
         results: Of a run.
@@ -41,7 +41,7 @@ def _draw_job(cases: Sequence[CaseResult], path: Path) -> Path:
     for case, axes in zip(cases, figure.subplots(len(cases), squeeze=False, height_ratios=heights)[:, 0], strict=True):
         _draw_case(case, axes)
     groups = {row.group for case in cases if case.unit != "MB" for row in case.rows if row.rounds}
-    handles = [Patch(color=colour, label=group) for group, colour in _COLOURS.items() if group in groups]
+    handles = [Patch(color=color, label=group) for group, color in _COLORS.items() if group in groups]
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
     return save_figure(figure, path)
@@ -62,7 +62,7 @@ def _draw_case(case: CaseResult, axes: Axes) -> None:
     places = range(len(bars))
     medians = [found.median for found, _, _ in bars]
     errors = [[found.median - found.low for found, _, _ in bars], [found.high - found.median for found, _, _ in bars]]
-    axes.barh(places, medians, xerr=errors, color=[_COLOURS[group] for _, group, _ in bars], ecolor=INK)
+    axes.barh(places, medians, xerr=errors, color=[_COLORS[group] for _, group, _ in bars], ecolor=INK)
     axes.set_yticks(places, [name for _, _, name in bars])
     axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.margins(x=0.1)
@@ -76,8 +76,8 @@ def _draw_case(case: CaseResult, axes: Axes) -> None:
 def _draw_memory(case: CaseResult, axes: Axes) -> None:
     """Draws how the memory of each process went."""
     for row in case.rows:
-        for pictures, series in row.facts.get("series", {}).items():
-            axes.plot(*zip(*series, strict=True), label=f"{row.name}, {pictures} pictures", linewidth=1.2)
+        for images, series in row.facts.get("series", {}).items():
+            axes.plot(*zip(*series, strict=True), label=f"{row.name}, {images} images", linewidth=1.2)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds")
     axes.set_ylabel("resident MB")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-# A contender has settled when this many turns in a row have medians that lie this close together.
+# A competitor has settled when this many turns in a row have medians that lie this close together.
 SETTLED_TURNS = 3
 SETTLED_SPREAD = 0.05
 

@@ -1,4 +1,4 @@
-"""What a run measured, as it is kept in benchmark.json: every round of every contender, and the machine."""
+"""What a run measured, as it is kept in benchmark.json: every round of every competitor, and the machine."""
 
 import json
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ JSON_FILE = "benchmark.json"
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """What a contender did in a case.
+    """What a competitor did in a case.
 
     Attributes:
-        name: Of the contender.
-        group: Of the contender.
-        precision: Of the contender.
+        name: Of the competitor.
+        group: Of the competitor.
+        precision: Of the competitor.
         rounds: By measure, a value a round; empty where it did not take part.
         problem: Why it did not.
-        madds: Of the contender.
+        madds: Of the competitor.
         facts: What else is known of it: versions, the turns of its warm-up, how its memory went.
     """
 
@@ -49,11 +49,11 @@ class CaseResult:
     rows: list[Row]
 
     def row(self, name: str) -> Row | None:
-        """Returns the row of a contender that took part."""
+        """Returns the row of a competitor that took part."""
         return next((row for row in self.rows if row.name == name and row.problem is None), None)
 
     def speed_ups(self, row: Row, measure: str) -> list[float] | None:
-        """Returns, round by round, how many times as fast as the baseline a contender was; None without a baseline.
+        """Returns, round by round, how many times as fast as the baseline a competitor was; None without a baseline.
 
         The same measure of both is compared, or the baseline's own where it has no such measure.
         """

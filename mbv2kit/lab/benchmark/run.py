@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.lab.benchmark.assets import Materials, material_table
+from mbv2kit.lab.benchmark.assets import Assets, asset_table
 from mbv2kit.lab.benchmark.competitor import Case, Settings
 from mbv2kit.lab.benchmark.goals import judge
 from mbv2kit.lab.benchmark.interleave import run_case
@@ -24,7 +24,7 @@ from mbv2kit.lab.benchmark.machine import describe_machine, versions
 from mbv2kit.lab.benchmark.results import JSON_FILE, Results
 from mbv2kit.lab.benchmark.tables import fill_page, write_page
 from mbv2kit.lab.benchmark.wanted import goals
-from mbv2kit.lab.benchmark.workers import ContenderError, Worker
+from mbv2kit.lab.benchmark.workers import CompetitorError, Worker
 from mbv2kit.process import usable_cores
 from mbv2kit.runs import OUTPUTS
 from mbv2kit.structures import TASKS, Task
@@ -81,7 +81,7 @@ def read_settings(config: DictConfig) -> Settings:
         rounds=config.rounds,
         slice=config.slice,
         warm_up=config.warm_up,
-        # Contenders run in folders of their own; a virtual environment's link must not be followed.
+        # Competitors run in folders of their own; a virtual environment's link must not be followed.
         pythons={library: python and os.path.abspath(python) for library, python in config.python.items()},
         folder=Path(config.materials).resolve(),
     )
@@ -93,8 +93,8 @@ def _measure(config: DictConfig, folder: Path) -> Results:
     ways = [[f"{key}={value}" for key, value in way.items()] for way in config.infer]
     published = Path(config.shared, "data", "weights")
     cases = _with_chosen(list_cases(jobs, _models(config, jobs, settings), ways, published), config.contenders)
-    pictures = Path(config.pictures)
-    materials = Materials(material_table(pictures.resolve() if pictures.is_dir() else None), settings)
+    images = Path(config.pictures)
+    assets = Assets(asset_table(images.resolve() if images.is_dir() else None), settings)
     asked = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     results = Results(machine=describe_machine(settings.threads), settings=asked, cases=[])
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def _measure(config: DictConfig, folder: Path) -> Results:
             def tell(text: str, case: Case = case) -> None:
                 progress.update(bar, description=f"{case.job}, {case.name}: {text}")
 
-            results.cases.append(run_case(case, settings, materials, tell))
+            results.cases.append(run_case(case, settings, assets, tell))
             results.machine["versions"] = versions(results.cases)
             # What was measured stays, whatever comes next.
             results.save(folder / JSON_FILE)
@@ -141,7 +141,7 @@ def _models(config: DictConfig, jobs: Sequence[str], settings: Settings) -> dict
         try:
             with Worker(settings.interpreter("mbv2kit"), f"{OURS}:multiply_adds", {"folder": str(folder)}) as worker:
                 return int(worker.facts["madds"])
-        except ContenderError:
+        except CompetitorError:
             return None
 
     tasks = {JOBS[job] for job in jobs}
@@ -149,20 +149,20 @@ def _models(config: DictConfig, jobs: Sequence[str], settings: Settings) -> dict
 
 
 def _with_chosen(cases: Sequence[Case], patterns: str | Sequence[str] | None) -> list[Case]:
-    """Leaves of each case the contenders that fit a pattern, and its baseline."""
+    """Leaves of each case the competitors that fit a pattern, and its baseline."""
     if patterns is None:
         return list(cases)
     wanted = _several(patterns)
     for pattern in wanted:
-        if not any(fnmatch(each.name, pattern) for case in cases for each in case.contenders):
-            names = {each.name for case in cases for each in case.contenders}
-            raise UserError(f"contenders: no contender of these jobs fits '{pattern}'.{nearest(pattern, names)}")
+        if not any(fnmatch(each.name, pattern) for case in cases for each in case.competitors):
+            names = {each.name for case in cases for each in case.competitors}
+            raise UserError(f"contenders: no competitor of these jobs fits '{pattern}'.{nearest(pattern, names)}")
     return [
         replace(
             case,
-            contenders=[
+            competitors=[
                 each
-                for each in case.contenders
+                for each in case.competitors
                 if each.name == case.baseline[0] or any(fnmatch(each.name, pattern) for pattern in wanted)
             ],
         )

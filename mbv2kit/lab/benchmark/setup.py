@@ -1,4 +1,4 @@
-"""What the setup of a contender gives to its worker."""
+"""What the setup of a competitor gives to its worker."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A contender that is set up.
+    """A competitor that is set up.
 
     Attributes:
         calls: What one call of each measure does.

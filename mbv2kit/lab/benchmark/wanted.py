@@ -9,7 +9,7 @@ from mbv2kit.lab.benchmark.jobs.detection import BASELINE as SSDLITE
 from mbv2kit.lab.benchmark.jobs.detection import THRESHOLDS, YOLO
 from mbv2kit.lab.benchmark.jobs.segmentation import BASELINE as TRANSFORMERS
 from mbv2kit.lab.benchmark.jobs.segmentation import NAME as AT_513
-from mbv2kit.lab.benchmark.jobs.segmentation import QUANTISED
+from mbv2kit.lab.benchmark.jobs.segmentation import QUANTIZED
 from mbv2kit.lab.benchmark.jobs.whole_programs import BY_HAND, IMPORT_TORCH, LONG, MANY, SCRIPT, peak_of
 from mbv2kit.lab.benchmark.jobs.whole_programs import YOLO as YOLO_PREDICT
 
@@ -28,7 +28,7 @@ def _classification() -> Iterator[Goal]:
     for precision, least in times.items():
         ours = Pick("whole", "ours", precision)
         yield Goal(
-            text=f"{precision}, one picture: times as fast as torchvision",
+            text=f"{precision}, one image: times as fast as torchvision",
             job="classification",
             case="batch 1",
             ours=ours,
@@ -36,7 +36,7 @@ def _classification() -> Iterator[Goal]:
             at_least=least,
         )
         for case in ("batch 1", "batch 32"):
-            for measure, meaning in (("whole", "from uint8 pictures too"), ("network", "from ready floats")):
+            for measure, meaning in (("whole", "from uint8 images too"), ("network", "from ready floats")):
                 yield Goal(
                     text=f"{precision}, {case}: times as fast as the best by hand, which starts {meaning}",
                     job="classification",
@@ -83,7 +83,7 @@ def _segmentation() -> Iterator[Goal]:
         job="segmentation",
         case=AT_513,
         ours=Pick("whole", "ours", "int8"),
-        other=Pick("whole", name=QUANTISED),
+        other=Pick("whole", name=QUANTIZED),
         at_least=1.0,
     )
 
@@ -106,7 +106,7 @@ def _cold_start() -> Iterator[Goal]:
     yield Goal(
         text="share of the time that importing torch takes",
         job="cold_start",
-        case="one picture",
+        case="one image",
         ours=Pick("process", "ours"),
         other=Pick("process", name=IMPORT_TORCH),
         at_most=0.4,
@@ -115,7 +115,7 @@ def _cold_start() -> Iterator[Goal]:
         yield Goal(
             text=f"times as fast as {other}",
             job="cold_start",
-            case="one picture",
+            case="one image",
             ours=Pick("process", "ours"),
             other=Pick("process", name=other),
             at_least=4.0,

@@ -1,4 +1,4 @@
-"""A process with one contender in it: it sets it up, calls it when it is told to, and says how long that took.
+"""A process with one competitor in it: it sets it up, calls it when it is told to, and says how long that took.
 
 It reads a request and then orders from stdin, a line of JSON each, and answers each with a line of JSON:
 
@@ -41,26 +41,26 @@ def time_calls(call: Callable[[], object], seconds: float, clock: Callable[[], f
 def main() -> None:
     """Serves one parent, until it closes the pipe."""
     _end_with_parent()
-    answers = _take_stdout()
+    replies = _take_stdout()
     request = json.loads(sys.stdin.readline())
     if missing := [name for name in request["needs"] if find_spec(name) is None]:
-        _say(answers, {"skipped": f"{', '.join(missing)} not installed in {sys.executable}"})
+        _say(replies, {"skipped": f"{', '.join(missing)} not installed in {sys.executable}"})
         return
     try:
         module, _, function = request["setup"].partition(":")
         ready: Ready = getattr(import_module(module), function)(**request["options"])
     except Exception as error:
-        _say(answers, {"failed": _reason(error)})
+        _say(replies, {"failed": _reason(error)})
         return
     versions = {name: _version(name) for name in request["needs"]}
-    _say(answers, {"measures": list(ready.calls), "facts": {**ready.facts, "versions": versions}})
+    _say(replies, {"measures": list(ready.calls), "facts": {**ready.facts, "versions": versions}})
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            answer: dict[str, Any] = {"seconds": time_calls(ready.calls[order["measure"]], order["seconds"])}
+            reply: dict[str, Any] = {"seconds": time_calls(ready.calls[order["measure"]], order["seconds"])}
         except Exception as error:
-            answer = {"failed": _reason(error)}
-        _say(answers, answer)
+            reply = {"failed": _reason(error)}
+        _say(replies, reply)
 
 
 def _end_with_parent() -> None:
@@ -71,14 +71,14 @@ def _end_with_parent() -> None:
 
 def _take_stdout() -> TextIO:
     """Keeps stdout for the answers: whatever libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return answers
+    return replies
 
 
-def _say(answers: TextIO, answer: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+def _say(replies: TextIO, reply: Mapping[str, Any]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
 
 
 def _reason(error: Exception) -> str:

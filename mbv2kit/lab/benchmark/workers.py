@@ -15,11 +15,11 @@ from typing import IO, Any
 ROOT = Path(__file__).parents[3]
 
 
-class ContenderError(Exception):
-    """A contender cannot take part: its package is missing, or it failed; the message is for its row of the table."""
+class CompetitorError(Exception):
+    """A competitor cannot take part: its package is missing, or it failed; the message is for its row of the table."""
 
 
-class SkippedError(ContenderError):
+class SkippedError(CompetitorError):
     """Its package is not installed."""
 
 
@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
 
 
 class Worker:
-    """A contender in a process of its own.
+    """A competitor in a process of its own.
 
     Args:
         python: Interpreter to run it in.
@@ -64,12 +64,12 @@ class Worker:
             bufsize=0,
         )
         try:
-            answer = self._ask({"setup": setup, "options": options, "needs": needs})
+            outputs = self._ask({"setup": setup, "options": options, "needs": needs})
         except BaseException:
             self.close()
             raise
-        self.measures: list[str] = answer["measures"]
-        self.facts: dict[str, Any] = answer["facts"]
+        self.measures: list[str] = outputs["measures"]
+        self.facts: dict[str, Any] = outputs["facts"]
 
     def __enter__(self) -> "Worker":
         return self
@@ -108,21 +108,21 @@ class Worker:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(self._read_line())
+            outputs: dict[str, Any] = json.loads(self._read_line())
         except (BrokenPipeError, EOFError):
-            raise ContenderError(self._last_words()) from None
-        if "skipped" in answer:
-            raise SkippedError(answer["skipped"])
-        if "failed" in answer:
-            raise ContenderError(answer["failed"])
-        return answer
+            raise CompetitorError(self._last_words()) from None
+        if "skipped" in outputs:
+            raise SkippedError(outputs["skipped"])
+        if "failed" in outputs:
+            raise CompetitorError(outputs["failed"])
+        return outputs
 
     def _read_line(self) -> bytes:
         assert self._process.stdout is not None
         file, line, end = self._process.stdout.fileno(), b"", monotonic() + self._patience
         while not line.endswith(b"\n"):
             if not select.select([file], [], [], max(0.0, end - monotonic()))[0]:
-                raise ContenderError(f"no answer within {self._patience:g} s")
+                raise CompetitorError(f"no answer within {self._patience:g} s")
             part = os.read(file, 2**16)
             if not part:
                 raise EOFError

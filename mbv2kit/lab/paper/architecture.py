@@ -40,7 +40,7 @@ class Layer:
 
 @cache
 def layers() -> tuple[Layer, ...]:
-    """Returns the layers of MobileNetV2 on a picture of 224 x 224 pixels, in the order in which they run."""
+    """Returns the layers of MobileNetV2 on an image of 224 x 224 pixels, in the order in which they run."""
     operations = graph_of(MOBILENET_V2.network, MOBILENET_V2.size).operations
     found = []
     for number in build(MOBILENET_V2.network).backbone.layers:

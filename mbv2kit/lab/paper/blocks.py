@@ -18,7 +18,7 @@ from mbv2kit.nn.layers import InvertedResidual
 
 FLOAT_BYTES = 4
 
-# How the picture is held while the bands run: as the network's floats, as bytes, or not at all.
+# How the image is held while the bands run: as the network's floats, as bytes, or not at all.
 ImageKept = Literal["fp32", "uint8", "streamed"]
 _IMAGE_BYTES: dict[ImageKept, int] = {"fp32": FLOAT_BYTES, "uint8": 1, "streamed": 0}
 
@@ -218,14 +218,14 @@ def banded_peak(
     """Works out a network whose front runs in bands of rows, and whose blocks all run in parts.
 
     For each band the first convolution and the first blocks run on the rows that the band is made from; only the last
-    of these blocks writes its output as a whole. The rows at a band's border are worked out for both neighbours.
+    of these blocks writes its output as a whole. The rows at a band's border are worked out for both neighbors.
 
     Args:
         layers: From :func:`backbone_layers`.
         blocks: How many blocks belong to the front, J.
         bands: How many bands the output of the front is cut into.
         parts: See :func:`split_peak`.
-        image: How the picture is held. As bytes or streamed, the band's rows are turned to floats when it begins.
+        image: How the image is held. As bytes or streamed, the band's rows are turned to floats when it begins.
 
     Raises:
         UserError: There are fewer blocks, or fewer rows than bands.
@@ -243,8 +243,8 @@ def banded_peak(
         pieces = _band(front, rows, image_is_there=image == "fp32")
         peak = max(peak, *(split_peak(piece, parts) for piece in pieces))
         madds += _madds(pieces)
-    picture = _IMAGE_BYTES[image] * front[0].input.elements
-    held = picture + FLOAT_BYTES * (whole.elements + peak)
+    image_bytes = _IMAGE_BYTES[image] * front[0].input.elements
+    held = image_bytes + FLOAT_BYTES * (whole.elements + peak)
     if rest:
         held = max(held, network_peak(rest, lambda layer: split_peak(layer, parts)))
     return BandedPeak(held, madds - _madds(front))

@@ -33,10 +33,10 @@ from mbv2kit.lab.paper.manifold import DIMENSIONS, Embedding, Floats, embed, spi
 # Of the first hundred seeds the one whose shares of lost and of recoverable points are nearest to the expected ones.
 TYPICAL_SEED = 81
 # From one end of the spiral to the other: as light at the end as white paper allows.
-SPIRAL_COLOURS = mpl.colormaps["plasma"]
+SPIRAL_COLORS = mpl.colormaps["plasma"]
 SPIRAL_SHADES = (0.0, 0.9)
 # A network's curves go from light to dark as it widens.
-NETWORK_COLOURS = ("Blues", "Oranges", "Greens", "Purples")
+NETWORK_COLORS = ("Blues", "Oranges", "Greens", "Purples")
 NETWORK_SHADES = (0.35, 0.95)
 NETWORK_LINES = ("solid", "dashed", "dotted", "dashdot")
 WIDTH_MARKERS = "os^Dvp"
@@ -92,7 +92,7 @@ def figure_1(path: Path, seed: int = TYPICAL_SEED) -> Path:
 def _draw_spiral(axes: Axes, points: Floats) -> None:
     segments = np.stack([points[:-1], points[1:]], axis=1)
     shades = np.linspace(*SPIRAL_SHADES, len(segments))
-    axes.add_collection(LineCollection(list(segments), colors=SPIRAL_COLOURS(shades), linewidths=2.2, capstyle="round"))
+    axes.add_collection(LineCollection(list(segments), colors=SPIRAL_COLORS(shades), linewidths=2.2, capstyle="round"))
     low, high = points.min(axis=0), points.max(axis=0)
     middle, reach = (low + high) / 2, 0.58 * (high - low).max()
     axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal")
@@ -110,7 +110,7 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
 
     Args:
         series: For each network, and each of its widths from narrow to wide, (million multiply-adds, top-1 accuracy
-            in percent) by rising size of picture.
+            in percent) by rising size of image.
         points: The same pair for each network that is a single point.
         path: The PNG file to write.
 
@@ -120,14 +120,14 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
     figure = new_figure(WIDTH, 5.6)
     axes = figure.add_subplot()
     handles: list[Line2D] = []
-    for network, colours, line in zip(series, cycle(NETWORK_COLOURS), cycle(NETWORK_LINES), strict=False):
+    for network, colors, line in zip(series, cycle(NETWORK_COLORS), cycle(NETWORK_LINES), strict=False):
         handles.append(Line2D([], [], linestyle="none", label=network))
         shades = np.linspace(*NETWORK_SHADES, len(series[network]))
         for (width, curve), shade, marker in zip(series[network].items(), shades, cycle(WIDTH_MARKERS), strict=False):
             madds, top1 = zip(*curve, strict=True)
-            colour = mpl.colormaps[colours](shade)
+            color = mpl.colormaps[colors](shade)
             handles += axes.plot(
-                madds, top1, color=colour, linestyle=line, linewidth=1.6, marker=marker, markersize=5, label=width
+                madds, top1, color=color, linestyle=line, linewidth=1.6, marker=marker, markersize=5, label=width
             )
     for marker, (network, (million, accuracy)) in zip(cycle(POINT_MARKERS), points.items(), strict=False):
         # Below the curves: one of them lies on another network's last point.
@@ -140,7 +140,7 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
     for text in legend.get_texts():
         if text.get_text() in series:
             text.set_fontweight("bold")
-    title_above(axes, "Accuracy and cost; pictures grow along each curve")
+    title_above(axes, "Accuracy and cost; images grow along each curve")
     axes.set(xscale="log", xlim=MADDS_LIMITS, ylim=TOP1_LIMITS)
     axes.set_xticks(MADDS_TICKS, [f"{tick:g}" for tick in MADDS_TICKS])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -233,7 +233,7 @@ def figure_curves(
     path: Path,
     *,
     title: str = "Learning curves",
-    measure: str = "top-1 accuracy on validation pictures, %",
+    measure: str = "top-1 accuracy on validation images, %",
 ) -> Path:
     """Draws learning curves of several variants, each as the mean of its runs in a band from least to most.
 
@@ -251,7 +251,7 @@ def figure_curves(
     """
     figure = new_figure(WIDTH, 4.6)
     axes = figure.add_subplot()
-    for colour, (variant, runs) in zip(cycle(PALETTE), curves.items(), strict=False):
+    for color, (variant, runs) in zip(cycle(PALETTE), curves.items(), strict=False):
         tables = [dict(zip(*run, strict=True)) for run in runs]
         shared = sorted(set(tables[0]).intersection(*tables)) if tables else []
         if not shared:
@@ -259,8 +259,8 @@ def figure_curves(
         values = np.array([[table[epoch] for epoch in shared] for table in tables])
         mean = values.mean(axis=0)
         number = f"{len(runs)} run" if len(runs) == 1 else f"{len(runs)} runs"
-        axes.fill_between(shared, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
-        axes.plot(shared, mean, color=colour, linewidth=2, label=f"{variant}\nlast {mean[-1]:.3g}, {number}")
+        axes.fill_between(shared, values.min(axis=0), values.max(axis=0), color=color, alpha=0.25, linewidth=0)
+        axes.plot(shared, mean, color=color, linewidth=2, label=f"{variant}\nlast {mean[-1]:.3g}, {number}")
     title_above(axes, title)
     axes.set_xlabel("epoch", color=INK)
     axes.set_ylabel(measure, color=INK)

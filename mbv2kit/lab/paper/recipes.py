@@ -12,7 +12,7 @@ from typing import Any
 from mbv2kit.analysis.complexity import Complexity, LayerComplexity, graph_complexity
 from mbv2kit.analysis.contractions import fold_norms
 from mbv2kit.analysis.graph import Graph, build_on_meta, trace
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper.published import Kind
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.tta import SCALES, scaled_side
@@ -40,7 +40,7 @@ class Network:
             backbone={"name": self.backbone, **dict(self.backbone_options)},
             heads={self.task: {"name": self.head, **dict(self.head_options)}},
             class_names={self.task: tuple(map(str, range(self.classes)))},
-            input=InputRule(size),
+            input=Preprocess(size),
         )
 
 
@@ -51,7 +51,7 @@ class Case:
     Attributes:
         network: What runs.
         size: Height and width of its input.
-        scales: Of the passes over one picture, the input's being 1; parameters are counted once.
+        scales: Of the passes over one image, the input's being 1; parameters are counted once.
         mirrored: Whether each pass is run on the mirror image as well.
         part: Beginning of the names of the modules that count; all where it is empty.
         folded: Whether batch norms are folded into the convolutions before them.

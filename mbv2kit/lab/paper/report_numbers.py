@@ -20,14 +20,14 @@ HEADINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class Asset:
     """What the sections of a report are made from.
 
     Attributes:
         tables: The published tables by name.
         comparisons: By the number's id.
         runs: What was measured on this machine, the newest first.
-        images: Folder for the pictures.
+        images: Folder for the images.
     """
 
     tables: Mapping[str, PublishedTable]
@@ -56,33 +56,33 @@ class _Notes:
         return [f"({number}) {sentence}" for number, sentence in enumerate(self.sentences, start=1)]
 
 
-def rows_table(material: Material, name: str, title: str = "") -> Table:
+def rows_table(asset: Asset, name: str, title: str = "") -> Table:
     """Sets the rows of a published table beside ours: for each column what is printed, what we have and the difference.
 
     An accuracy of ours is one that a run below the folder of runs was measured to have, on the paper's data set.
     """
-    table, notes = material.tables[name], _Notes()
+    table, notes = asset.tables[name], _Notes()
     columns = ["row"]
     for column in table.columns:
-        columns += _headings([item for item in material.of(name) if item.number.column == column])
+        columns += _headings([item for item in asset.of(name) if item.number.column == column])
     columns.append("verdict")
     rows = []
     for row, label in table.rows.items():
         cells, verdicts = [label], []
         for column in table.columns:
-            item = material.comparisons.get(f"{name}/{row}/{column}")
-            width = len(_headings([other for other in material.of(name) if other.number.column == column]))
-            cells += _cells(item, material.runs, notes) if item else [""] * width
+            item = asset.comparisons.get(f"{name}/{row}/{column}")
+            width = len(_headings([other for other in asset.of(name) if other.number.column == column]))
+            cells += _cells(item, asset.runs, notes) if item else [""] * width
             if item and item.verdict is not Verdict.NOT_MEASURED:
                 verdicts.append((column, str(item.verdict)))
         rows.append([*cells, _joined(verdicts)])
     return Table(columns=columns, rows=rows, title=title, notes=[*_note(table), *notes.numbered()])
 
 
-def numbers_table(material: Material, name: str, title: str = "") -> Table:
+def numbers_table(asset: Asset, name: str, title: str = "") -> Table:
     """Sets the numbers of the text that belong to a published table beside ours, a row each."""
     rows, notes = [], _Notes()
-    for item in material.of(name):
+    for item in asset.of(name):
         number = item.number
         if number.row:
             continue
@@ -148,9 +148,9 @@ def _cells(item: Comparison, runs: Sequence[Run], notes: _Notes) -> list[str]:
         if run is None:
             return [published, ""]
         share = run.metrics[FIGURES[number.column]] or 0.0
-        sentence = f"Measured on {run.images:,} pictures of {run.data}, split {run.split}: {run.folder}"
-        # Part of a split says less than the whole, and nothing tells the parts apart but the number of pictures.
-        return [published, f"{100 * share:.1f} on {run.images:,} pictures{notes.mark(sentence)}"]
+        sentence = f"Measured on {run.images:,} images of {run.data}, split {run.split}: {run.folder}"
+        # Part of a split says less than the whole, and nothing tells the parts apart but the number of images.
+        return [published, f"{100 * share:.1f} on {run.images:,} images{notes.mark(sentence)}"]
     mark = notes.mark(number.reason) if number.reason else ""
     ours = "" if item.ours is None else shown_like(item.ours, number.value) + mark
     return [published, ours, difference_of(item)]

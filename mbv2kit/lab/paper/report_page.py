@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-# Colours are the reader's own, light or dark; pictures are drawn for white paper.
+# Colors are the reader's own, light or dark; images are drawn for white paper.
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 22%, Canvas); }
 body { font: 15px/1.5 system-ui, sans-serif; color: CanvasText; background: Canvas;
@@ -61,7 +61,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Illustration:
     """An image file beside the report, and what it shows."""
 
     path: Path
@@ -70,17 +70,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it: paragraphs, tables and pictures."""
+    """A heading and what stands below it: paragraphs, tables and images."""
 
     title: str
-    blocks: Sequence[str | Table | Picture]
+    blocks: Sequence[str | Table | Illustration]
 
 
 def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
-    """Writes ``report.md``, which shows the pictures where they lie, and ``report.html``, which holds them.
+    """Writes ``report.md``, which shows the images where they lie, and ``report.html``, which holds them.
 
     Args:
-        folder: Where to write; the pictures lie below it.
+        folder: Where to write; the images lie below it.
         title: Above everything.
         sections: In their order.
     """
@@ -93,7 +93,7 @@ def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
             if isinstance(block, Table):
                 markdown.append(block.to_markdown())
                 html.append(block.to_html())
-            elif isinstance(block, Picture):
+            elif isinstance(block, Illustration):
                 caption = _markdown(block.caption)
                 markdown.append(f"![{caption}]({block.path.relative_to(folder).as_posix()})\n\n{caption}")
                 image = f'<img alt="{escape(block.caption)}" src="data:image/png;base64,{_base64(block.path)}">'

@@ -44,7 +44,7 @@ class Run:
         dataset: Name of the data set's kind.
         data: The same with the folder that it lies in, where that is known.
         split: The part of it.
-        images: Number of pictures.
+        images: Number of images.
         metrics: Figures in 0..1 by their name; None for what the data set cannot measure.
         tta: Test-time augmentation.
         model: As :func:`mbv2kit.evaluation.model_in_brief` has it.
@@ -72,7 +72,7 @@ def find_runs(folder: Path) -> list[Run]:
 def measured(number: Number, runs: Sequence[Run]) -> Run | None:
     """Returns the run that stands beside a published accuracy: the same network, input, task and data set.
 
-    Of several it is the one on most pictures, and of these the newest.
+    Of several it is the one on most images, and of these the newest.
     """
     case = CASES.get(f"{number.table}/{number.row}")
     if number.kind != "accuracy" or number.column not in FIGURES or case is None:
@@ -127,7 +127,7 @@ def _read_run(path: Path) -> Run | None:
 
 
 def _data(metrics: Path, dataset: str) -> str:
-    """A kind of folders, such as voc, says little: the name of the folder says which pictures are in it."""
+    """A kind of folders, such as voc, says little: the name of the folder says which images are in it."""
     config = RunFolder(metrics.parent).config
     root = OmegaConf.load(config).dataset.get("root") if config.is_file() else None
     return f"{dataset} in {Path(root).name}" if root else dataset

@@ -8,8 +8,8 @@ from mbv2kit.lab.paper.manifold import experiment
 from mbv2kit.lab.paper.published import quirks
 from mbv2kit.lab.paper.recipes import CASES, FIGURE_5, FIGURE_5_V1
 from mbv2kit.lab.paper.report_memory import memory
-from mbv2kit.lab.paper.report_numbers import DIFFERENCE, Material, difference_of, numbers_table, rows_table, shown_like
-from mbv2kit.lab.paper.report_page import Picture, Section, Table
+from mbv2kit.lab.paper.report_numbers import DIFFERENCE, Asset, difference_of, numbers_table, rows_table, shown_like
+from mbv2kit.lab.paper.report_page import Illustration, Section, Table
 from mbv2kit.lab.paper.report_runs import MAIN_FIGURES, measured
 from mbv2kit.lab.paper.report_trained import figure_6, figure_7
 from mbv2kit.structures import Task
@@ -25,7 +25,7 @@ TABLE_3_NETWORKS = {
 }
 
 
-def figure_1(material: Material) -> Section:
+def figure_1(asset: Asset) -> Section:
     """Section 3.2: what ReLU leaves of a spiral."""
     rows = [
         [
@@ -43,19 +43,19 @@ def figure_1(material: Material) -> Section:
         "determine the point. The error is relative to the size of the spiral, 1 where nothing is left of it."
     )
     return Section(
-        material.tables["figure1"].title,
+        asset.tables["figure1"].title,
         [
             "The paper shows that few dimensions lose what ReLU cuts off, and many keep it. So do ours:",
-            Picture(
-                figures.figure_1(material.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
+            Illustration(
+                figures.figure_1(asset.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
             ),
             Table(columns=columns, rows=rows, notes=[note]),
-            numbers_table(material, "figure1"),
+            numbers_table(asset, "figure1"),
         ],
     )
 
 
-def table_2(material: Material) -> Section:
+def table_2(asset: Asset) -> Section:
     """Table 2, with our network layer by layer."""
     rows = [
         [
@@ -70,22 +70,22 @@ def table_2(material: Material) -> Section:
     ]
     columns = ["module", "operator", ">input", ">t", ">c", ">s", ">parameters", ">multiply-adds"]
     return Section(
-        material.tables["table2"].title,
+        asset.tables["table2"].title,
         [
             "A row of Table 2 is written as its filled columns: size and channels of the input, t, c, n, s.",
-            numbers_table(material, "table2"),
+            numbers_table(asset, "table2"),
             Table(columns=columns, rows=rows, title="Ours, read off the operations of one pass"),
         ],
     )
 
 
-def table_3(material: Material) -> Section:
+def table_3(asset: Asset) -> Section:
     """Table 3, a row for each of its cells, with the tensors that are really there."""
-    published, corrected = material.tables["table3"], table3.corrected_columns()
+    published, corrected = asset.tables["table3"], table3.corrected_columns()
     rows, reasons = [], []
     for row, size in published.rows.items():
         for network, label in TABLE_3_NETWORKS.items():
-            cell = [material.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
+            cell = [asset.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
             there = [item for item in cell if item is not None]
             column = corrected[network]
             really = column.cells[int(row)] if row.isdigit() else column.maximum
@@ -105,40 +105,40 @@ def table_3(material: Material) -> Section:
     return Section(published.title, [Table(columns=columns, rows=rows, notes=[published.note, *reasons])])
 
 
-def figure_5(material: Material) -> Section:
+def figure_5(asset: Asset) -> Section:
     """Accuracy against multiply-adds, over widths and resolutions."""
     series = {
-        "MobileNetV2": _curves(material, "figure5", FIGURE_5),
-        "MobileNetV1": _curves(material, "figure5_v1", FIGURE_5_V1),
+        "MobileNetV2": _curves(asset, "figure5", FIGURE_5),
+        "MobileNetV1": _curves(asset, "figure5_v1", FIGURE_5_V1),
     }
-    points = {material.tables["table4"].rows[row]: _point(material, "table4", row) for row in POINTS}
-    path = figures.figure_5(series, points, material.images / "figure_5.png")
+    points = {asset.tables["table4"].rows[row]: _point(asset, "table4", row) for row in POINTS}
+    path = figures.figure_5(series, points, asset.images / "figure_5.png")
     return Section(
         "Figure 5: accuracy and cost",
         [
-            Picture(path, "Figure 5, ours: multiply-adds as we count them, accuracies as they were published."),
-            rows_table(material, "figure5", material.tables["figure5"].title),
-            rows_table(material, "figure5_v1", material.tables["figure5_v1"].title),
-            numbers_table(material, "figure5"),
+            Illustration(path, "Figure 5, ours: multiply-adds as we count them, accuracies as they were published."),
+            rows_table(asset, "figure5", asset.tables["figure5"].title),
+            rows_table(asset, "figure5_v1", asset.tables["figure5_v1"].title),
+            numbers_table(asset, "figure5"),
         ],
     )
 
 
-def table_7(material: Material) -> Section:
+def table_7(asset: Asset) -> Section:
     """Pascal VOC, and the same networks in the DeepLab zoo."""
-    section = _plain(material, "table7", task="segmentation")
+    section = _plain(asset, "table7", task="segmentation")
     rows = [
         [label, f"{case.count('madds') / 1e9:,.2f}", f"{case.count('madds_s2b') / 1e9:,.2f}"]
-        for row, label in material.tables["table7"].rows.items()
+        for row, label in asset.tables["table7"].rows.items()
         for case in [CASES[f"table7/{row}"]]
     ]
     columns = ["row", ">as they run here", ">as TensorFlow ran them"]
     padding = Table(columns=columns, rows=rows, title="Multiply-adds without and with the padding, B")
-    zoo = rows_table(material, "deeplab_zoo", material.tables["deeplab_zoo"].title)
+    zoo = rows_table(asset, "deeplab_zoo", asset.tables["deeplab_zoo"].title)
     return Section(section.title, [*section.blocks, padding, zoo])
 
 
-def what_does_not_reproduce(material: Material) -> Section:
+def what_does_not_reproduce(asset: Asset) -> Section:
     """Every number that is known not to reproduce, and what the paper says in two ways."""
     rows = [
         [
@@ -148,7 +148,7 @@ def what_does_not_reproduce(material: Material) -> Section:
             f"{number.counted} {number.unit}".strip(),
             number.reason,
         ]
-        for table in material.tables.values()
+        for table in asset.tables.values()
         for number in table.numbers.values()
         if number.counted is not None
     ]
@@ -159,22 +159,22 @@ def what_does_not_reproduce(material: Material) -> Section:
     )
 
 
-def _plain(material: Material, name: str, task: Task | None = None) -> Section:
+def _plain(asset: Asset, name: str, task: Task | None = None) -> Section:
     """A table of the paper with the numbers of the text that belong to it."""
-    table = material.tables[name]
-    blocks: list[str | Table | Picture] = []
+    table = asset.tables[name]
+    blocks: list[str | Table | Illustration] = []
     if table.rows:
-        blocks.append(rows_table(material, name))
+        blocks.append(rows_table(asset, name))
     if any(not number.row for number in table.numbers.values()):
-        blocks.append(numbers_table(material, name))
-    return Section(table.title, [*blocks, *_other_runs(material, task)] if task else blocks)
+        blocks.append(numbers_table(asset, name))
+    return Section(table.title, [*blocks, *_other_runs(asset, task)] if task else blocks)
 
 
-def _other_runs(material: Material, task: Task) -> list[str | Table | Picture]:
+def _other_runs(asset: Asset, task: Task) -> list[str | Table | Illustration]:
     """The newest runs of a task that stand beside no number of the paper."""
-    beside = (measured(comparison.number, material.runs) for comparison in material.comparisons.values())
+    beside = (measured(comparison.number, asset.runs) for comparison in asset.comparisons.values())
     placed = {run.folder for run in beside if run is not None}
-    others = [run for run in material.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
+    others = [run for run in asset.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
     if not others:
         return []
     figure = MAIN_FIGURES[task]
@@ -192,31 +192,29 @@ def _other_runs(material: Material, task: Task) -> list[str | Table | Picture]:
                 str(run.folder),
             ]
         )
-    columns = ["model", ">input", "data set", ">pictures", f">{figure}, %", "folder"]
+    columns = ["model", ">input", "data set", ">images", f">{figure}, %", "folder"]
     note = "On another data set, split or network than the paper's, so not to be compared with its numbers."
     return [Table(columns=columns, rows=rows, title="Other measurements on this machine", notes=[note])]
 
 
-def _curves(
-    material: Material, table: str, widths: Mapping[float, Sequence[int]]
-) -> dict[str, list[tuple[float, float]]]:
-    """A curve for each width, from narrow to wide, each from the smallest picture to the largest."""
+def _curves(asset: Asset, table: str, widths: Mapping[float, Sequence[int]]) -> dict[str, list[tuple[float, float]]]:
+    """A curve for each width, from narrow to wide, each from the smallest image to the largest."""
     return {
-        f"width {width}": [_point(material, table, f"{width}@{side}") for side in sorted(widths[width])]
+        f"width {width}": [_point(asset, table, f"{width}@{side}") for side in sorted(widths[width])]
         for width in sorted(widths)
     }
 
 
-def _point(material: Material, table: str, row: str) -> tuple[float, float]:
+def _point(asset: Asset, table: str, row: str) -> tuple[float, float]:
     """Million multiply-adds as we count them, and the published accuracy."""
     madds = CASES[f"{table}/{row}"].count("madds") / 1e6
-    top1 = material.tables[table].numbers[f"{table}/{row}/top1"].value
+    top1 = asset.tables[table].numbers[f"{table}/{row}/top1"].value
     assert isinstance(top1, float)
     return madds, top1
 
 
 # In the paper's order; the names are those of the key ``tables``.
-SECTIONS: Mapping[str, Callable[[Material], Section]] = {
+SECTIONS: Mapping[str, Callable[[Asset], Section]] = {
     "figure1": figure_1,
     "table1": partial(_plain, name="table1"),
     "table2": table_2,

@@ -4,10 +4,10 @@ from statistics import median
 
 import torch
 
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper import figures
-from mbv2kit.lab.paper.report_numbers import Material
-from mbv2kit.lab.paper.report_page import Picture, Table
+from mbv2kit.lab.paper.report_numbers import Asset
+from mbv2kit.lab.paper.report_page import Illustration, Table
 from mbv2kit.lab.paper.timing import ROUNDS, relative_times
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -20,13 +20,13 @@ BUDGETS = (4_000_000, 2_000_000, 1_000_000, 512_000, 400_000, 256_000)
 GROUPS = range(1, 11)
 
 
-def split_network(material: Material) -> list[str | Table | Picture]:
-    """Runs MobileNetV2 1.0 at 224 for one picture, plain and split, and says what memory and time that took."""
+def split_network(asset: Asset) -> list[str | Table | Illustration]:
+    """Runs MobileNetV2 1.0 at 224 for one image, plain and split, and says what memory and time that took."""
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2"},
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": tuple(map(str, range(1000)))},
-        input=InputRule(SIZE),
+        input=Preprocess(SIZE),
     )
     model = VisionModel(spec).eval().to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8)
@@ -44,17 +44,17 @@ def split_network(material: Material) -> list[str | Table | Picture]:
         rows.append([name, f"{plan.peak:,}", f"{measured:,}", *costs])
     missed = [name.removeprefix("budget ") for name, plan in budgets.items() if plan is None]
     notes = [
-        "Bytes of 32-bit floats alive at once, the picture of 150,528 bytes among them; the measured ones were counted "
+        "Bytes of 32-bit floats alive at once, the image of 150,528 bytes among them; the measured ones were counted "
         "while it ran. t splits every block into t groups, the first convolution being the expansion of the first "
         "block. A budget is kept at the least recomputation, not in the least time.",
         f"No plan needs fewer than {planner.smallest():,} bytes; not possible: {', '.join(missed) or 'none of these'}.",
         f"Time over that of the plain network (batch norms not folded), medians of {ROUNDS} runs by turns.",
     ]
     columns = ["", ">planned", ">measured", ">times less", ">computed again", ">time"]
-    memory = Table(columns=columns, rows=rows, title="MobileNetV2 1.0 at 224, one picture", notes=notes)
-    path = figures.figure_time(GROUPS, [times[name] for name in even], material.images / "split_time.png")
-    picture = Picture(path, "Time of the split network over that of the plain one, of the table above.")
-    return [memory, picture, _eight_bits(model)]
+    memory = Table(columns=columns, rows=rows, title="MobileNetV2 1.0 at 224, one image", notes=notes)
+    path = figures.figure_time(GROUPS, [times[name] for name in even], asset.images / "split_time.png")
+    image = Illustration(path, "Time of the split network over that of the plain one, of the table above.")
+    return [memory, image, _eight_bits(model)]
 
 
 def _eight_bits(model: VisionModel) -> Table:

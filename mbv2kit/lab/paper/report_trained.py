@@ -14,8 +14,8 @@ from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.plots import epoch_means
 from mbv2kit.lab.paper import figures
-from mbv2kit.lab.paper.report_numbers import Material, numbers_table
-from mbv2kit.lab.paper.report_page import Picture, Section, Table
+from mbv2kit.lab.paper.report_numbers import Asset, numbers_table
+from mbv2kit.lab.paper.report_page import Illustration, Section, Table
 from mbv2kit.lab.paper.report_runs import MAIN_FIGURES, Run
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -32,7 +32,7 @@ PANELS: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("linear", "none"): "no shortcut",
     },
 }
-PICTURES = 8
+IMAGES = 8
 Curve = tuple[list[float], list[float]]
 
 
@@ -50,14 +50,14 @@ class Ablation(NamedTuple):
     forms: dict[tuple[str, str], list[Curve]]
 
 
-def figure_6(material: Material) -> Section:
+def figure_6(asset: Asset) -> Section:
     """Section 6.4: learning curves of the ablations, where runs of them are there."""
-    title = material.tables["figure6"].title
-    groups = _ablations(material.runs)
-    blocks: list[str | Table | Picture] = [
+    title = asset.tables["figure6"].title
+    groups = _ablations(asset.runs)
+    blocks: list[str | Table | Illustration] = [
         "The paper trains the four forms on ImageNet and prints no final accuracy. It puts the linear bottleneck above "
         "the one with ReLU6, and shortcuts between bottlenecks above those between expansions, above none.",
-        numbers_table(material, "figure6"),
+        numbers_table(asset, "figure6"),
     ]
     for number, ablation in enumerate(groups, start=1):
         blocks.append(f"Runs of ours: {ablation.setting}.")
@@ -65,9 +65,11 @@ def figure_6(material: Material) -> Section:
             curves = {name: ablation.forms[form] for form, name in names.items() if form in ablation.forms}
             if len(curves) < 2:
                 continue
-            path = material.images / f"figure_6{panel[-1]}_{number}.png"
-            figures.figure_curves(curves, path, title=panel, measure=f"{ablation.measure} on validation pictures, %")
-            blocks.append(Picture(path, f"{panel}, ours: the mean of the runs in a band from the least to the most."))
+            path = asset.images / f"figure_6{panel[-1]}_{number}.png"
+            figures.figure_curves(curves, path, title=panel, measure=f"{ablation.measure} on validation images, %")
+            blocks.append(
+                Illustration(path, f"{panel}, ours: the mean of the runs in a band from the least to the most.")
+            )
             blocks.append(_final(curves, ablation.measure))
     if not groups:
         blocks.append(
@@ -78,16 +80,16 @@ def figure_6(material: Material) -> Section:
     return Section(title, blocks)
 
 
-def figure_7(material: Material) -> Section:
-    """Appendix A: positive channels before and after training, of the newest run whose pictures are there."""
-    blocks: list[str | Table | Picture] = [numbers_table(material, "figure7")]
-    for run in material.runs:
-        trained, pictures = _trained(run), _pictures(run)
-        if trained is None or not pictures:
+def figure_7(asset: Asset) -> Section:
+    """Appendix A: positive channels before and after training, of the newest run whose images are there."""
+    blocks: list[str | Table | Illustration] = [numbers_table(asset, "figure7")]
+    for run in asset.runs:
+        trained, images = _trained(run), _images(run)
+        if trained is None or not images:
             continue
-        patterns = activation_patterns(trained, pictures)
-        before = activation_patterns(_untrained(trained.spec), pictures)
-        path = figures.figure_7(before, patterns, material.images / "figure_7.png")
+        patterns = activation_patterns(trained, images)
+        before = activation_patterns(_untrained(trained.spec), images)
+        path = figures.figure_7(before, patterns, asset.images / "figure_7.png")
         rows = [
             [
                 pattern.layer,
@@ -98,13 +100,13 @@ def figure_7(material: Material) -> Section:
         ]
         columns = ["layer", ">channels", ">needed", ">positive, mean", ">fewest", ">pixels with too few"]
         blocks += [
-            Picture(path, f"Figure 7, ours: {run.folder}, {len(pictures)} pictures of {run.data}, split {run.split}."),
+            Illustration(path, f"Figure 7, ours: {run.folder}, {len(images)} images of {run.data}, split {run.split}."),
             Table(columns=columns, rows=rows, title="After training"),
         ]
         break
     else:
-        blocks.append("No run on mobilenet_v2 is below the folder that was searched, or none has its pictures here.")
-    return Section(material.tables["figure7"].title, blocks)
+        blocks.append("No run on mobilenet_v2 is below the folder that was searched, or none has its images here.")
+    return Section(asset.tables["figure7"].title, blocks)
 
 
 def _ablations(runs: Sequence[Run]) -> list[Ablation]:
@@ -169,14 +171,14 @@ def _trained(run: Run) -> VisionModel | None:
         return None
 
 
-def _pictures(run: Run) -> list[Image]:
-    """Some pictures of the split that a training was validated on; none where they are not on this machine."""
+def _images(run: Run) -> list[Image]:
+    """Some images of the split that a training was validated on; none where they are not on this machine."""
     config = _config(run)
     if config is None:
         return []
     try:
         source = open_source(config["dataset"], run.task, run.split)
-        return [source[index].image for index in range(min(PICTURES, len(source)))]
+        return [source[index].image for index in range(min(IMAGES, len(source)))]
     except UserError:
         return []
 

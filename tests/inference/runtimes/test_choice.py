@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Answers
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, Session
 from mbv2kit.inference.runtimes.choice import Candidate, cache_folder, candidates, choose
 from mbv2kit.models.exports import Export
@@ -19,7 +19,7 @@ ONNX = Export(
     size=(8, 6),
     batch=None,
     outputs=("probabilities",),
-    selection=None,
+    nms_options=None,
     sha256="a",
 )
 OPENVINO = replace(ONNX, file="model.xml", format="openvino", sha256="b")
@@ -41,7 +41,7 @@ class Machine:
         if self.seconds[runtime] < 0:
             raise UserError(f"{runtime} is broken.")
 
-        def see(images: NDArray[np.uint8]) -> Answers:
+        def see(images: NDArray[np.uint8]) -> Outputs:
             assert images.shape == (1, 8, 6, 3)
             assert images.dtype == np.uint8
             self.now += self.seconds[runtime]
@@ -57,7 +57,7 @@ def test_the_fastest_is_chosen_and_the_reason_told(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     choice = choose(tmp_path, FOUND, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[1]
-    assert choice.reason == "2.50 ms a picture here, onnxruntime on model.onnx 4.00; timed now"
+    assert choice.reason == "2.50 ms an image here, onnxruntime on model.onnx 4.00; timed now"
     # Two seconds for both together.
     assert 2 <= machine.now < 2.1
 
@@ -151,7 +151,7 @@ def test_what_several_sessions_do_at_a_time_counts(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     found = [replace(FOUND[0], threads=1, at_a_time=2), FOUND[1]]
     choice = choose(tmp_path, found, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
-    assert choice.reason == "2.00 ms a picture here, openvino on model.xml 2.50; timed now"
+    assert choice.reason == "2.00 ms an image here, openvino on model.xml 2.50; timed now"
 
 
 def test_the_cache_lies_where_caches_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

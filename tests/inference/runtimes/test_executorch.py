@@ -23,13 +23,13 @@ EXPORT = Export(
     size=SIZE,
     batch=2,
     outputs=("mask", "probabilities"),
-    selection=None,
+    nms_options=None,
     sha256="",
 )
 
 
-class Colours(nn.Module):
-    """Its mask is the negative, its probabilities are the mean colour."""
+class Colors(nn.Module):
+    """Its mask is the negative, its probabilities are the mean color."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return images.bitwise_not(), images.float().mean(dim=(2, 3), keepdim=True)
@@ -39,7 +39,7 @@ class Colours(nn.Module):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("executorch")
     example = torch.zeros((2, *SIZE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    program = torch.export.export(Colours(), (example,))
+    program = torch.export.export(Colors(), (example,))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     (folder / EXPORT.file).write_bytes(lowered.to_executorch().buffer)
     return folder
@@ -50,29 +50,29 @@ def session(folder: Path) -> Session:
     return open_session("executorch", folder, EXPORT, 2)
 
 
-def pictures(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def make_images(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
 
 
 def test_answers_come_by_name_in_the_order_of_the_file(session: Session) -> None:
-    images = pictures(0)
-    answers = session(images)
-    assert list(answers) == ["mask", "probabilities"]
-    assert answers["mask"].dtype == np.uint8
-    np.testing.assert_array_equal(answers["mask"], 255 - images.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(answers["probabilities"][..., 0, 0], images.mean(axis=(1, 2)), rtol=1e-5)
+    images = make_images(0)
+    outputs = session(images)
+    assert list(outputs) == ["mask", "probabilities"]
+    assert outputs["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(outputs["mask"], 255 - images.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(outputs["probabilities"][..., 0, 0], images.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_answers_are_the_callers_to_keep(session: Session) -> None:
-    first = session(pictures(0))
+    first = session(make_images(0))
     kept = {name: array.copy() for name, array in first.items()}
-    session(pictures(1))
+    session(make_images(1))
     for name, array in first.items():
         np.testing.assert_array_equal(array, kept[name])
 
 
 def test_threads_are_those_of_the_first_session_that_is_open(folder: Path) -> None:
-    images = pictures(0)
+    images = make_images(0)
     first = open_session("executorch", folder, EXPORT, 1)
     assert _C._threadpool_get_thread_count() == 1
     second = open_session("executorch", folder, EXPORT, 2)

@@ -21,13 +21,13 @@ EXPORT = Export(
     size=SIZE,
     batch=2,
     outputs=("probabilities", "mask"),
-    selection=None,
+    nms_options=None,
     sha256="",
 )
 
 
 def write_network(path: Path) -> None:
-    """Writes a network whose mask is the strongest colour of each pixel and whose probabilities are the mean colour.
+    """Writes a network whose mask is the strongest color of each pixel and whose probabilities are the mean color.
 
     The mask is the file's first output, though it is the second one of the export.
     """
@@ -100,30 +100,30 @@ def session(folder: Path) -> Session:
     return open_session("litert", folder, EXPORT, 1)
 
 
-def pictures(seed: int = 0) -> NDArray[np.uint8]:
+def make_images(seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3)).astype(np.uint8)
 
 
 def test_answers_bear_their_names_whatever_their_order_in_the_file(session: Session) -> None:
-    images = pictures()
-    answers = session(images)
-    assert list(answers) == ["probabilities", "mask"]
-    assert answers["probabilities"].dtype == np.float32
-    np.testing.assert_allclose(answers["probabilities"], images.mean(axis=(1, 2)), rtol=1e-6)
-    assert answers["mask"].dtype == np.uint8
-    np.testing.assert_array_equal(answers["mask"], images.argmax(axis=3))
+    images = make_images()
+    outputs = session(images)
+    assert list(outputs) == ["probabilities", "mask"]
+    assert outputs["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(outputs["probabilities"], images.mean(axis=(1, 2)), rtol=1e-6)
+    assert outputs["mask"].dtype == np.uint8
+    np.testing.assert_array_equal(outputs["mask"], images.argmax(axis=3))
 
 
-def test_answers_stay_as_they_were_when_the_next_pictures_are_seen(session: Session) -> None:
-    first = session(pictures(1))
+def test_answers_stay_as_they_were_when_the_next_images_are_seen(session: Session) -> None:
+    first = session(make_images(1))
     kept = {name: array.copy() for name, array in first.items()}
-    session(pictures(2))
+    session(make_images(2))
     for name, array in first.items():
         np.testing.assert_array_equal(array, kept[name])
 
 
-def test_pictures_may_lie_in_memory_in_any_order(session: Session) -> None:
-    images = pictures()
+def test_images_may_lie_in_memory_in_any_order(session: Session) -> None:
+    images = make_images()
     turned = np.ascontiguousarray(images.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0)
     assert not turned.flags.c_contiguous
     for name, array in session(turned).items():
@@ -132,12 +132,12 @@ def test_pictures_may_lie_in_memory_in_any_order(session: Session) -> None:
 
 def test_threads_change_no_answer(folder: Path, session: Session) -> None:
     two = open_session("litert", folder, EXPORT, 2)
-    for name, array in two(pictures()).items():
-        np.testing.assert_array_equal(array, session(pictures())[name])
+    for name, array in two(make_images()).items():
+        np.testing.assert_array_equal(array, session(make_images())[name])
 
 
 def test_opening_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    open_session("litert", folder, EXPORT, 1)(pictures())
+    open_session("litert", folder, EXPORT, 1)(make_images())
     assert capfd.readouterr() == ("", "")
 
 

@@ -39,12 +39,12 @@ def probabilities_of_torch(network: ExportNetwork, images: NDArray[np.uint8]) ->
 def test_answers_have_their_names_in_the_order_of_the_export(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     images = np.stack(noise(2, SIZE))
-    answers = open_session("openvino", folder, export, 1)(images)
-    assert list(answers) == ["probabilities", "mask"]
-    assert (answers["probabilities"].shape, answers["mask"].shape) == ((2, 5), (2, 64, 64))
+    outputs = open_session("openvino", folder, export, 1)(images)
+    assert list(outputs) == ["probabilities", "mask"]
+    assert (outputs["probabilities"].shape, outputs["mask"].shape) == ((2, 5), (2, 64, 64))
     turned = open_session("openvino", folder, replace(export, outputs=("mask", "probabilities")), 1)(images)
     assert list(turned) == ["mask", "probabilities"]
-    for name, array in answers.items():
+    for name, array in outputs.items():
         np.testing.assert_array_equal(turned[name], array)
 
 
@@ -63,25 +63,25 @@ def test_fp16_is_computed_in_the_half_floats_that_the_processor_has(
         pytest.skip("this processor computes in no half floats")
     folder, export = exported
     images = np.stack(noise(4, SIZE))
-    halves = open_session("openvino", folder, replace(export, precision="fp16"), 1)(images)["probabilities"]
-    assert 1e-4 < np.abs(halves - probabilities_of_torch(network, images)).max() < 0.2
+    fp16 = open_session("openvino", folder, replace(export, precision="fp16"), 1)(images)["probabilities"]
+    assert 1e-4 < np.abs(fp16 - probabilities_of_torch(network, images)).max() < 0.2
 
 
 def test_answers_survive_the_next_call(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     session = open_session("openvino", folder, export, 1)
     first, second = np.stack(noise(2, SIZE, seed=1)), np.stack(noise(2, SIZE, seed=2))
-    answers = session(first)
-    kept = {name: array.copy() for name, array in answers.items()}
+    outputs = session(first)
+    kept = {name: array.copy() for name, array in outputs.items()}
     others = session(second)
-    for name, array in answers.items():
+    for name, array in outputs.items():
         np.testing.assert_array_equal(array, kept[name])
         assert array.flags.owndata
         assert array.flags.writeable
-    assert not np.array_equal(answers["probabilities"], others["probabilities"])
+    assert not np.array_equal(outputs["probabilities"], others["probabilities"])
 
 
-def test_pictures_may_be_a_view_and_read_only(exported: tuple[Path, Export]) -> None:
+def test_images_may_be_a_view_and_read_only(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     session = open_session("openvino", folder, export, 1)
     view = np.stack(noise(2, (64, 128)))[:, :, ::2]

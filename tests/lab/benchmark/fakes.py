@@ -1,4 +1,4 @@
-"""Contenders that need nothing but Python, for workers that the tests start."""
+"""Competitors that need nothing but Python, for workers that the tests start."""
 
 import os
 from pathlib import Path

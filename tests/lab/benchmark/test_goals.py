@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mbv2kit.lab.benchmark.assets import material_table
+from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.goals import Goal, Pick, judge
 from mbv2kit.lab.benchmark.jobs.catalogue import JOBS, list_cases
 from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
@@ -42,7 +42,7 @@ def test_times_as_fast_and_shares_are_judged_by_the_median_of_the_rounds() -> No
     assert (found[0].ours, found[0].other, found[3].other) == ("ours fp32", "peer", "")
 
 
-def test_goals_whose_contenders_were_not_there_are_passed_over() -> None:
+def test_goals_whose_competitors_were_not_there_are_passed_over() -> None:
     nobody = Pick("whole", name="absent")
     ours = Pick("whole", "ours")
     assert not judge(
@@ -60,32 +60,32 @@ def test_every_goal_is_about_a_case_and_peers_that_there_are(tmp_path: Path) -> 
         (tmp_path / name).touch()
     cases = {(each.job, each.name): each for each in list_cases(list(JOBS), {}, [], tmp_path)}
     for goal in goals():
-        contenders = cases[goal.job, goal.case].contenders
+        competitors = cases[goal.job, goal.case].competitors
         if goal.other is not None and goal.other.group != "ours":
             assert any(
                 goal.other.name in (None, each.name)
                 and goal.other.group in (None, each.group)
                 and goal.other.precision in (None, each.precision)
-                for each in contenders
+                for each in competitors
             ), goal.text
         assert (goal.at_least is None) is not (goal.at_most is None)
 
 
-def test_the_baseline_of_every_case_is_one_of_its_contenders(tmp_path: Path) -> None:
+def test_the_baseline_of_every_case_is_one_of_its_competitors(tmp_path: Path) -> None:
     jobs = [job for job in JOBS if job != "memory"]
     for listed in list_cases(jobs, {}, [], tmp_path):
-        names = [each.name for each in listed.contenders]
+        names = [each.name for each in listed.competitors]
         assert listed.baseline[0] in names
         assert len(names) == len(set(names))
 
 
 def test_every_library_can_be_told_where_it_is_installed(root: Path, tmp_path: Path) -> None:
     keys = yaml.safe_load((root / "conf" / "benchmark.yaml").read_text())["python"].keys()
-    contenders = [each for listed in list_cases(list(JOBS), {}, [], tmp_path) for each in listed.contenders]
-    libraries = {each.library for each in (*contenders, *material_table(tmp_path).values())}
+    competitors = [each for listed in list_cases(list(JOBS), {}, [], tmp_path) for each in listed.competitors]
+    libraries = {each.library for each in (*competitors, *asset_table(tmp_path).values())}
     assert libraries == keys
-    needed = {name for each in contenders for name in each.materials}
-    assert needed <= material_table(tmp_path).keys()
+    needed = {name for each in competitors for name in each.assets}
+    assert needed <= asset_table(tmp_path).keys()
 
 
 def test_results_come_back_from_json_as_they_were(tmp_path: Path) -> None:

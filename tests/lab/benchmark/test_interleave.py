@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.lab.benchmark.assets import Material, Materials
+from mbv2kit.lab.benchmark.assets import Asset, Assets
 from mbv2kit.lab.benchmark.competitor import Calls, Case, Commands, Finished, Settings
 from mbv2kit.lab.benchmark.interleave import run_case, warm_up
 from mbv2kit.lab.benchmark.jobs.whole_programs import throughput, whole_process
@@ -27,7 +27,7 @@ def found(settings: Settings) -> CaseResult:
         name="batch 1",
         title="Fakes",
         baseline=("slow", "whole"),
-        contenders=[
+        competitors=[
             fake("slow", "quick", seconds=0.01),
             fake("fast", "quick", seconds=0.001),
             fake("missing", "quick", needs=("no_such_package",)),
@@ -37,7 +37,7 @@ def found(settings: Settings) -> CaseResult:
         ],
     )
     told: list[str] = []
-    result = run_case(case, settings, Materials({}, settings), told.append)
+    result = run_case(case, settings, Assets({}, settings), told.append)
     rounds = [text for text in told if text.startswith("round")]
     assert rounds[:6] == [
         *(f"round 1 of 3: {name}" for name in ("slow", "fast", "falling")),
@@ -47,7 +47,7 @@ def found(settings: Settings) -> CaseResult:
     return result
 
 
-def test_each_contender_has_a_value_a_round_or_a_reason(found: CaseResult) -> None:
+def test_each_competitor_has_a_value_a_round_or_a_reason(found: CaseResult) -> None:
     slow, fast, missing, broken, falling = found.rows
     assert {measure: len(values) for measure, values in slow.rounds.items()} == {"whole": 3, "network": 3}
     assert found.speed_ups(slow, "whole") == [1.0, 1.0, 1.0]
@@ -71,18 +71,18 @@ def test_whole_processes_take_turns_too(settings: Settings) -> None:
 
     case = Case(
         job="cold_start",
-        name="one picture",
+        name="one image",
         title="Programs",
         baseline=("good", "process"),
-        contenders=[program("good", "pass"), program("bad", "import no_such_package")],
+        competitors=[program("good", "pass"), program("bad", "import no_such_package")],
         evaluate=whole_process,
     )
-    good, bad = run_case(case, settings, Materials({}, settings), lambda _: None).rows
+    good, bad = run_case(case, settings, Assets({}, settings), lambda _: None).rows
     assert len(good.rounds["process"]) == 3
     assert bad.problem == "failed: ended with code 1: ModuleNotFoundError: No module named 'no_such_package'"
 
 
-def test_a_warm_up_ends_when_the_contender_has_settled_or_the_time_is_over(tmp_path: Path) -> None:
+def test_a_warm_up_ends_when_the_competitor_has_settled_or_the_time_is_over(tmp_path: Path) -> None:
     settings = Settings(threads=1, rounds=1, slice=1.0, warm_up=10.0, pythons={}, folder=tmp_path)
     turns = iter([[4.0], [2.0], [1.0], [1.0], [1.0], [1.0]])
     assert warm_up(lambda _: next(turns), settings) == [4.0, 2.0, 1.0, 1.0, 1.0]
@@ -90,33 +90,33 @@ def test_a_warm_up_ends_when_the_contender_has_settled_or_the_time_is_over(tmp_p
     assert warm_up(lambda _: next(restless), settings) == [4.0, 2.0, 4.0]
 
 
-def test_a_material_is_made_once_with_those_that_it_is_made_from(settings: Settings) -> None:
-    def material(text: str, *materials: str) -> Material:
-        return Material(setup=f"{FAKES}:write", library="fake", needs=(), options={"text": text}, materials=materials)
+def test_a_asset_is_made_once_with_those_that_it_is_made_from(settings: Settings) -> None:
+    def asset(text: str, *assets: str) -> Asset:
+        return Asset(setup=f"{FAKES}:write", library="fake", needs=(), options={"text": text}, assets=assets)
 
-    table = {"one": material("1"), "two": material("2", "one"), "bad": Material(setup="x:y", library="f", needs=())}
-    materials = Materials(table, settings)
-    assert materials.path("two").read_text() == "12"
-    materials.path("one").write_text("kept")
-    assert materials.path("one").read_text() == "kept"
+    table = {"one": asset("1"), "two": asset("2", "one"), "bad": Asset(setup="x:y", library="f", needs=())}
+    assets = Assets(table, settings)
+    assert assets.path("two").read_text() == "12"
+    assets.path("one").write_text("kept")
+    assert assets.path("one").read_text() == "kept"
     assert sorted(path.name for path in settings.folder.iterdir()) == ["one", "two"]
 
 
-def test_a_contender_whose_material_cannot_be_made_has_the_reason(settings: Settings) -> None:
-    table = {"network": Material(setup=f"{FAKES}:write", library="fake", needs=("no_such_package",))}
-    contender = Calls(
-        name="fake", group="peer", library="fake", materials=("network",), setup=f"{FAKES}:quick", options={}
+def test_a_competitor_whose_asset_cannot_be_made_has_the_reason(settings: Settings) -> None:
+    table = {"network": Asset(setup=f"{FAKES}:write", library="fake", needs=("no_such_package",))}
+    competitor = Calls(
+        name="fake", group="peer", library="fake", assets=("network",), setup=f"{FAKES}:quick", options={}
     )
-    case = Case(job="j", name="c", title="t", baseline=("fake", "whole"), contenders=[contender])
-    (row,) = run_case(case, settings, Materials(table, settings), lambda _: None).rows
+    case = Case(job="j", name="c", title="t", baseline=("fake", "whole"), competitors=[competitor])
+    (row,) = run_case(case, settings, Assets(table, settings), lambda _: None).rows
     assert row.problem is not None
     assert row.problem.startswith("skipped: network could not be made: no_such_package not installed in ")
-    (row,) = run_case(case, settings, Materials({}, settings), lambda _: None).rows
+    (row,) = run_case(case, settings, Assets({}, settings), lambda _: None).rows
     assert row.problem is not None
     assert row.problem.startswith("skipped: network")
 
 
-def test_the_steady_time_of_a_picture_leaves_out_the_start() -> None:
-    # 3 seconds to start, 10 ms a picture.
+def test_the_steady_time_of_an_image_leaves_out_the_start() -> None:
+    # 3 seconds to start, 10 ms an image.
     done = {"few": Finished(seconds=3.2, megabytes=1), "many": Finished(seconds=5.0, megabytes=1)}
     assert throughput(done) == pytest.approx({"steady": 0.01, "process": 0.025})

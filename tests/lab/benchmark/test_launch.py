@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mbv2kit.lab.benchmark.launch import fill, run_command
-from mbv2kit.lab.benchmark.workers import ContenderError
+from mbv2kit.lab.benchmark.workers import CompetitorError
 
 
 def test_a_process_is_timed_and_its_memory_followed() -> None:
@@ -23,12 +23,12 @@ def test_output_goes_to_a_folder_that_does_not_outlive_the_process() -> None:
 
 
 def test_a_process_that_fails_gives_its_last_line() -> None:
-    with pytest.raises(ContenderError, match=r"^ended with code 1: ValueError: no good$"):
+    with pytest.raises(CompetitorError, match=r"^ended with code 1: ValueError: no good$"):
         run_command([sys.executable, "-c", "raise ValueError('no good')"], {})
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
-    with pytest.raises(ContenderError, match=re.escape("/no/such/program: No such file or directory")):
+    with pytest.raises(CompetitorError, match=re.escape("/no/such/program: No such file or directory")):
         run_command(["/no/such/program"], {})
 
 

@@ -50,18 +50,18 @@ def test_a_network_is_held_against_the_fastest_matrix_product_of_its_precision()
 
 def test_megabytes_are_shown_as_they_are() -> None:
     memory = case()
-    rows = [Row(name="ours", group="ours", precision="fp32", rounds={"5000 pictures": [212.34]})]
+    rows = [Row(name="ours", group="ours", precision="fp32", rounds={"5000 images": [212.34]})]
     found = CaseResult(
         job="memory",
         name="peak",
         title="",
         unit="MB",
-        baseline=("ours", "5000 pictures"),
+        baseline=("ours", "5000 images"),
         notes=memory.notes,
         rows=rows,
     )
     table = cells(write_tables(Results(machine={}, settings={}, cases=[found]))["memory, peak"])
-    assert table["contender"][2:] == ["5000 pictures, MB"]
+    assert table["contender"][2:] == ["5000 images, MB"]
     assert table["ours"][2:] == ["212"]
 
 
@@ -91,17 +91,17 @@ def test_a_page_without_the_right_places_is_refused(page: str, message: str) -> 
     assert str(error.value).startswith(message)
 
 
-def test_the_plot_has_a_bar_a_contender(tmp_path: Path) -> None:
+def test_the_plot_has_a_bar_a_competitor(tmp_path: Path) -> None:
     (path,) = draw(results(), tmp_path)
     assert path == tmp_path / "job.png"
-    with Image.open(path) as picture:
-        assert picture.width >= 1200
+    with Image.open(path) as image:
+        assert image.width >= 1200
     assert draw(Results(machine={}, settings={}, cases=[]), tmp_path) == []
 
 
 def test_the_plot_shows_how_memory_went(tmp_path: Path) -> None:
     series = {"20": [(0.25, 80.0), (0.5, 90.0)], "5000": [(0.25, 80.0), (0.5, 95.0)]}
-    row = Row(name="ours", group="ours", precision="fp32", rounds={"20 pictures": [95.0]}, facts={"series": series})
+    row = Row(name="ours", group="ours", precision="fp32", rounds={"20 images": [95.0]}, facts={"series": series})
     found = CaseResult(
         job="memory", name="peak", title="Memory", unit="MB", baseline=("ours", ""), notes=(), rows=[row]
     )

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mbv2kit.lab.benchmark.worker import time_calls
-from mbv2kit.lab.benchmark.workers import ContenderError, SkippedError, Worker, environment
+from mbv2kit.lab.benchmark.workers import CompetitorError, SkippedError, Worker, environment
 
 FAKES = "tests.lab.benchmark.fakes"
 
@@ -31,25 +31,25 @@ def test_a_missing_package_is_named() -> None:
         Worker(sys.executable, f"{FAKES}:quick", {}, ["json", "no_such_package"])
 
 
-def test_a_contender_that_cannot_be_set_up_says_why_in_one_line() -> None:
-    with pytest.raises(ContenderError, match=r"^ValueError: there is no network in this file$"):
+def test_a_competitor_that_cannot_be_set_up_says_why_in_one_line() -> None:
+    with pytest.raises(CompetitorError, match=r"^ValueError: there is no network in this file$"):
         Worker(sys.executable, f"{FAKES}:broken", {"threads": 1})
 
 
 def test_a_process_that_dies_leaves_its_last_words() -> None:
     with (
         Worker(sys.executable, f"{FAKES}:breaking", {"threads": 1, "after": 1}) as worker,
-        pytest.raises(ContenderError, match=r"^ended with code 3: Fatal: out of luck$"),
+        pytest.raises(CompetitorError, match=r"^ended with code 3: Fatal: out of luck$"),
     ):
         worker.time("whole", 0.0)
 
 
 def test_nobody_waits_for_ever() -> None:
-    with pytest.raises(ContenderError, match=r"^no answer within 0\.3 s$"):
+    with pytest.raises(CompetitorError, match=r"^no answer within 0\.3 s$"):
         Worker(sys.executable, f"{FAKES}:silent", {}, patience=0.3)
 
 
-def test_the_first_call_only_wakes_the_contender() -> None:
+def test_the_first_call_only_wakes_the_competitor() -> None:
     clock = iter([0.0, 0.1, 0.4, 0.5, 0.6, 1.2, 1.3])
     calls: list[None] = []
     times = time_calls(lambda: calls.append(None), 1.0, lambda: next(clock))

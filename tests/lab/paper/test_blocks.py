@@ -8,7 +8,7 @@ from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.analysis.memory import peak_memory
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper.blocks import (
     Block,
     ConvLayer,
@@ -36,7 +36,7 @@ def build(name: str = "mobilenet_v2", **options: Any) -> VisionModel:
             backbone={"name": name, **options},
             heads={"classification": {"name": "classifier"}},
             class_names={"classification": tuple(map(str, range(1000)))},
-            input=InputRule((224, 224)),
+            input=Preprocess((224, 224)),
         )
     )
 
@@ -99,7 +99,7 @@ def test_peaks_of_split_blocks_are_the_known_ones(
 
 
 @pytest.mark.parametrize(
-    ("layer", "naive", "unfolded", "halves", "quarters", "bound"),
+    ("layer", "naive", "unfolded", "fp16", "quarters", "bound"),
     [
         ("layer_1", 2156, 3136, 2156, 2156, 2156),
         ("layer_2", 3920, 4704, 3136, 2744, 2744),
@@ -110,7 +110,7 @@ def test_peaks_of_split_blocks_are_the_known_ones(
     ],
 )
 def test_single_layers_need_what_was_worked_out_by_hand(
-    layers: tuple[Layer, ...], layer: str, naive: float, unfolded: float, halves: float, quarters: float, bound: float
+    layers: tuple[Layer, ...], layer: str, naive: float, unfolded: float, fp16: float, quarters: float, bound: float
 ) -> None:
     """In KiB of 32-bit floats."""
     (found,) = [candidate for candidate in layers if candidate.name == layer]
@@ -121,7 +121,7 @@ def test_single_layers_need_what_was_worked_out_by_hand(
         split_peak(found, 4),
         bottleneck_bound(found, 4),
     ]
-    assert [need * 4 / 1024 for need in needs] == [naive, unfolded, halves, quarters, bound]
+    assert [need * 4 / 1024 for need in needs] == [naive, unfolded, fp16, quarters, bound]
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "tf_same"])

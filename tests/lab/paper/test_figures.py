@@ -1,4 +1,4 @@
-"""The paper's figures: that each is a picture of the promised size which shows its data, with units on its axes."""
+"""The paper's figures: that each is an image of the promised size which shows its data, with units on its axes."""
 
 from itertools import combinations
 from pathlib import Path
@@ -58,8 +58,8 @@ def test_figure_1_shows_the_points_that_come_back(tmp_path: Path, drawn: list[Fi
         segments = np.array(curve.get_segments())
         np.testing.assert_allclose(segments[:, 0], restored[:-1])
         np.testing.assert_allclose(segments[:, 1], restored[1:])
-        colours = np.asarray(curve.get_colors())
-        assert len(np.unique(colours, axis=0)) > 100
+        colors = np.asarray(curve.get_colors())
+        assert len(np.unique(colors, axis=0)) > 100
         for low, high, values in zip(*np.array([axes.get_xlim(), axes.get_ylim()]).T, restored.T, strict=True):
             assert low < values.min()
             assert values.max() < high

@@ -10,11 +10,11 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import model_in_brief
-from mbv2kit.imaging.preprocess import InputRule
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper.comparison import Verdict
 from mbv2kit.lab.paper.published import load
 from mbv2kit.lab.paper.report import section_names, summary_line, write_report
-from mbv2kit.lab.paper.report_page import Picture, Section, Table, write_pages
+from mbv2kit.lab.paper.report_page import Illustration, Section, Table, write_pages
 from mbv2kit.lab.paper.report_sections import SECTIONS, TABLES_OF
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -48,7 +48,7 @@ class Cells(HTMLParser):
 
 
 def make_run(folder: Path, **changes: Any) -> Path:
-    """Leaves the figures of an evaluation, 71.9 % of 50,000 pictures of ImageNet unless told otherwise."""
+    """Leaves the figures of an evaluation, 71.9 % of 50,000 images of ImageNet unless told otherwise."""
     model = CLASSIFIER | changes.pop("model", {})
     metrics = {"task": "classification", "dataset": "imagenet", "split": "val", "images": 50_000, "seconds": 1.0}
     folder.mkdir(parents=True)
@@ -141,13 +141,13 @@ def test_figures_lie_beside_the_markdown_and_within_the_page(tmp_path: Path) -> 
 def test_an_accuracy_of_the_papers_network_and_data_set_fills_the_cell(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "mine")
     report = report_of(tmp_path, "table4")
-    assert row_of(report, "MobileNetV2")[1:3] == ["72.0", "71.9 on 50,000 pictures (2)"]
-    assert f"(2) Measured on 50,000 pictures of imagenet, split val: {run}" in report
+    assert row_of(report, "MobileNetV2")[1:3] == ["72.0", "71.9 on 50,000 images (2)"]
+    assert f"(2) Measured on 50,000 images of imagenet, split val: {run}" in report
     assert row_of(report, "MobileNetV1")[1:3] == ["70.6", ""]
     assert "Other measurements" not in report
 
 
-def test_where_several_fit_the_one_on_most_pictures_counts(tmp_path: Path) -> None:
+def test_where_several_fit_the_one_on_most_images_counts(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "some", images=200, metrics={"top1": 0.9, "top5": 1.0})
     make_run(tmp_path / "runs" / "whole")
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2].startswith("71.9")
@@ -244,7 +244,7 @@ def hostile_pages(tmp_path: Path) -> Path:
     image = tmp_path / "image.png"
     PillowImage.fromarray(np.zeros((2, 2, 3), np.uint8)).save(image)
     table = Table(columns=[HOSTILE, f">{HOSTILE}"], rows=[[HOSTILE, "1"]], title=HOSTILE, notes=[HOSTILE])
-    write_pages(tmp_path, HOSTILE, [Section(HOSTILE, [HOSTILE, table, Picture(image, HOSTILE)])])
+    write_pages(tmp_path, HOSTILE, [Section(HOSTILE, [HOSTILE, table, Illustration(image, HOSTILE)])])
     return tmp_path
 
 
@@ -282,13 +282,13 @@ def test_an_evaluation_may_describe_its_model_itself(tmp_path: Path) -> None:
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2].startswith("71.9")
 
 
-def test_figure_7_is_drawn_on_the_pictures_of_the_newest_training_of_the_papers_form(tmp_path: Path) -> None:
+def test_figure_7_is_drawn_on_the_images_of_the_newest_training_of_the_papers_form(tmp_path: Path) -> None:
     backbone = {"name": "mobilenet_v2", "width": 0.35}
     spec = ModelSpec(
         backbone=backbone,
         heads={"classification": {"name": "classifier"}},
         class_names={"classification": ("circle", "square", "triangle")},
-        input=InputRule((32, 32)),
+        input=Preprocess((32, 32)),
     )
     run = make_run(tmp_path / "runs" / "mine", dataset="shapes", model=spec.to_dict())
     VisionModel(spec).save(run / "model")
@@ -297,7 +297,7 @@ def test_figure_7_is_drawn_on_the_pictures_of_the_newest_training_of_the_papers_
     (run / "config.yaml").write_text(json.dumps(config))
     make_run(tmp_path / "runs" / "newer", model={"backbone": backbone | {"bottleneck": "relu6"}})
     report = report_of(tmp_path, "figure7")
-    assert f"Figure 7, ours: {run}, 3 pictures of shapes, split val." in report
+    assert f"Figure 7, ours: {run}, 3 images of shapes, split val." in report
     # Layer 3 expands the 8 channels of width 0.35 to 48.
     assert row_of(report, "layer_3")[1:3] == ["48", "8"]
     assert len([line for line in report.splitlines() if line.startswith("| layer_")]) == 16

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
 from mbv2kit.lab.benchmark.competitors.networks import SIZE
 from mbv2kit.lab.benchmark.setup import Ready
 
@@ -35,9 +35,9 @@ def openvino(threads: int, batch: int, numbers: str, files: dict[str, str]) -> R
 
 
 def litert(threads: int, batch: int, files: dict[str, str]) -> Ready:
-    """LiteRT's interpreter, whose delegate is XNNPACK; a file with uint8 input gets the picture as it is.
+    """LiteRT's interpreter, whose delegate is XNNPACK; a file with uint8 input gets the image as it is.
 
-    A file for one picture sees one after the other: its delegate takes no other batch.
+    A file for one image sees one after the other: its delegate takes no other batch.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -47,12 +47,12 @@ def litert(threads: int, batch: int, files: dict[str, str]) -> Ready:
     at_a_time = int(source["shape"][0])
 
     def run(images: NDArray[Any]) -> object:
-        answers = []
+        outputs = []
         for start in range(0, batch, at_a_time):
             interpreter.set_tensor(source["index"], images[start : start + at_a_time])
             interpreter.invoke()
-            answers.append(interpreter.get_tensor(target["index"]))
-        return answers
+            outputs.append(interpreter.get_tensor(target["index"]))
+        return outputs
 
     return _calls(run, batch, planes=False, bytes_in=source["dtype"] == np.uint8)
 
@@ -80,7 +80,7 @@ def _calls(run: Run, batch: int, *, planes: bool, bytes_in: bool = False) -> Rea
     def prepare(images: _Images) -> NDArray[Any]:
         if bytes_in:
             return images
-        return to_planes(normalise(images)) if planes else normalise(images)
+        return to_planes(normalize(images)) if planes else normalize(images)
 
     ready = prepare(images)
     calls = {"whole": lambda: run(prepare(images)), "network": lambda: run(ready)}

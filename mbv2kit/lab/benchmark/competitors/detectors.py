@@ -1,4 +1,4 @@
-"""Detectors of torchvision and ultralytics, from the pixels of a picture to the boxes that are left after NMS."""
+"""Detectors of torchvision and ultralytics, from the pixels of an image to the boxes that are left after NMS."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ def torchvision(threads: int, score_threshold: float) -> Ready:
     model: Any = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
         weights_backbone=None, score_thresh=score_threshold
     ).eval()
-    picture = pixels(1, SIZE, SIZE)[0]
+    image = pixels(1, SIZE, SIZE)[0]
 
     @torch.inference_mode()
     def whole() -> Any:
-        return model([torch.from_numpy(picture).permute(2, 0, 1).float() / 255])[0]
+        return model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
 
     _give_scores(model)
     return Ready({"whole": whole}, {"boxes": len(whole()["boxes"])})
@@ -55,10 +55,10 @@ def ultralytics(threads: int, score_threshold: float) -> Ready:
 
     torch.set_num_threads(threads)
     model = YOLO("yolo11n.yaml")
-    picture = np.ascontiguousarray(pixels(1, SIZE, SIZE)[0])
+    image = np.ascontiguousarray(pixels(1, SIZE, SIZE)[0])
 
     def whole() -> Any:
-        return model.predict(picture, imgsz=SIZE, conf=score_threshold, device="cpu", verbose=False)[0]
+        return model.predict(image, imgsz=SIZE, conf=score_threshold, device="cpu", verbose=False)[0]
 
     return Ready({"whole": whole}, {"boxes": len(whole().boxes)})
 

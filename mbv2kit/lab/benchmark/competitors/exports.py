@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
 from mbv2kit.lab.benchmark.competitors.networks import SIZE
 from mbv2kit.lab.benchmark.setup import Ready
 
-_CALIBRATION_PICTURES = 16
+_CALIBRATION_IMAGES = 16
 
 
 def onnx(path: str, files: dict[str, str], batch: int) -> Ready:
@@ -48,14 +48,14 @@ def _save_onnx(model: Any, example: Any, path: str) -> None:
 
 
 def onnx_int8(path: str, files: dict[str, str], batch: int) -> Ready:
-    """Quantises an ONNX file with ONNX Runtime: static, per channel."""
+    """Quantizes an ONNX file with ONNX Runtime: static, per channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self, name: str) -> None:
-            images = pixels(_CALIBRATION_PICTURES, SIZE, SIZE)
-            batches = (to_planes(normalise(images[i : i + 1].repeat(batch, axis=0))) for i in range(len(images)))
+            images = pixels(_CALIBRATION_IMAGES, SIZE, SIZE)
+            batches = (to_planes(normalize(images[i : i + 1].repeat(batch, axis=0))) for i in range(len(images)))
             self._inputs = ({name: each} for each in batches)
 
         def get_next(self) -> object:
@@ -70,7 +70,7 @@ def onnx_int8(path: str, files: dict[str, str], batch: int) -> Ready:
     quantize_static(
         prepared,
         path,
-        Pictures(name),
+        Images(name),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -80,13 +80,13 @@ def onnx_int8(path: str, files: dict[str, str], batch: int) -> Ready:
 
 
 def openvino_int8(path: str, files: dict[str, str], batch: int) -> Ready:
-    """Quantises an ONNX file with NNCF, for OpenVINO."""
+    """Quantizes an ONNX file with NNCF, for OpenVINO."""
     import nncf
     import openvino as ov
 
     (source,) = files.values()
-    images = pixels(_CALIBRATION_PICTURES, SIZE, SIZE)
-    batches = [to_planes(normalise(images[i : i + 1].repeat(batch, axis=0))) for i in range(len(images))]
+    images = pixels(_CALIBRATION_IMAGES, SIZE, SIZE)
+    batches = [to_planes(normalize(images[i : i + 1].repeat(batch, axis=0))) for i in range(len(images))]
     model = nncf.quantize(ov.Core().read_model(source), nncf.Dataset(batches), subset_size=len(batches))
     ov.save_model(model, path, compress_to_fp16=False)
     return Ready({})

@@ -1,4 +1,4 @@
-"""Pictures for contenders that are called, and what a user's loop does to them before a network with float input."""
+"""Images for competitors that are called, and what a user's loop does to them before a network with float input."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ def pixels(batch: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
 
 
-def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns the images as floats around 0, still channels last."""
     return images * _SCALE - _SHIFT
 

@@ -4,23 +4,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mbv2kit.imaging.postprocess import read_answers
+from mbv2kit.imaging.postprocess import postprocess
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.runtimes import RuntimeName, open_session
 from mbv2kit.lab.benchmark.competitors.images import pixels
 from mbv2kit.lab.benchmark.competitors.scores import detector_scores
-from mbv2kit.lab.benchmark.competitors.segmenters import PICTURE
+from mbv2kit.lab.benchmark.competitors.segmenters import IMAGE
 from mbv2kit.lab.benchmark.setup import Ready
 from mbv2kit.models.exports import Export, read_exports
 from mbv2kit.models.spec import read_spec
 
 
 def classification(threads: int, batch: int, folder: str, file: str, runtime: RuntimeName) -> Ready:
-    """From inputs of the network's size to probabilities; a file for fewer pictures at a time is run several times."""
+    """From inputs of the network's size to probabilities; a file for fewer images at a time is run several times."""
     export = _export(folder, file)
     model = _open(folder, export, runtime, threads)
     images = pixels(batch, *export.size)
-    return Ready({"whole": lambda: model.answer(images)})
+    return Ready({"whole": lambda: model.outputs(images)})
 
 
 def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Ready:
@@ -33,45 +33,45 @@ def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Ready:
     torch.set_num_threads(threads)
     model = deploy(VisionModel.load(Path(folder)), compiled=compiled)
     images = pixels(batch, *model.input.size)
-    return Ready({"whole": lambda: model.answer(images)})
+    return Ready({"whole": lambda: model.outputs(images)})
 
 
 def detection(threads: int, score_threshold: float, folder: str, file: str, runtime: RuntimeName) -> Ready:
     """From an input of the network's size to the boxes left after NMS, ``after`` being all that follows the network."""
     export = _export(folder, file)
-    assert export.selection is not None
-    selection = replace(export.selection, score_threshold=score_threshold)
+    assert export.nms_options is not None
+    nms_options = replace(export.nms_options, score_threshold=score_threshold)
     session = open_session(runtime, Path(folder), export, threads)
     images = pixels(1, *export.size)
-    answers = dict(session(images))
-    scores = detector_scores(*answers["scores"].shape[1:])[None]
+    outputs = dict(session(images))
+    scores = detector_scores(*outputs["scores"].shape[1:])[None]
 
     def whole() -> object:
-        return read_answers("detection", {**session(images), "scores": scores}, export.size, selection)
+        return postprocess("detection", {**session(images), "scores": scores}, export.size, nms_options)
 
     def after() -> object:
-        return read_answers("detection", {**answers, "scores": scores}, export.size, selection)
+        return postprocess("detection", {**outputs, "scores": scores}, export.size, nms_options)
 
-    (found,) = read_answers("detection", {**answers, "scores": scores}, export.size, selection)
+    (found,) = postprocess("detection", {**outputs, "scores": scores}, export.size, nms_options)
     return Ready({"whole": whole, "after": after}, {"boxes": len(found.scores), "classes": scores.shape[2]})  # type: ignore[union-attr]
 
 
 def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> Ready:
-    """From a picture to a mask of its size; ``network`` is the exported file alone, which ends at a mask of its own."""
+    """From an image to a mask of its size; ``network`` is the exported file alone, which ends at a mask of its own."""
     export = _export(folder, file)
     model = _open(folder, export, runtime, threads)
-    picture = pixels(1, *PICTURE)[0]
+    image = pixels(1, *IMAGE)[0]
     inputs = pixels(1, *export.size)
 
     def whole() -> object:
-        shown, placement = model.input(picture)
-        return model.read(model.answer(shown[None]), [placement])
+        shown, placement = model.input(image)
+        return model.read(model.outputs(shown[None]), [placement])
 
-    return Ready({"whole": whole, "network": lambda: model.answer(inputs)})
+    return Ready({"whole": whole, "network": lambda: model.outputs(inputs)})
 
 
 def multiply_adds(folder: str) -> Ready:
-    """Counts those of a model, for one picture."""
+    """Counts those of a model, for one image."""
     from mbv2kit.analysis.complexity import complexity
     from mbv2kit.models.vision_model import VisionModel
 
@@ -90,5 +90,5 @@ def _open(folder: str, export: Export, runtime: RuntimeName, threads: int) -> De
         threads,
         size=export.size,
         batch=export.batch,
-        selection=export.selection,
+        nms_options=export.nms_options,
     )

@@ -52,7 +52,7 @@ def onnxruntime(threads: int, dtype: str) -> Ready:
 
 
 def openvino(threads: int, numbers: str) -> Ready:
-    """OpenVINO at ``f32``, ``bf16`` or ``int8``, which quantises the one matrix before and rounds the other once."""
+    """OpenVINO at ``f32``, ``bf16`` or ``int8``, which quantizes the one matrix before and rounds the other once."""
     import openvino as ov
     from openvino import opset13 as ops
 

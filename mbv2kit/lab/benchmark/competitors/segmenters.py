@@ -1,4 +1,4 @@
-"""Segmentation networks of others, from the pixels of a picture to a mask of the picture's size."""
+"""Segmentation networks of others, from the pixels of an image to a mask of the image's size."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
 from mbv2kit.lab.benchmark.setup import Ready
 
 SIZE = 513
-# Height and width of the picture.
-PICTURE = (480, 640)
+# Height and width of the image.
+IMAGE = (480, 640)
 
 
 def transformers(threads: int) -> Ready:
@@ -42,13 +42,13 @@ def _torch_calls(network: Any) -> Ready:
     import torch
     from torch.nn.functional import interpolate
 
-    picture = pixels(1, *PICTURE)[0]
-    ready = torch.from_numpy(to_planes(normalise(_stretched(picture)[None])))
+    image = pixels(1, *IMAGE)[0]
+    ready = torch.from_numpy(to_planes(normalize(_stretched(image)[None])))
 
     @torch.inference_mode()
     def whole() -> object:
-        images = torch.from_numpy(to_planes(normalise(_stretched(picture)[None])))
-        logits = interpolate(network(images), PICTURE, mode="bilinear", align_corners=False)
+        images = torch.from_numpy(to_planes(normalize(_stretched(image)[None])))
+        logits = interpolate(network(images), IMAGE, mode="bilinear", align_corners=False)
         return logits.argmax(dim=1).to(torch.uint8).numpy()
 
     @torch.inference_mode()
@@ -65,8 +65,8 @@ def litert(threads: int, path: str) -> Ready:
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    picture = pixels(1, *PICTURE)[0]
-    ready = _stretched(picture)[None]
+    image = pixels(1, *IMAGE)[0]
+    ready = _stretched(image)[None]
 
     def network(images: NDArray[np.uint8] = ready) -> NDArray[Any]:
         interpreter.set_tensor(source["index"], images)
@@ -75,11 +75,11 @@ def litert(threads: int, path: str) -> Ready:
         return mask
 
     def whole() -> object:
-        mask = np.squeeze(network(_stretched(picture)[None])).astype(np.uint8)
-        return cv2.resize(mask, PICTURE[::-1], interpolation=cv2.INTER_NEAREST)
+        mask = np.squeeze(network(_stretched(image)[None])).astype(np.uint8)
+        return cv2.resize(mask, IMAGE[::-1], interpolation=cv2.INTER_NEAREST)
 
     return Ready({"whole": whole, "network": network})
 
 
-def _stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

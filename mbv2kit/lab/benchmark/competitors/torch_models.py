@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mbv2kit.lab.benchmark.competitors.images import normalise, pixels, to_planes
+from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
 from mbv2kit.lab.benchmark.competitors.networks import SIZE
 from mbv2kit.lab.benchmark.setup import Ready
 
@@ -53,7 +53,7 @@ def _torchvision() -> nn.Module:
 def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Ready:
     torch.set_num_threads(threads)
     images = pixels(batch, SIZE, SIZE)
-    ready = torch.from_numpy(to_planes(normalise(images)))
+    ready = torch.from_numpy(to_planes(normalize(images)))
 
     @torch.inference_mode()
     def network() -> object:
@@ -61,6 +61,6 @@ def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Ready
 
     @torch.inference_mode()
     def whole() -> object:
-        return model(torch.from_numpy(to_planes(normalise(images)))).numpy()
+        return model(torch.from_numpy(to_planes(normalize(images)))).numpy()
 
     return Ready({"whole": whole, "network": network})

@@ -1,1 +1,1 @@
-"""The jobs of the benchmark: each lists the cases in which contenders meet."""
+"""The jobs of the benchmark: each lists the cases in which competitors meet."""

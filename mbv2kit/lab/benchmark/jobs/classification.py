@@ -13,15 +13,15 @@ PEAK = "peak"
 _SETUPS = "mbv2kit.lab.benchmark.competitors"
 
 
-def cases(models: Sequence[Model], quantised: Path | None) -> list[Case]:
+def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
     """Lists the cases.
 
     Args:
         models: Ours.
-        quantised: The ``mobilenet_v2_1.0_224_quant.tflite`` that Google published; None where it is not at hand.
+        quantized: The ``mobilenet_v2_1.0_224_quant.tflite`` that Google published; None where it is not at hand.
     """
     notes = (
-        "whole: from uint8 pictures of the network's size to its answer, with what a user's loop has to do in between; "
+        "whole: from uint8 images of the network's size to its answer, with what a user's loop has to do in between; "
         "network: from float inputs that are ready.",
     )
     return [
@@ -30,15 +30,15 @@ def cases(models: Sequence[Model], quantised: Path | None) -> list[Case]:
             name=PEAK,
             title=f"Matrix products, {PRODUCT_SIDE} x {PRODUCT_SIDE}",
             baseline=("torch float32", "whole"),
-            contenders=_peaks(),
+            competitors=_peaks(),
         ),
         *(
             Case(
                 job="classification",
                 name=f"batch {batch}",
-                title=f"MobileNetV2 1.0 at 224 x 224, {batch} picture{'' if batch == 1 else 's'} at a time",
+                title=f"MobileNetV2 1.0 at 224 x 224, {batch} image{'' if batch == 1 else 's'} at a time",
                 baseline=(BASELINE, "network"),
-                contenders=[*_peers(batch), *_by_hand(batch, quantised), *_ours(models, batch)],
+                competitors=[*_peers(batch), *_by_hand(batch, quantized), *_ours(models, batch)],
                 notes=notes,
             )
             for batch in BATCHES
@@ -92,9 +92,9 @@ def _peers(batch: int) -> list[Calls]:
     ]
 
 
-def _by_hand(batch: int, quantised: Path | None) -> list[Calls]:
+def _by_hand(batch: int, quantized: Path | None) -> list[Calls]:
     def by_hand(
-        name: str, library: str, precision: Precision, material: str, *needs: str, **options: str | dict[str, str]
+        name: str, library: str, precision: Precision, asset: str, *needs: str, **options: str | dict[str, str]
     ) -> Calls:
         return Calls(
             name=name,
@@ -102,14 +102,14 @@ def _by_hand(batch: int, quantised: Path | None) -> list[Calls]:
             precision=precision,
             library=library,
             needs=needs,
-            materials=(material,) if material else (),
+            assets=(asset,) if asset else (),
             madds=MADDS * batch,
             setup=f"{_SETUPS}.by_hand:{library}",
             options={"batch": batch, **options},
         )
 
     onnx, onnx_int8 = f"mobilenet_v2_b{batch}.onnx", f"mobilenet_v2_int8_b{batch}.onnx"
-    contenders = [
+    competitors = [
         by_hand("ONNX Runtime", "onnxruntime", "fp32", onnx, "onnxruntime"),
         by_hand("OpenVINO", "openvino", "fp32", onnx, "openvino", numbers="f32"),
         by_hand("LiteRT", "litert", "fp32", f"mobilenet_v2_b{batch}.tflite", "ai_edge_litert"),
@@ -118,17 +118,17 @@ def _by_hand(batch: int, quantised: Path | None) -> list[Calls]:
         by_hand("ONNX Runtime int8", "onnxruntime", "int8", onnx_int8, "onnxruntime"),
         by_hand("OpenVINO int8", "openvino", "int8", f"mobilenet_v2_int8_b{batch}.xml", "openvino", numbers="f32"),
     ]
-    if quantised is not None:
-        files = {"quantised": str(quantised)}
-        contenders.append(by_hand("LiteRT int8", "litert", "int8", "", "ai_edge_litert", files=files))
-    return contenders
+    if quantized is not None:
+        files = {"quantised": str(quantized)}
+        competitors.append(by_hand("LiteRT int8", "litert", "int8", "", "ai_edge_litert", files=files))
+    return competitors
 
 
 def _ours(models: Sequence[Model], batch: int) -> list[Calls]:
-    contenders = list(in_every_runtime(models, "classification", {"batch": batch}, batch))
+    competitors = list(in_every_runtime(models, "classification", {"batch": batch}, batch))
     for model in models:
         for name, compiled in (("torch", False), ("torch, compiled", True)):
-            contenders.append(
+            competitors.append(
                 Calls(
                     name=f"{model.label}{name}",
                     group="ours",
@@ -139,4 +139,4 @@ def _ours(models: Sequence[Model], batch: int) -> list[Calls]:
                     options={"batch": batch, "folder": str(model.folder), "compiled": compiled},
                 )
             )
-    return contenders
+    return competitors

@@ -1,4 +1,4 @@
-"""Detectors at 320, from the pixels of a picture to the boxes that are left after NMS."""
+"""Detectors at 320, from the pixels of an image to the boxes that are left after NMS."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ _SETUPS = "mbv2kit.lab.benchmark.competitors.detectors"
 def cases(models: Sequence[Model]) -> list[Case]:
     """Lists the cases for our models; files that suppress boxes themselves are for other programs than ours."""
     models = [
-        replace(model, exports=tuple(export for export in model.exports if export.selection is not None))
+        replace(model, exports=tuple(export for export in model.exports if export.nms_options is not None))
         for model in models
     ]
     return [
@@ -24,9 +24,9 @@ def cases(models: Sequence[Model]) -> list[Case]:
             name=f"threshold {threshold}",
             title=f"Detection at 320 x 320, boxes with a score above {threshold}",
             baseline=(BASELINE, "whole"),
-            contenders=[*_peers(threshold), *in_every_runtime(models, "detection", {"score_threshold": threshold})],
+            competitors=[*_peers(threshold), *in_every_runtime(models, "detection", {"score_threshold": threshold})],
             notes=(
-                "whole: from a uint8 picture of the network's size to boxes after NMS; after: what follows our "
+                "whole: from a uint8 image of the network's size to boxes after NMS; after: what follows our "
                 "network, which is in whole; network: the bare network from a float input.",
                 "All but ultralytics have scores as a trained detector gives them, a hundred above 0.05 and five "
                 "thousand above 0.001; ultralytics finds nothing, so that its NMS costs next to nothing.",
@@ -61,6 +61,6 @@ def _peers(threshold: float) -> list[Calls]:
             library="onnxruntime",
             needs=("onnxruntime", "torch"),
             setup=f"{_SETUPS}:onnxruntime_network",
-            materials=("ssdlite320.onnx",),
+            assets=("ssdlite320.onnx",),
         ),
     ]

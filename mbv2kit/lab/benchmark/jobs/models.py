@@ -1,4 +1,4 @@
-"""The models of ours that a run was given, and the contenders that their exported files make."""
+"""The models of ours that a run was given, and the competitors that their exported files make."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Model:
 
     Attributes:
         folder: Absolute.
-        label: Stands before the names of its contenders where a job has several models, else empty.
+        label: Stands before the names of its competitors where a job has several models, else empty.
         exports: Its exported files.
-        madds: Its multiply-adds for one picture; None where they could not be counted.
+        madds: Its multiply-adds for one image; None where they could not be counted.
     """
 
     folder: Path
@@ -61,13 +61,13 @@ def open_models(task: Task, folders: Sequence[str], count: Callable[[Path], int 
 def in_every_runtime(
     models: Sequence[Model], function: str, options: Mapping[str, Any], batch: int = 1
 ) -> Iterator[Calls]:
-    """Yields a contender for each exported file in each runtime that reads it, installed or not.
+    """Yields a competitor for each exported file in each runtime that reads it, installed or not.
 
     Args:
         models: Of a job.
         function: Of :mod:`mbv2kit.lab.benchmark.competitors.ours`.
         options: For the function, beside the file and the runtime.
-        batch: Pictures in a call.
+        batch: Images in a call.
     """
     for model in models:
         for export in model.exports:

@@ -1,4 +1,4 @@
-"""Segmentation networks at 513, from the pixels of a picture to a mask of its size."""
+"""Segmentation networks at 513, from the pixels of an image to a mask of its size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +8,16 @@ from mbv2kit.lab.benchmark.jobs.models import Model, in_every_runtime
 
 BASELINE = "transformers MobileNetV2"
 NAME = "513"
-QUANTISED = "deeplabv3_mnv2_pascal_quant.tflite in LiteRT"
+QUANTIZED = "deeplabv3_mnv2_pascal_quant.tflite in LiteRT"
 _SETUPS = "mbv2kit.lab.benchmark.competitors.segmenters"
 
 
-def cases(models: Sequence[Model], quantised: Path | None) -> list[Case]:
+def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
     """Lists the case.
 
     Args:
         models: Ours.
-        quantised: The ``deeplabv3_mnv2_pascal_quant.tflite`` that Google published; None where it is not at hand.
+        quantized: The ``deeplabv3_mnv2_pascal_quant.tflite`` that Google published; None where it is not at hand.
     """
     peers = [
         Calls(
@@ -35,27 +35,27 @@ def cases(models: Sequence[Model], quantised: Path | None) -> list[Case]:
             setup=f"{_SETUPS}:torchvision",
         ),
     ]
-    if quantised is not None:
+    if quantized is not None:
         peers.append(
             Calls(
-                name=QUANTISED,
+                name=QUANTIZED,
                 group="by hand",
                 precision="int8",
                 library="litert",
                 needs=("ai_edge_litert", "cv2"),
                 setup=f"{_SETUPS}:litert",
-                options={"path": str(quantised)},
+                options={"path": str(quantized)},
             )
         )
     return [
         Case(
             job="segmentation",
             name=NAME,
-            title="Segmentation at 513 x 513, 21 classes, a picture of 640 x 480",
+            title="Segmentation at 513 x 513, 21 classes, an image of 640 x 480",
             baseline=(BASELINE, "network"),
-            contenders=[*peers, *in_every_runtime(models, "segmentation", {})],
+            competitors=[*peers, *in_every_runtime(models, "segmentation", {})],
             notes=(
-                "whole: from a uint8 picture to a mask of its size; network: from inputs that are ready to what the "
+                "whole: from a uint8 image to a mask of its size; network: from inputs that are ready to what the "
                 "network gives, which is a mask of 513 x 513 for ours and LiteRT's and logits for the others, in "
                 "transformers of 33 x 33.",
             ),

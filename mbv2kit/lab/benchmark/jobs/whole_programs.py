@@ -34,7 +34,7 @@ _SCRIPTS = (
 
 
 def file_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the cases of files to answers: large pictures, and pictures as data sets have them.
+    """Lists the cases of files to answers: large images, and images as data sets have them.
 
     Args:
         models: Our classifiers.
@@ -44,24 +44,24 @@ def file_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[C
     return [
         Case(
             job="files",
-            name=pictures,
+            name=images,
             title=f"From {MANY} {title} to lines of JSON",
             baseline=(SCRIPT, "steady"),
-            contenders=_contenders(models, ways, {"few": f"{pictures}_{FEW}", "many": f"{pictures}_{MANY}"}),
+            competitors=_competitors(models, ways, {"few": f"{images}_{FEW}", "many": f"{images}_{MANY}"}),
             evaluate=throughput,
             rounds=_FILE_ROUNDS,
             warm=("few",),
             notes=(
-                f"Times are those of one picture. steady: the time of {MANY} less that of {FEW}; process: the whole "
-                f"process with {MANY} pictures, start included.",
+                f"Times are those of one image. steady: the time of {MANY} less that of {FEW}; process: the whole "
+                f"process with {MANY} images, start included.",
             ),
         )
-        for pictures, title in titles.items()
+        for images, title in titles.items()
     ]
 
 
 def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the case of one picture by a fresh process."""
+    """Lists the case of one image by a fresh process."""
     torch = Commands(
         name=IMPORT_TORCH,
         group="peer",
@@ -72,10 +72,10 @@ def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> 
     return [
         Case(
             job="cold_start",
-            name="one picture",
-            title="One picture, the whole process",
+            name="one image",
+            title="One image, the whole process",
             baseline=(IMPORT_TORCH, "process"),
-            contenders=[torch, *_contenders(models, ways, {"whole": "plain_1"})],
+            competitors=[torch, *_competitors(models, ways, {"whole": "plain_1"})],
             evaluate=whole_process,
             warm=("whole",),
         )
@@ -83,16 +83,16 @@ def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> 
 
 
 def memory_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the case of memory over few and over many pictures."""
+    """Lists the case of memory over few and over many images."""
     ours = _ours(models, ways, {str(MANY): f"hd_{MANY}", str(LONG): f"hd_{LONG}"})
     return [
         Case(
             job="memory",
             name="peak",
-            title="The most memory of tools/infer.py, pictures of 1920 x 1080",
+            title="The most memory of tools/infer.py, images of 1920 x 1080",
             unit="MB",
             baseline=(ours[0].name if ours else "", peak_of(MANY)),
-            contenders=ours,
+            competitors=ours,
             evaluate=peaks,
             rounds=1,
         )
@@ -100,7 +100,7 @@ def memory_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list
 
 
 def throughput(done: Mapping[str, Finished]) -> dict[str, float]:
-    """Returns seconds a picture, without and with the start of the process."""
+    """Returns seconds an image, without and with the start of the process."""
     few, many = done["few"].seconds, done["many"].seconds
     return {"steady": (many - few) / (MANY - FEW), "process": many / MANY}
 
@@ -110,36 +110,36 @@ def whole_process(done: Mapping[str, Finished]) -> dict[str, float]:
     return {"process": done["whole"].seconds}
 
 
-def peak_of(pictures: int) -> str:
+def peak_of(images: int) -> str:
     """Returns the name of the measure of a peak."""
-    return f"{pictures} pictures"
+    return f"{images} images"
 
 
 def peaks(done: Mapping[str, Finished]) -> dict[str, float]:
     """Returns the peak of each process in MB."""
-    return {peak_of(int(pictures)): each.megabytes for pictures, each in done.items()}
+    return {peak_of(int(images)): each.megabytes for images, each in done.items()}
 
 
-def _contenders(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
-    """Returns a contender for each script and for each of our ways, with a command for each folder of pictures."""
-    contenders = []
+def _competitors(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
+    """Returns a competitor for each script and for each of our ways, with a command for each folder of images."""
+    competitors = []
     for name, library, program, needs, network in _SCRIPTS:
         network_argument = [f"{{{network}}}"] if network else []
-        contenders.append(
+        competitors.append(
             Commands(
                 name=name,
                 group="by hand" if network else "peer",
                 precision="int8" if name == BY_HAND else "fp32",
                 library=library,
                 needs=needs,
-                materials=(*folders.values(), *([network] if network else [])),
+                assets=(*folders.values(), *([network] if network else [])),
                 commands={
                     key: ["{python}", str(_PROGRAMS / f"{program}.py"), f"{{{folder}}}", "{output}", *network_argument]
                     for key, folder in folders.items()
                 },
             )
         )
-    return [*contenders, *_ours(models, ways, folders)]
+    return [*competitors, *_ours(models, ways, folders)]
 
 
 def _ours(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
@@ -149,7 +149,7 @@ def _ours(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mappi
             group="ours",
             precision="int8" if "precision=int8" in way else "fp16" if "precision=fp16" in way else "fp32",
             library="mbv2kit",
-            materials=tuple(folders.values()),
+            assets=tuple(folders.values()),
             commands={
                 key: [
                     sys.executable,

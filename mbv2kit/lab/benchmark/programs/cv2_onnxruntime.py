@@ -1,4 +1,4 @@
-"""OpenCV's decoder and resizing, and ONNX Runtime on an exported file, picture by picture."""
+"""OpenCV's decoder and resizing, and ONNX Runtime on an exported file, image by image."""
 
 import json
 import sys

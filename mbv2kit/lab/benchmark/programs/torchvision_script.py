@@ -1,4 +1,4 @@
-"""Pillow, torchvision's transforms and its network, picture by picture: the script that every tutorial has."""
+"""Pillow, torchvision's transforms and its network, image by image: the script that every tutorial has."""
 
 import json
 import sys
