@@ -37,7 +37,7 @@ def with_boxes(image: Image, boxes: list[list[float]], crowd: list[bool] | None 
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "pad", "crop"])
-@pytest.mark.parametrize("image", [(60, 100), (300, 200), (96, 128)])
+@pytest.mark.parametrize("original", [(60, 100), (300, 200), (96, 128)])
 def test_none_shows_exactly_what_the_input_rule_shows(resize: Resize, original: tuple[int, int]) -> None:
     preprocess = Preprocess((96, 128), resize)
     image = make_image(*original)
@@ -102,7 +102,7 @@ def test_classification_crops_within_the_asked_area_and_ratio() -> None:
     assert abs(np.log(ratio).mean()) < 0.2
 
 
-@pytest.mark.parametrize("image", [(20, 250), (250, 20)])
+@pytest.mark.parametrize("original", [(20, 250), (250, 20)])
 def test_classification_takes_the_middle_where_no_crop_fits(original: tuple[int, int]) -> None:
     image = np.zeros((*original, 3), dtype=np.uint8)
     middle = [slice((side - 20) // 2, (side + 20) // 2) for side in original]

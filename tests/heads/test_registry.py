@@ -40,7 +40,7 @@ class BrightestChannel(Head):
     def loss(self, raw, targets):
         return {"margin": nn.functional.multi_margin_loss(raw["peaks"], targets["label"], margin=self.margin)}
 
-    def answer(self, raw, size):
+    def outputs(self, raw, size):
         return {"probabilities": raw["peaks"].softmax(dim=1)}
 """
 

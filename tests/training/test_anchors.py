@@ -47,7 +47,7 @@ class Two(Source):
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
+    ("preprocess", "expected"),
     [
         (Preprocess((100, 200), "stretch"), [[1.0, 0.5], [0.5, 0.625]]),
         # The first image becomes 200 x 100 pixels, the second 25 x 100.

@@ -116,7 +116,7 @@ def test_norms_biases_and_depthwise_kernels_do_not_decay() -> None:
     assert {names[id(p)] for p in decaying["params"]} == {
         "stem.weight",
         "grouped.weight",
-        "grey.weight",
+        "gray.weight",
         "linear.weight",
     }
     everyone = [names[id(p)] for p in decaying["params"] + free["params"]]

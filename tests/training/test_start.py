@@ -48,7 +48,7 @@ def test_what_belongs_to_the_weights_comes_from_them(root: Path) -> None:
     [
         ("backbone.width=0.5", r"backbone\.width=0\.5, but weights=w go with 0\.35; leave the key out|leave"),
         ("backbone.shrink_last=true", r"backbone\.shrink_last=True, but weights=w go with False"),
-        ("normalisation.mean=[1,2,3]", r"normalization\.mean=\[1, 2, 3\], but weights=w go with \[128\.0"),
+        ("normalisation.mean=[1,2,3]", r"normalisation\.mean=\[1, 2, 3\], but weights=w go with \[128\.0"),
         ("backbone=mobilenet_v1", r"weights=w are of mobilenet_v2, .* set backbone=mobilenet_v2"),
     ],
 )

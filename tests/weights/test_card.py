@@ -125,7 +125,7 @@ def test_weights_are_bound_by_the_license_of_those_that_they_started_from() -> N
     assert head(card)["license"] == "cc-by-nc-4.0"
     facts = dict(rows(card, "Where the weights come from"))
     assert facts["`source`"] == "`net.tflite`"
-    assert facts["`license`"] == "`cc-by-nc-4.0`"
+    assert facts["`licence`"] == "`cc-by-nc-4.0`"
     assert facts["`sha256`"] == f"`{DIGEST}`"
     assert card.count("Training started from:") == 2
     assert card.index("friday") < card.index("monday") < card.index("net.tflite")
@@ -162,7 +162,7 @@ def test_the_network_is_described_with_the_options_that_its_spec_leaves_out() ->
 
 
 @pytest.mark.parametrize(
-    ("rule", "sentence"),
+    ("preprocess", "sentence"),
     [
         (Preprocess((224, 224), "crop", 0.875), "scaled to cover 256 x 256 pixels, the center cut out"),
         (Preprocess((224, 224), "stretch"), "stretched to that size, whatever the shape"),

@@ -63,7 +63,7 @@ class Voc(Source):
         lists, self._ground_truth = self._find_folders(root)
         names = _read_list(lists, split)
         files = {path.stem: path.name for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in _SUFFIXES}
-        _require(names, files, root / "JPEGImages", "picture")
+        _require(names, files, root / "JPEGImages", "image")
         _require(
             names,
             {path.stem for path in self._ground_truth.iterdir()},
