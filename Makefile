@@ -22,10 +22,10 @@ test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test-litert: $(VENV)-litert/.installed ## Tests what writes LiteRT files, whose packages want an environment of their own
-	$(VENV)-litert/bin/python -m pytest tests/export/test_litert.py tests/inference/runtimes/test_litert.py
+	$(VENV)-litert/bin/python -m pytest tests/exporting/test_litert.py tests/inference/runtimes/test_litert.py
 
 test-executorch: $(VENV)-executorch/.installed ## The same for ExecuTorch
-	$(VENV)-executorch/bin/python -m pytest tests/export/test_executorch.py tests/inference/runtimes/test_executorch.py
+	$(VENV)-executorch/bin/python -m pytest tests/exporting/test_executorch.py tests/inference/runtimes/test_executorch.py
 
 lint: $(VENV)/.installed-dev ## Checks style, types and the direction of imports
 	$(BIN)/ruff check

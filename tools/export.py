@@ -17,7 +17,7 @@ from mbv2kit.cli.config import run_tool
 
 def job(config: DictConfig) -> int:
     """Exports; what takes seconds to import is imported once the command line is known to be right."""
-    from mbv2kit.export.run import export
+    from mbv2kit.exporting.run import export
 
     return export(config)
 

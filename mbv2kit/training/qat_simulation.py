@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from mbv2kit.export.rounding import round_to_int8
+from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 
 # How far a range that was wider than the newest batch draws in, as a share of the difference.

@@ -26,7 +26,7 @@ from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import plots
 from mbv2kit.evaluation.run import evaluate_model
-from mbv2kit.export.trained import export_trained
+from mbv2kit.exporting.trained import export_trained
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.inference.in_torch import TensorModel

@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation.run import evaluate
-from mbv2kit.export.run import export
+from mbv2kit.exporting.run import export
 from mbv2kit.models.exports import read_exports
 from mbv2kit.models.vision_model import VisionModel
-from tests.export.models import small_model
+from tests.exporting.models import small_model
 from tests.norms import randomise_norms
 
 Tool = Callable[..., int]
@@ -69,7 +69,7 @@ def test_int8_shows_accuracy_before_and_after_names_layers_and_is_evaluated(
 def test_a_file_that_costs_too_much_accuracy_is_not_kept(
     run: Tool, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mbv2kit.export.accuracy.loss", lambda *_: 0.25)
+    monkeypatch.setattr("mbv2kit.exporting.accuracy.loss", lambda *_: 0.25)
     keys = (f"checkpoint={model}", "precision=int8", "sensitive_layers=0", "check_pictures=2")
     assert run("export", export, *keys, *DATA) == 1
     assert "top1 falls by 0.2500, more than max_loss=0.01; the file was not kept" in capsys.readouterr().out
@@ -86,11 +86,11 @@ def test_a_file_that_answers_otherwise_is_not_kept(
         spec = replace(other.spec, class_names=VisionModel.load(Path(model)).class_names)
         written(ExportNetwork(VisionModel(spec).eval()), path)
 
-    from mbv2kit.export.onnx import export_onnx as written
+    from mbv2kit.exporting.onnx import export_onnx as written
     from mbv2kit.models.export_network import ExportNetwork
 
-    monkeypatch.setattr("mbv2kit.export.files.find_writer", lambda format: damaged)
-    monkeypatch.setattr("mbv2kit.export.check.TOP1_SHARE", {"fp32": 1.01})
+    monkeypatch.setattr("mbv2kit.exporting.files.find_writer", lambda format: damaged)
+    monkeypatch.setattr("mbv2kit.exporting.check.TOP1_SHARE", {"fp32": 1.01})
     assert run("export", export, f"checkpoint={model}", "check_pictures=3") == 1
     assert "does not answer as the model does; it was not kept" in capsys.readouterr().out
     assert not list(Path(model).glob("*.onnx"))

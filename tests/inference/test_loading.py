@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.check import reference
-from mbv2kit.export.files import keep, write
+from mbv2kit.exporting.check import reference
+from mbv2kit.exporting.files import keep, write
 from mbv2kit.imaging.preprocess import Placement
 from mbv2kit.inference.loading import Request, load_model
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import read_exports, write_exports
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Classification
-from tests.export.models import noise, saved, small_model
+from tests.exporting.models import noise, saved, small_model
 
 SIZE = (64, 64)
 

@@ -12,7 +12,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 from tests.norms import randomise_norms
 
 SIDES = {"nasnet_a": 64}

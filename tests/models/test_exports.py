@@ -8,7 +8,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.models.exports import Export, add_export, export_name, files_of, hash_of, read_exports, write_exports
 from mbv2kit.models.vision_model import VisionModel
-from tests.export.models import saved, small_model
+from tests.exporting.models import saved, small_model
 
 ONE = Export(
     file="model.onnx",

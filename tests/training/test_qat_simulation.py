@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit.backbones import list_backbones
-from mbv2kit.export.onnx import export_onnx
+from mbv2kit.exporting.onnx import export_onnx
 from mbv2kit.heads import Head
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.export_network import ExportNetwork, fold_norms

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Accuracy, Scores
-from mbv2kit.export.check import check
-from mbv2kit.export.files import open_export
+from mbv2kit.exporting.check import check
+from mbv2kit.exporting.files import open_export
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.models.exports import read_exports
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask
-from tests.export.models import noise
+from tests.exporting.models import noise
 
 Compose = Callable[..., DictConfig]
 Trained = Callable[[str], RunFolder]

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.files import write
+from mbv2kit.exporting.files import write
 from mbv2kit.inference.runtimes import open_session
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")

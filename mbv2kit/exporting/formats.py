@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.quiet import quietly
+from mbv2kit.exporting.quiet import quietly
 from mbv2kit.inference.runtimes import RuntimeName
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Format, Precision
@@ -76,6 +76,6 @@ def find_writer(format: Format) -> Writer:
         if find_spec(package) is None:
             raise UserError(f"format={format} needs the package {package}; run: pip install {install}")
     with quietly():
-        module = import_module(f"mbv2kit.export.{format}")
+        module = import_module(f"mbv2kit.exporting.{format}")
     writer: Writer = getattr(module, info.writer)
     return writer

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from mbv2kit.export.check import check
-from mbv2kit.export.files import keep, open_export, write
+from mbv2kit.exporting.check import check
+from mbv2kit.exporting.files import keep, open_export, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image

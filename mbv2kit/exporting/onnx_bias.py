@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from mbv2kit.export.onnx_graph import Graph, attribute
+from mbv2kit.exporting.onnx_graph import Graph, attribute
 
 # The layers with weights.
 LAYERS = frozenset({"Conv", "Gemm"})

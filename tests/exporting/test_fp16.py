@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2kit.export.fp16 import round_to
+from mbv2kit.exporting.fp16 import round_to
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
-from tests.export.models import small_model
+from tests.exporting.models import small_model
 
 FP16 = (torch.float16, torch.bfloat16)
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.formats import FORMATS, find_writer
+from mbv2kit.exporting.formats import FORMATS, find_writer
 from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.runtimes import open_session
@@ -52,7 +52,7 @@ def write(
     find_writer(format)(network, path, batch=batch, precision=precision, calibration=calibration)
     outputs, nms_options = network.output_names, network.nms_options
     if nms:
-        from mbv2kit.export.onnx_nms import add_nms
+        from mbv2kit.exporting.onnx_nms import add_nms
 
         if nms_options is None:
             raise UserError("nms=true suppresses boxes, but the model has no detector; leave it out.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from mbv2kit.export.onnx_graph import Graph, attribute, set_attribute
+from mbv2kit.exporting.onnx_graph import Graph, attribute, set_attribute
 
 
 def use_whole_means(model: ModelProto) -> tuple[str, int] | None:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-from mbv2kit.export.openvino import export_openvino  # noqa: E402 - needs what may not be there
+from mbv2kit.exporting.openvino import export_openvino  # noqa: E402 - needs what may not be there
 
 SIZE = (64, 64)
 

@@ -12,13 +12,13 @@ from rich.table import Table
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
-from mbv2kit.export import accuracy
-from mbv2kit.export.check import Report, check
-from mbv2kit.export.data import ExportData, Images
-from mbv2kit.export.files import keep, open_export, write
-from mbv2kit.export.formats import FORMATS
-from mbv2kit.export.options import ExportOptions
-from mbv2kit.export.sensitivity import most_sensitive
+from mbv2kit.exporting import accuracy
+from mbv2kit.exporting.check import Report, check
+from mbv2kit.exporting.data import ExportData, Images
+from mbv2kit.exporting.files import keep, open_export, write
+from mbv2kit.exporting.formats import FORMATS
+from mbv2kit.exporting.options import ExportOptions
+from mbv2kit.exporting.sensitivity import most_sensitive
 from mbv2kit.inference.deployed import DeployedModel
 from mbv2kit.inference.in_torch import deploy
 from mbv2kit.models.export_network import ExportNetwork

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from mbv2kit.export.fp16 import round_to
-from mbv2kit.export.onnx import export_onnx
-from mbv2kit.export.quiet import quietly
+from mbv2kit.exporting.fp16 import round_to
+from mbv2kit.exporting.onnx import export_onnx
+from mbv2kit.exporting.quiet import quietly
 from mbv2kit.inference.runtimes.openvino import without_telemetry
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision

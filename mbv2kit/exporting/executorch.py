@@ -29,10 +29,10 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.executorch_rewrites import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
-from mbv2kit.export.fp16 import round_to
-from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import LARGEST, prepare_for_rounding
+from mbv2kit.exporting.executorch_rewrites import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
+from mbv2kit.exporting.fp16 import round_to
+from mbv2kit.exporting.quiet import quietly
+from mbv2kit.exporting.rounding import LARGEST, prepare_for_rounding
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image

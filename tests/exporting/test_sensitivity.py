@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2kit.export.sensitivity import Sensitivity, most_sensitive
+from mbv2kit.exporting.sensitivity import Sensitivity, most_sensitive
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 SIZE = (64, 64)
 IMAGES = noise(6, SIZE)

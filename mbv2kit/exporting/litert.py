@@ -14,10 +14,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.fp16 import round_to
-from mbv2kit.export.litert_precision import INPUT, halve_weights, quantize
-from mbv2kit.export.quiet import quietly
-from mbv2kit.export.rounding import prepare_for_rounding
+from mbv2kit.exporting.fp16 import round_to
+from mbv2kit.exporting.litert_precision import INPUT, halve_weights, quantize
+from mbv2kit.exporting.quiet import quietly
+from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.models.export_network import ExportNetwork

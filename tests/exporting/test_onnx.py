@@ -5,14 +5,14 @@ import numpy as np
 import onnx
 import pytest
 
-from mbv2kit.export.check import check, reference
-from mbv2kit.export.files import keep, open_export, write
+from mbv2kit.exporting.check import check, reference
+from mbv2kit.exporting.files import keep, open_export, write
 from mbv2kit.imaging.postprocess import postprocess
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export, read_exports
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Detections
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 SIZE = (64, 64)
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
-from mbv2kit.export.onnx_pixels import use_whole_means
-from tests.export.models import noise
+from mbv2kit.exporting.onnx_pixels import use_whole_means
+from tests.exporting.models import noise
 
 Pads = tuple[int, int, int, int]
 WEIGHT = np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype(np.float32)

@@ -7,20 +7,20 @@ import pytest
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.check import check, reference
-from mbv2kit.export.files import open_export, write
+from mbv2kit.exporting.check import check, reference
+from mbv2kit.exporting.files import open_export, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 pytest.importorskip("litert_torch", reason="needs what writes .tflite files: pip install 'mbv2kit[litert]'")
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from mbv2kit.export.litert import export_litert
+from mbv2kit.exporting.litert import export_litert
 
 SIZE = (64, 64)
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

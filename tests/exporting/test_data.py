@@ -7,8 +7,8 @@ from PIL import Image as PillowImage
 
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.errors import UserError
-from mbv2kit.export.data import ExportData
-from tests.export.models import small_model
+from mbv2kit.exporting.data import ExportData
+from tests.exporting.models import small_model
 
 SHAPES: dict[str, Any] = {
     "name": "shapes",

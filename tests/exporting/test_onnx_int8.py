@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mbv2kit.export.onnx import export_onnx
-from mbv2kit.export.onnx_int8 import quantize_onnx
+from mbv2kit.exporting.onnx import export_onnx
+from mbv2kit.exporting.onnx_int8 import quantize_onnx
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 SIZE = (64, 64)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.export.formats import FORMATS
+from mbv2kit.exporting.formats import FORMATS
 from mbv2kit.models.exports import Format, Precision
 
 

@@ -8,20 +8,20 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.check import check, reference
-from mbv2kit.export.executorch_rewrites import InForms, pad_in_convolutions
-from mbv2kit.export.files import open_export, write
+from mbv2kit.exporting.check import check, reference
+from mbv2kit.exporting.executorch_rewrites import InForms, pad_in_convolutions
+from mbv2kit.exporting.files import open_export, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 pytest.importorskip("executorch", reason="needs what writes .pte files: pip install 'mbv2kit[executorch]'")
 
 from executorch.exir._serialize._program import deserialize_pte_binary
 
-from mbv2kit.export.executorch import export_executorch
+from mbv2kit.exporting.executorch import export_executorch
 
 SIZE = (64, 64)
 PIXELS = "quantized_decomposed::dequantize_per_tensor"

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from mbv2kit.export.quiet import quietly
+from mbv2kit.exporting.quiet import quietly
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image
@@ -34,7 +34,7 @@ def export_onnx(
     if precision == "fp32":
         _export(network, path, batch)
         return
-    from mbv2kit.export.onnx_int8 import quantize_onnx
+    from mbv2kit.exporting.onnx_int8 import quantize_onnx
 
     assert calibration is not None
     with TemporaryDirectory() as folder:

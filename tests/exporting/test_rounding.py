@@ -6,10 +6,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mbv2kit.export.rounding import prepare_for_rounding
+from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import TASKS
-from tests.export.models import noise, small_model
+from tests.exporting.models import noise, small_model
 
 SIZE = (64, 64)
 DEAD_BIAS = 3.0

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.export.options import ExportOptions
+from mbv2kit.exporting.options import ExportOptions
 
 
 def test_a_size_is_height_and_width() -> None:

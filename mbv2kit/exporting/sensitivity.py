@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mbv2kit.data.sampling import evenly_spaced
-from mbv2kit.export.rounding import round_to_int8
+from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import Image
 

@@ -17,10 +17,10 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from mbv2kit.export.onnx_bias import LAYERS, correct_biases, give_biases
-from mbv2kit.export.onnx_graph import Graph
-from mbv2kit.export.onnx_pixels import read_bytes, use_whole_means
-from mbv2kit.export.quiet import quietly
+from mbv2kit.exporting.onnx_bias import LAYERS, correct_biases, give_biases
+from mbv2kit.exporting.onnx_graph import Graph
+from mbv2kit.exporting.onnx_pixels import read_bytes, use_whole_means
+from mbv2kit.exporting.quiet import quietly
 from mbv2kit.structures import Image
 
 # Layers with weights are quantized wherever they are, these where all that they read are maps of such layers.
@@ -30,7 +30,7 @@ _REPEATS = "Expand"
 
 
 def quantize_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> None:
-    """Writes a network of :func:`~mbv2kit.export.onnx.export_onnx` in int8.
+    """Writes a network of :func:`~mbv2kit.exporting.onnx.export_onnx` in int8.
 
     Args:
         source: The network in float32.
