@@ -1,4 +1,4 @@
-"""The one error that users are meant to see, and the sentence that suggests what they meant."""
+"""The one error that users are meant to see, and what its sentences are made of."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -20,6 +20,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of a library's error on one line, for use within a sentence.
+
+    Returns:
+        At most 300 characters, without the final period; the error's type where it has no message.
+    """
+    return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
+
+
+def first_few(names: Iterable[str]) -> str:
+    """Joins up to five names with commas; ``, ...`` follows where there are more."""
+    names = list(names)
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def check_choice(option: str, value: str, choices: object) -> None:

@@ -69,7 +69,7 @@ def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) ->
     if cpus is None:
         cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    cores = {_read(root / topology.format(cpu)) or str(cpu) for cpu in cpus}
+    cores = {read_system_file(root / topology.format(cpu)) or str(cpu) for cpu in cpus}
     return max(1, min([len(cores), *map(math.ceil, _cpu_limits(root))]))
 
 
@@ -77,14 +77,14 @@ def _cpu_limits(root: Path) -> Iterator[float]:
     """Yields how many CPUs' time the control groups of this process give it, each that sets a limit; cgroups(7)."""
     # The second version of control groups has one tree without a name, the first one a tree for each controller.
     groups = {"": "/", "cpu": "/"}
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read_system_file(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         groups.update(dict.fromkeys(controllers.split(","), group))
     mount = root / "sys/fs/cgroup"
     for folder in _upwards(mount, groups[""]):
-        yield from _limit(*_read(folder / "cpu.max").split())
+        yield from _limit(*read_system_file(folder / "cpu.max").split())
     for folder in _upwards(mount / "cpu", groups["cpu"]):
-        yield from _limit(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+        yield from _limit(read_system_file(folder / "cpu.cfs_quota_us"), read_system_file(folder / "cpu.cfs_period_us"))
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
@@ -100,7 +100,8 @@ def _limit(quota: str = "", period: str = "") -> Iterator[float]:
         yield int(quota) / int(period)
 
 
-def _read(path: Path) -> str:
+def read_system_file(path: Path) -> str:
+    """Returns the text of a file in ``/proc`` or ``/sys``, stripped; nothing where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

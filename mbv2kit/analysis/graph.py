@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 
@@ -131,7 +131,7 @@ def trace(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Graph:
         with torch.no_grad(), META, recorder:
             result = network(images)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"The network cannot run on an input of {size[0]} x {size[1]} pixels: {reason}") from error
     return recorder.graph(result)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mbv2kit.data.sources import Source
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, first_few
 from mbv2kit.structures import IGNORE, Boxes, Sample
 
 _IMAGENET_CLASSES = 1000
@@ -70,9 +70,8 @@ def align_classes(source: Source, class_names: Sequence[str]) -> Source:
     strangers = [name for name in source.class_names if name not in class_names]
     if strangers:
         raise UserError(
-            f"The data set has classes that the model does not know: {', '.join(strangers[:5])}"
-            f"{', ...' if len(strangers) > 5 else ''}. The model knows {', '.join(list(class_names)[:5])}"
-            f"{', ...' if len(class_names) > 5 else ''}; evaluate on its own classes, or train on this data set."
+            f"The data set has classes that the model does not know: {first_few(strangers)}. The model knows "
+            f"{first_few(class_names)}; evaluate on its own classes, or train on this data set."
         )
     return AlignedSource(source, class_names, [list(class_names).index(name) for name in source.class_names])
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.structures import Image
 
 # OpenCV's own threads do not survive a fork: a data loader's process that inherits them hangs. Speed comes from
@@ -105,8 +105,7 @@ def _saying_why_not(path: Path) -> Iterator[None]:
     except UnidentifiedImageError:
         raise UnreadableImageError(f"{path}: this is not an image in a known format.") from None
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise UnreadableImageError(f"{path}: the image could not be read ({reason}).") from None
+        raise UnreadableImageError(f"{path}: the image could not be read ({one_line(error)}).") from None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mbv2kit.backbones import create_backbone
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.heads import Head, create_head
 from mbv2kit.heads.registry import Raw
 from mbv2kit.imaging.preprocess import Placement, Preprocess
@@ -162,8 +162,7 @@ class VisionModel(nn.Module):
         try:
             model.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{weights} does not fit {description.name}: {reason[:300]}") from None
+            raise UserError(f"{weights} does not fit {description.name}: {one_line(error)}") from None
         return model.eval()
 
 

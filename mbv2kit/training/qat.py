@@ -11,7 +11,7 @@ from torch import nn
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, first_few
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -146,4 +146,4 @@ def check_classes(source: Source, model: VisionModel, task: Task) -> None:
 
 
 def _shown(names: tuple[str, ...] | Any) -> str:
-    return f"{', '.join(list(names)[:5])}{', ...' if len(names) > 5 else ''} ({len(names)})"
+    return f"{first_few(names)} ({len(names)})"

@@ -23,7 +23,7 @@ from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, open_source
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.evaluation import plots
 from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.exporting.trained import export_trained
@@ -196,7 +196,7 @@ def _trainer(config: dict[str, Any], run: RunFolder) -> lightning.Trainer:
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
-        raise UserError(f"This machine cannot train with {chosen}: {' '.join(str(error).split())}") from None
+        raise UserError(f"This machine cannot train with {chosen}: {one_line(error)}") from None
 
 
 def _finish(config: dict[str, Any], run: RunFolder, spec: ModelSpec, val: Source) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 
 Kind = Literal["tflite", "safetensors", "torch"]
 
@@ -88,8 +88,7 @@ def _unpickle(path: Path) -> Any:
         raise UserError(f"{path} is damaged, or no file that torch.save wrote; fetch it again.") from None
     # What a damaged file makes the reader raise cannot be foreseen: RuntimeError, EOFError, KeyError, struct.error, ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path} is damaged or was cut short ({reason}); fetch it again.") from None
+        raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.models.spec import DESCRIPTION_FILE
 from mbv2kit.models.vision_model import WEIGHTS_FILE, VisionModel
 from mbv2kit.runs import RunFolder
@@ -192,7 +192,7 @@ def _told_in_one_sentence(repository: str, deed: str, advice: str) -> Iterator[N
         raise
     except errors.HFValidationError as error:
         raise UserError(
-            f"'{repository}' names no repository of the Hugging Face Hub ({_reason(error)}); write OWNER/NAME."
+            f"'{repository}' names no repository of the Hugging Face Hub ({one_line(error)}); write OWNER/NAME."
         ) from None
     except errors.GatedRepoError:
         raise UserError(
@@ -219,9 +219,5 @@ def _told_in_one_sentence(repository: str, deed: str, advice: str) -> Iterator[N
                 "whom it does."
             ) from None
         raise UserError(
-            f"{repository} could not be {deed} the Hugging Face Hub ({_reason(cause)}); {advice}."
+            f"{repository} could not be {deed} the Hugging Face Hub ({one_line(cause)}); {advice}."
         ) from None
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 
 Kind = Literal["convolution", "depthwise", "dense"]
 Activation = Literal["none", "relu", "relu6"]
@@ -90,8 +90,7 @@ def read_graph(path: Path) -> Graph:
         raise UserError(f"{path}: {error}") from None
     # A FlatBuffer is offsets all over; what broken ones make the reader raise cannot be foreseen.
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} is damaged or was cut short ({reason}); fetch it again.") from None
+        raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mbv2kit.errors import UserError, nearest
+from mbv2kit.errors import UserError, first_few, nearest
 from mbv2kit.registry import Registry
 from mbv2kit.structures import TASKS, Boxes, Sample, Task
 
@@ -52,7 +52,7 @@ class Source(ABC):
         self.dropped_boxes = len(names)
         if names:
             images = list(dict.fromkeys(names))
-            shown = ", ".join(images[:5]) + (", ..." if len(images) > 5 else "")
+            shown = first_few(images)
             logger.info("Left out %d boxes without area in %d images: %s", len(names), len(images), shown)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 from mbv2kit.process import hold_back_stderr
@@ -49,7 +49,7 @@ def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession
                 binding._unsafe_reset_threadpool(threads)
             session = _ExecuTorchSession(path, export)
     except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UserError(f"{path} is no network that ExecuTorch reads ({reason}); export the model again.") from None
     _open.add(session)
     return session

@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 from mbv2kit.process import hold_back_stderr
@@ -39,5 +39,5 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
             interpreter.allocate_tensors()
         return _LiteRTSession(interpreter, export)
     except (ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise UserError(f"{path} is no network that LiteRT reads ({reason}); export the model again.") from None

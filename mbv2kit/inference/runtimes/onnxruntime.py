@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 
@@ -31,5 +31,5 @@ def open_session(path: Path, export: Export, threads: int) -> _OnnxRuntimeSessio
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each kind of damage has a class of its own, all of them derived from Exception alone
-        raise UserError(f"{path} is no network that ONNX Runtime reads: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{path} is no network that ONNX Runtime reads: {one_line(error)}") from None
     return _OnnxRuntimeSession(session, export)

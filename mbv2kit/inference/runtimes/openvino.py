@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 
@@ -66,4 +66,4 @@ def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
     try:
         return _OpenVinoSession(core.compile_model(core.read_model(path), "CPU", options), export)
     except Exception as error:  # RuntimeError is what most kinds of damage raise, but nothing says that all do
-        raise UserError(f"{path} is no network that OpenVINO reads: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{path} is no network that OpenVINO reads: {one_line(error)}") from None

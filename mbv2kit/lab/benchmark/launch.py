@@ -11,6 +11,7 @@ from time import perf_counter
 
 from mbv2kit.lab.benchmark.competitor import Finished
 from mbv2kit.lab.benchmark.workers import CompetitorError, environment, last_line
+from mbv2kit.process import read_system_file
 
 _SAMPLE_SECONDS = 0.02
 _SERIES_SECONDS = 0.25
@@ -70,7 +71,7 @@ def _watch(process: "subprocess.Popen[bytes]", start: float) -> Finished:
             if now > _PATIENCE:
                 raise CompetitorError(f"not ended after {_PATIENCE:g} s")
             # The kernel keeps the peak of this very program; getrusage's begins with the size of the parent.
-            memory = {name: int(kilobytes) * 1.024e-3 for name, kilobytes in _MEMORY.findall(_read(status))}
+            memory = {name: int(kilobytes) * 1.024e-3 for name, kilobytes in _MEMORY.findall(read_system_file(status))}
             if memory:
                 peak = max(peak, memory["HWM"])
                 if now - series[-1][0] >= _SERIES_SECONDS:
@@ -78,10 +79,3 @@ def _watch(process: "subprocess.Popen[bytes]", start: float) -> Finished:
         return Finished(seconds=perf_counter() - start, megabytes=peak, series=series[1:])
     finally:
         os.close(end)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except OSError:
-        return ""

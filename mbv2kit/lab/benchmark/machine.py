@@ -9,6 +9,7 @@ from typing import Any
 
 from mbv2kit import __version__
 from mbv2kit.lab.benchmark.results import CaseResult
+from mbv2kit.process import read_system_file
 
 # Instructions that decide how fast networks run, as Linux calls them.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "i8mm")
@@ -16,10 +17,10 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "a
 
 def describe_machine(threads: int) -> dict[str, Any]:
     """Returns processor, cores, instructions, memory, system and Python, and the threads that competitors get."""
-    processor = _read("/proc/cpuinfo")
+    processor = read_system_file(Path("/proc/cpuinfo"))
     found = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
     flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)[:1] and processor.split())
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", read_system_file(Path("/proc/meminfo")), re.MULTILINE)
     return {
         "processor": found.group(1) if found else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -42,10 +43,3 @@ def versions(cases: Iterable[CaseResult]) -> dict[str, str]:
                 if version is not None:
                     found.setdefault(package, set()).add(version)
     return {package: ", ".join(sorted(numbers)) for package, numbers in sorted(found.items())}
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -6,7 +6,7 @@ It reads a request and then orders from stdin, a line of JSON each, and answers 
         -> {"measures": [...], "facts": {...}}, {"skipped": REASON} or {"failed": REASON}
     {"measure": NAME, "seconds": 0.5} -> {"seconds": [of each call]} or {"failed": REASON}
 
-It runs in other interpreters than ours too, so it imports nothing but the standard library.
+It runs in other interpreters than ours too, so it and what it imports need nothing but the standard library.
 """
 
 import ctypes
@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, TextIO
 
+from mbv2kit.errors import one_line
 from mbv2kit.lab.benchmark.setup import Ready
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -82,8 +83,8 @@ def _say(replies: TextIO, reply: Mapping[str, Any]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    kind = type(error).__name__
+    return f"{kind}: {one_line(error)}" if str(error).strip() else kind
 
 
 def _version(package: str) -> str | None:
