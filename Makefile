@@ -27,11 +27,12 @@ test-litert: $(VENV)-litert/.installed ## Tests what writes LiteRT files, whose 
 test-executorch: $(VENV)-executorch/.installed ## The same for ExecuTorch
 	$(VENV)-executorch/bin/python -m pytest tests/exporting/test_executorch.py tests/inference/runtimes/test_executorch.py
 
-lint: $(VENV)/.installed-dev ## Checks style, types and the direction of imports
+lint: $(VENV)/.installed-dev ## Checks style, types, the direction of imports and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell mbv2kit tools tests conf docs *.md Makefile pyproject.toml
 
 format: $(VENV)/.installed-dev ## Formats the code and mends what ruff can
 	$(BIN)/ruff check --fix

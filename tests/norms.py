@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def randomise_norms(module: nn.Module) -> None:
+def randomize_norms(module: nn.Module) -> None:
     """Draws every number of every batch norm in ``module``, so that a test notices one that is mixed up or left out."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):

@@ -25,7 +25,7 @@ class LayerComplexity:
             no step reads.
         output_shape: Of its result, the batch first; empty for what is unused.
         parameters: That are counted here; what a module costs that runs twice is counted the first time.
-        norm_parameters: How many of them are scales and shifts of a batch normalisation.
+        norm_parameters: How many of them are scales and shifts of a batch normalization.
         madds: Its multiply-adds.
     """
 

@@ -32,7 +32,7 @@ class Darknet19(Backbone):
     Args:
         width: 1.0; the paper has no other.
         output_stride: 32; nothing turns the strides into dilation.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

@@ -34,7 +34,7 @@ class MobileNetV1(Backbone):
         output_stride: 8, 16 or 32. A layer that would pass it runs at stride 1 with the dilation so far; the layers
             behind it get the dilation that makes up for it.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.9997 is 0.0003.
 
     Raises:

@@ -57,7 +57,7 @@ class MobileNetV2(Backbone):
         fixed_ends: Whether the first and the last convolution keep 32 and 1280 channels whatever the width.
         zero_init_residual: Whether a linear block with a shortcut starts as the shortcut alone, its last norm at zero
             (Goyal et al. 2017, arXiv 1706.02677, section 5.1): the fresh network is shallow and learns sooner.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.997 is 0.003.
 
     Raises:

@@ -81,7 +81,7 @@ class NASNetA(Backbone):
         penultimate_filters: Channels of the last map, after which the paper calls its networks: a multiple of 24, at
             least 96. The first convolution has 32 whatever it is.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.9997 is 0.0003.
 
     Raises:

@@ -22,7 +22,7 @@ class ResNet101(Backbone):
         width: 1.0; the paper has no other.
         output_stride: 8, 16 or 32. A block that would pass it runs at stride 1 with the dilation so far; the blocks
             *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

@@ -32,7 +32,7 @@ class ResNet101Beta(Backbone):
             *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
         multi_grid: Rates of the three units of the last stage, by which their dilation is multiplied (DeepLabv3,
             section 3.2.1).
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

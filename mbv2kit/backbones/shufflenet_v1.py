@@ -101,7 +101,7 @@ class ShuffleNetV1(Backbone):
         groups: Of the 1 x 1 convolutions: 1, 2, 3, 4 or 8. More groups go with more channels, at like cost.
         stem_channels: Of the first convolution, a multiple of ``groups``. null: 12 at widths below 1 (16 with 8
             groups), 48 from 2 on, and 24 between.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

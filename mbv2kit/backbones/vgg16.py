@@ -15,7 +15,7 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 @BACKBONES.register("vgg16")
 class VGG16(Backbone):
-    """The network of configuration D without its classifier: six feature maps, no batch normalisation.
+    """The network of configuration D without its classifier: six feature maps, no batch normalization.
 
     ``conv1_2``, ``conv2_2``, ``conv3_3``, ``conv4_3`` and ``conv5_3`` are the last convolutions before each max
     pooling, behind their ReLU, ``pool5`` is the last max pooling.

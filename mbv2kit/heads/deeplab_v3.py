@@ -40,7 +40,7 @@ class DeepLabV3(Head):
         align_corners: Whether the corners of the map lie on the corners of the image; torchvision's models have the
             edges there instead.
         class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

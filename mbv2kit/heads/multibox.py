@@ -92,7 +92,7 @@ class MultiBox(Head):
         matches = positive.sum().clamp(min=1)
         return {
             "classification": (losses * kept).sum() / matches,
-            "localisation": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
+            "localization": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
         }
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:

@@ -37,7 +37,7 @@ class SSD(MultiBox):
         nms_iou: Overlap at which suppression takes two boxes of a class for one.
         max_detections: Boxes kept for each image.
         padding: Of the strided convolutions, as in the backbone.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

@@ -80,7 +80,7 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
         targets: ``size``, ``boxes``, ``labels`` and ``crowd`` of a head's targets.
 
     Returns:
-        ``localisation``, ``objectness``, ``background`` and ``classification``.
+        ``localization``, ``objectness``, ``background`` and ``classification``.
     """
     codes, anchors = raw["box_codes"].float(), raw["anchors"].float()
     images, rows, columns = codes.shape[:3]
@@ -112,7 +112,7 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
                 F.cross_entropy(logits[i, place], labels, reduction="sum"),
             ]
         )
-    names = ("localisation", "objectness", "background", "classification")
+    names = ("localization", "objectness", "background", "classification")
     return dict(zip(names, sums / images, strict=True))
 
 

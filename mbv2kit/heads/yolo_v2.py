@@ -52,7 +52,7 @@ class YOLOv2(Head):
         score_threshold: Boxes below it are dropped before suppression; a score is objectness times class.
         nms_iou: Overlap at which suppression takes two boxes of a class for one.
         max_detections: Boxes kept for each image.
-        norm_eps: Epsilon of batch normalisation.
+        norm_eps: Epsilon of batch normalization.
         norm_momentum: Share of the newest batch in the running statistics.
 
     Raises:

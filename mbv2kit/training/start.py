@@ -25,7 +25,7 @@ _NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fiel
 
 
 def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
-    """Returns the config with everything in it that belongs to the weights: network, padding, epsilon, normalisation.
+    """Returns the config with everything in it that belongs to the weights: network, padding, epsilon, normalization.
 
     Keys at their default give way to the weights.
 

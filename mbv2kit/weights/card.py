@@ -149,7 +149,7 @@ def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
         ("parameters", f"{parameters:,}"),
         ("input", f"{height} x {width} pixels (height x width), RGB"),
         ("resize rule", f"{_code(spec.input.resize)}: {_resize(spec.input)}"),
-        ("normalisation", f"within the model: minus {mean}, divided by {std}, for values in 0..255"),
+        ("normalization", f"within the model: minus {mean}, divided by {std}, for values in 0..255"),
     ]
     return ["## The model", _table(("part", "what it is"), rows)]
 

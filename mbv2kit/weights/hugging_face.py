@@ -82,7 +82,7 @@ _SEGMENTATION_HEAD = {"conv_pool": "pooling", "conv_aspp": "branches.0", "conv_p
 _PARTS = {"convolution": "conv", "normalization": "norm"}
 
 
-def recognises(tensors: Mapping[str, Tensor]) -> bool:
+def recognizes(tensors: Mapping[str, Tensor]) -> bool:
     """Tells whether tensors have the names of a network that :func:`read_folder` reads.
 
     Such a file alone is not enough: padding, epsilon and class names are in ``config.json``.

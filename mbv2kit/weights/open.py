@@ -80,9 +80,9 @@ def _read_file(path: Path, source: str) -> Published:
     if kind_of(path) == "tflite":
         return tflite.read(path, source)
     tensors, digest = read_tensors(path), sha256_of(path)
-    if torchvision.recognises(tensors):
+    if torchvision.recognizes(tensors):
         return torchvision.read(tensors, source=source, sha256=digest, file_name=path.name)
-    if timm.recognises(tensors):
+    if timm.recognizes(tensors):
         return timm.read(tensors, source=source, sha256=digest)
     if any(name.startswith("model.backbone.") for name in tensors):
         raise UserError(f"{path} is the state of a run in training; its model comes when it is finished: give the run.")
@@ -90,7 +90,7 @@ def _read_file(path: Path, source: str) -> Published:
         raise UserError(
             f"{path} holds the tensors of a model folder, but no model.json lies beside it; give the folder."
         )
-    if hugging_face.recognises(tensors):
+    if hugging_face.recognizes(tensors):
         raise UserError(
             f"{path} comes from the Hugging Face Hub, where config.json says what belongs to the weights; "
             "give the folder with both."

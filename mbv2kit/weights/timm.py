@@ -122,7 +122,7 @@ def repository(name: str) -> str:
     return f"timm/{architecture}.{_TAGS[architecture]}"
 
 
-def recognises(tensors: Mapping[str, Tensor]) -> bool:
+def recognizes(tensors: Mapping[str, Tensor]) -> bool:
     """Tells whether tensors have the names and kernels of timm's MobileNetV1 or MobileNetV2, of whatever width.
 
     ``mobilenetv1_100h`` counts among them, so that :func:`read` can say what is wrong with it.
@@ -165,7 +165,7 @@ def read(
     """
     if architecture is not None:
         _check_architecture(architecture, source)
-    if not recognises(tensors):
+    if not recognizes(tensors):
         raise UserError(f"{source} holds none of timm's networks that can be taken in: {', '.join(_NETWORKS)}.")
     stages = _stages(tensors)
     if stages == _V1_STAGES and "conv_head.weight" in tensors:

@@ -172,7 +172,7 @@ NETWORKS: Mapping[str, Network] = {
 }
 
 
-def recognises(tensors: Mapping[str, Tensor]) -> bool:
+def recognizes(tensors: Mapping[str, Tensor]) -> bool:
     """Tells by names and shapes whether tensors are those of one of :data:`NETWORKS`."""
     return _find_network(tensors) is not None
 

@@ -18,7 +18,7 @@ from mbv2kit.nn.layers import InvertedResidual
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image
 from mbv2kit.weights.open import open_model
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 
 def build(name: str = "mobilenet_v2", size: int = 64, **options: Any) -> VisionModel:
@@ -48,7 +48,7 @@ def test_a_pattern_sums_up_its_pixels() -> None:
 
 def test_it_counts_what_a_loop_over_the_blocks_counts() -> None:
     model = build(width=0.35)
-    randomise_norms(model)
+    randomize_norms(model)
     images = noise(BATCH + 3, size=50)
     patterns = activation_patterns(model, images)
     inputs = images_to_tensor([model.input(image)[0] for image in images])

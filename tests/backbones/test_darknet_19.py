@@ -14,7 +14,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 # Table 6 of YOLO9000, row by row, without its last convolution: a filter count with its kernel size, or a pooling.
 TABLE_6 = """
@@ -99,7 +99,7 @@ def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int]) ->
 @pytest.mark.parametrize("size", [(64, 96), (75, 33)])
 def test_it_is_the_table_of_the_paper_written_down_once_more(size: tuple[int, int]) -> None:
     backbone = Darknet19().double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     state = backbone.state_dict()
     current: Tensor = torch.randn(1, 3, *size, dtype=torch.float64)
     with torch.no_grad():

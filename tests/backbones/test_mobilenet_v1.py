@@ -10,7 +10,7 @@ from mbv2kit.backbones.mobilenet_v1 import MobileNetV1
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.ssd import SSD
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 # The paper's tables 6 and 7: width, size -> million multiply-adds, million parameters.
 PUBLISHED_COSTS = {
@@ -29,9 +29,9 @@ def on_meta(**options: Any) -> MobileNetV1:
         return MobileNetV1(**options).eval()
 
 
-def randomised(**options: Any) -> MobileNetV1:
+def randomized(**options: Any) -> MobileNetV1:
     backbone = MobileNetV1(**options).double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     for part in backbone.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -58,7 +58,7 @@ def test_costs_are_those_that_the_authors_published(width: float, size: int) -> 
 
 
 def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
-    backbone = randomised(width=0.5)
+    backbone = randomized(width=0.5)
     state = backbone.state_dict()
 
     def block(x: Tensor, prefix: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -84,7 +84,7 @@ def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomised(width=0.25)
+    strided = randomized(width=0.25)
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     expected = see(strided, images)["layer_14"]
     for output_stride in (16, 8):

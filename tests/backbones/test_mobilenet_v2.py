@@ -14,7 +14,7 @@ from mbv2kit.backbones.mobilenet_v2 import MobileNetV2
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.nn.layers import InvertedResidual
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 # TensorFlow's README of MobileNetV2: width, size -> million multiply-adds, million parameters (without batch norm).
 PUBLISHED_COSTS = {
@@ -58,10 +58,10 @@ def norm_parameters(module: nn.Module) -> int:
     return sum(parameters(part) for part in module.modules() if isinstance(part, nn.BatchNorm2d))
 
 
-def randomised(**options: Any) -> MobileNetV2:
+def randomized(**options: Any) -> MobileNetV2:
     """A backbone in evaluation mode whose every number matters; its maps are of order one."""
     backbone = MobileNetV2(**options).double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     for part in backbone.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -109,7 +109,7 @@ def test_the_papers_network_exactly() -> None:
 def test_it_is_torchvisions_network(width: float) -> None:
     from torchvision.models import mobilenet_v2
 
-    ours = randomised(width=width, norm_eps=1e-5)
+    ours = randomized(width=width, norm_eps=1e-5)
     theirs = mobilenet_v2(width_mult=width).double().eval()
     numbers = list(ours.state_dict().values())
     names = [name for name in theirs.state_dict() if not name.startswith("classifier")]
@@ -178,7 +178,7 @@ def test_output_stride_is_the_stride_of_the_deepest_map(output_stride: int) -> N
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 @pytest.mark.parametrize("width", [0.1, 0.35])
 def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int], width: float) -> None:
-    strided = randomised(width=width)
+    strided = randomized(width=width)
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     expected = see(strided, images)
     for output_stride in (16, 8):
@@ -210,7 +210,7 @@ def test_the_block_that_loses_its_stride_keeps_the_dilation_so_far() -> None:
 def test_the_two_paddings_agree_where_every_stride_meets_odd_sizes(
     size: tuple[int, int], output_stride: int, agree: bool
 ) -> None:
-    symmetric = randomised(width=0.35, output_stride=output_stride)
+    symmetric = randomized(width=0.35, output_stride=output_stride)
     same = with_weights_of(symmetric, width=0.35, output_stride=output_stride, padding="tf_same")
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     difference = see(symmetric, images)["layer_19"] - see(same, images)["layer_19"]
@@ -230,7 +230,7 @@ def test_the_papers_network_has_ten_shortcuts() -> None:
 
 
 def test_shortcuts_of_three_kinds_give_three_networks_of_the_same_weights() -> None:
-    first = randomised(width=0.35)
+    first = randomized(width=0.35)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     maps = [
         see(with_weights_of(first, width=0.35, shortcut=kind), images) for kind in ("bottleneck", "expansion", "none")
@@ -243,7 +243,7 @@ def test_shortcuts_of_three_kinds_give_three_networks_of_the_same_weights() -> N
 
 def test_expansion_shortcuts_run_from_block_to_block() -> None:
     """The stage of layers 8 to 11 and the block behind it, written down once more from the weights alone."""
-    backbone = randomised(width=0.35, shortcut="expansion")
+    backbone = randomized(width=0.35, shortcut="expansion")
     state = backbone.state_dict()
 
     def normal(x: Tensor, prefix: str) -> Tensor:
@@ -274,7 +274,7 @@ def test_expansion_shortcuts_fit_at_every_width(width: float) -> None:
 
 
 def test_relu6_bottlenecks_have_no_negative_values() -> None:
-    linear = randomised(width=0.35, shortcut="none")
+    linear = randomized(width=0.35, shortcut="none")
     relu6 = with_weights_of(linear, width=0.35, shortcut="none", bottleneck="relu6")
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     linear_maps, relu6_maps = see(linear, images), see(relu6, images)
@@ -286,7 +286,7 @@ def test_relu6_bottlenecks_have_no_negative_values() -> None:
 
 
 def test_selecting_maps_changes_none_of_them_and_drops_the_layers_behind() -> None:
-    whole = randomised(width=0.35)
+    whole = randomized(width=0.35)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     expected = see(whole, images)
     part = with_weights_of(whole, width=0.35)

@@ -15,7 +15,7 @@ from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvStyle, Padding
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 EPS = 1e-3
 SMALL: dict[str, Any] = {"cells": 1, "penultimate_filters": 96}
@@ -27,9 +27,9 @@ def on_meta(**options: Any) -> NASNetA:
         return NASNetA(**options).eval()
 
 
-def randomised_cell(*arguments: Any) -> Cell:
+def randomized_cell(*arguments: Any) -> Cell:
     cell = Cell(*arguments).double().eval()
-    randomise_norms(cell)
+    randomize_norms(cell)
     return cell
 
 
@@ -132,7 +132,7 @@ class Reference:
 @pytest.mark.parametrize("size", [(7, 9), (8, 5), (6, 12)])
 def test_a_normal_cell_is_figure_4_written_down_once_more(size: tuple[int, int]) -> None:
     maps = FeatureInfo("current", 7, 8), FeatureInfo("previous", 5, 8)
-    cell = randomised_cell(NORMAL_CELL, *maps, 4, ConvStyle())
+    cell = randomized_cell(NORMAL_CELL, *maps, 4, ConvStyle())
     current, previous = (torch.randn(2, info.channels, *size, dtype=torch.float64) for info in maps)
     own = Reference(cell, "symmetric")
     h = own.entry(current, "current")
@@ -156,7 +156,7 @@ def test_a_normal_cell_is_figure_4_written_down_once_more(size: tuple[int, int])
 @pytest.mark.parametrize("size", [(7, 9), (8, 5), (6, 12)])
 def test_a_reduction_cell_is_figure_4_written_down_once_more(size: tuple[int, int], padding: Padding) -> None:
     maps = FeatureInfo("current", 7, 8), FeatureInfo("previous", 5, 8)
-    cell = randomised_cell(REDUCTION_CELL, *maps, 4, ConvStyle(padding))
+    cell = randomized_cell(REDUCTION_CELL, *maps, 4, ConvStyle(padding))
     current, previous = (torch.randn(2, info.channels, *size, dtype=torch.float64) for info in maps)
     own = Reference(cell, padding)
     h = own.entry(current, "current")
@@ -174,7 +174,7 @@ def test_a_reduction_cell_is_figure_4_written_down_once_more(size: tuple[int, in
 @pytest.mark.parametrize("channels", [6, 7])
 def test_halving_sees_the_even_pixels_and_the_odd_ones(size: tuple[int, int], channels: int) -> None:
     part = Halving(3, channels, ConvStyle()).double().eval()
-    randomise_norms(part)
+    randomize_norms(part)
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     seen = images.relu()
     even = seen[:, :, ::2, ::2]

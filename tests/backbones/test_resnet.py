@@ -9,7 +9,7 @@ from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.resnet import ResNet101
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 
 def on_meta(**options: Any) -> ResNet101:
@@ -18,10 +18,10 @@ def on_meta(**options: Any) -> ResNet101:
         return ResNet101(**options).eval()
 
 
-def randomised(**options: Any) -> ResNet101:
+def randomized(**options: Any) -> ResNet101:
     """A backbone in evaluation mode whose every number matters; its maps are of order one."""
     backbone = ResNet101(**options).double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     for name, part in backbone.named_modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -55,7 +55,7 @@ def test_costs_are_those_that_torchvision_publishes() -> None:
 def test_it_is_torchvisions_network(output_stride: int, dilated: list[int]) -> None:
     from torchvision.models import resnet101
 
-    ours = randomised(output_stride=output_stride)
+    ours = randomized(output_stride=output_stride)
     theirs = resnet101(replace_stride_with_dilation=[stage in dilated for stage in (2, 3, 4)]).double().eval()
     numbers = list(ours.state_dict().values())
     names = [name for name in theirs.state_dict() if not name.startswith("fc")]
@@ -73,7 +73,7 @@ def test_it_is_torchvisions_network(output_stride: int, dilated: list[int]) -> N
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 71)])
 def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomised()
+    strided = randomized()
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     expected = see(strided, images)["stage_4"]
     for output_stride in (16, 8):

@@ -12,7 +12,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 UNITS = {1: 3, 2: 4, 3: 23, 4: 3}
 NAMES = ["stem", *(f"stage_{stage}_{unit}" for stage, units in UNITS.items() for unit in range(1, units + 1))]
@@ -24,10 +24,10 @@ def on_meta(**options: Any) -> ResNet101Beta:
         return ResNet101Beta(**options).eval()
 
 
-def randomised(**options: Any) -> ResNet101Beta:
+def randomized(**options: Any) -> ResNet101Beta:
     """A backbone in evaluation mode whose every number matters; its maps are of order one."""
     backbone = ResNet101Beta(**options).double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     for name, part in backbone.named_modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -83,7 +83,7 @@ def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int], ou
     ("output_stride", "stage_3", "stage_4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, 2, [4, 8, 16])]
 )
 def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: int, stage_4: list[int]) -> None:
-    backbone = randomised(output_stride=output_stride)
+    backbone = randomized(output_stride=output_stride)
     state = backbone.state_dict()
 
     def convolve(x: Tensor, conv: str, norm: str, stride: int = 1, rate: int = 1) -> Tensor:
@@ -118,7 +118,7 @@ def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: i
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 71)])
 def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomised()
+    strided = randomized()
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     expected = see(strided, images)
     for output_stride in (16, 8):

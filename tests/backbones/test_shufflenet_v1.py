@@ -15,7 +15,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
 from tests.counting import count
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 # Width, groups -> million multiply-adds, million parameters. The first two are published (MobileNetV2's Table 4: 292
 # and 524 M, 3.4 and 5.4 M), the others are an independent count of the ShuffleNet paper's Table 1.
@@ -39,10 +39,10 @@ def on_meta(**options: Any) -> ShuffleNetV1:
         return ShuffleNetV1(**options).eval()
 
 
-def randomised(**options: Any) -> ShuffleNetV1:
+def randomized(**options: Any) -> ShuffleNetV1:
     """A backbone in evaluation mode whose every number matters; its maps are of order one."""
     backbone = ShuffleNetV1(**options).double().eval()
-    randomise_norms(backbone)
+    randomize_norms(backbone)
     for part in backbone.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -145,7 +145,7 @@ def shuffled(values: Tensor, groups: int) -> Tensor:
 
 @pytest.mark.parametrize(("groups", "width"), [(1, 0.25), (3, 0.25), (8, 0.25), (2, 0.2), (4, 1.0)])
 def test_it_is_the_paper_written_down_once_more(groups: int, width: float) -> None:
-    backbone = randomised(groups=groups, width=width)
+    backbone = randomized(groups=groups, width=width)
     state = backbone.state_dict()
 
     def block(x: Tensor, prefix: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -208,7 +208,7 @@ def test_the_dilated_average_is_that_of_nine_pixels_zeros_outside(dilation: int,
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomised(width=0.25)
+    strided = randomized(width=0.25)
     images = torch.randn(1, 3, *size, dtype=torch.float64)
     expected = see(strided, images)
     for output_stride in (16, 8):

@@ -21,7 +21,7 @@ def on_meta(**options: Any) -> VGG16:
         return VGG16(**options)
 
 
-def randomised(**options: Any) -> VGG16:
+def randomized(**options: Any) -> VGG16:
     backbone = VGG16(**options).double().eval()
     for part in backbone.modules():
         if isinstance(part, nn.Conv2d):
@@ -46,7 +46,7 @@ def test_thirteen_convolutions_cost_what_the_paper_and_torchvision_say() -> None
 def test_it_is_torchvisions_network_but_for_the_rounding(size: tuple[int, int], ceil_pooling: bool) -> None:
     from torchvision.models import vgg16
 
-    ours = randomised(ceil_pooling=ceil_pooling)
+    ours = randomized(ceil_pooling=ceil_pooling)
     with torch.device("meta"):
         theirs = vgg16().features
     numbers = ours.state_dict().values()
@@ -85,7 +85,7 @@ def test_the_smallest_image_has_maps_of_one_step() -> None:
 
 
 def test_at_multiples_of_32_both_poolings_are_the_same_network() -> None:
-    ceiled, floored = randomised(), VGG16(ceil_pooling=False).double().eval()
+    ceiled, floored = randomized(), VGG16(ceil_pooling=False).double().eval()
     floored.load_state_dict(ceiled.state_dict())
     images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_at_multiples_of_32_both_poolings_are_the_same_network() -> None:
 
 
 def test_maps_are_behind_their_relu_and_stay_as_they_were_computed() -> None:
-    backbone = randomised()
+    backbone = randomized()
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         maps = backbone(images)

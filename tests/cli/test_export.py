@@ -12,7 +12,7 @@ from mbv2kit.exporting.run import export
 from mbv2kit.models.exports import read_exports
 from mbv2kit.models.vision_model import VisionModel
 from tests.exporting.models import small_model
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 Tool = Callable[..., int]
 DATA = ("dataset=shapes", "dataset.size=64", "dataset.train_count=12", "dataset.val_count=6")
@@ -23,7 +23,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = create_source("shapes", task="classification", split="val").class_names
     spec = replace(small_model("classification").spec, class_names={"classification": names})
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     folder = tmp_path_factory.mktemp("models") / "scenes"
     model.save(folder)
     return folder
@@ -82,7 +82,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     def damaged(network: object, path: Path, **_: object) -> None:
         other = small_model("classification")
-        randomise_norms(other)
+        randomize_norms(other)
         spec = replace(other.spec, class_names=VisionModel.load(Path(model)).class_names)
         written(ExportNetwork(VisionModel(spec).eval()), path)
 

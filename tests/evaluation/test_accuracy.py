@@ -14,7 +14,7 @@ from mbv2kit.structures import Classification, Sample
 SEVEN = tuple("abcdefg")
 
 
-def labelled(label: int | None, image_id: str = "a.jpg") -> Sample:
+def labeled(label: int | None, image_id: str = "a.jpg") -> Sample:
     return Sample(image=np.zeros((4, 4, 3), dtype=np.uint8), image_id=image_id, label=label)
 
 
@@ -24,10 +24,10 @@ def ranking(*class_ids: int) -> Classification:
 
 def test_first_and_first_five_count() -> None:
     evaluator = Accuracy(SEVEN)
-    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labelled(0))
-    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labelled(4))
-    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labelled(5))
-    evaluator.update(ranking(5, 1, 2, 3, 4, 0, 6), labelled(5))
+    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labeled(0))
+    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labeled(4))
+    evaluator.update(ranking(0, 1, 2, 3, 4, 5, 6), labeled(5))
+    evaluator.update(ranking(5, 1, 2, 3, 4, 0, 6), labeled(5))
     scores = evaluator.compute()
     assert evaluator.images == 4
     assert scores.metrics == {"top1": 0.5, "top5": 0.75}
@@ -50,7 +50,7 @@ def test_equals_a_count_by_hand(case: tuple[int, list[tuple[int, list[int]]]]) -
     classes, images = case
     evaluator = Accuracy([f"class {index}" for index in range(classes)])
     for label, order in images:
-        evaluator.update(ranking(*order), labelled(label))
+        evaluator.update(ranking(*order), labeled(label))
     scores = evaluator.compute()
     assert scores.metrics["top1"] == pytest.approx(sum(order[0] == label for label, order in images) / len(images))
     assert scores.metrics["top5"] == pytest.approx(sum(order.index(label) < 5 for label, order in images) / len(images))
@@ -66,7 +66,7 @@ def test_nothing_seen_is_no_figure() -> None:
 
 def test_classes_of_the_same_name_keep_their_own_row() -> None:
     evaluator = Accuracy(["crane", "ant", "crane"])
-    evaluator.update(ranking(2, 0, 1), labelled(2))
+    evaluator.update(ranking(2, 0, 1), labeled(2))
     per_class = evaluator.compute().per_class
     assert list(per_class) == ["crane [0]", "ant", "crane [2]"]
     assert [row["images"] for row in per_class.values()] == [0, 0, 1]
@@ -75,9 +75,9 @@ def test_classes_of_the_same_name_keep_their_own_row() -> None:
 def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
     evaluator = Accuracy(SEVEN)
     with pytest.raises(UserError, match=r"cats/1\.jpg.*annotation holds class 7, but the data set has 7 classes"):
-        evaluator.update(ranking(0, 1), labelled(7, "cats/1.jpg"))
+        evaluator.update(ranking(0, 1), labeled(7, "cats/1.jpg"))
     with pytest.raises(UserError, match=r"cats/1\.jpg.*predicts class 999"):
-        evaluator.update(ranking(999, 1), labelled(0, "cats/1.jpg"))
+        evaluator.update(ranking(999, 1), labeled(0, "cats/1.jpg"))
     with pytest.raises(ValueError, match=r"cats/1\.jpg: a sample without a label"):
-        evaluator.update(ranking(0, 1), labelled(None, "cats/1.jpg"))
+        evaluator.update(ranking(0, 1), labeled(None, "cats/1.jpg"))
     assert evaluator.images == 0

@@ -10,7 +10,7 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image, Task
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 HEADS: dict[Task, dict[str, Any]] = {
     "classification": {"name": "classifier"},
@@ -36,7 +36,7 @@ def small_model(*tasks: Task, side: int = 64, **backbone: Any) -> VisionModel:
         std=(58.395, 57.12, 57.375),
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     return model
 
 

@@ -38,7 +38,7 @@ def export_pair(model: VisionModel, folder: Path, batch: int | None) -> Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """All tasks, a mean color and any number of images."""
-    return export_pair(small_model(*TASKS), tmp_path_factory.mktemp("colour"), None)
+    return export_pair(small_model(*TASKS), tmp_path_factory.mktemp("color"), None)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def gray_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     model = small_model("classification")
     gray = VisionModel(replace(model.spec, mean=(127.5, 127.5, 127.5))).eval()
     gray.load_state_dict(model.state_dict())
-    return export_pair(gray, tmp_path_factory.mktemp("grey"), 2)
+    return export_pair(gray, tmp_path_factory.mktemp("gray"), 2)
 
 
 def outputs(path: Path, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -99,10 +99,10 @@ def test_what_comes_behind_the_last_maps_stays_in_floats(pair: Pair) -> None:
 
 def test_runtime_finds_an_integer_kernel_for_each_layer_and_no_activation_is_left(pair: Pair, tmp_path: Path) -> None:
     options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     ort.InferenceSession(pair.int8, options, providers=["CPUExecutionProvider"])
-    runs = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    runs = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     before = Counter(node.op_type for node in onnx.load(pair.exact).graph.node)
     assert runs["QLinearConv"] == before["Conv"]
     assert runs["QLinearAdd"] == 10
@@ -153,10 +153,10 @@ def test_biases_take_back_what_rounded_weights_shift(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Transpose", ["images"], ["planes"], name="a", perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["floats"], name="b", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["floats", "mean"], ["centred"], name="c"),
+        helper.make_node("Sub", ["floats", "mean"], ["centered"], name="c"),
         helper.make_node(
             "Conv",
-            ["centred", "weight", "bias"],
+            ["centered", "weight", "bias"],
             ["maps"],
             name="d",
             pads=[0, 0, 0, 0],

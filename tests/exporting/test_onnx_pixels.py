@@ -20,9 +20,9 @@ def beginning(mean: tuple[float, float, float], size: tuple[int, int], pads: Pad
     nodes = [
         helper.make_node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["floats", "mean"], ["centred"]),
+        helper.make_node("Sub", ["floats", "mean"], ["centered"]),
         helper.make_node(
-            "Conv", ["centred", "weight", "bias"], ["maps"], strides=[2, 2], pads=pads, kernel_shape=[3, 3]
+            "Conv", ["centered", "weight", "bias"], ["maps"], strides=[2, 2], pads=pads, kernel_shape=[3, 3]
         ),
     ]
     graph = helper.make_graph(
@@ -73,9 +73,9 @@ def test_only_the_padding_is_rounded_to_whole_gray_levels(
 @pytest.mark.parametrize(("mean", "gray"), [((127.5, 127.5, 127.5), 128), ((123.675, 116.28, 103.53), 0)])
 def test_what_the_convolution_reads_is_pixels_minus_one_gray_level(mean: tuple[float, float, float], gray: int) -> None:
     model = beginning(mean, (8, 8), (1, 1, 1, 1), 1)
-    assert use_whole_means(model) == ("centred", gray)
+    assert use_whole_means(model) == ("centered", gray)
     del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("centred", TensorProto.FLOAT, [None] * 4))
+    model.graph.output.append(helper.make_tensor_value_info("centered", TensorProto.FLOAT, [None] * 4))
     (image,) = noise(1, (8, 8))
     centered = run(model, image[None])[0].transpose(1, 2, 0)
     np.testing.assert_array_equal(centered[-8:, -8:] + gray, image)

@@ -73,7 +73,7 @@ def slow_loss(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[float, f
     """Returns both terms, and for each image how many background anchors count."""
     anchors: list[Box] = raw["anchors"].double().tolist()
     height, width = targets["size"]
-    classification, localisation, matches, negatives = 0.0, 0.0, 0, []
+    classification, localization, matches, negatives = 0.0, 0.0, 0, []
     for i in range(len(raw["class_logits"])):
         unit = to_unit(targets["boxes"][i].tolist(), height, width)
         crowd: list[bool] = targets["crowd"][i].tolist()
@@ -88,14 +88,14 @@ def slow_loss(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[float, f
                 positives += 1
                 classification += log_sum - logits[labels[owner] + 1]
                 differences = zip(raw["box_codes"][i, a].tolist(), codes(objects[owner], anchors[a]), strict=True)
-                localisation += sum(smooth_l1(found - wanted) for found, wanted in differences)
+                localization += sum(smooth_l1(found - wanted) for found, wanted in differences)
             elif not any(overlap(region, anchors[a])[0] > 0.5 * area(anchors[a]) for region in regions):
                 background.append(log_sum - logits[0])
         hardest = sorted(background, reverse=True)[: max(3, 3 * positives)]
         classification += sum(hardest)
         negatives.append(len(hardest))
         matches += positives
-    return classification / max(1, matches), localisation / max(1, matches), negatives
+    return classification / max(1, matches), localization / max(1, matches), negatives
 
 
 def head() -> SSD:
@@ -142,10 +142,10 @@ def test_the_loss_is_the_one_written_box_by_box(seed: int) -> None:
     batch = [image(rng) for _ in range(1 + seed % 3)]
     raw, targets = raw_outputs(len(batch), seed), targets_of(batch)
     losses = head().loss(raw, targets)
-    classification, localisation, _ = slow_loss(raw, targets)
-    assert losses.keys() == {"classification", "localisation"}
+    classification, localization, _ = slow_loss(raw, targets)
+    assert losses.keys() == {"classification", "localization"}
     assert losses["classification"].item() == pytest.approx(classification, rel=1e-4)
-    assert losses["localisation"].item() == pytest.approx(localisation, rel=1e-4, abs=1e-6)
+    assert losses["localization"].item() == pytest.approx(localization, rel=1e-4, abs=1e-6)
 
 
 def gradients(losses: dict[str, Tensor], raw: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -162,7 +162,7 @@ def test_losses_and_gradients_are_finite_whatever_the_batch_holds(
     for gradient in gradients(losses, raw):
         assert gradient.isfinite().all()
     assert losses["classification"] > 0
-    assert (losses["localisation"] == 0) == (batch in ([EMPTY], [EMPTY, EMPTY]))
+    assert (losses["localization"] == 0) == (batch in ([EMPTY], [EMPTY, EMPTY]))
 
 
 def anchors_that_learn(raw: dict[str, Tensor], targets: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -194,7 +194,7 @@ def test_a_crowd_over_the_whole_image_leaves_no_background() -> None:
     everything: Image = ([[-96.0, -64.0, 192.0, 128.0]], [0], [True])
     losses = head().loss(raw, targets_of([everything]))
     assert losses["classification"].item() == 0
-    assert losses["localisation"].item() == 0
+    assert losses["localization"].item() == 0
 
 
 def test_few_anchors_give_all_the_negatives_they_have() -> None:
@@ -205,7 +205,7 @@ def test_few_anchors_give_all_the_negatives_they_have() -> None:
     }
     learning, positives = anchors_that_learn(raw, targets_of([([[0.0, 0.0, 96.0, 64.0]], [1], [False])]))
     assert (learning, positives) == ([4], [0])
-    assert head().loss(raw, targets_of([EMPTY]))["localisation"].item() == 0
+    assert head().loss(raw, targets_of([EMPTY]))["localization"].item() == 0
 
 
 def test_a_perfect_answer_costs_nothing_and_is_the_ground_truth_when_decoded() -> None:
@@ -222,7 +222,7 @@ def test_a_perfect_answer_costs_nothing_and_is_the_ground_truth_when_decoded() -
     outputs = {"class_logits": logits, "box_codes": wanted, "anchors": raw["anchors"]}
     losses = head().loss(outputs, targets)
     assert losses["classification"].item() < 1e-6
-    assert losses["localisation"].item() < 1e-6
+    assert losses["localization"].item() < 1e-6
     (found,) = head().decode(outputs, [SIZE])
     assert isinstance(found, Detections)
     order = found.class_ids.argsort()

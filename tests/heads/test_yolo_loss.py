@@ -19,7 +19,7 @@ ROWS, COLUMNS = 3, 4
 SIZE = (96, 128)
 CLASSES = 3
 ANCHORS = [[0.2, 0.3], [0.5, 0.4], [0.7, 0.9]]
-TERMS = ("localisation", "objectness", "background", "classification")
+TERMS = ("localization", "objectness", "background", "classification")
 
 
 def sigmoid(value: float) -> float:
@@ -159,7 +159,7 @@ def test_losses_and_gradients_are_finite_whatever_the_batch_holds(batch: list[Im
         assert gradient.isfinite().all()
     losses = yolo_loss(raw, targets)
     assert losses["background"] > 0
-    assert (losses["localisation"] + losses["objectness"] + losses["classification"] == 0) == (TWO not in batch)
+    assert (losses["localization"] + losses["objectness"] + losses["classification"] == 0) == (TWO not in batch)
 
 
 def test_a_box_does_not_move_to_please_its_objectness() -> None:

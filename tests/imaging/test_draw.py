@@ -161,8 +161,8 @@ def test_ground_truth_is_drawn_like_a_prediction_without_scores() -> None:
     drawn = annotate_ground_truth(Sample(image=gray(400, 600), image_id="a", mask=mask), NAMES)
     assert (drawn[:400] != 90).all()
 
-    labelled = annotate_ground_truth(Sample(image=gray(400, 600), image_id="a", label=2), NAMES)
-    assert (labelled[400:] != labelled[-1, -1]).any()
+    labeled = annotate_ground_truth(Sample(image=gray(400, 600), image_id="a", label=2), NAMES)
+    assert (labeled[400:] != labeled[-1, -1]).any()
     with pytest.raises(ValueError, match="b has neither"):
         annotate_ground_truth(Sample(image=gray(4, 6), image_id="b"), NAMES)
 

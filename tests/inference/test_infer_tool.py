@@ -97,7 +97,7 @@ def exported(workplace: Path) -> str:
     nodes = [
         helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["values", "sides"], ["sums"], keepdims=0),
-        helper.make_node("ReduceSum", ["sums", "colours"], ["sum"], keepdims=1),
+        helper.make_node("ReduceSum", ["sums", "colors"], ["sum"], keepdims=1),
         helper.make_node("Div", ["sums", "sum"], ["probabilities"]),
     ]
     graph = helper.make_graph(
@@ -107,7 +107,7 @@ def exported(workplace: Path) -> str:
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
         [
             helper.make_tensor("sides", TensorProto.INT64, [2], [1, 2]),
-            helper.make_tensor("colours", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("colors", TensorProto.INT64, [1], [1]),
         ],
     )
     opsets = [helper.make_opsetid("", 18)]

@@ -13,7 +13,7 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import TASKS
 from tests.exporting.models import noise, small_model
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 SIDES = {"nasnet_a": 64}
 
@@ -38,7 +38,7 @@ def test_every_backbone_answers_as_before(name: str) -> None:
         std=(58.395, 57.12, 57.375),
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     images = noise(2, (64, 64))
     raw = model(images_to_tensor(images))["classification"]["logits"]
     folded = ExportNetwork(model)

@@ -25,7 +25,7 @@ from mbv2kit.models.tta import SCALES, MultiScaleFlip, augmented, scaled_side
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
 from mbv2kit.training.run import train
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 SIZE = (65, 97)
 NAMES: dict[Task, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ def model_for(*tasks: Task, size: tuple[int, int] = SIZE) -> VisionModel:
         input=Preprocess(size),
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     if "segmentation" in tasks:
         classify = model.heads["segmentation"].classify
         assert isinstance(classify, nn.Conv2d)

@@ -16,7 +16,7 @@ from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Classification, Detections, Image, Segmentation, Task
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 NAMES: dict[Task, tuple[str, ...]] = {
     "classification": ("cat", "dog", "emu"),
@@ -46,7 +46,7 @@ def spec_for(*tasks: Task, resize: Any = "stretch") -> ModelSpec:
 def model_for(*tasks: Task, resize: Any = "stretch") -> VisionModel:
     """A model in evaluation mode whose norms have seen something."""
     model = VisionModel(spec_for(*tasks, resize=resize)).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     return model
 
 
@@ -191,7 +191,7 @@ def test_only_what_the_heads_read_is_kept_of_the_backbone() -> None:
     assert list(part.backbone(torch.zeros(2, 3, 64, 64))) == ["layer_18"]
 
 
-def test_normalisation_is_part_of_the_model() -> None:
+def test_normalization_is_part_of_the_model() -> None:
     model = model_for("classification")
     seen: list[Tensor] = []
     model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))

@@ -19,7 +19,7 @@ from mbv2kit.nn.layers import (
     initialize,
     make_divisible,
 )
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 SIDES = st.integers(1, 12)
 
@@ -160,7 +160,7 @@ def test_inverted_residual_is_table_1(out_channels: int, expansion: int, stride:
     block = InvertedResidual(
         8, out_channels, expansion=expansion, stride=stride, dilation=dilation, style=ConvStyle()
     ).eval()
-    randomise_norms(block)
+    randomize_norms(block)
     x = torch.randn(2, 8, 11, 14)
     output, expanded = block(x)
     expected = inverted_residual_by_hand(x, block.state_dict(), stride, dilation)

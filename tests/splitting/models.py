@@ -7,7 +7,7 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 
 def build(
@@ -23,5 +23,5 @@ def build(
         input=Preprocess(size=(96, 96)),
     )
     model = VisionModel(spec)
-    randomise_norms(model)
+    randomize_norms(model)
     return model.eval()

@@ -20,7 +20,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.qat_simulation import FORGETTING, Int8Simulation, round_weights
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 HEADS: dict[Task, dict[str, Any]] = {
     "classification": {"name": "classifier", "dropout": 0.0},
@@ -45,7 +45,7 @@ def build(
         std=std,
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     return model
 
 

@@ -110,6 +110,6 @@ def test_the_spec_holds_what_the_config_says(tiny: Compose) -> None:
 
 
 @pytest.mark.parametrize("override", ["normalisation.std=[1,0,1]", "normalisation.mean=[1,2]"])
-def test_a_wrong_normalisation_is_told(changed: Change, override: str) -> None:
+def test_a_wrong_normalization_is_told(changed: Change, override: str) -> None:
     with pytest.raises(UserError, match="normalization needs three means and three stds above 0"):
         model_spec(changed(override), ("cat",), {})

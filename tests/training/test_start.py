@@ -13,7 +13,7 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.start import adopt, is_folded, load_weights, unfold_norms
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 from tests.training.test_task import training_batch
 
 
@@ -131,7 +131,7 @@ def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 def test_unfolding_changes_nothing_in_use_and_makes_training_see_the_same() -> None:
     model = VisionModel(spec()).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     batch = training_batch("classification")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 

@@ -93,7 +93,7 @@ def test_the_loss_is_the_sum_of_every_term_of_every_head(monkeypatch: pytest.Mon
     assert set(means) == {
         "train/classification/classification",
         "train/detection/classification",
-        "train/detection/localisation",
+        "train/detection/localization",
         "train/segmentation/segmentation",
     }
     assert total == pytest.approx(sum(means.values()), rel=1e-5)

@@ -157,7 +157,7 @@ def test_the_network_is_described_with_the_options_that_its_spec_leaves_out() ->
     assert parts["parameters"] == f"{counted:,}"
     assert parts["input"] == "224 x 192 pixels (height x width), RGB"
     assert (
-        parts["normalisation"] == "within the model: minus 127.5, 100, 0, divided by 1, 2.5, 255, for values in 0..255"
+        parts["normalization"] == "within the model: minus 127.5, 100, 0, divided by 1, 2.5, 255, for values in 0..255"
     )
 
 

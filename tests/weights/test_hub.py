@@ -16,7 +16,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.hub import preview, pull, push
 from tests.fake_hub import Commit, FakeHub, Repository
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 METRICS = {
     "task": "classification",
@@ -61,7 +61,7 @@ def save_model(folder: Path, names: tuple[str, ...] = ("cat", "dog")) -> VisionM
         origin={"source": "here", "licence": "mit"},
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     model.save(folder)
     return model
 

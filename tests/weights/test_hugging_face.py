@@ -26,17 +26,17 @@ from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights.classes import imagenet_classes, voc_classes
 from mbv2kit.weights.files import sha256_of
 from mbv2kit.weights.folder import read_config
-from mbv2kit.weights.hugging_face import read_folder, recognises
-from tests.norms import randomise_norms
+from mbv2kit.weights.hugging_face import read_folder, recognizes
+from tests.norms import randomize_norms
 from tests.trap import Trap
 
 SIZES = [(224, 224), (225, 193), (97, 131)]
 SEGMENTATION_SIZES = [(129, 129), (225, 193)]
 
 
-def randomised(network: PreTrainedModel) -> PreTrainedModel:
+def randomized(network: PreTrainedModel) -> PreTrainedModel:
     """Makes every number of a network count, with logits of order one."""
-    randomise_norms(network)
+    randomize_norms(network)
     for name, part in network.named_modules():
         if isinstance(part, nn.BatchNorm2d):
             # Statistics of other data let signals grow from block to block, and rounding with them.
@@ -53,15 +53,15 @@ def randomised(network: PreTrainedModel) -> PreTrainedModel:
 
 
 def v1(**options: Any) -> PreTrainedModel:
-    return randomised(MobileNetV1ForImageClassification(MobileNetV1Config(**options)))
+    return randomized(MobileNetV1ForImageClassification(MobileNetV1Config(**options)))
 
 
 def v2(**options: Any) -> PreTrainedModel:
-    return randomised(MobileNetV2ForImageClassification(MobileNetV2Config(**options)))
+    return randomized(MobileNetV2ForImageClassification(MobileNetV2Config(**options)))
 
 
 def segmenter(**options: Any) -> PreTrainedModel:
-    return randomised(MobileNetV2ForSemanticSegmentation(MobileNetV2Config(**options)))
+    return randomized(MobileNetV2ForSemanticSegmentation(MobileNetV2Config(**options)))
 
 
 def save(network: PreTrainedModel, folder: Path) -> Path:
@@ -270,7 +270,7 @@ def test_without_a_preprocessor_images_are_seen_as_by_the_published_models(tmp_p
         ({"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]}, [127.5] * 3, [127.5] * 3),
     ],
 )
-def test_normalisation_is_the_preprocessors(
+def test_normalization_is_the_preprocessors(
     values: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
 ) -> None:
     save(v1(depth_multiplier=0.25, num_labels=4), tmp_path)
@@ -344,11 +344,11 @@ def test_what_was_taken_in_is_saved_and_loaded_as_any_other_model(tmp_path: Path
     assert largest_difference(model, network, noise((65, 97))) <= 1e-4
 
 
-def test_only_its_own_tensors_are_recognised() -> None:
+def test_only_its_own_tensors_are_recognized() -> None:
     with torch.device("meta"):
-        assert recognises(MobileNetV1ForImageClassification(MobileNetV1Config()).state_dict())
-        assert recognises(MobileNetV2ForSemanticSegmentation(MobileNetV2Config()).state_dict())
-    assert not recognises({"conv_stem.weight": torch.zeros(1), "mobilenet_v3.conv_stem.weight": torch.zeros(1)})
+        assert recognizes(MobileNetV1ForImageClassification(MobileNetV1Config()).state_dict())
+        assert recognizes(MobileNetV2ForSemanticSegmentation(MobileNetV2Config()).state_dict())
+    assert not recognizes({"conv_stem.weight": torch.zeros(1), "mobilenet_v3.conv_stem.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image
 from mbv2kit.weights.tflite import read
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 from tests.weights.tflite_writer import Form, write_classifier
 
 
@@ -49,7 +49,7 @@ def random_model(backbone: str, width: float, size: int, classes: int = 7, **opt
         input=Preprocess((size, size), "crop"),
     )
     model = VisionModel(spec).eval()
-    randomise_norms(model)
+    randomize_norms(model)
     return model
 
 

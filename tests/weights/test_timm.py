@@ -20,8 +20,8 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights.classes import imagenet_classes
 from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.timm import read, read_folder, recognises, repository
-from tests.norms import randomise_norms
+from mbv2kit.weights.timm import read, read_folder, recognizes, repository
+from tests.norms import randomize_norms
 from tests.trap import Trap
 
 NETWORKS = {
@@ -41,7 +41,7 @@ SIZES = [(224, 224), (225, 193), (97, 131)]
 def original(name: str, **options: Any) -> nn.Module:
     """One of timm's networks whose every number counts, with logits of order one."""
     network: nn.Module = timm.create_model(name, **options)
-    randomise_norms(network)
+    randomize_norms(network)
     assert isinstance(network.classifier, nn.Linear)
     nn.init.normal_(network.classifier.weight, std=0.02)
     nn.init.normal_(network.classifier.bias, std=0.5)
@@ -191,26 +191,26 @@ def test_tensors_that_the_network_does_not_have_are_named() -> None:
     ],
 )
 def test_sister_networks_are_refused(name: str) -> None:
-    assert not recognises(on_meta(name))
+    assert not recognizes(on_meta(name))
     with pytest.raises(UserError, match=r"file\.pth holds none of timm's networks that can be taken in: mobilenetv1_"):
         read(on_meta(name), source="file.pth", sha256="0")
 
 
 @pytest.mark.slow
-def test_of_all_networks_in_its_family_only_the_mobilenets_are_recognised() -> None:
+def test_of_all_networks_in_its_family_only_the_mobilenets_are_recognized() -> None:
     names = [name for module in ("efficientnet", "mobilenetv3", "ghostnet") for name in timm.list_models(module=module)]
     assert len(names) > 150
-    assert {name for name in names if recognises(on_meta(name))} == {*NETWORKS, "mobilenetv1_100h"}
+    assert {name for name in names if recognizes(on_meta(name))} == {*NETWORKS, "mobilenetv1_100h"}
 
 
-def test_a_mobilenet_without_its_classifier_is_not_recognised() -> None:
-    assert not recognises(on_meta("mobilenetv2_100", num_classes=0))
+def test_a_mobilenet_without_its_classifier_is_not_recognized() -> None:
+    assert not recognizes(on_meta("mobilenetv2_100", num_classes=0))
 
 
 @pytest.mark.parametrize("architecture", [None, "mobilenetv1_100h"])
 def test_the_head_of_its_own_is_refused(architecture: str | None) -> None:
     tensors = on_meta("mobilenetv1_100h")
-    assert recognises(tensors)
+    assert recognizes(tensors)
     with pytest.raises(UserError, match=r"mobilenetv1_100h has a layer between its pooling and its classifier"):
         read(tensors, source="file.pth", sha256="0", architecture=architecture)
 

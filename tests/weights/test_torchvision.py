@@ -24,7 +24,7 @@ from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights import torchvision
 from mbv2kit.weights.files import read_tensors, sha256_of
 from mbv2kit.weights.published import Published
-from tests.norms import randomise_norms
+from tests.norms import randomize_norms
 
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = ((224, 224), (225, 193), (97, 131))
@@ -33,9 +33,9 @@ NO_FILE = "0" * 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def randomised(network: nn.Module, scores: str) -> nn.Module:
+def randomized(network: nn.Module, scores: str) -> nn.Module:
     """A network in evaluation mode whose every number matters; the logits of its layer ``scores`` are of order one."""
-    randomise_norms(network)
+    randomize_norms(network)
     for name, part in network.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
@@ -51,18 +51,18 @@ def randomised(network: nn.Module, scores: str) -> nn.Module:
 
 @cache
 def mobilenet(width: float, num_classes: int = 1000) -> nn.Module:
-    return randomised(models.mobilenet_v2(width_mult=width, num_classes=num_classes), "classifier.1")
+    return randomized(models.mobilenet_v2(width_mult=width, num_classes=num_classes), "classifier.1")
 
 
 @cache
 def deeplab() -> nn.Module:
     network = segmentation.deeplabv3_resnet101(weights=None, weights_backbone=None, aux_loss=True)
-    return randomised(network, "classifier.4")
+    return randomized(network, "classifier.4")
 
 
 def read(network: nn.Module, digest: str = NO_FILE, file_name: str | None = None) -> Published:
     tensors = network.state_dict()
-    assert torchvision.recognises(tensors)
+    assert torchvision.recognizes(tensors)
     return torchvision.read(tensors, source="somewhere", sha256=digest, file_name=file_name)
 
 
@@ -116,7 +116,7 @@ def test_a_mobilenet_v2_of_five_classes_gives_the_same_logits() -> None:
 
 
 def test_resnet_101_gives_the_same_logits() -> None:
-    theirs = randomised(models.resnet101(), "fc")
+    theirs = randomized(models.resnet101(), "fc")
     published = read(theirs)
     assert published.left_out == []
     ours = published.build()
@@ -126,7 +126,7 @@ def test_resnet_101_gives_the_same_logits() -> None:
 
 @pytest.mark.slow
 def test_vgg16_gives_the_same_logits() -> None:
-    theirs = randomised(models.vgg16(num_classes=10, init_weights=False), "classifier.6")
+    theirs = randomized(models.vgg16(num_classes=10, init_weights=False), "classifier.6")
     published = read(theirs)
     assert published.left_out == []
     assert difference(published.build(), theirs, images(225, 193)) <= 1e-4
@@ -235,8 +235,8 @@ def test_deeplab_v3_is_read_with_the_images_shape_kept_and_without_its_second_cl
     assert published.left_out == [name for name in tensors if name.startswith("aux_classifier.")] != []
 
 
-def test_a_deeplab_v3_without_the_second_classifier_is_recognised() -> None:
-    assert torchvision.recognises(
+def test_a_deeplab_v3_without_the_second_classifier_is_recognized() -> None:
+    assert torchvision.recognizes(
         names_of(segmentation.deeplabv3_resnet101, weights_backbone=None, aux_loss=False, num_classes=3)
     )
 
@@ -282,18 +282,18 @@ def unlike() -> dict[str, dict[str, Tensor]]:
     return other
 
 
-def test_other_networks_are_not_recognised() -> None:
+def test_other_networks_are_not_recognized() -> None:
     for name, tensors in unlike().items():
-        assert not torchvision.recognises(tensors), name
+        assert not torchvision.recognizes(tensors), name
     part = {name: tensor for name, tensor in mobilenet(0.25).state_dict().items() if "features.9." not in name}
-    assert not torchvision.recognises(part)
-    assert not torchvision.recognises({})
+    assert not torchvision.recognizes(part)
+    assert not torchvision.recognizes({})
 
 
-def test_hugging_faces_names_are_not_recognised() -> None:
+def test_hugging_faces_names_are_not_recognized() -> None:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    assert not torchvision.recognises(names_of(lambda: MobileNetV2ForImageClassification(MobileNetV2Config())))
+    assert not torchvision.recognizes(names_of(lambda: MobileNetV2ForImageClassification(MobileNetV2Config())))
 
 
 def test_reading_another_network_says_which_can_be_read() -> None:

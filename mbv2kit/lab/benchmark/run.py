@@ -18,7 +18,7 @@ from mbv2kit.lab.benchmark.assets import Assets, asset_table
 from mbv2kit.lab.benchmark.competitor import Case, Settings
 from mbv2kit.lab.benchmark.goals import judge
 from mbv2kit.lab.benchmark.interleave import run_case
-from mbv2kit.lab.benchmark.jobs.catalogue import JOBS, list_cases
+from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
 from mbv2kit.lab.benchmark.jobs.models import OURS, Model, open_models
 from mbv2kit.lab.benchmark.machine import describe_machine, versions
 from mbv2kit.lab.benchmark.results import JSON_FILE, Results

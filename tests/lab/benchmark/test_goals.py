@@ -5,7 +5,7 @@ import yaml
 
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.goals import Goal, Pick, judge
-from mbv2kit.lab.benchmark.jobs.catalogue import JOBS, list_cases
+from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
 from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
 from mbv2kit.lab.benchmark.wanted import goals
 from tests.lab.benchmark.results_for_tests import case, results
