@@ -182,9 +182,14 @@ def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def _decode_with_pillow(data: bytes) -> Image:
     with PillowImage.open(BytesIO(data)) as image:
-        # Only a loaded TIFF says that it has been turned already.
-        image.load()
-        return _turn(_to_rgb(image), _pillow_orientation(image))
+        return from_pillow(image)
+
+
+def from_pillow(image: PillowImage.Image) -> Image:
+    """Converts a Pillow image as :func:`decode` does a file: to ``(H, W, 3)`` uint8 RGB, upright."""
+    # Only a loaded TIFF says that it has been turned already.
+    image.load()
+    return _turn(_to_rgb(image), _pillow_orientation(image))
 
 
 def _pillow_orientation(image: PillowImage.Image) -> int:
