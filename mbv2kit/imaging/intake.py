@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.images import from_pillow
 from mbv2kit.structures import Image
 
@@ -61,7 +61,7 @@ def _load(image: PillowImage.Image) -> Image:
     except (OSError, ValueError, SyntaxError) as error:
         file = getattr(image, "filename", "")
         name = f" of {file}" if file else ""
-        raise UserError(f"The Pillow image{name} could not be read ({str(error).rstrip('.')}).") from None
+        raise UserError(f"The Pillow image{name} could not be read ({one_line(error)}).") from None
 
 
 def _is_tensor(image: Any) -> bool:
