@@ -1,4 +1,4 @@
-"""Inference in little memory (Section 5.1): blocks split by channels and by rows, planned, run and measured."""
+"""Memory-efficient inference (Section 5.1): plans how to split blocks by channels and rows, runs and measures them."""
 
 from mbv2kit.splitting.plan import MemoryPlan
 from mbv2kit.splitting.planner import plan_evenly, plan_memory, smallest_peak

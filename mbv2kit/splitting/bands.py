@@ -1,64 +1,64 @@
-"""A few blocks in bands of rows: what each block computes in each band, and what it keeps for the next."""
+"""Runs of blocks cut into bands of rows: the rows that each block computes, reads and saves in each band."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mbv2kit.splitting.chain import Unit
+from mbv2kit.splitting.chain import BlockSpec
 
 NOTHING = range(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BandStep:
     """What one block does in one band.
 
     Attributes:
-        output: Rows of its output that are computed.
-        input: Rows of its input that they look at.
-        kept: Those rows of the input that the band before has left; the block before computes the others.
-        keeps: Rows of the input that are left for the next band.
+        output: Output rows to compute.
+        input: Input rows that they depend on.
+        reused: Those input rows that the previous band saved; the preceding block computes the rest.
+        saved: Input rows to save for the next band.
     """
 
     output: range
     input: range
-    kept: range
-    keeps: range
+    reused: range
+    saved: range
 
 
-def schedule(units: Sequence[Unit], rows: int, keep: bool) -> list[list[Part]]:
-    """Cuts the output of some blocks into bands, and says for each band what each block has to do for it.
+def schedule(blocks: Sequence[BlockSpec], rows: int, keep: bool) -> list[list[BandStep]]:
+    """Cuts the output of consecutive blocks into bands and lists the work of each block in each band.
 
-    The first block's input is there as a whole. Between the blocks only the rows that a band needs are there. The rows
-    that two bands share are computed twice, or, with ``keep``, left from one band to the next; what is computed twice
-    then is the wide map of a row or two in each block.
+    The input of the first block is a whole map. Between the blocks only the rows of the current band exist. Rows that
+    two bands share are either computed twice or, with ``keep``, saved from one band to the next; then only a row or two
+    of each block's wide map are computed twice.
 
     Args:
-        units: Blocks that follow one another.
-        rows: Of the last block's output in a band; the last band may have fewer.
-        keep: Whether bands leave rows to the next.
+        blocks: Consecutive blocks.
+        rows: Output rows of the last block in a band; the last band may have fewer.
+        keep: Whether each band saves the rows that the next band shares.
 
     Returns:
-        For each band a part for each block.
+        For each band, one step for each block.
     """
-    height = units[-1].output_size[0]
-    # Rows of each block's output that were computed so far.
-    done = [0] * len(units)
+    height = blocks[-1].output_size[0]
+    # Output rows of each block computed so far.
+    done = [0] * len(blocks)
     bands: list[list[tuple[range, range, range]]] = []
     for top in range(0, height, rows):
         wanted = range(top, min(height, top + rows))
         band = []
-        for place in reversed(range(len(units))):
+        for place in reversed(range(len(blocks))):
             output = wanted
-            input = units[place].needed(output) if output else NOTHING
-            kept = range(input.start, min(input.stop, done[place - 1])) if keep and place else NOTHING
-            if not kept:
-                kept = NOTHING
-            wanted = range(kept.stop, input.stop) if kept else input
-            band.append((output, input, kept))
+            input = blocks[place].needed(output) if output else NOTHING
+            reused = range(input.start, min(input.stop, done[place - 1])) if keep and place else NOTHING
+            if not reused:
+                reused = NOTHING
+            wanted = range(reused.stop, input.stop) if reused else input
+            band.append((output, input, reused))
             done[place] = max(done[place], output.stop)
         bands.append(band[::-1])
-    following = [[kept for _, _, kept in band] for band in bands[1:]] + [[NOTHING] * len(units)]
+    following = [[reused for _, _, reused in band] for band in bands[1:]] + [[NOTHING] * len(blocks)]
     return [
-        [Part(*part, keeps) for part, keeps in zip(band, next_kept, strict=True)]
-        for band, next_kept in zip(bands, following, strict=True)
+        [BandStep(*step, saved) for step, saved in zip(band, reused_next, strict=True)]
+        for band, reused_next in zip(bands, following, strict=True)
     ]

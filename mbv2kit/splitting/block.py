@@ -1,7 +1,7 @@
-"""One block on some rows, group by group of its wide channels (Section 5.1).
+"""Runs one block on some rows, one group of its wide channels at a time (Section 5.1).
 
-``F(x) = sum over the groups of project_i(ReLU6(depthwise_i(ReLU6(expand_i(x)))))``: of the wide map only one group's
-channels are ever there. Batch norms are folded into the convolutions.
+``F(x) = sum over groups i of project_i(ReLU6(depthwise_i(ReLU6(expand_i(x)))))``: memory holds the wide map of one
+group only. Batch norms are folded into the convolutions.
 """
 
 from collections.abc import Iterable
@@ -11,78 +11,77 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mbv2kit.nn.layers import ConvNormAct
-from mbv2kit.splitting.chain import Unit, relu6_behind
+from mbv2kit.splitting.chain import BlockSpec, has_relu6
 
 
-def fold(part: ConvNormAct) -> tuple[Tensor, Tensor]:
-    """Returns weight and bias of a convolution with the batch norm behind it in evaluation mode."""
-    norm = part.norm
+def fold(layer: ConvNormAct) -> tuple[Tensor, Tensor]:
+    """Returns the weight and bias of a convolution with its batch norm, in evaluation mode, folded in."""
+    norm = layer.norm
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    # Folded in double precision, the weights are rounded once.
-    tensors = (part.conv.weight, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    # Folding in double precision rounds the weights only once.
+    tensors = (layer.conv.weight, norm.running_mean, norm.running_var, norm.weight, norm.bias)
     conv, mean, variance, scale, shift = (tensor.detach().double() for tensor in tensors)
     weight, bias = fuse_conv_bn_weights(conv, None, mean, variance, norm.eps, scale, shift)
-    return weight.detach().to(part.conv.weight), bias.detach().to(part.conv.weight)
+    return weight.detach().to(layer.conv.weight), bias.detach().to(layer.conv.weight)
 
 
 class SplitBlock:
-    """A block that computes some rows of its output, a group of wide channels after the other.
+    """A block that computes output rows one group of wide channels at a time.
 
     Args:
-        unit: The block.
-        groups: How many groups its wide channels come in, t in the paper; 1 leaves them together, as they must be where
-            a head reads them.
-        rows: The rows of the output that will be asked for.
+        spec: The block.
+        groups: Number of groups, t in the paper; must be 1 where a head reads the wide map.
+        rows: Every range of output rows that :meth:`run` will be called with.
     """
 
-    def __init__(self, unit: Unit, groups: int, rows: Iterable[range]) -> None:
-        self.unit = unit
-        wide = unit.wide_channels
+    def __init__(self, spec: BlockSpec, groups: int, rows: Iterable[range]) -> None:
+        self.spec = spec
+        wide = spec.wide_channels
         share = -(-wide // groups)
         self._groups = [slice(start, min(wide, start + share)) for start in range(0, wide, share)]
-        self._expand, self._expand_bias = fold(unit.expand)
-        self._depthwise, self._depthwise_bias = fold(unit.depthwise)
-        # Made beforehand, as the weights are: no run has to make room for them.
+        self._expand, self._expand_bias = fold(spec.expand)
+        self._depthwise, self._depthwise_bias = fold(spec.depthwise)
+        # Padded here, like the weights, so that a run needs no memory for them.
         self._kernels = {key: self._kernel(*key) for key in {self._edges(each) for each in rows}}
-        project, self._project_bias = fold(unit.project)
+        project, self._project_bias = fold(spec.project)
         self._project = project.flatten(1)
-        self._relu6 = relu6_behind(unit.project)
+        self._relu6 = has_relu6(spec.project)
 
     def run(self, input: Tensor, start: int, rows: range, output: Tensor) -> Tensor | None:
-        """Computes rows of the block's output; returns the wide map if a head reads it.
+        """Computes output rows; returns the wide map if a head reads it.
 
         Args:
-            input: ``(B, in_channels, h, W)``: the rows of the input from ``start`` on, among them all that are needed;
-                for the first unit what :func:`frame` made.
-            start: First row of ``input``.
-            rows: Of the output.
-            output: ``(B, out_channels, len(rows), W')`` memory to write them to.
+            input: ``(B, in_channels, h, W)``: input rows from ``start`` on, including all that ``rows`` depend on; for
+                the first block, what :func:`frame` returns.
+            start: Index of the first row of ``input``.
+            rows: Output rows to compute.
+            output: ``(B, out_channels, len(rows), W')``: memory that receives them.
         """
         flat = _flat(output)
         flat.copy_(self._project_bias[:, None])
         read = None
         for group in self._groups:
             wide = self._widen(input, start, rows, group)
-            if self.unit.read_expansion:
+            if self.spec.read_expansion:
                 read = wide
             deep = self._deepen(wide, rows, group)
             del wide
             flat.baddbmm_(self._project[:, group].expand(len(flat), -1, -1), deep.flatten(2))
-            # Before the next group's is made.
+            # Frees the memory before the next group allocates its own.
             del deep
         if self._relu6:
             F.relu6(flat, inplace=True)
-        if self.unit.adds_input:
+        if self.spec.adds_input:
             flat.add_(_flat(input[:, :, rows.start - start : rows.stop - start]))
         return read
 
     def _widen(self, input: Tensor, start: int, rows: range, group: slice) -> Tensor:
-        """Computes those rows of a group of the wide map that ``rows`` of the output look at."""
+        """Computes the rows of a group's wide map that the output's ``rows`` depend on."""
         weight, bias = self._expand[group], self._expand_bias[group]
-        if self.unit.first:
-            return F.relu6(F.conv2d(input, weight, bias, self.unit.expand.conv.stride), inplace=True)
-        needed = self.unit.rows[1].needed(rows)
+        if self.spec.first:
+            return F.relu6(F.conv2d(input, weight, bias, self.spec.expand.conv.stride), inplace=True)
+        needed = self.spec.rows[1].needed(rows)
         lines = input[:, :, needed.start - start : needed.stop - start]
         batch, _, height, width = lines.shape
         wide = lines.new_empty(batch, len(weight), height, width)
@@ -92,44 +91,43 @@ class SplitBlock:
         return F.relu6(wide, inplace=True)
 
     def _deepen(self, wide: Tensor, rows: range, group: slice) -> Tensor:
-        conv, window = self.unit.depthwise.conv, self.unit.rows[1]
-        padding = max(window.padding(rows)), self.unit.columns[1].after
+        conv, window = self.spec.depthwise.conv, self.spec.rows[1]
+        padding = max(window.padding(rows)), self.spec.columns[1].after
         weight, bias = self._kernels[self._edges(rows)][group], self._depthwise_bias[group]
         deep = F.conv2d(wide, weight, bias, conv.stride, padding, conv.dilation, len(weight))
         return F.relu6(deep, inplace=True)
 
     def _edges(self, rows: range) -> tuple[int, int, int]:
-        """Returns how many lines of zeros the depthwise kernels need on the left, on top and at the bottom."""
-        window, columns = self.unit.rows[1], self.unit.columns[1]
+        """Returns how many lines of zeros to add to the depthwise kernels: left, top and bottom."""
+        window, columns = self.spec.rows[1], self.spec.columns[1]
         above, below = window.padding(rows)
         return int(columns.after > columns.before), int(below > above), int(above > below and window.stride == 1)
 
     def _kernel(self, left: int, top: int, bottom: int) -> Tensor:
-        """Returns the depthwise kernels with a line of zeros where the map has padding at the other end alone.
+        """Returns the depthwise kernels with a line of zeros opposite any side that alone has padding.
 
-        torch pads both ends alike. A line of zeros looks at the padding that is too much, so that the map need not be
-        copied into another with the right one.
+        torch pads both sides equally. The line of zeros covers the surplus padding, which saves a copy of the map.
         """
         return F.pad(self._depthwise, (left, 0, top, bottom)) if left or top or bottom else self._depthwise
 
 
-def frame_of(unit: Unit, rows: range) -> tuple[range, range]:
-    """Returns the lines and columns of the image, padding among them, that the first unit looks at for ``rows``."""
-    lines = unit.rows[0].padded(unit.rows[1].needed(rows))
-    return lines, unit.columns[0].padded(range(unit.columns[0].output))
+def frame_of(spec: BlockSpec, rows: range) -> tuple[range, range]:
+    """Returns the image rows and columns, including padding, that output ``rows`` of the first block depend on."""
+    lines = spec.rows[0].padded(spec.rows[1].needed(rows))
+    return lines, spec.columns[0].padded(range(spec.columns[0].output))
 
 
-def frame(unit: Unit, images: Tensor, rows: range, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns the part of an image that the first unit looks at, normalized, in its padding.
+def frame(spec: BlockSpec, images: Tensor, rows: range, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns the normalized part of the images, including padding, that the first block reads.
 
     Args:
-        unit: The first one.
+        spec: The first block.
         images: ``(B, 3, H, W)`` uint8.
-        rows: Of the unit's output.
-        mean: Subtracted from each channel, in 0..255.
-        std: What each channel is divided by, in 0..255.
+        rows: Output rows of the block.
+        mean: Mean of each channel, in 0..255.
+        std: Standard deviation of each channel, in 0..255.
     """
-    lines, columns = frame_of(unit, rows)
+    lines, columns = frame_of(spec, rows)
     batch, channels, height, width = images.shape
     framed = mean.new_zeros(batch, channels, len(lines), len(columns))
     top, bottom = max(0, lines.start), min(height, lines.stop)
@@ -141,6 +139,6 @@ def frame(unit: Unit, images: Tensor, rows: range, mean: Tensor, std: Tensor) ->
 
 
 def _flat(lines: Tensor) -> Tensor:
-    """``(B, C, h, W) -> (B, C, h * W)`` as a view, for lines of a contiguous map."""
+    """Views rows of a contiguous map, ``(B, C, h, W)``, as ``(B, C, h * W)``."""
     batch, channels, height, width = lines.shape
     return lines.as_strided((batch, channels, height * width), (lines.stride(0), lines.stride(1), 1))

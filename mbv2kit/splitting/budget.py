@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Parses amounts of memory such as 512kB."""
 
 import re
 
@@ -11,11 +11,14 @@ def parse_bytes(text: str | int, key: str = "memory_budget") -> int:
     """Reads an amount of memory such as ``1MB``, ``512 kB``, ``256KiB`` or ``400000``.
 
     Args:
-        text: A number from 1 up and a unit: B, kB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024; none is bytes.
-        key: What the amount is called in the message.
+        text: A number and a unit: B, kB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024); bytes without one.
+        key: Name of the option, for the error message.
+
+    Returns:
+        The amount in bytes, at least 1.
 
     Raises:
-        UserError: It is no such amount.
+        UserError: The text is not such an amount.
     """
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", str(text).strip())
     unit = UNITS.get(parts[2].lower()) if parts else None

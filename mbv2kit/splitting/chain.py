@@ -1,4 +1,4 @@
-"""MobileNetV2 as a chain of bottleneck blocks that can be split, each with its two windows over the map."""
+"""MobileNetV2 as a chain of bottleneck blocks that can be split."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,27 @@ from mbv2kit.heads import Head
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
-from mbv2kit.splitting.rows import Window
+from mbv2kit.splitting.window import Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unit:
-    """One bottleneck block: expansion, depthwise convolution and projection, of one input map.
+class BlockSpec:
+    """One bottleneck block on an input of a fixed size: expansion, depthwise convolution and projection.
 
-    The first convolution of the network is the expansion of the first block, which has none of its own: channel by
-    channel the depthwise convolution behind it needs no more (Table 3 of the paper counts so).
+    The first block has no expansion of its own; the network's first convolution takes that place. The depthwise
+    convolution behind it works channel by channel, so the pair can be split like any other block (as in Table 3).
 
     Attributes:
-        name: Of the map that it gives.
-        expand: Of kernel 1, or 3 in the first unit.
-        depthwise: Of the wide map.
-        project: Back to few channels.
-        rows: Windows of expansion and depthwise convolution from top to bottom.
-        columns: The same from left to right.
-        adds_input: Whether its input is added to its output.
-        read: Whether a head reads its output.
-        read_expansion: Whether a head reads its wide map, which then must be there as a whole.
-        first: Whether its input is the image.
+        name: Name of its output map.
+        expand: Expansion: 1x1, or 3x3 in the first block.
+        depthwise: Depthwise convolution on the wide map.
+        project: 1x1 projection to the output channels.
+        rows: Vertical windows of the expansion and the depthwise convolution.
+        columns: Horizontal windows of the same two.
+        adds_input: Whether the block has a shortcut.
+        read: Whether a head reads the output.
+        read_expansion: Whether a head reads the wide map, which must then be held as a whole.
+        first: Whether the input is the image.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Unit:
 
     @property
     def in_channels(self) -> int:
-        """Channels of the bottleneck that goes in."""
+        """Channels of the input."""
         return self.expand.conv.in_channels
 
     @property
@@ -54,7 +54,7 @@ class Unit:
 
     @property
     def out_channels(self) -> int:
-        """Channels of the bottleneck that comes out."""
+        """Channels of the output."""
         return self.project.conv.out_channels
 
     @property
@@ -63,12 +63,12 @@ class Unit:
         return self.rows[1].output, self.columns[1].output
 
     def needed(self, rows: range) -> range:
-        """Returns the rows of the input that the output's ``rows`` look at."""
+        """Returns the input rows that the output's ``rows`` depend on."""
         return self.rows[0].needed(self.rows[1].needed(rows))
 
     def madds(self, rows: range) -> int:
-        """Multiply-adds of the output's ``rows``, with all rows of the wide map that they look at."""
-        expand, depthwise, project = (part.conv for part in (self.expand, self.depthwise, self.project))
+        """Returns the multiply-adds for output ``rows``, including all rows of the wide map that they depend on."""
+        expand, depthwise, project = (layer.conv for layer in (self.expand, self.depthwise, self.project))
         wide = len(self.rows[1].needed(rows)) * self.columns[0].output
         deep = len(rows) * self.columns[1].output
         return wide * expand.weight.numel() + deep * (depthwise.weight.numel() + project.weight.numel())
@@ -76,28 +76,28 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """A model as the executor runs it.
+    """The parts of a model that run in little memory, in order.
 
     Attributes:
-        units: The bottleneck blocks.
-        last: The last convolution with its name, where a head reads it.
-        pools: Whether all that is read of the last map is its mean over each channel.
+        blocks: The bottleneck blocks.
+        last: Name and layer of the last convolution; None if no head reads it.
+        pools: Whether the heads read nothing of the last map but its mean over each channel.
     """
 
-    units: tuple[Unit, ...]
+    blocks: tuple[BlockSpec, ...]
     last: tuple[str, ConvNormAct] | None
     pools: bool
 
 
 def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
-    """Takes a model apart.
+    """Splits a model into its chain of blocks.
 
     Args:
-        model: On any device.
-        size: Height and width of its input.
+        model: A MobileNetV2 on any device.
+        size: Height and width of the input.
 
     Raises:
-        UserError: The network is none that can be split.
+        UserError: The network cannot be split.
     """
     backbone = model.backbone
     assert isinstance(backbone, Backbone)
@@ -105,23 +105,23 @@ def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
     layers = list(backbone.layers.values())
     name = model.spec.backbone["name"]
     if len(layers) < 2 or not isinstance(layers[0], ConvNormAct) or not isinstance(layers[1], InvertedResidual):
-        raise UserError(f"Only mobilenet_v2 can run in little memory, the model's backbone is {name}.")
+        raise UserError(f"Only mobilenet_v2 can run within a memory budget; the model's backbone is {name}.")
     if any(isinstance(layer, InvertedResidual) and layer.hands_on_expansion for layer in layers):
-        raise UserError("A network with backbone.shortcut=expansion keeps its wide maps, so that none can be split.")
+        raise UserError("A network with backbone.shortcut=expansion cannot be split: it keeps its wide maps.")
     if names[0] in backbone.selected:
-        raise UserError(f"A head reads {names[0]}, which is never there as a whole in a network that is split.")
-    units: list[Unit] = []
+        raise UserError(f"A head reads {names[0]}, a map that a split network never holds as a whole.")
+    blocks: list[BlockSpec] = []
     rows, columns = size
     for label, layer in zip(names[1:], layers[1:], strict=True):
         if not isinstance(layer, InvertedResidual):
             break
-        expand = layer.expand if units else layers[0]
+        expand = layer.expand if blocks else layers[0]
         assert isinstance(expand, ConvNormAct)
         windows = []
         for side in (rows, columns):
             outer = Window.of(expand.conv, side)
             windows.append((outer, Window.of(layer.depthwise.conv, outer.output)))
-        unit = Unit(
+        block = BlockSpec(
             name=label,
             expand=expand,
             depthwise=layer.depthwise,
@@ -131,18 +131,18 @@ def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
             adds_input=layer.adds_input,
             read=label in backbone.selected,
             read_expansion=f"{label}_expansion" in backbone.selected,
-            first=not units,
+            first=not blocks,
         )
-        units.append(unit)
-        rows, columns = unit.output_size
+        blocks.append(block)
+        rows, columns = block.output_size
     last = layers[-1]
     if not isinstance(last, ConvNormAct):
-        return Chain(tuple(units), None, False)
+        return Chain(tuple(blocks), None, False)
     readers = [head for head in model.heads.values() if isinstance(head, Head) and names[-1] in head.features]
-    # A subclass may look at more than the mean.
-    return Chain(tuple(units), (names[-1], last), all(type(head) is Classifier for head in readers))
+    # A subclass of Classifier may read more than the mean.
+    return Chain(tuple(blocks), (names[-1], last), all(type(head) is Classifier for head in readers))
 
 
-def relu6_behind(part: ConvNormAct) -> bool:
-    """Tells whether a convolution has a non-linearity behind it."""
-    return hasattr(part, "act")
+def has_relu6(layer: ConvNormAct) -> bool:
+    """Returns whether a ReLU6 follows the convolution."""
+    return hasattr(layer, "act")

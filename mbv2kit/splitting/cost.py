@@ -1,7 +1,7 @@
-"""What blocks, last convolution and heads need in memory.
+"""Predicts how much memory blocks, the last convolution and the heads take.
 
-What counts is every tensor between the uint8 image and the raw outputs of the heads, the image itself among them;
-weights and what a kernel needs for itself do not.
+The uint8 image, the raw outputs of the heads and every tensor in between count; weights and the workspace of kernels do
+not.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,24 @@ import torch
 
 from mbv2kit.heads import Head
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
-from mbv2kit.splitting.bands import Part, schedule
+from mbv2kit.splitting.bands import BandStep, schedule
 from mbv2kit.splitting.block import frame_of
-from mbv2kit.splitting.chain import Unit, find_chain
-from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.chain import BlockSpec, find_chain
+from mbv2kit.splitting.memory_probe import MemoryProbe
 
-# Sums over the groups of a split block need more than the 8 bits of what is summed.
+# A split block of 8-bit activations adds up its groups in 32 bits.
 _ACCUMULATOR_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """What a block needs in one band: ``fixed`` bytes, ``channel`` for each wide channel at once, ``sums`` if split."""
+class BandCost:
+    """Memory of a block in one band, in bytes.
+
+    Attributes:
+        fixed: Independent of the groups.
+        channel: For each wide channel of a group.
+        sums: On top if the block is split.
+    """
 
     fixed: int
     channel: int
@@ -29,98 +35,107 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A segment before its groups are chosen.
+class Candidate:
+    """A segment whose groups are still to be chosen.
 
-    ``between`` is the most bytes that are alive while no block runs, ``least`` the peak with a wide channel at a time.
+    Attributes:
+        first: Index of the first block.
+        last: Index of the last block.
+        rows: Output rows of the last block in a band.
+        keep: Whether each band saves the rows that the next band shares.
+        costs: For each block, its distinct costs over all bands.
+        between: Peak in bytes while no block runs.
+        least: Peak in bytes with one wide channel at a time.
+        madds: Multiply-adds.
     """
 
     first: int
     last: int
     rows: int
     keep: bool
-    demands: tuple[tuple[Demand, ...], ...]
+    costs: tuple[tuple[BandCost, ...], ...]
     between: int
     least: int
     madds: int
 
 
-class Needs:
-    """The bytes that parts of a model need, one image at a time.
+class CostModel:
+    """Counts the bytes that the parts of a model need for one image.
 
     Args:
         model: A MobileNetV2 with any heads.
         size: Height and width of the input.
-        dtype: Of the activations.
+        dtype: Type of the activations.
 
     Attributes:
-        units: The bottleneck blocks.
+        chain: The parts of the model.
+        blocks: The bottleneck blocks.
 
     Raises:
-        UserError: The network is none that can be split.
+        UserError: The network cannot be split.
     """
 
     def __init__(self, model: VisionModel, size: tuple[int, int], dtype: torch.dtype) -> None:
         self.chain = find_chain(model, size)
-        self.units = self.chain.units
+        self.blocks = self.chain.blocks
         self._heads = model.heads
         self._dtype, self._bytes = dtype, dtype.itemsize
         self._head_peaks: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
-        # Until a block has run: the bytes of the uint8 image and of the maps that heads read.
+        # For each number of finished blocks, the bytes of the uint8 image and of the maps that heads read.
         self._held = [3 * size[0] * size[1]]
-        for unit in self.units:
-            self._held.append(self._held[-1] + self._read(unit))
+        for block in self.blocks:
+            self._held.append(self._held[-1] + self._read(block))
 
-    def choice(self, first: int, last: int, rows: int, keep: bool) -> Choice:
-        """Works out what blocks need when they run in bands; see :func:`~mbv2kit.splitting.bands.schedule`."""
-        units = self.units[first : last + 1]
-        # Only what differs from band to band counts, and most bands are alike.
-        demands: list[dict[Demand, None]] = [{} for _ in units]
+    def candidate(self, first: int, last: int, rows: int, keep: bool) -> Candidate:
+        """Returns the costs of blocks that run in bands; arguments as in :func:`~mbv2kit.splitting.bands.schedule`."""
+        blocks = self.blocks[first : last + 1]
+        # Most bands cost the same: a dict keeps the distinct costs in order.
+        costs: list[dict[BandCost, None]] = [{} for _ in blocks]
         between = madds = 0
-        # A map that a head reads is held already; the image is as well.
-        source = 0 if first == 0 or self.units[first - 1].read else self._input(units[0], units[0].rows[0].size)
-        output = 0 if units[-1].read else self._map(units[-1], units[-1].output_size[0])
+        # The image and maps that heads read are counted in _held.
+        source = 0 if first == 0 or self.blocks[first - 1].read else self._input(blocks[0], blocks[0].rows[0].size)
+        output = 0 if blocks[-1].read else self._map(blocks[-1], blocks[-1].output_size[0])
         still = self._held[last + 1] + source + output
-        for band in schedule(units, rows, keep):
-            # What the band before has left, for the blocks that have not run yet; then what is left for the next.
-            left = [self._input(unit, len(part.kept)) for unit, part in zip(units, band, strict=True)]
-            buffers = [self._input(unit, len(part.input)) for unit, part in zip(units, band, strict=True)]
-            buffers[0] = self._frame(units[0], band[0]) if units[0].first and band[0].output else 0
-            for place, (unit, part) in enumerate(zip(units, band, strict=True)):
-                following = buffers[place + 1] if place + 1 < len(units) else 0
+        for band in schedule(blocks, rows, keep):
+            # Saved rows: of the previous band for blocks that have yet to run, of this band for those that have run.
+            left = [self._input(block, len(step.reused)) for block, step in zip(blocks, band, strict=True)]
+            buffers = [self._input(block, len(step.input)) for block, step in zip(blocks, band, strict=True)]
+            buffers[0] = self._frame(blocks[0], band[0]) if blocks[0].first and band[0].output else 0
+            for place, (block, step) in enumerate(zip(blocks, band, strict=True)):
+                following = buffers[place + 1] if place + 1 < len(blocks) else 0
                 between = max(between, still + sum(left) + buffers[place] + following)
-                if place + 1 < len(units):
+                if place + 1 < len(blocks):
                     left[place + 1] = 0
                 there = still + sum(left) + buffers[place] + following
-                if part.output:
-                    demands[place][self._demand(unit, part, there)] = None
-                    madds += unit.madds(part.output)
+                if step.output:
+                    costs[place][self._band_cost(block, step, there)] = None
+                    madds += block.madds(step.output)
                 if place:
-                    left[place] = self._input(unit, len(part.keeps))
+                    left[place] = self._input(block, len(step.saved))
                     between = max(between, there + left[place])
         least = max(
-            demand.fixed + (unit.wide_channels if unit.read_expansion else 1) * demand.channel + demand.sums
-            for unit, group in zip(units, demands, strict=True)
-            for demand in group
+            cost.fixed + (block.wide_channels if block.read_expansion else 1) * cost.channel + cost.sums
+            for block, group in zip(blocks, costs, strict=True)
+            for cost in group
         )
-        return Choice(
-            first, last, rows, keep, tuple(tuple(group) for group in demands), between, max(between, least), madds
+        return Candidate(
+            first, last, rows, keep, tuple(tuple(group) for group in costs), between, max(between, least), madds
         )
 
     def last(self, groups: int) -> tuple[int, int]:
-        """Returns the groups of the last convolution as they come out, and the peak from there to the raw outputs."""
-        unit = self.units[-1]
+        """Returns the actual number of groups of the last convolution, and the peak from there to the raw outputs."""
+        block = self.blocks[-1]
         held = self._held[-1]
         if self.chain.last is None:
             return 1, held + self._head_peak({})
-        name, part = self.chain.last
-        channels = part.conv.out_channels
-        height, width = unit.output_size
-        # A map that a head reads is held already.
-        source = 0 if unit.read else self._map(unit, height)
+        name, layer = self.chain.last
+        channels = layer.conv.out_channels
+        height, width = block.output_size
+        # A map that a head reads is counted in _held.
+        source = 0 if block.read else self._map(block, height)
         share = -(-channels // groups)
         if self.chain.pools:
-            # The mean over the last group is there with the group itself.
+            # The mean of the last group is computed while the group is held.
             convolving = (channels + share * (height * width + 1)) * self._bytes
             after = self._head_peak({name: (channels, 1, 1)})
         else:
@@ -128,22 +143,22 @@ class Needs:
             after = self._head_peak({name: (channels, height, width)})
         return -(-channels // share), held + max(source + convolving, after)
 
-    def _demand(self, unit: Unit, part: Part, fixed: int) -> Demand:
-        wide = len(unit.rows[1].needed(part.output)) * unit.columns[0].output
-        height, width = len(part.output), unit.output_size[1]
+    def _band_cost(self, block: BlockSpec, step: BandStep, fixed: int) -> BandCost:
+        wide = len(block.rows[1].needed(step.output)) * block.columns[0].output
+        height, width = len(step.output), block.output_size[1]
         deep = height * width
-        sums = _ACCUMULATOR_BYTES * unit.out_channels * deep if self._dtype == torch.int8 else 0
-        # A wide map that a head reads is held already.
-        return Demand(fixed, (wide * (not unit.read_expansion) + deep) * self._bytes, sums)
+        sums = _ACCUMULATOR_BYTES * block.out_channels * deep if self._dtype == torch.int8 else 0
+        # A wide map that a head reads is counted in _held.
+        return BandCost(fixed, (wide * (not block.read_expansion) + deep) * self._bytes, sums)
 
-    def _read(self, unit: Unit) -> int:
-        """Bytes of the unit's maps that heads read."""
-        height, width = unit.output_size
-        expansion = unit.wide_channels * unit.rows[0].output * unit.columns[0].output
-        return self._bytes * (unit.read * unit.out_channels * height * width + unit.read_expansion * expansion)
+    def _read(self, block: BlockSpec) -> int:
+        """Returns the bytes of the block's maps that heads read."""
+        height, width = block.output_size
+        expansion = block.wide_channels * block.rows[0].output * block.columns[0].output
+        return self._bytes * (block.read * block.out_channels * height * width + block.read_expansion * expansion)
 
     def _head_peak(self, last: dict[str, tuple[int, ...]]) -> int:
-        """Returns the peak of the heads in bytes, with the last map's where that is not among what is held."""
+        """Returns the peak of the heads in bytes, including the map ``last``, which _held does not count."""
         key = tuple(last.items())
         if key not in self._head_peaks:
             self._head_peaks[key] = self._measure_heads(last)
@@ -151,26 +166,26 @@ class Needs:
 
     def _measure_heads(self, last: dict[str, tuple[int, ...]]) -> int:
         shapes: dict[str, tuple[int, ...]] = {}
-        for unit in self.units:
-            if unit.read:
-                shapes[unit.name] = (unit.out_channels, *unit.output_size)
-            if unit.read_expansion:
-                shapes[f"{unit.name}_expansion"] = (unit.wide_channels, unit.rows[0].output, unit.columns[0].output)
+        for block in self.blocks:
+            if block.read:
+                shapes[block.name] = (block.out_channels, *block.output_size)
+            if block.read_expansion:
+                shapes[f"{block.name}_expansion"] = (block.wide_channels, block.rows[0].output, block.columns[0].output)
         maps = {name: torch.empty(1, *shape, device="meta") for name, shape in (shapes | last).items()}
         heads = [head for head in copy_to_meta(self._heads).values() if isinstance(head, Head)]
-        # All raw outputs stay until the last head is done.
+        # All raw outputs are held until the last head has run.
         raw = []
-        with torch.no_grad(), torch.device("meta"), LiveBytes(maps[name] for name in last) as live:
+        with torch.no_grad(), torch.device("meta"), MemoryProbe(maps[name] for name in last) as probe:
             for head in heads:
                 raw.append(head(maps))
-        return int(live.peak) // torch.float32.itemsize * self._bytes
+        return int(probe.peak) // torch.float32.itemsize * self._bytes
 
-    def _frame(self, unit: Unit, part: Part) -> int:
-        lines, columns = frame_of(unit, part.output)
+    def _frame(self, block: BlockSpec, step: BandStep) -> int:
+        lines, columns = frame_of(block, step.output)
         return 3 * len(lines) * len(columns) * self._bytes
 
-    def _input(self, unit: Unit, rows: int) -> int:
-        return unit.in_channels * rows * unit.columns[0].size * self._bytes
+    def _input(self, block: BlockSpec, rows: int) -> int:
+        return block.in_channels * rows * block.columns[0].size * self._bytes
 
-    def _map(self, unit: Unit, rows: int) -> int:
-        return unit.out_channels * rows * unit.output_size[1] * self._bytes
+    def _map(self, block: BlockSpec, rows: int) -> int:
+        return block.out_channels * rows * block.output_size[1] * self._bytes

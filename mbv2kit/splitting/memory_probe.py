@@ -1,4 +1,4 @@
-"""How many bytes of tensors are alive at once: measured on what really runs, not on what was planned."""
+"""Measures how many bytes of tensors are alive at once while code runs."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -8,34 +8,34 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the memory of every tensor that is made within ``with LiveBytes(...) as live:``, until nobody holds it.
+class MemoryProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the memory of every tensor created within ``with MemoryProbe(...) as probe:`` until it is freed.
 
-    Memory counts once, however many views there are of it. What a kernel allocates for itself while it runs is not
-    seen, nor is anything that was there before, but for ``held``.
+    Memory that several views share counts once. The workspace of kernels does not count, nor do tensors created
+    earlier, except ``held``.
 
     Args:
-        held: Tensors that are there already and count from the start, such as the input.
+        held: Existing tensors that count from the start, such as the input.
 
     Attributes:
-        now: Bytes alive at the moment.
-        peak: The most that were alive at once.
+        current: Bytes alive now.
+        peak: Most bytes alive at once so far.
     """
 
     def __init__(self, held: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now: int = 0
+        self.current: int = 0
         self.peak: int = 0
-        # The weak references must live as long as what they watch.
+        # A weak reference calls back only while it is itself alive.
         self._watched: dict[int, weakref.ref[Any]] = {}
         for tensor in held:
             self._watch(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        # An operator that changes a parameter or an input gives it back: nothing new is made.
+        # An in-place operator returns its argument: no new memory.
         if not func._schema.is_mutable:
-            # What a batch norm gives beside its result is empty in evaluation, though not on the meta device.
+            # The statistics that a batch norm also returns are empty in evaluation, except on the meta device.
             for tensor in _tensors(result[:1] if "batch_norm" in func.name() else result):
                 self._watch(tensor, but=[*_tensors(args)])
         return result
@@ -49,11 +49,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         def forget(_: object) -> None:
             del self._watched[key]
-            self.now -= size
+            self.current -= size
 
         self._watched[key] = weakref.ref(storage, forget)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        self.current += size
+        self.peak = max(self.peak, self.current)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

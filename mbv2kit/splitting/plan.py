@@ -1,4 +1,4 @@
-"""What a plan of memory says: into how many groups and bands each block is split, and what that costs."""
+"""Memory plans: into how many groups and bands each block is split, and what that costs."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Blocks that follow one another and run band by band; one block alone may be a single band.
+    """Consecutive blocks that run band by band; a single block may also run in one band.
 
     Attributes:
         first: Index of the first block.
         last: Index of the last block.
-        rows: Of the last block's output in a band.
-        keep: Whether a band leaves the rows that the next one needs as well, instead of having them computed again.
-        groups: For each block into how many groups its wide channels are split, t in the paper.
-        peak: Bytes that are alive at most.
+        rows: Output rows of the last block in a band.
+        keep: Whether each band saves the rows that the next band shares; otherwise they are computed again.
+        groups: For each block, the number of groups of its wide channels, t in the paper.
+        peak: Most bytes alive at once.
         madds: Multiply-adds.
     """
 
@@ -34,13 +34,13 @@ class MemoryPlan:
 
     Attributes:
         size: Height and width of the input.
-        dtype: Of the activations.
-        names: Of the blocks.
-        heights: Of the blocks' outputs, in rows.
+        dtype: Type of the activations.
+        names: Names of the blocks.
+        heights: Output rows of the blocks.
         segments: How the blocks run.
-        last_groups: Into how many groups the channels of the last convolution are split.
-        last_peak: Bytes that are alive at most from there to the raw outputs of the heads.
-        madds: Multiply-adds of the blocks when nothing is computed twice.
+        last_groups: Number of groups of the last convolution's channels.
+        last_peak: Most bytes alive at once from the last convolution to the raw outputs of the heads.
+        madds: Multiply-adds of the blocks if nothing is computed twice.
     """
 
     size: tuple[int, int]
@@ -54,23 +54,23 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Bytes that are alive at most."""
+        """Most bytes alive at once."""
         return max(self.last_peak, *(segment.peak for segment in self.segments))
 
     @property
     def recomputed(self) -> float:
-        """Multiply-adds that are computed again, as a share of all of the blocks."""
+        """Multiply-adds that are computed twice, as a share of ``madds``."""
         return sum(segment.madds for segment in self.segments) / self.madds - 1
 
     def describe(self) -> list[str]:
-        """Says the plan in lines for people."""
-        lines = [f"Plan for {self.size[0]} x {self.size[1]}: {self.peak:,} bytes, {self.recomputed:.1%} computed again"]
+        """Returns the plan as lines of text."""
+        lines = [f"Plan for {self.size[0]} x {self.size[1]}: {self.peak:,} bytes, {self.recomputed:.1%} recomputed"]
         for segment in self.segments:
             names = self.names[segment.first : segment.last + 1]
             blocks = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
             height = self.heights[segment.last]
             bands = -(-height // segment.rows)
-            shared = ", rows kept from band to band" if segment.keep else ", shared rows computed again"
+            shared = ", shared rows saved" if segment.keep else ", shared rows recomputed"
             how = f"{bands} bands of {segment.rows} rows{shared if bands > 1 else ''}, " if bands > 1 else ""
             groups = ", ".join(map(str, segment.groups))
             lines.append(f"  {blocks}: {how}t = {groups}; {segment.peak:,} bytes")

@@ -11,10 +11,10 @@ from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
 from mbv2kit.imaging.preprocess import Placement
 from mbv2kit.models.vision_model import ModelWrapper, VisionModel
-from mbv2kit.splitting.bands import Part, schedule
+from mbv2kit.splitting.bands import BandStep, schedule
 from mbv2kit.splitting.block import SplitBlock, fold, frame
-from mbv2kit.splitting.chain import find_chain, relu6_behind
-from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.chain import find_chain, has_relu6
+from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.plan import MemoryPlan
 from mbv2kit.structures import Prediction, Task
 
@@ -42,14 +42,14 @@ class SplitModel(ModelWrapper):
         super().__init__(model)
         self._chain = find_chain(model, plan.size)
         # For each segment its blocks, and what they do in each band.
-        self._segments: list[tuple[list[SplitBlock], list[list[Part]]]] = []
+        self._segments: list[tuple[list[SplitBlock], list[list[BandStep]]]] = []
         for segment in plan.segments:
-            units = self._chain.units[segment.first : segment.last + 1]
-            bands = schedule(units, segment.rows, segment.keep)
+            specs = self._chain.blocks[segment.first : segment.last + 1]
+            bands = schedule(specs, segment.rows, segment.keep)
             parts = zip(*bands, strict=True)
             blocks = [
-                SplitBlock(unit, count, (part.output for part in each if part.output))
-                for unit, count, each in zip(units, segment.groups, parts, strict=True)
+                SplitBlock(spec, count, (part.output for part in each if part.output))
+                for spec, count, each in zip(specs, segment.groups, parts, strict=True)
             ]
             self._segments.append((blocks, bands))
         self._last = fold(self._chain.last[1]) if self._chain.last else None
@@ -74,19 +74,19 @@ class SplitModel(ModelWrapper):
         current = images
         for blocks, bands in self._segments:
             current = self._run(blocks, bands, current, maps)
-            unit = blocks[-1].unit
-            if unit.read:
-                maps[unit.name] = current
+            spec = blocks[-1].spec
+            if spec.read:
+                maps[spec.name] = current
         if self._chain.last is not None:
             maps[self._chain.last[0]] = self._run_last(current)
         del current
         return {head.task: head(maps) for head in self._model.heads.values() if isinstance(head, Head)}
 
     def measure(self, images: Tensor) -> tuple[dict[str, Raw], int]:
-        """Computes what a call computes, and the most bytes that were alive at once; see :class:`LiveBytes`."""
-        with LiveBytes([images]) as live:
+        """Computes what a call computes, and the most bytes that were alive at once; see :class:`MemoryProbe`."""
+        with MemoryProbe([images]) as probe:
             raw = self(images)
-        return raw, int(live.peak)
+        return raw, int(probe.peak)
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
@@ -104,10 +104,10 @@ class SplitModel(ModelWrapper):
         return found
 
     def _run(
-        self, blocks: Sequence[SplitBlock], bands: Sequence[Sequence[Part]], source: Tensor, maps: dict[str, Tensor]
+        self, blocks: Sequence[SplitBlock], bands: Sequence[Sequence[BandStep]], source: Tensor, maps: dict[str, Tensor]
     ) -> Tensor:
-        unit = blocks[-1].unit
-        output = self._model.mean.new_empty(len(source), unit.out_channels, *unit.output_size)
+        spec = blocks[-1].spec
+        output = self._model.mean.new_empty(len(source), spec.out_channels, *spec.output_size)
         kept: list[Tensor | None] = [None] * len(blocks)
         for band in bands:
             self._run_band(blocks, band, source, output, kept, maps)
@@ -116,42 +116,42 @@ class SplitModel(ModelWrapper):
     def _run_band(
         self,
         blocks: Sequence[SplitBlock],
-        band: Sequence[Part],
+        band: Sequence[BandStep],
         source: Tensor,
         output: Tensor,
         kept: list[Tensor | None],
         maps: dict[str, Tensor],
     ) -> None:
         rows, start = source, 0
-        if blocks[0].unit.first and band[0].output:
-            rows = frame(blocks[0].unit, source, band[0].output, self._model.mean, self._model.std)
+        if blocks[0].spec.first and band[0].output:
+            rows = frame(blocks[0].spec, source, band[0].output, self._model.mean, self._model.std)
         for place, (block, part) in enumerate(zip(blocks, band, strict=True)):
             following, next_start = output, part.output.start
             if place + 1 < len(blocks):
                 needs = band[place + 1]
-                unit = blocks[place + 1].unit
-                following = output.new_empty(len(output), unit.in_channels, len(needs.input), unit.columns[0].size)
+                spec = blocks[place + 1].spec
+                following = output.new_empty(len(output), spec.in_channels, len(needs.input), spec.columns[0].size)
                 next_start = needs.input.start
                 if (earlier := kept[place + 1]) is not None:
-                    following[:, :, : len(needs.kept)].copy_(earlier)
+                    following[:, :, : len(needs.reused)].copy_(earlier)
                     del earlier
                     kept[place + 1] = None
-                target = following[:, :, len(needs.kept) :]
+                target = following[:, :, len(needs.reused) :]
             else:
                 target = output[:, :, part.output.start : part.output.stop]
             if part.output:
                 wide = block.run(rows, start, part.output, target)
                 if wide is not None:
-                    maps[f"{block.unit.name}_expansion"] = wide
-            if place and part.keeps:
-                kept[place] = rows[:, :, part.keeps.start - start : part.keeps.stop - start].clone()
+                    maps[f"{block.spec.name}_expansion"] = wide
+            if place and part.saved:
+                kept[place] = rows[:, :, part.saved.start - start : part.saved.stop - start].clone()
             rows, start = following, next_start
 
     def _run_last(self, map: Tensor) -> Tensor:
         assert self._chain.last is not None
         assert self._last is not None
         weight, bias = self._last
-        activates = relu6_behind(self._chain.last[1])
+        activates = has_relu6(self._chain.last[1])
         share = -(-len(weight) // self.plan.last_groups)
         if not self._chain.pools:
             return _convolve(map, weight, bias, activates)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mbv2kit.nn.layers import Conv2d
 from mbv2kit.splitting.bands import schedule
 from mbv2kit.splitting.chain import find_chain
-from mbv2kit.splitting.rows import Window
+from mbv2kit.splitting.window import Window
 from tests.splitting.models import build
 
 
@@ -47,9 +47,9 @@ def test_a_window_knows_what_a_convolution_looks_at(
 @pytest.mark.parametrize("size", [96, 97, 110])
 def test_bands_compute_every_row_and_need_no_row_that_is_not_there(keep: bool, padding: str, size: int) -> None:
     model = build(padding=padding)
-    units = find_chain(model, (size, size)).units
+    blocks = find_chain(model, (size, size)).blocks
     for first, last in ((0, 1), (0, 4), (1, 3), (2, 8), (4, 6)):
-        chain = units[first : last + 1]
+        chain = blocks[first : last + 1]
         height = chain[-1].output_size[0]
         for rows in range(1, height + 1):
             bands = schedule(chain, rows, keep)
@@ -57,10 +57,10 @@ def test_bands_compute_every_row_and_need_no_row_that_is_not_there(keep: bool, p
             for band, after in zip(bands, [*bands[1:], None], strict=True):
                 for place, part in enumerate(band):
                     if place:
-                        assert [*part.kept, *band[place - 1].output] == list(part.input) or not part.output
+                        assert [*part.reused, *band[place - 1].output] == list(part.input) or not part.output
                     if after is not None:
-                        assert part.keeps == after[place].kept
-                    assert set(part.keeps) <= set(part.input)
+                        assert part.saved == after[place].reused
+                    assert set(part.saved) <= set(part.input)
                     if keep and place:
                         assert len(set(band[place - 1].output)) == len(band[place - 1].output)
             if keep:

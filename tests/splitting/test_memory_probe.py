@@ -4,38 +4,38 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.memory_probe import MemoryProbe
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_memory_counts_from_its_making_until_nobody_holds_it(device: str) -> None:
     held = torch.zeros(10, device=device)
-    with torch.no_grad(), LiveBytes([held]) as live:
-        assert live.now == 40
+    with torch.no_grad(), MemoryProbe([held]) as probe:
+        assert probe.current == 40
         first = torch.zeros(100, device=device)
         second = first + 1
-        assert live.now == 840
+        assert probe.current == 840
         view = second.view(10, 10)[:, :5]
         del second
-        assert live.now == 840
+        assert probe.current == 840
         first.add_(1)
-        assert live.now == 840
+        assert probe.current == 840
         del view
-        assert live.now == 440
+        assert probe.current == 440
         del first
-        assert (live.now, live.peak) == (40, 840)
+        assert (probe.current, probe.peak) == (40, 840)
 
 
 def test_parameters_and_views_of_them_do_not_count() -> None:
     linear = nn.Linear(100, 7)
     x = torch.zeros(1, 100)
-    with torch.no_grad(), LiveBytes() as live:
+    with torch.no_grad(), MemoryProbe() as probe:
         linear(x)
-    assert live.peak == 28
+    assert probe.peak == 28
 
 
 def test_what_a_kernel_returns_beside_its_result_counts_too() -> None:
-    with torch.no_grad(), LiveBytes() as live:
+    with torch.no_grad(), MemoryProbe() as probe:
         values, indices = torch.zeros(4, 8).max(dim=1)
-    assert live.now == 4 * 4 + 4 * 8
+    assert probe.current == 4 * 4 + 4 * 8
     assert values.shape == indices.shape

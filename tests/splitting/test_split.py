@@ -15,7 +15,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import Raw
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitModel, plan_evenly, plan_memory, smallest_peak
-from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.memory_probe import MemoryProbe
 from tests.splitting.models import build
 
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -142,11 +142,11 @@ def test_activations_of_eight_bits_need_less_and_256_kb_are_enough() -> None:
 def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
     model = build(classes=1000)
     images = make_images(224, 224)
-    with torch.no_grad(), LiveBytes([images]) as live:
+    with torch.no_grad(), MemoryProbe([images]) as probe:
         model(images)
     block_2 = 4 * 112 * 112 * (16 + 96 + 96)
     make_image = 3 * 224 * 224
-    assert live.peak == block_2 + make_image + 4 * make_image
+    assert probe.peak == block_2 + make_image + 4 * make_image
 
 
 def test_several_images_are_seen_one_by_one() -> None:
@@ -161,7 +161,7 @@ def test_several_images_are_seen_one_by_one() -> None:
 
 
 def test_what_cannot_be_split_is_told() -> None:
-    with pytest.raises(UserError, match="Only mobilenet_v2 can run in little memory"):
+    with pytest.raises(UserError, match="Only mobilenet_v2 can run within a memory budget"):
         plan_evenly(VisionModel(replace(build().spec, backbone={"name": "mobilenet_v1"})), (96, 96), 2)
     with pytest.raises(UserError, match="shortcut=expansion"):
         plan_evenly(build(shortcut="expansion"), (96, 96), 2)

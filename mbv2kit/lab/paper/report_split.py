@@ -12,7 +12,7 @@ from mbv2kit.lab.paper.timing import ROUNDS, relative_times
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitModel
-from mbv2kit.splitting.memory_probe import LiveBytes
+from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.planner import Planner
 
 SIZE = (224, 224)
@@ -35,12 +35,12 @@ def split_network(asset: Asset) -> list[str | Table | Illustration]:
     budgets = {f"budget {budget // 1000:,} kB": planner.plan(budget) for budget in BUDGETS}
     plans = even | {name: plan for name, plan in budgets.items() if plan is not None}
     times = relative_times(model, plans)
-    with torch.no_grad(), LiveBytes([images]) as live:
+    with torch.no_grad(), MemoryProbe([images]) as probe:
         model(images)
-    rows = [["the plain network", "", f"{live.peak:,}", "1.0", "", "1.00"]]
+    rows = [["the plain network", "", f"{probe.peak:,}", "1.0", "", "1.00"]]
     for name, plan in plans.items():
         _, measured = SplitModel(model, plan).measure(images)
-        costs = f"{live.peak / measured:.1f}", f"{plan.recomputed:.1%}", f"{median(times[name]):.2f}"
+        costs = f"{probe.peak / measured:.1f}", f"{plan.recomputed:.1%}", f"{median(times[name]):.2f}"
         rows.append([name, f"{plan.peak:,}", f"{measured:,}", *costs])
     missed = [name.removeprefix("budget ") for name, plan in budgets.items() if plan is None]
     notes = [

@@ -1,4 +1,4 @@
-"""Which rows of its input a convolution needs for some rows of its output."""
+"""Maps the output rows of a convolution to the input rows that they depend on."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from mbv2kit.nn.layers import Conv2d
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A convolution along one side of the map.
+    """A convolution along one dimension, here called rows.
 
     Attributes:
-        size: Steps of the input.
-        kernel: Steps of the kernel.
-        stride: Steps of the input for each of the output.
-        dilation: Steps between two values of the kernel.
-        before: Zeros in front of the input.
-        after: Zeros behind it.
+        size: Rows of the input.
+        kernel: Size of the kernel.
+        stride: Input rows from one output row to the next.
+        dilation: Input rows from one value of the kernel to the next.
+        before: Rows of zeros before the input.
+        after: Rows of zeros after the input.
     """
 
     size: int
@@ -27,32 +27,32 @@ class Window:
 
     @classmethod
     def of(cls, conv: Conv2d, size: int) -> "Window":
-        """Reads the window of a convolution over an input with ``size`` steps; both sides have the same one."""
+        """Returns the window of a square convolution over an input of ``size`` rows."""
         before, after = conv.pads(size)
         return cls(size, conv.kernel_size[0], conv.stride[0], conv.dilation[0], before, after)
 
     @property
     def reach(self) -> int:
-        """Steps from the first value under the kernel to the last."""
+        """Rows from the first value under the kernel to the last."""
         return self.dilation * (self.kernel - 1)
 
     @property
     def output(self) -> int:
-        """Steps of the output."""
+        """Rows of the output."""
         return (self.size + self.before + self.after - self.reach - 1) // self.stride + 1
 
     def padded(self, rows: range) -> range:
-        """Returns the steps that the output's ``rows`` look at, those in the padding among them."""
+        """Returns the input rows that the output's ``rows`` depend on, including padding."""
         return range(
             rows.start * self.stride - self.before, (rows.stop - 1) * self.stride - self.before + self.reach + 1
         )
 
     def needed(self, rows: range) -> range:
-        """Returns the steps of the input that the output's ``rows`` look at."""
+        """Returns the input rows that the output's ``rows`` depend on."""
         padded = self.padded(rows)
         return range(max(0, padded.start), min(self.size, padded.stop))
 
     def padding(self, rows: range) -> tuple[int, int]:
-        """Returns how many steps of padding the output's ``rows`` look at in front of the input and behind it."""
+        """Returns how many rows of padding before and after the input the output's ``rows`` cover."""
         padded, needed = self.padded(rows), self.needed(rows)
         return needed.start - padded.start, padded.stop - needed.stop
