@@ -14,8 +14,8 @@ from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.augment import create_augment
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.training.model import model_spec
 from mbv2kit.training.schedule import Schedule, create_schedule
-from mbv2kit.training.setup import model_spec
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "conf" / "experiment" / "paper"

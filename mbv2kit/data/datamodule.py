@@ -165,8 +165,9 @@ class DataModule(lightning.LightningDataModule):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
         self.steps_per_epoch = len(train) // min(batch_size, len(train))
         self._sampler = EpochSampler(len(train), batch_size, seed)
-        self._train = TrainingSet(train, augment, seed)
+        self.train = train
         self.val = val
+        self._training_set = TrainingSet(train, augment, seed)
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._seed = seed
@@ -192,7 +193,7 @@ class DataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Augmented batches in a new order each epoch."""
         return DataLoader(
-            self._train,
+            self._training_set,
             batch_sampler=self._sampler,
             collate_fn=collate_training,
             **_worker_options(self._workers),
@@ -200,9 +201,9 @@ class DataModule(lightning.LightningDataModule):
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
         """Yields the first batches of the first epoch, made in this process, until they hold so many images."""
-        sampler = EpochSampler(len(self._train), self._batch_size, self._seed)
+        sampler = EpochSampler(len(self._training_set), self._batch_size, self._seed)
         for batch in islice(sampler, -(-images // self._batch_size)):
-            yield collate_training([self._train[key] for key in batch])
+            yield collate_training([self._training_set[key] for key in batch])
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
         """Every image of the validation split, once, in order."""

@@ -1,1 +1,1 @@
-"""Training and evaluation runs: configuration in, run folder out."""
+"""Training runs: configuration in, run folder out."""

@@ -1,4 +1,4 @@
-"""The shapes of a data set's boxes in the network's input, in which a head may find its anchors."""
+"""Widths and heights of the boxes of a data set, from which a head derives its anchors."""
 
 import numpy as np
 
@@ -8,16 +8,16 @@ from mbv2kit.imaging.preprocess import Preprocess
 
 
 def box_shapes(source: Source, preprocess: Preprocess) -> Shapes:
-    """Returns width and height of every box of a source that is no crowd, as the input rule shows it.
+    """Returns width and height of every box of a source, without crowds, after preprocessing.
 
-    Augmentation is not looked at: the shapes are those that the model meets in use.
+    Augmentation is left out: these are the shapes that the model meets in use.
 
     Args:
         source: Opened for detection.
-        preprocess: The model's input rule.
+        preprocess: The model's preprocessing.
 
     Returns:
-        ``(N, 2)`` in shares of the width and the height of the input.
+        ``(N, 2)`` as shares of the input's width and height.
     """
     shapes = [np.empty((0, 2))]
     for (height, width), boxes in source.objects():

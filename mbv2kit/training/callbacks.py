@@ -1,4 +1,4 @@
-"""What a run does besides learning: a row of figures an epoch, and a clean end when it is told to stop."""
+"""What a run does besides the steps: a row of metrics an epoch, checkpoints, and a clean end on a signal."""
 
 import csv
 import logging
@@ -17,15 +17,15 @@ from mbv2kit.training.task import VisionTask
 _log = logging.getLogger(__name__)
 
 
-class StoppedBySignal(Exception):  # noqa: N818 - it is no error
-    """The run was told to stop, and its state is saved."""
+class StoppedBySignal(Exception):  # noqa: N818 - not an error
+    """A signal stopped the run, and its state is saved."""
 
 
 class StopOnSignal(Callback):
-    """Answers the first Ctrl-C or SIGTERM by finishing the batch, saving and ending; a second one ends at once.
+    """On Ctrl-C or SIGTERM finishes the batch, saves and ends the run; a second signal ends it at once.
 
     Args:
-        checkpoint: Where the state goes.
+        checkpoint: File for the state.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -33,7 +33,7 @@ class StopOnSignal(Callback):
         self._received: int | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes over both signals; Lightning puts back the handlers from before when the run ends."""
+        """Handles both signals; Lightning restores the previous handlers when the run ends."""
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._remember)
 
@@ -43,16 +43,16 @@ class StopOnSignal(Callback):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *unused: Any, **named: Any) -> None:
-        """Ends the run between two steps; after an epoch's last step, what belongs to the epoch comes first."""
+        """Ends the run between two steps; after the last step of an epoch, validation and logging come first."""
         if self._received is not None and not trainer.is_last_batch:
             self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *unused: Any, **named: Any) -> None:
-        """Ends the run between two batches of validation; the resumed run starts that validation again."""
+        """Ends the run between two batches of validation; the resumed run repeats that validation from its start."""
         if self._received is None:
             return
-        # This is what Lightning takes for a validation that was interrupted before its first batch was done. Any other
-        # state makes it leave out the rest, and the figures would be of some of the images.
+        # Lightning takes this state for a validation that stopped before its first batch was done. From any other state
+        # it would skip the rest, and the metrics would be of a part of the images.
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         progress.reset()
         progress.increment_ready()
@@ -61,7 +61,7 @@ class StopOnSignal(Callback):
         self._stop(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Ends a run that was told to stop in its last epoch, whose state is saved."""
+        """Ends a run that received its signal in the last epoch; the state is saved by then."""
         if self._received is not None:
             raise StoppedBySignal(signal.Signals(self._received).name)
 
@@ -74,7 +74,7 @@ class StopOnSignal(Callback):
 class EpochLog(Callback):
     """Writes a row an epoch to ``metrics.csv`` and a line to the log.
 
-    A resumed run goes on in the same file: rows of epochs that are trained again are replaced.
+    A resumed run continues the same file and replaces the rows of epochs that it trains again.
 
     Args:
         path: The CSV file.
@@ -87,7 +87,7 @@ class EpochLog(Callback):
         self._validated = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes up the rows of the epochs before, and starts the clock, since a resumed epoch has no start."""
+        """Reads the rows of earlier epochs, and starts the clock, since a resumed epoch has no start."""
         self._started = time.perf_counter()
         if self._path.is_file():
             with self._path.open(newline="") as file:
@@ -99,21 +99,21 @@ class EpochLog(Callback):
         self._validated = False
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Notes that this epoch has figures of its own; Lightning keeps those of the last validation."""
+        """Notes that this epoch has metrics of its own; Lightning keeps those of the last validation."""
         self._validated = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes the row; validation has already run."""
+        """Writes the row; validation has run by then."""
         assert isinstance(pl_module, VisionTask)
         scored = trainer.callback_metrics.items() if self._validated else ()
-        figures = {name: float(value) for name, value in scored if name.startswith("val/")} | pl_module.mean_losses()
+        metrics = {name: float(value) for name, value in scored if name.startswith("val/")} | pl_module.mean_losses()
         self._validated = False
         seconds = time.perf_counter() - self._started
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         values = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            **{name: f"{value:.6g}" for name, value in figures.items()},
+            **{name: f"{value:.6g}" for name, value in metrics.items()},
             "lr": f"{rate:.6g}",
             "skipped_steps": pl_module.guard.skipped,
             "seconds": f"{seconds:.2f}",
@@ -124,15 +124,15 @@ class EpochLog(Callback):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
-        shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in figures.items())
+        shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in metrics.items())
         _log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that knows its best figure also where the run's folder was moved since."""
+    """A ModelCheckpoint that finds its best metric also after the run folder was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state of a checkpoint, with every path in the folder of now."""
+        """Restores the state of a checkpoint, with every path moved into the current folder."""
         assert self.dirpath is not None
         folder = Path(self.dirpath)
 
@@ -145,7 +145,7 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class EpochOrder(Callback):
-    """Tells the data module which epoch comes, since the order of the images depends on it."""
+    """Tells the data module the next epoch, which decides the order of the images."""
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Passes the epoch's number on."""

@@ -1,4 +1,4 @@
-"""A moving average of the weights, kept apart from the weights that are trained."""
+"""A moving average of the weights, separate from the weights that are trained."""
 
 from copy import deepcopy
 
@@ -10,9 +10,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class WeightAverage(nn.Module):
     """An exponential moving average of a model, as TensorFlow keeps it for the paper's networks.
 
-    The average starts as a copy and forgets that start quickly: after n updates the share kept is at most
-    (1 + n) / (10 + n). Batch norm statistics are copied: they are averages already, and one average of another lags
-    so far behind that a short run's model sees nothing in evaluation.
+    The average starts as a copy and soon forgets it: update n keeps a share of at most (1 + n) / (10 + n). Batch norm
+    statistics are copied, not averaged. They are averages already, and an average of an average lags so far behind that
+    the model of a short run predicts nothing in evaluation.
 
     Args:
         model: The model to follow.

@@ -1,4 +1,4 @@
-"""What of a model stays as it is while the rest is trained."""
+"""Which parts of a backbone are frozen in training, and how fast the rest learns."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from mbv2kit.models.vision_model import VisionModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuning:
-    """How gently the backbone is trained.
+    """How the backbone is fine-tuned.
 
     Attributes:
-        frozen_layers: The backbone's layers up to this one, such as ``layer_7``, keep weights and statistics; None for
-            no such layer.
+        frozen_layers: Layer up to which weights and statistics stay as they are, such as ``layer_7``. None freezes no
+            layer.
         frozen_norms: Whether all batch norms of the backbone keep their statistics; scale and shift are trained.
         backbone_lr: Factor on the learning rate of the backbone.
     """
@@ -28,10 +28,10 @@ class FineTuning:
             raise UserError(f"finetune.backbone_lr must be a factor from 0 up, got {self.backbone_lr}.")
 
     def freeze(self, model: VisionModel) -> list[nn.Module]:
-        """Stops the gradients of the frozen layers.
+        """Turns off the gradients of the frozen layers.
 
         Returns:
-            The modules that must stay in evaluation mode while the model is trained.
+            The modules that must stay in evaluation mode while the model trains.
 
         Raises:
             UserError: The backbone has no such layer.

@@ -1,4 +1,4 @@
-"""What happens at a training step whose loss or gradient is not finite: it is skipped, counted and, in a row, fatal."""
+"""Steps whose loss or gradient is not finite are skipped and counted; three in a row end the run."""
 
 import logging
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ LIMIT = 3
 
 
 class StepGuard:
-    """Takes back steps that are not finite, and stops the run at the third in a row.
+    """Undoes steps that are not finite, and stops the run at the third in a row.
 
     Args:
         model: The model in training.
 
     Attributes:
-        skipped: How many steps were taken back so far.
+        skipped: Number of steps undone so far.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,19 +30,19 @@ class StepGuard:
         self._saved: list[Tensor] = []
 
     def remember(self) -> None:
-        """Keeps the batch norm statistics, which the forward pass changes before anyone can judge the step."""
+        """Copies the batch norm statistics, which the forward pass changes before the step can be checked."""
         self._saved = [buffer.clone() for buffer in self._model.buffers()]
 
     def check(self, loss: Tensor, step: int, image_ids: Sequence[str]) -> bool:
-        """Looks at the loss and the gradients; a bad step loses its gradients, so that no optimizer moves a weight.
+        """Checks loss and gradients; a bad step loses its gradients, so that the optimizer moves no weight.
 
         Args:
             loss: The step's loss.
             step: Number of the step, for the message.
-            image_ids: The images of the batch, for the message.
+            image_ids: Names of the images in the batch, for the message.
 
         Returns:
-            Whether the step may go on.
+            Whether the step counts.
 
         Raises:
             UserError: This was the third bad step in a row.

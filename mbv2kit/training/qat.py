@@ -1,24 +1,20 @@
-"""Quantization-aware fine-tuning: a trained model learns to compute in int8, and stays a model like any other."""
+"""Quantization-aware training: a trained model learns to compute in int8, and stays an ordinary model."""
 
-import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from omegaconf import DictConfig
+from torch import Tensor, nn
 
-from mbv2kit.backbones import BACKBONES
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
-from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
-from mbv2kit.training.qat_simulation import Int8Simulation
-
-_log = logging.getLogger(__name__)
+from mbv2kit.training.adopt import adopt, adopt_whole
+from mbv2kit.training.qat_simulation import Int8Simulation, round_weights
 
 PRECISION = "32-true"
 
@@ -28,9 +24,9 @@ class QatOptions:
     """Whether and how int8 is simulated in training.
 
     Attributes:
-        enabled: Whether it is.
-        norms_frozen_after: Epochs, also parts of one, after which all batch norms keep their statistics.
-        ranges_frozen_after: Epochs, also parts of one, after which activations keep their ranges; None for never.
+        enabled: Whether to simulate int8.
+        norms_frozen_after: Epochs after which all batch norms keep their statistics; may be a fraction.
+        ranges_frozen_after: Epochs after which activations keep their ranges; may be a fraction. None means never.
 
     Raises:
         UserError: A number is below 0.
@@ -49,38 +45,112 @@ class QatOptions:
                 raise UserError(f"qat.{key} must be a number of epochs from 0 up, got {value}.")
 
 
-class QuantizationAwareness(Int8Simulation):
-    """What a run needs for int8: the simulation, and when it stops changing.
+class FloatTraining:
+    """Training without quantization: the stages of a run at which :class:`Int8Training` does something.
 
-    Args:
-        model: The model to train.
-        options: When to freeze what.
-        steps_per_epoch: Optimizer steps in one epoch.
+    Attributes:
+        simulation: What a checkpoint must hold besides the model.
+        origin: What ``model.json`` says about the training.
     """
 
-    def __init__(self, model: VisionModel, options: QatOptions, steps_per_epoch: int) -> None:
-        super().__init__(model)
-        self._norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
-        self._options = options
-        self._steps_per_epoch = steps_per_epoch
+    simulation: nn.Module
+    origin: Mapping[str, str]
+
+    def __init__(self) -> None:
+        self.simulation = nn.ModuleList()
+        self.origin = {}
+
+    def adopt(self, config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
+        """Returns the config with what the weights decide; see :func:`mbv2kit.training.adopt.adopt`."""
+        return adopt(config, spec, weights)
+
+    def prepare(self, model: VisionModel, source: Source, start: VisionModel | None, steps_per_epoch: int) -> None:
+        """Gets ready for a model, before its weights are loaded.
+
+        Args:
+            model: The model to train.
+            source: The training split.
+            start: The model whose weights the run starts from; None where it continues from a checkpoint.
+            steps_per_epoch: Optimizer steps in one epoch.
+        """
+
+    def attach(self, model: VisionModel, deployed: VisionModel, batches: Iterable[Tensor]) -> None:
+        """Takes part in every pass from now on.
+
+        Args:
+            model: The model to train.
+            deployed: The model to validate: its moving average, or the same.
+            batches: ``(B, 3, H, W)`` uint8 each, to measure activations on; none where a checkpoint has the ranges.
+        """
 
     def begin_step(self, step: int) -> None:
-        """Freezes what is to be frozen from the step with this number on."""
+        """Looks at the number of the step that comes next, counted from 0."""
+
+    def finish(self, model: VisionModel) -> None:
+        """Changes the weights of a trained model before it is saved."""
+
+
+class Int8Training(FloatTraining):
+    """Training in which every pass simulates int8, those of validation included.
+
+    Args:
+        options: When batch norms and ranges stop changing.
+    """
+
+    simulation: Int8Simulation
+
+    def __init__(self, options: QatOptions) -> None:
+        self.origin = {"fine_tuned_for": "int8"}
+        self._options = options
+        self._norms: list[nn.BatchNorm2d] = []
+        self._steps_per_epoch = 0
+
+    def adopt(self, config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
+        """Returns the config with the whole network of the weights, from input to head: int8 fine-tunes just that."""
+        return adopt_whole(config, spec, weights)
+
+    def prepare(self, model: VisionModel, source: Source, start: VisionModel | None, steps_per_epoch: int) -> None:
+        """Makes the simulation for a model.
+
+        Raises:
+            UserError: The data set has other classes than the weights.
+        """
+        if start is not None:
+            (task,) = model.class_names
+            check_classes(source, start, task)
+        self.simulation = Int8Simulation(model)
+        self._norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
+        self._steps_per_epoch = steps_per_epoch
+
+    def attach(self, model: VisionModel, deployed: VisionModel, batches: Iterable[Tensor]) -> None:
+        """Makes both models simulate int8, and measures the ranges of the activations."""
+        for each in {model, deployed}:
+            self.simulation.attach(each)
+        self.simulation.calibrate(model, batches)
+
+    def begin_step(self, step: int) -> None:
+        """Freezes batch norms and ranges from their steps on."""
         epochs = step / self._steps_per_epoch
-        self.observes = self._options.ranges_frozen_after is None or epochs < self._options.ranges_frozen_after
+        frozen_after = self._options.ranges_frozen_after
+        self.simulation.observes = frozen_after is None or epochs < frozen_after
         if epochs >= self._options.norms_frozen_after:
             for norm in self._norms:
                 norm.eval()
 
+    def finish(self, model: VisionModel) -> None:
+        """Moves the weights onto the grid of int8."""
+        round_weights(model)
 
-def check_qat(config: Mapping[str, Any]) -> None:
-    """Checks the part ``qat`` of a training config, and that the rest goes with it.
+
+def create_qat(config: Mapping[str, Any]) -> FloatTraining:
+    """Builds what the part ``qat`` of a training config asks for, and checks that the rest fits.
 
     Raises:
-        UserError: A value is out of range, there are no weights, or the precision is another than float32.
+        UserError: A value is out of range, there are no weights, or the precision is not float32.
     """
-    if not QatOptions(**config["qat"]).enabled:
-        return
+    options = QatOptions(**config["qat"])
+    if not options.enabled:
+        return FloatTraining()
     if config["weights"] is None:
         raise UserError(
             "qat.enabled fine-tunes a trained model for int8, but weights is null; "
@@ -92,47 +162,14 @@ def check_qat(config: Mapping[str, Any]) -> None:
             f"trainer.precision={precision} is coarser than the int8 that qat.enabled simulates; "
             f"set trainer.precision={PRECISION}."
         )
-
-
-def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
-    """Returns the config with network, head, input and normalization of the weights, whatever it had before.
-
-    Args:
-        config: Of a training run.
-        spec: Of the model that the weights are of.
-        weights: What the user calls them.
-
-    Raises:
-        UserError: The weights do another task.
-    """
-    task: Task = config.task.name
-    if task not in spec.heads:
-        raise UserError(
-            f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; qat.enabled needs a model that is "
-            "trained for the task."
-        )
-    head = spec.heads[task]
-    theirs: dict[str, Any] = {
-        "backbone": {**BACKBONES.options(spec.backbone["name"]), **spec.backbone},
-        "head": {**HEADS.options(head["name"]), **head},
-        "input": asdict(spec.input),
-        "normalisation": {"mean": spec.mean, "std": spec.std},
-    }
-    config = config.copy()
-    for part, values in theirs.items():
-        new = OmegaConf.create(values)
-        changed = [f"{part}.{key}={value}" for key, value in new.items() if config[part].get(key) != value]
-        if changed:
-            _log.info("the weights set %s", ", ".join(changed))
-        OmegaConf.update(config, part, new, merge=False)
-    return config
+    return Int8Training(options)
 
 
 def check_classes(source: Source, model: VisionModel, task: Task) -> None:
-    """Checks that a source has the classes of a model, in their order.
+    """Checks that a source has the classes of a model, in the same order.
 
     Raises:
-        UserError: It has others.
+        UserError: The classes or their order differ.
     """
     names = model.class_names[task]
     align_classes(source, names)

@@ -1,4 +1,4 @@
-"""Simulated int8: a model that computes in floats what its exported int8 file will compute in whole numbers."""
+"""Simulated int8: a model computes in floats what its exported int8 file computes in integers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -13,40 +13,40 @@ from torch.overrides import TorchFunctionMode
 from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 
-# How far a range that was wider than the newest batch draws in, as a share of the difference.
+# Share of the difference by which a range shrinks towards a newer batch with a narrower one.
 FORGETTING = 0.01
 LEVELS = 256
 
-# What is rounded: the inputs of layers with weights, and maps where they are joined or averaged.
+# Operations whose inputs are rounded: layers with weights, and sums and averages of maps.
 _LAYERS = frozenset({torch.conv2d, F.linear})
 _SUMS = frozenset({Tensor.add, Tensor.add_, torch.add})
 _AVERAGES = frozenset({Tensor.mean, torch.mean, F.avg_pool2d, F.adaptive_avg_pool2d})
-# What becomes one operation with the convolution before it.
+# Operations that are fused with the convolution before them.
 _FUSED = frozenset({F.batch_norm, F.relu, Tensor.relu, F.hardtanh, F.leaky_relu})
 
 
 class Int8Simulation(nn.Module):
     """Rounds the weights and activations of a model as an int8 export does, while gradients pass as if it did not.
 
-    A weight lies on a symmetric grid of its output channel. Batch norms need no folding for that: a factor on a channel
-    is one on its grid. An activation lies on a grid of 256 levels from the least to the greatest value seen, zero
-    included, which is where an export's calibration puts it; what was seen long ago is slowly forgotten.
+    A weight lies on a symmetric grid of its output channel. This needs no folding of batch norms, since a factor on a
+    channel scales its grid too. An activation lies on a grid of 256 levels from the least to the greatest value
+    observed, zero included, as after an export's calibration; old observations fade slowly.
 
-    Rounded is what goes into a convolution, a linear layer, a sum, a concatenation or an average of maps, and what the
-    last convolutions of a head give. An activation function behind a convolution is thereby part of it, as it is in
-    int8. Images are whole numbers already, and what the heads make of their last layers' outputs stays exact.
+    The inputs of convolutions, linear layers, sums, concatenations and averages of maps are rounded, and so are the
+    outputs of the last convolutions of a head. An activation function behind a convolution is thereby part of it, as it
+    is in int8. Images are integers already, and the computations of the heads on their last layers' outputs stay exact.
     Gradients pass the rounding unchanged, and stop where a value lies beyond its grid (Jacob et al. 2018, arXiv
     1712.05877, section 3).
 
-    The weights of the model stay what they are, floats under their own names, until :func:`round_weights` moves them.
+    The weights of the model remain floats under their own names until :func:`round_weights` moves them.
 
     Args:
-        model: Tells which activations there are.
+        model: The model to simulate; tells which activations there are.
 
     Attributes:
         lowest: ``(activations,)``, the lower end of the range of each.
         highest: ``(activations,)``, the upper end.
-        observes: Whether ranges follow what is seen in training mode.
+        observes: Whether ranges follow the activations in training mode.
     """
 
     lowest: Tensor
@@ -61,7 +61,7 @@ class Int8Simulation(nn.Module):
         self._calibrates = False
 
     def attach(self, model: VisionModel) -> None:
-        """Makes every pass of a model, of the form that this was made for, simulate int8 from now on."""
+        """Makes every pass of a model simulate int8; it must have the structure of the constructor's model."""
         passes = ExitStack()
 
         def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -78,10 +78,10 @@ class Int8Simulation(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, model: VisionModel, batches: Iterable[Tensor]) -> None:
-        """Finds the ranges of the activations from passes in which only the weights are rounded.
+        """Measures the ranges of the activations in passes that round only the weights.
 
         Args:
-            model: One that this is attached to.
+            model: A model that this is attached to.
             batches: ``(B, 3, H, W)`` uint8 each.
         """
         training = model.training
@@ -109,8 +109,8 @@ class Int8Simulation(nn.Module):
 def round_weights(model: VisionModel) -> None:
     """Moves the weights of a model onto the grid of int8, in place.
 
-    It then computes in floats what it computed with simulated weights, and an export finds the very same grid, the
-    greatest weight of each channel being a point of it: the weights lose nothing more.
+    The model then computes in floats what it computed in the simulation. The greatest weight of each channel is a point
+    of the grid, so that an export finds the same grid and the weights lose nothing more.
     """
     layers = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     # The backbone comes first.
@@ -119,11 +119,11 @@ def round_weights(model: VisionModel) -> None:
 
 
 class _Pass(TorchFunctionMode):
-    """One pass through a model, in which the tensors that some operations read are replaced.
+    """One pass through a model in which the inputs of some operations are replaced.
 
     Args:
-        activation: Makes the new activation.
-        weights: Make the new weight of the first layer, and of every other.
+        activation: Returns the new activation.
+        weights: Return the new weight of the first layer, and of every other.
         last: Numbers of the layers, from 0, whose outputs are replaced too.
     """
 
@@ -169,11 +169,11 @@ class _Pass(TorchFunctionMode):
 
 
 class _Survey(_Pass):
-    """A pass that replaces nothing and finds the last layers: convolutions whose outputs nothing rounds any more."""
+    """A pass that replaces nothing and finds the last layers: convolutions whose outputs no later operation rounds."""
 
     def __init__(self) -> None:
         super().__init__(lambda value, _: value, (lambda weight: weight,) * 2, frozenset())
-        # By the identity of the output; the tensor is kept, so that no other takes its place.
+        # By the id of the output. Keeping the tensor reserves its id.
         self.open: dict[int, tuple[Tensor, int]] = {}
 
     def __torch_function__(
@@ -192,7 +192,7 @@ class _Survey(_Pass):
 
 
 def _survey(model: VisionModel) -> tuple[frozenset[int], int]:
-    """Returns the numbers of the last layers, and how many activations there are to round."""
+    """Returns the numbers of the last layers, and the number of activations to round."""
     copy = copy_to_meta(model).eval()
     survey = _Survey()
     with torch.no_grad(), survey:
@@ -202,7 +202,7 @@ def _survey(model: VisionModel) -> tuple[frozenset[int], int]:
 
 
 def _are_maps(values: Sequence[Any]) -> bool:
-    """Tells feature maps, ``(B, C, H, W)``, from numbers, anchors and predictions."""
+    """Distinguishes feature maps, ``(B, C, H, W)``, from scalars, anchors and predictions."""
     return all(isinstance(value, Tensor) and value.ndim == 4 for value in values)
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a run that goes on: its own, with the keys that the command line changes."""
+"""The configuration of a resumed run: its own, with the keys that the command line changes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 
-# The checkpoint's tensors are those of this model, this optimizer and this average.
+# Changing one of these would make the tensors of the checkpoint unfit.
 _FIXED = (
     "task.",
     "backbone.",
@@ -28,12 +28,12 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
     """Reads the config of a run and applies ``key=value`` overrides to it.
 
     Args:
-        run: The run to go on with.
-        overrides: Command line, as Hydra parses it; ``resume`` itself is left out.
+        run: The run to resume.
+        overrides: The command line; ``resume`` itself is ignored.
 
     Raises:
-        UserError: The folder holds no run, or an override chooses a part, changes the model or names a key that the
-            run does not have.
+        UserError: The folder holds no run; or an override chooses another part, changes the model, or names a key that
+            the run does not have.
     """
     if not run.config.is_file():
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")

@@ -1,79 +1,52 @@
-"""Starting a run from weights: what they decide, what of them the model takes, and batch norms that were folded."""
+"""The weights that a run starts from: opening them, copying them, and unfolding batch norms."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from torch import Tensor, nn
 
-from mbv2kit.backbones import BACKBONES
 from mbv2kit.data.datamodule import TrainingBatch
 from mbv2kit.errors import UserError
-from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.training.plan import Plan
+from mbv2kit.weights.open import open_model
 from mbv2kit.weights.tensors import load_tensors
 
 _log = logging.getLogger(__name__)
 
-# What a user may choose about a backbone whatever its weights: it changes neither shapes nor what the numbers mean.
-_FREE = frozenset({"name", "output_stride", "norm_momentum", "zero_init_residual", "ceil_pooling"})
-_NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fields(ModelSpec)}
 
+def open_start(plan: Plan) -> tuple[Plan, VisionModel | None]:
+    """Opens the ``weights`` of a config.
 
-def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
-    """Returns the config with everything in it that belongs to the weights: network, padding, epsilon, normalization.
-
-    Keys at their default give way to the weights.
-
-    Args:
-        config: Of a training run.
-        spec: Of the model that the weights are of.
-        weights: What the user calls them.
+    Returns:
+        The plan, with the parts of the config that the weights decide; and their model, None where the run starts
+        from fresh weights or from a checkpoint.
 
     Raises:
-        UserError: The config asks for something else than the weights are.
+        UserError: There are no such weights, or the config does not fit them.
     """
-    config = config.copy()
-    theirs = dict(spec.backbone)
-    name = config.backbone.name
-    if name != theirs["name"]:
-        raise UserError(
-            f"weights={weights} are of {theirs['name']}, but backbone is {name}; set backbone={theirs['name']}."
-        )
-    defaults = BACKBONES.options(name)
-    wanted = {f"backbone.{key}": (theirs.get(key, value), value) for key, value in defaults.items() if key not in _FREE}
-    for key in ("mean", "std"):
-        wanted[f"normalisation.{key}"] = (getattr(spec, key), _NORMALISATION[key])
-    adopted: list[str] = []
-    for key, values in wanted.items():
-        found, value, default = map(_listed, (OmegaConf.select(config, key), *values))
-        if found == value:
-            continue
-        if found != default:
-            raise UserError(
-                f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it."
-            )
-        OmegaConf.update(config, key, value)
-        adopted.append(f"{key}={value}")
-    if adopted:
-        _log.info("the weights set %s", ", ".join(adopted))
-    return config
-
-
-def _listed(value: Any) -> Any:
-    """Makes tuples, which specs hold, and the lists of a config comparable."""
-    return list(value) if isinstance(value, tuple | ListConfig) else value
+    weights: str | None = plan.config.weights
+    # A checkpoint holds all that the weights gave, and more.
+    if weights is None or plan.last.is_file():
+        return plan, None
+    start, _ = open_model(weights)
+    return replace(plan, config=plan.qat.adopt(plan.config, start.spec, weights)), start
 
 
 def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
-    """Copies what fits from ``start`` into ``model``, and says what became of every tensor.
+    """Copies the tensors of ``start`` that fit into ``model``, and logs what became of each.
+
+    Args:
+        model: The model to train.
+        start: The model that the weights belong to.
+        weights: The user's name for them.
 
     Raises:
-        UserError: Nothing of the backbone fits.
+        UserError: No weight of the backbone fits.
     """
     report = load_tensors(model, start.state_dict())
     left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "no network here has such a part")
@@ -87,7 +60,7 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
 
 
 def is_folded(norm: nn.BatchNorm2d) -> bool:
-    """Tells whether a batch norm stands for one that was folded into its convolution: it only adds a bias."""
+    """Tells whether a batch norm was folded into its convolution, so that all it still does is add a bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     unit = torch.full_like(norm.running_var, 1 - norm.eps)
@@ -98,16 +71,16 @@ def is_folded(norm: nn.BatchNorm2d) -> bool:
 def unfold_norms(model: VisionModel, batches: Iterable[TrainingBatch]) -> int:
     """Gives folded batch norms the statistics of real images, without changing what the model computes.
 
-    A folded norm has no statistics. In training it would divide by those of the batch, and the network would be another
-    from the first step on. With mean and variance of its input measured, scale and shift can be set so that both
-    forms agree.
+    A folded norm has no statistics of its own. In training it would divide by those of the batch, which changes the
+    network in the first step. With measured means and variances of its input, scale and shift can be set so that both
+    modes compute the same.
 
     Args:
-        model: On the CPU.
+        model: The model to change, on the CPU.
         batches: Images to measure on.
 
     Returns:
-        How many norms were folded.
+        The number of folded norms.
     """
     folded = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d) and is_folded(part)]
     if not folded:

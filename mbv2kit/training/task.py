@@ -1,4 +1,4 @@
-"""The LightningModule for any head or set of heads."""
+"""The LightningModule that trains any head or set of heads."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,21 +18,22 @@ from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
 from mbv2kit.training.optim import create_optimizer
-from mbv2kit.training.qat import QuantizationAwareness
+from mbv2kit.training.qat import FloatTraining
 from mbv2kit.training.schedule import Schedule
 
 
 class VisionTask(lightning.LightningModule):
-    """Trains a VisionModel on the targets that the batches hold, and scores it on the validation split.
+    """Trains a VisionModel on the targets in the batches and scores it on the validation split.
 
     Args:
         model: Backbone and heads; the loss is the sum of all terms of all heads.
         optimizer: Config of the optimizer.
         schedule: Factor on the learning rate at each step.
-        finetuning: What of the backbone stays as it is, and how fast the rest of it learns.
-        ema_decay: Of the moving average of the weights, which is then what is scored and saved; None: no average.
-        seed: Of what is drawn in the steps, such as dropout.
-        int8: Simulates int8 in all passes, those of validation included; None: no such thing.
+        finetuning: Which layers of the backbone are frozen, and how fast the others learn.
+        ema_decay: Decay of the moving average of the weights, which is then validated and saved. None disables
+            averaging.
+        seed: Seed of random draws in the steps, such as dropout.
+        qat: Quantization-aware training, prepared for the model; None trains in floats.
     """
 
     def __init__(
@@ -44,18 +45,15 @@ class VisionTask(lightning.LightningModule):
         finetuning: FineTuning,
         ema_decay: float | None,
         seed: int,
-        int8: QuantizationAwareness | None = None,
+        qat: FloatTraining | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.average = WeightAverage(model, ema_decay) if ema_decay is not None else None
-        self.int8 = int8
-        # A step that is taken back must not have changed the ranges either.
-        self.guard = StepGuard(model if int8 is None else nn.ModuleList([model, int8]))
-        if int8 is not None:
-            int8.attach(self.model)
-            if self.average is not None:
-                int8.attach(self.deployed)
+        self._qat = qat or FloatTraining()
+        self.int8 = self._qat.simulation
+        # A skipped step must not have changed the ranges of the activations either.
+        self.guard = StepGuard(nn.ModuleList([model, self.int8]))
         self._still = finetuning.freeze(model)
         self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr)
         self._schedule = schedule
@@ -63,37 +61,36 @@ class VisionTask(lightning.LightningModule):
         self._evaluators: dict[Task, Evaluator] = {}
         self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
         self._step_counts = True
-        # Sums over the images of the epoch so far. Lightning's own means forget what came before a resume.
+        # Sums over the images of the epoch so far. Lightning's own means forget the steps before a resume.
         self._sums: dict[str, float] = {}
         self._images = 0
 
     @property
     def deployed(self) -> VisionModel:
-        """The model to score and to save: the moving average where there is one."""
+        """The model to validate and save: the moving average where there is one."""
         if self.average is None:
             return self.model
         assert isinstance(self.average.model, VisionModel)
         return self.average.model
 
     def train(self, mode: bool = True) -> "VisionTask":
-        """Keeps what is frozen in evaluation mode, where batch norms neither look at the batch nor learn from it."""
+        """Keeps frozen parts in evaluation mode, where batch norms neither use the batch nor learn from it."""
         super().train(mode)
         for module in self._still:
             module.eval()
         return self
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Returns the optimizer, and a scheduler that looks the factor up at each step."""
+        """Returns the optimizer and a scheduler that evaluates the factor at each step."""
         schedule = self._schedule
-        # A lambda keeps the schedule itself out of the checkpoint, so that a longer run can change its length.
+        # A lambda keeps the schedule itself out of the checkpoint, so that a resumed run can be made longer.
         scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: schedule(step))
         return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Makes the step's draws depend on its number alone, so that a resumed run repeats none."""
+        """Seeds the step's random draws by its number, so that a resumed run draws what an uninterrupted one would."""
         torch.manual_seed(hash((self._seed, self.global_step)))
-        if self.int8 is not None:
-            self.int8.begin_step(self.global_step)
+        self._qat.begin_step(self.global_step)
         self.guard.remember()
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
@@ -112,7 +109,7 @@ class VisionTask(lightning.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Takes the step back where it is not finite."""
+        """Skips the step where loss or gradients are not finite."""
         assert self._step is not None
         values, batch = self._step
         self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids)
@@ -122,26 +119,26 @@ class VisionTask(lightning.LightningModule):
                 self._sums[name] = self._sums.get(name, 0.0) + value * len(batch.images)
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
-        """Moves the weights, and their average with them, before any callback can save the one without the other."""
+        """Updates the weights and their average together, so that no callback saves one without the other."""
         super().optimizer_step(*args, **named)
         if self.average is not None and self._step_counts:
             self.average.update(self.model)
 
     def mean_losses(self) -> dict[str, float]:
-        """Returns the mean of the loss and of each of its terms over the epoch's images, without skipped steps."""
+        """Returns means of the loss and of each term over the images of the epoch, without skipped steps."""
         return {f"train/{name}": value / self._images for name, value in self._sums.items()}
 
     def on_train_epoch_end(self) -> None:
-        """Logs the means and starts afresh."""
+        """Logs the means and resets them."""
         self.log_dict(self.mean_losses())
         self._sums, self._images = {}, 0
 
     def on_validation_epoch_start(self) -> None:
-        """Starts the count afresh."""
+        """Creates new evaluators."""
         self._evaluators = {task: create_evaluator(task, names) for task, names in self.model.class_names.items()}
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Compares what the deployed model sees in each image with the ground truth."""
+        """Compares the deployed model's predictions with the ground truth."""
         for predictions, sample in zip(
             self.deployed.predict_batch(batch.images, batch.placements), batch.samples, strict=True
         ):
@@ -149,26 +146,26 @@ class VisionTask(lightning.LightningModule):
                 self._evaluators[task].update(prediction, sample)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the figures of the split."""
+        """Logs the metrics of the split."""
         for evaluator in self._evaluators.values():
             for name, value in evaluator.compute().metrics.items():
                 self.log(f"val/{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the count of skipped steps, the sums of the epoch, and what the run started from."""
+        """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights."""
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
         checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting and summing, with the optimizer's figures as the config has them now."""
+        """Restores counts and sums, and sets the optimizer's options to those of the current config."""
         self.guard.skipped = checkpoint["skipped_steps"]
         # A resumed run does not open the weights again.
         if (started_from := checkpoint.get("started_from")) is not None:
             origin = {**self.model.spec.origin, "started_from": started_from}
             self.model.spec = replace(self.model.spec, origin=origin)
         self._sums, self._images = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
-        # A resumed run may have another learning rate or length; torch would go on with those of the checkpoint.
+        # A resumed run may have another learning rate or length; torch would use those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         factor = self._schedule(scheduler["last_epoch"])
         for saved, group in zip(optimizer["param_groups"], self._optimizer.param_groups, strict=True):

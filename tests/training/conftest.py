@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.runs import RunFolder
@@ -35,6 +36,17 @@ def tiny(root: Path) -> Compose:
         return compose_config(root / "conf", "train", [*small.split(), f"run_dir='{run_dir}'", *overrides])
 
     return compose
+
+
+@pytest.fixture(scope="module")
+def changed(tiny: Compose) -> Callable[[str], Any]:
+    """Returns a configuration with one key changed; composing takes half a second, so it is done once."""
+    base = tiny(Path("unused"))
+
+    def change(override: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.merge(base, OmegaConf.from_dotlist([override])), resolve=True)
+
+    return change
 
 
 @pytest.fixture(scope="session")

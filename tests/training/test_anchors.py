@@ -125,7 +125,7 @@ def test_a_run_keeps_the_anchors_that_it_found(tiny: Compose, tmp_path: Path, mo
     run.metrics.unlink()
     kept.trainer.max_epochs = 2
     OmegaConf.save(kept, run.config)
-    monkeypatch.setattr("mbv2kit.training.run.box_shapes", lambda *_: no_data())
+    monkeypatch.setattr("mbv2kit.training.data.box_shapes", lambda *_: no_data())
     train(tiny(Path("unused"), f"resume='{run.path}'"))
     assert run.finished
     assert OmegaConf.load(run.config).head.anchors == wanted
@@ -136,7 +136,7 @@ def test_a_run_keeps_the_anchors_that_it_found(tiny: Compose, tmp_path: Path, mo
 def test_anchors_of_the_command_line_are_not_looked_for(
     tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mbv2kit.training.run.box_shapes", lambda *_: no_data())
+    monkeypatch.setattr("mbv2kit.training.data.box_shapes", lambda *_: no_data())
     anchors = "head.anchors=[[0.1,0.2],[0.5,0.4]]"
     run = RunFolder(tmp_path / "run")
     train(tiny(run.path, "head=yolo_v2", "head.channels=16", anchors, "trainer.max_epochs=1", task="detection"))

@@ -19,7 +19,7 @@ from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.callbacks import StopOnSignal
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.qat import QatOptions, QuantizationAwareness
+from mbv2kit.training.qat import Int8Training, QatOptions
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.run import train
 from mbv2kit.training.schedule import Schedule
@@ -84,21 +84,27 @@ def test_every_weight_gets_a_gradient_through_the_rounding() -> None:
         assert parameter.grad.any() or name.endswith("bias"), name
 
 
+def prepared(model: VisionModel, options: QatOptions, steps_per_epoch: int) -> Int8Training:
+    qat = Int8Training(options)
+    qat.prepare(model, create_source("shapes", task="classification", split="train"), None, steps_per_epoch)
+    return qat
+
+
 def test_norms_and_ranges_are_frozen_from_their_steps_on() -> None:
     model = build("classification")
-    int8 = QuantizationAwareness(model, QatOptions(enabled=True, norms_frozen_after=0.5, ranges_frozen_after=1.5), 4)
+    qat = prepared(model, QatOptions(enabled=True, norms_frozen_after=0.5, ranges_frozen_after=1.5), 4)
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     for step in range(8):
         # The trainer puts all in training mode now and then.
         model.train()
-        int8.begin_step(step)
+        qat.begin_step(step)
         assert all(norm.training == (step < 2) for norm in norms)
-        assert int8.observes == (step < 6)
-    int8 = QuantizationAwareness(model.train(), QatOptions(enabled=True), 4)
-    int8.begin_step(0)
+        assert qat.simulation.observes == (step < 6)
+    qat = prepared(model.train(), QatOptions(enabled=True), 4)
+    qat.begin_step(0)
     assert not any(norm.training for norm in norms)
-    int8.begin_step(10**6)
-    assert int8.observes
+    qat.begin_step(10**6)
+    assert qat.simulation.observes
 
 
 def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
@@ -109,7 +115,8 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
     model = build(*tasks)
     names = {task: create_source("shapes", task=task, split="val").class_names for task in tasks}
     model = VisionModel(replace(model.spec, class_names=names))
-    int8 = QuantizationAwareness(model, QatOptions(enabled=True), 1)
+    qat = prepared(model, QatOptions(enabled=True), 1)
+    int8 = qat.simulation
     task = VisionTask(
         model,
         optimizer=OPTIMIZER,
@@ -117,10 +124,10 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
         finetuning=FineTuning(),
         ema_decay=0.9,
         seed=0,
-        int8=int8,
+        qat=qat,
     ).train()
     logged = silence(task, monkeypatch)
-    int8.calibrate(model, [batch.images])
+    qat.attach(task.model, task.deployed, [batch.images])
     for images, moves in ((batch.images, True), (batch.images.flip(2), False)):
         ranges, weights = int8.highest.clone(), model.backbone.layers["layer_9"].state_dict()
         weights = {name: value.clone() for name, value in weights.items()}
@@ -181,7 +188,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_ranges(
     tiny: Compose, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What follows training has tests of its own.
-    monkeypatch.setattr("mbv2kit.training.run.evaluate_model", lambda *args, **options: None)
+    monkeypatch.setattr("mbv2kit.training.finish.evaluate_model", lambda *args, **options: None)
     monkeypatch.setattr("mbv2kit.evaluation.plots.learning_curves", lambda *args: None)
     keys = (*QAT, f"weights='{trained('classification').path}'", "qat.ranges_frozen_after=1.25")
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")

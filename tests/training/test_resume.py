@@ -79,7 +79,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, hook: str, when: Callable[[Vision
 @pytest.fixture
 def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the evaluation after training, which test_run.py is about."""
-    monkeypatch.setattr("mbv2kit.training.run.evaluate_model", lambda *args, **options: None)
+    monkeypatch.setattr("mbv2kit.training.finish.evaluate_model", lambda *args, **options: None)
     monkeypatch.setattr("mbv2kit.evaluation.plots.learning_curves", lambda *args: None)
 
 
@@ -191,10 +191,14 @@ def test_a_run_stopped_twice_and_moved_ends_the_same(
 # What may change on the way.
 
 
+def job(config: DictConfig) -> None:
+    train(config)
+
+
 def tool(root: Path, *overrides: str) -> int:
     """Runs the job of tools/train.py in this process and returns the exit code."""
     with pytest.raises(SystemExit) as exit_:
-        run_tool(str(root / "tools" / "train.py"), "train", train, overrides, parts=True)
+        run_tool(str(root / "tools" / "train.py"), "train", job, overrides, parts=True)
     assert isinstance(exit_.value.code, int)
     return exit_.value.code
 

@@ -169,7 +169,7 @@ def claim(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def start(*figures: float) -> None:
         rest = iter(figures)
         monkeypatch.setattr(Accuracy, "compute", lambda self: Scores({"top1": next(rest)}, {}))
-        monkeypatch.setattr("mbv2kit.training.run.evaluate_model", lambda *args, **options: None)
+        monkeypatch.setattr("mbv2kit.training.finish.evaluate_model", lambda *args, **options: None)
 
     return start
 

@@ -1,16 +1,13 @@
-"""The parts of a training config that nothing else checks or builds."""
+"""Checks of the numbers in a training config that no part checks for itself."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Task
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
-    """Checks the numbers of a training config that no part checks for itself.
+    """Checks the seed, the decay of the average and the numbers of the trainer.
 
     Raises:
         UserError: One is out of range.
@@ -32,24 +29,3 @@ def check_numbers(config: Mapping[str, Any]) -> None:
 def _check_count(key: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or not least <= value < 2**32:
         raise UserError(f"{key} must be a whole number from {least} up, got {value}.")
-
-
-def model_spec(config: Mapping[str, Any], class_names: tuple[str, ...], origin: Mapping[str, Any]) -> ModelSpec:
-    """Returns the spec of the model that a training config describes.
-
-    Raises:
-        UserError: The input rule is out of range.
-    """
-    task: Task = config["task"]["name"]
-    mean, std = config["normalisation"]["mean"], config["normalisation"]["std"]
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UserError(f"normalization needs three means and three stds above 0, got {mean} and {std}.")
-    return ModelSpec(
-        backbone=config["backbone"],
-        heads={task: config["head"]},
-        class_names={task: class_names},
-        input=Preprocess(**config["input"]),
-        mean=tuple(mean),
-        std=tuple(std),
-        origin=origin,
-    )

@@ -1,0 +1,99 @@
+"""What of a training config the weights decide that a run starts from."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mbv2kit.backbones import BACKBONES
+from mbv2kit.errors import UserError
+from mbv2kit.heads.registry import HEADS
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.structures import Task
+
+_log = logging.getLogger(__name__)
+
+# Options of a backbone that stay the user's: they change neither shapes nor what the weights mean.
+_FREE = frozenset({"name", "output_stride", "norm_momentum", "zero_init_residual", "ceil_pooling"})
+_NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fields(ModelSpec)}
+
+
+def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
+    """Returns the config with all that belongs to the weights: network, padding, epsilon and normalization.
+
+    The weights win over keys at their default.
+
+    Args:
+        config: The config of a training run.
+        spec: The model that the weights belong to.
+        weights: The user's name for them.
+
+    Raises:
+        UserError: A key has a value of its own that does not fit the weights.
+    """
+    config = config.copy()
+    theirs = dict(spec.backbone)
+    name = config.backbone.name
+    if name != theirs["name"]:
+        raise UserError(
+            f"weights={weights} are of {theirs['name']}, but backbone is {name}; set backbone={theirs['name']}."
+        )
+    defaults = BACKBONES.options(name)
+    wanted = {f"backbone.{key}": (theirs.get(key, value), value) for key, value in defaults.items() if key not in _FREE}
+    for key in ("mean", "std"):
+        wanted[f"normalisation.{key}"] = (getattr(spec, key), _NORMALISATION[key])
+    adopted: list[str] = []
+    for key, values in wanted.items():
+        found, value, default = map(_listed, (OmegaConf.select(config, key), *values))
+        if found == value:
+            continue
+        if found != default:
+            raise UserError(
+                f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it."
+            )
+        OmegaConf.update(config, key, value)
+        adopted.append(f"{key}={value}")
+    if adopted:
+        _log.info("the weights set %s", ", ".join(adopted))
+    return config
+
+
+def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
+    """Returns the config with network, head, input and normalization of the weights, whatever it had before.
+
+    Args:
+        config: The config of a training run.
+        spec: The model that the weights belong to.
+        weights: The user's name for them.
+
+    Raises:
+        UserError: The weights are for another task.
+    """
+    task: Task = config.task.name
+    if task not in spec.heads:
+        raise UserError(
+            f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; qat.enabled needs a model that is "
+            "trained for the task."
+        )
+    head = spec.heads[task]
+    theirs: dict[str, Any] = {
+        "backbone": {**BACKBONES.options(spec.backbone["name"]), **spec.backbone},
+        "head": {**HEADS.options(head["name"]), **head},
+        "input": asdict(spec.input),
+        "normalisation": {"mean": spec.mean, "std": spec.std},
+    }
+    config = config.copy()
+    for part, values in theirs.items():
+        new = OmegaConf.create(values)
+        changed = [f"{part}.{key}={value}" for key, value in new.items() if config[part].get(key) != value]
+        if changed:
+            _log.info("the weights set %s", ", ".join(changed))
+        OmegaConf.update(config, part, new, merge=False)
+    return config
+
+
+def _listed(value: Any) -> Any:
+    """Makes tuples, which specs hold, and the lists of a config comparable."""
+    return list(value) if isinstance(value, tuple | ListConfig) else value

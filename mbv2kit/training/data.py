@@ -1,0 +1,43 @@
+"""The data of a training run, and the options of the head that depend on them."""
+
+from dataclasses import replace
+from functools import partial
+
+from omegaconf import OmegaConf
+
+from mbv2kit.data.align import align_classes
+from mbv2kit.data.augment import create_augment
+from mbv2kit.data.datamodule import DataModule
+from mbv2kit.data.sources import open_source
+from mbv2kit.heads.registry import options_from_data
+from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.training.anchors import box_shapes
+from mbv2kit.training.plan import Plan
+
+
+def open_data(plan: Plan) -> tuple[Plan, DataModule]:
+    """Opens the training and validation splits.
+
+    Returns:
+        The plan, with the options of the head that the training data decide, such as YOLOv2's anchors; and the data.
+
+    Raises:
+        UserError: A split cannot be read, is too small, or an option of the loader or the augmentation is wrong.
+    """
+    options = plan.options
+    task, dataset = options["task"]["name"], options["dataset"]
+    preprocess = Preprocess(**options["input"])
+    source = open_source(dataset, task, dataset["train_split"])
+    # A resumed run has them in its config, and does not search again.
+    head = options_from_data(options["head"], partial(box_shapes, source, preprocess))
+    data = DataModule(
+        source,
+        align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names),
+        augment=create_augment(options["augment"], preprocess),
+        preprocess=preprocess,
+        seed=options["seed"],
+        **options["loader"],
+    )
+    config = plan.config.copy()
+    OmegaConf.update(config, "head", head, merge=False)
+    return replace(plan, config=config), data

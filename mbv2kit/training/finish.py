@@ -1,0 +1,68 @@
+"""What follows the last epoch: the model folder, its evaluation and its ONNX file."""
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from mbv2kit.data.datamodule import DataModule
+from mbv2kit.data.sampling import evenly_spaced
+from mbv2kit.evaluation import plots
+from mbv2kit.evaluation.run import evaluate_model
+from mbv2kit.exporting.trained import export_trained
+from mbv2kit.inference.in_torch import TensorModel
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.training.plan import Plan
+from mbv2kit.training.task import VisionTask
+
+_log = logging.getLogger(__name__)
+
+_IMAGES_TO_CHECK = 8
+
+
+def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
+    """Saves the best epoch's weights, evaluates the saved model as ``tools/eval.py`` does, and exports it.
+
+    Args:
+        plan: What was trained.
+        task: In its state after the last step.
+        data: Its validation split is what the model is evaluated on.
+    """
+    options, run = plan.options, plan.run
+    epoch = _save_best(plan, task)
+    model = VisionModel.load(run.model).to(memory_format=torch.channels_last)
+    evaluate_model(
+        TensorModel(model),
+        model.spec,
+        data.val,
+        task=options["task"]["name"],
+        dataset=options["dataset"]["name"],
+        split=options["dataset"]["val_split"],
+        folder=run,
+        **options["loader"],
+    )
+    plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
+    if options["export"]:
+        images = [data.val[index].image for index in evenly_spaced(len(data.val), _IMAGES_TO_CHECK)]
+        export_trained(model, run.model, [model.input(image)[0] for image in images])
+    _log.info("the model of epoch %d is in %s", epoch, run.model)
+
+
+def _save_best(plan: Plan, task: VisionTask) -> int:
+    """Writes the model folder and returns the epoch, counted from 1, that its weights are of."""
+    # There is no best epoch where none was validated.
+    file = plan.best if plan.best.is_file() else plan.last
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    epoch: int = checkpoint["epoch"] + 1
+    prefix = "model." if task.average is None else "average.model."
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    spec = task.model.spec
+    model = VisionModel(replace(spec, origin={**spec.origin, "epoch": epoch}))
+    model.load_state_dict(weights)
+    plan.qat.finish(model)
+    model.save(plan.run.model)
+    return epoch

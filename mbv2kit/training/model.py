@@ -1,0 +1,115 @@
+"""The model of a training run: its spec, its weights, and the task that trains it."""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+import mbv2kit
+from mbv2kit.data.datamodule import DataModule
+from mbv2kit.errors import UserError
+from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Task
+from mbv2kit.training.finetune import FineTuning
+from mbv2kit.training.plan import Plan
+from mbv2kit.training.schedule import create_schedule
+from mbv2kit.training.start import load_weights, unfold_norms
+from mbv2kit.training.task import VisionTask
+
+_log = logging.getLogger(__name__)
+
+# Enough for the means, variances and ranges of activations, in a matter of seconds.
+_IMAGES_TO_MEASURE = 64
+
+
+def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> VisionTask:
+    """Builds the model that a plan describes and what trains it.
+
+    Args:
+        plan: What to build.
+        data: Gives the classes, the steps in an epoch, and images to measure activations on.
+        start: The model whose weights to start from; None for fresh ones or those of a checkpoint.
+
+    Raises:
+        UserError: An option of backbone, head, optimizer or schedule is wrong, or the weights do not fit.
+    """
+    options = plan.options
+    lightning.seed_everything(options["seed"], workers=True, verbose=False)
+    model = VisionModel(model_spec(options, data.train.class_names, _origin(plan, start)))
+    limit = options["trainer"]["limit_train_batches"]
+    steps = int(min(data.steps_per_epoch, limit or math.inf))
+    plan.qat.prepare(model, data.train, start, steps)
+    if start is not None:
+        load_weights(model, start, options["weights"])
+        if unfolded := unfold_norms(model, data.first_batches(_IMAGES_TO_MEASURE)):
+            _log.info("%d folded batch norms take their statistics from the training images", unfolded)
+    if options["trainer"]["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    task = VisionTask(
+        model,
+        optimizer=options["optimizer"],
+        schedule=create_schedule(options["scheduler"], steps, options["trainer"]["max_epochs"]),
+        finetuning=FineTuning(**options["finetune"]),
+        ema_decay=options["ema"]["decay"],
+        seed=options["seed"],
+        qat=plan.qat,
+    )
+    # A checkpoint brings its ranges along.
+    measured = data.first_batches(_IMAGES_TO_MEASURE) if start is not None else ()
+    plan.qat.attach(task.model, task.deployed, (batch.images for batch in measured))
+    _log_summary(plan, model, data)
+    return task
+
+
+def model_spec(config: Mapping[str, Any], class_names: tuple[str, ...], origin: Mapping[str, Any]) -> ModelSpec:
+    """Returns the spec of the model that a training config describes.
+
+    Raises:
+        UserError: The preprocessing or the normalization is out of range.
+    """
+    task: Task = config["task"]["name"]
+    mean, std = config["normalisation"]["mean"], config["normalisation"]["std"]
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(f"normalization needs three means and three stds above 0, got {mean} and {std}.")
+    return ModelSpec(
+        backbone=config["backbone"],
+        heads={task: config["head"]},
+        class_names={task: class_names},
+        input=Preprocess(**config["input"]),
+        mean=tuple(mean),
+        std=tuple(std),
+        origin=origin,
+    )
+
+
+def _origin(plan: Plan, start: VisionModel | None) -> dict[str, Any]:
+    """Returns what ``model.json`` says about where the model comes from."""
+    origin = {
+        "made_by": f"mbv2kit {mbv2kit.__version__}, torch {torch.__version__}",
+        "run": plan.run.path.name,
+        "dataset": plan.config.dataset.name,
+        "weights": "moving average" if plan.config.ema.decay is not None else "as trained",
+        **plan.qat.origin,
+    }
+    return origin if start is None else origin | {"started_from": start.spec.origin}
+
+
+def _log_summary(plan: Plan, model: VisionModel, data: DataModule) -> None:
+    dataset = plan.config.dataset
+    _log.info(
+        "%s on %s (%s): %d images, %d classes, %s with %.2f M parameters; the run goes to %s",
+        plan.config.task.name,
+        dataset.name,
+        Path(dataset.root).resolve() if dataset.get("root") else "made on the fly",
+        len(data.train),
+        len(data.train.class_names),
+        f"{plan.config.backbone.name} + {plan.config.head.name}",
+        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        plan.run.path.resolve(),
+    )
