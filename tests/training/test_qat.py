@@ -19,7 +19,7 @@ from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.callbacks import StopOnSignal
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.qat import Int8Training, QatOptions
+from mbv2kit.training.qat import FloatTraining, Int8Training, QatOptions
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.run import train
 from mbv2kit.training.schedule import Schedule
@@ -154,6 +154,23 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
     task.on_validation_epoch_end()
     assert {"val/top1", "val/AP", "val/mIoU"} <= logged.keys()
     assert torch.equal(int8.highest, ranges)
+
+
+def test_training_in_floats_changes_nothing_on_the_way() -> None:
+    model = build("classification")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images = draw(2)
+    wanted = see(model, images)
+    qat = FloatTraining()
+    qat.prepare(model, create_source("shapes", task="classification", split="train"), None, 1)
+    qat.attach(model, model, [images])
+    qat.begin_step(0)
+    assert not any(part.training for part in model.modules())
+    qat.finish(model)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in see(model, images).items())
+    assert (qat.origin, qat.simulation.state_dict()) == ({}, {})
 
 
 # Runs.

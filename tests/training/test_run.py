@@ -203,7 +203,8 @@ def test_training_stops_early_where_nothing_gets_better(
 @pytest.mark.slow
 def test_without_any_validation_the_last_epoch_is_the_model(tiny: Compose, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    train(tiny(run.path, "trainer.val_every_n_epochs=5", "trainer.limit_train_batches=1", "ema.decay=null"))
+    keys = ("trainer.val_every_n_epochs=5", "trainer.limit_train_batches=1", "ema.decay=null")
+    assert train(tiny(run.path, *keys)) == run
     assert not (run.checkpoints / "best.ckpt").exists()
     model, last = VisionModel.load(run.model), checkpoint(run.path, "last")
     assert (model.spec.origin["epoch"], last["global_step"]) == (2, 2)
