@@ -52,14 +52,24 @@ class Registry(Generic[T]):
         return self._builders[name]
 
     def create(self, name: str, *args: Any, **options: Any) -> T:
-        """Builds ``name``; raises :class:`UserError` for an option that its constructor does not take."""
+        """Builds ``name``.
+
+        Raises:
+            UserError: The name or an option is unknown, or the constructor refuses a value.
+        """
         builder = self.get(name)
         parameters = inspect.signature(builder).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             for option in options:
                 if option not in parameters:
                     raise UserError(f"{self.kind} '{name}' has no option '{option}'.{nearest(option, parameters)}")
-        return builder(*args, **options)
+        try:
+            return builder(*args, **options)
+        except UserError as error:
+            # A constructor knows its options, but not under which name it is registered.
+            if str(error).partition(" ")[0] in parameters:
+                raise UserError(f"{self.kind} '{name}': {error}") from None
+            raise
 
     def options(self, name: str) -> dict[str, Any]:
         """Returns the options of ``name`` that have a default, with the default of each."""

@@ -18,9 +18,14 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
     )
     (package / "steam.py").write_text(
         "from engine_room import ENGINES\n"
+        "from mbv2kit.errors import UserError\n"
         "@ENGINES.register('steam')\n"
         "class Steam:\n"
         "    def __init__(self, boiler, pressure=2.5, valves=(1, 2)):\n"
+        "        if pressure > 10:\n"
+        "            raise UserError(f'pressure must be at most 10, got {pressure}.')\n"
+        "        if boiler == 'wood':\n"
+        "            raise UserError('wood.txt: this boiler burns.')\n"
         "        self.boiler, self.pressure, self.valves = boiler, pressure, valves\n"
     )
     (package / "wind.py").write_text(
@@ -57,6 +62,16 @@ def test_an_unknown_name_is_answered_with_the_nearest(engines: Registry[Any]) ->
 def test_an_unknown_option_is_answered_with_the_nearest(engines: Registry[Any]) -> None:
     with pytest.raises(UserError, match=r"engine 'steam' has no option 'presure'\. Did you mean 'pressure'\?"):
         engines.create("steam", "copper", presure=4.0)
+
+
+def test_an_error_about_an_option_names_the_part(engines: Registry[Any]) -> None:
+    with pytest.raises(UserError, match=r"^engine 'steam': pressure must be at most 10, got 11\.$"):
+        engines.create("steam", "copper", pressure=11)
+
+
+def test_an_error_about_a_file_stays_as_it_is(engines: Registry[Any]) -> None:
+    with pytest.raises(UserError, match=r"^wood\.txt: this boiler burns\.$"):
+        engines.create("steam", "wood")
 
 
 def test_a_constructor_that_takes_anything_gets_anything(engines: Registry[Any]) -> None:

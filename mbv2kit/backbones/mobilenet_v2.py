@@ -82,9 +82,9 @@ class MobileNetV2(Backbone):
         super().__init__()
         check_width(width, "0.35 to 1.4")
         if not depth > 0:
-            raise UserError(f"backbone.depth must be above 0, got {depth}.")
+            raise UserError(f"depth must be above 0, got {depth}.")
         if divisible_by < 1:
-            raise UserError(f"backbone.divisible_by must be at least 1, got {divisible_by}.")
+            raise UserError(f"divisible_by must be at least 1, got {divisible_by}.")
         style = ConvStyle(padding, norm_eps, norm_momentum)
         channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width), divisible_by)
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -100,14 +100,14 @@ class NASNetA(Backbone):
     ) -> None:
         super().__init__()
         if width != 1.0:
-            raise UserError(f"backbone.width must be 1.0 (set backbone.penultimate_filters instead), got {width}.")
+            raise UserError(f"width must be 1.0 (set penultimate_filters instead), got {width}.")
         check_undilated(output_stride, "NASNet-A")
         if cells < 1:
-            raise UserError(f"backbone.cells must be at least 1 (the paper uses 4 to 7), got {cells}.")
+            raise UserError(f"cells must be at least 1 (the paper uses 4 to 7), got {cells}.")
         filters, rest = divmod(penultimate_filters, LAST_BY_FIRST)
         if rest or filters < LEAST_FILTERS:
             raise UserError(
-                f"backbone.penultimate_filters must be a multiple of {LAST_BY_FIRST} from "
+                f"penultimate_filters must be a multiple of {LAST_BY_FIRST} from "
                 f"{LAST_BY_FIRST * LEAST_FILTERS} up, got {penultimate_filters}."
             )
         style = ConvStyle(padding, norm_eps, norm_momentum)

@@ -67,13 +67,13 @@ class Backbone(nn.Module):
 def check_width(width: float, usual: str) -> None:
     """Raises :class:`UserError` unless the factor on the channels is above 0; ``usual`` says what the paper takes."""
     if not width > 0:
-        raise UserError(f"backbone.width must be above 0 (the paper uses {usual}), got {width}.")
+        raise UserError(f"width must be above 0 (the paper uses {usual}), got {width}.")
 
 
 def check_single_width(width: float, network: str) -> None:
     """Raises :class:`UserError` unless the width is 1, for a ``network`` whose paper has no other."""
     if width != 1.0:
-        raise UserError(f"backbone.width must be 1.0 (there is no other {network}), got {width}.")
+        raise UserError(f"width must be 1.0 (there is no other {network}), got {width}.")
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")

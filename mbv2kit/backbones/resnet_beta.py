@@ -94,6 +94,5 @@ def _check_multi_grid(rates: Sequence[int]) -> None:
         or not all(isinstance(rate, int) and rate >= 1 for rate in rates)
     ):
         raise UserError(
-            f"backbone.multi_grid needs {units} whole rates of at least 1, one for each unit of the last stage, got "
-            f"{rates}."
+            f"multi_grid needs {units} whole rates of at least 1, one for each unit of the last stage, got {rates}."
         )

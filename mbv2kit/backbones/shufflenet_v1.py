@@ -120,13 +120,12 @@ class ShuffleNetV1(Backbone):
         super().__init__()
         check_width(width, "0.25 to 2")
         if groups not in CHANNELS:
-            raise UserError(f"backbone.groups must be 1, 2, 3, 4 or 8, got {groups}.")
+            raise UserError(f"groups must be 1, 2, 3, 4 or 8, got {groups}.")
         if stem_channels is None:
             stem_channels = ceil(STEM_CHANNELS[(width >= 1) + (width >= 2)] / groups) * groups
         if stem_channels < 1 or stem_channels % groups:
             raise UserError(
-                f"backbone.stem_channels must be null or a multiple of backbone.groups, which is {groups}, got "
-                f"{stem_channels}."
+                f"stem_channels must be null or a multiple of groups, which is {groups}, got {stem_channels}."
             )
         stage_channels = _stage_channels(width, groups, stem_channels)
         style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
@@ -167,7 +166,7 @@ def _stage_channels(width: float, groups: int, stem_channels: int) -> int:
     if channels % multiple or channels <= stem_channels:
         fitting = max(round(channels / multiple), stem_channels // multiple + 1) * multiple
         raise UserError(
-            f"backbone.width {width} gives stage 2 {channels} channels, but with backbone.groups {groups} it needs a "
+            f"width {width} gives stage 2 {channels} channels, but with groups {groups} it needs a "
             f"multiple of {multiple} above the first convolution's {stem_channels}; the nearest width is "
             f"{fitting / CHANNELS[groups]:.4g}."
         )

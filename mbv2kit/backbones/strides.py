@@ -6,13 +6,13 @@ from mbv2kit.errors import UserError
 def check_output_stride(output_stride: int) -> None:
     """Raises :class:`UserError` unless a backbone can have this output stride."""
     if output_stride not in (8, 16, 32):
-        raise UserError(f"backbone.output_stride must be 8, 16 or 32, got {output_stride}.")
+        raise UserError(f"output_stride must be 8, 16 or 32, got {output_stride}.")
 
 
 def check_undilated(output_stride: int, network: str) -> None:
     """Raises :class:`UserError` unless the output stride is 32, for a ``network`` that keeps its strides."""
     if output_stride != 32:
-        raise UserError(f"backbone.output_stride must be 32 ({network} has no dilated form), got {output_stride}.")
+        raise UserError(f"output_stride must be 32 ({network} has no dilated form), got {output_stride}.")
 
 
 class Strides:

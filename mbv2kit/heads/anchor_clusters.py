@@ -32,7 +32,7 @@ def cluster_shapes(shapes: Shapes, count: int, seed: int = 0) -> Shapes:
         UserError: ``count`` is below 1.
     """
     if count < 1:
-        raise UserError(f"head.num_anchors must be at least 1, got {count}.")
+        raise UserError(f"num_anchors must be at least 1, got {count}.")
     rng = np.random.default_rng(seed)
     if len(shapes) > MOST_SHAPES:
         shapes = rng.choice(shapes, MOST_SHAPES, replace=False)

@@ -41,9 +41,9 @@ class Classifier(Head):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise UserError(f"head.dropout must be at least 0 and below 1, got {dropout}.")
+            raise UserError(f"dropout must be at least 0 and below 1, got {dropout}.")
         if not 0 <= label_smoothing < 1:
-            raise UserError(f"head.label_smoothing must be at least 0 and below 1, got {label_smoothing}.")
+            raise UserError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}.")
         self.features = (feature_info[-1].name,)
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)

@@ -68,14 +68,14 @@ class DeepLabV3(Head):
         super().__init__()
         if class_weights is not None and len(class_weights) != num_classes:
             raise UserError(
-                f"head.class_weights needs a weight for each of the {num_classes} classes, got {len(class_weights)}."
+                f"class_weights must hold a weight for each of the {num_classes} classes, got {len(class_weights)}."
             )
         if not 0 <= dropout < 1:
-            raise UserError(f"head.dropout must be at least 0 and below 1, got {dropout}.")
+            raise UserError(f"dropout must be at least 0 and below 1, got {dropout}.")
         if num_classes > IGNORE:
             raise UserError(f"A mask has room for {IGNORE} classes at most, got {num_classes}.")
         if rates is not None and (not rates or min(rates) < 1):
-            raise UserError(f"head.rates needs dilations of at least 1, or null for the usual ones, got {list(rates)}.")
+            raise UserError(f"rates must be dilations of at least 1, or null for the usual ones, got {list(rates)}.")
         source = _choose(feature_info, feature)
         style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
         self.features = (source.name,)

@@ -68,9 +68,9 @@ class SSD(MultiBox):
             nms_iou=nms_iou,
             max_detections=max_detections,
         )
-        check_choice("head.anchors", anchors, bx.AnchorPreset)
+        check_choice("anchors", anchors, bx.AnchorPreset)
         if maps is not None and not maps:
-            raise UserError("head.maps needs the name of at least one feature map, or null for the usual two, got [].")
+            raise UserError("maps must name at least one feature map, or be null for the usual two, got [].")
         sources = choose_maps(feature_info, maps, strides=(16, 32))
         style = ConvStyle(padding, norm_eps, norm_momentum)
         self.features = tuple(source.name for source in sources)

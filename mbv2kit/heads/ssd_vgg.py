@@ -99,9 +99,7 @@ class SSD300(MultiBox):
             max_detections=max_detections,
         )
         if maps is not None and len(maps) != 2:
-            raise UserError(
-                f"head.maps needs the names of two feature maps, or null for the usual two, got {list(maps)}."
-            )
+            raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
         near, far = choose_maps(feature_info, maps, strides=(8, 16))
         self.features = (near.name, far.name)
         self.norm = L2Norm(near.channels)
@@ -135,7 +133,7 @@ class SSD300(MultiBox):
         if min(far.shape[2:]) < LEAST_STEPS:
             raise UserError(
                 f"ssd300 and ssd512 need a map {self.features[1]} of at least {LEAST_STEPS} x {LEAST_STEPS} steps, got "
-                f"{far.shape[2]} x {far.shape[3]}; set input.size to {16 * LEAST_STEPS} pixels a side or more."
+                f"{far.shape[2]} x {far.shape[3]}; use inputs of at least {16 * LEAST_STEPS} pixels a side."
             )
         fc6 = self.fc6(self.pool5(far)).relu()
         maps = [self.norm(near), self.fc7(fc6).relu()]

@@ -80,19 +80,17 @@ class YOLOv2(Head):
         super().__init__()
         if channels < 1 or (passthrough_channels is not None and passthrough_channels < 1):
             raise UserError(
-                "head.channels must be at least 1, and so must head.passthrough_channels, or null for no convolution; "
+                "channels must be at least 1, and so must passthrough_channels, or null for no convolution; "
                 f"got {channels} and {passthrough_channels}."
             )
         self.nms_options = NmsOptions(score_threshold, nms_iou, max_detections)
         self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
         if maps is not None and len(maps) != 2:
-            raise UserError(
-                f"head.maps needs the names of two feature maps, or null for the usual two, got {list(maps)}."
-            )
+            raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
         near, far = choose_maps(feature_info, maps, strides=(16, 32))
         if far.stride != 2 * near.stride:
             raise UserError(
-                f"head.maps must be two maps of which the second has twice the stride of the first, got '{near.name}' "
+                f"maps must be two maps of which the second has twice the stride of the first, got '{near.name}' "
                 f"of stride {near.stride} and '{far.name}' of stride {far.stride}."
             )
         self.features = (near.name, far.name)
@@ -122,12 +120,12 @@ class YOLOv2(Head):
             return dict(options)
         shapes = box_shapes()
         if not len(shapes):
-            raise UserError("The training split has no box to find head.anchors in; give them, or name another split.")
+            raise UserError("The training split has no box to find anchors in; give them, or name another split.")
         found = cluster_shapes(shapes, options.get("num_anchors", len(COCO_ANCHORS)))
         # Four digits are finer than a pixel of any input.
         anchors = [[float(f"{side:.4g}") for side in anchor] for anchor in found.tolist()]
         _log.info(
-            "%d anchors from %d boxes, which they overlap by %.1f %% in the mean: head.anchors=%s",
+            "%d anchors from %d boxes, which they overlap by %.1f %% in the mean: anchors=%s",
             len(anchors),
             len(shapes),
             100 * mean_iou(shapes, np.array(anchors)),
@@ -174,13 +172,13 @@ def _checked(anchors: Sequence[Sequence[float]] | None, num_anchors: int) -> lis
     if anchors is None:
         if num_anchors != len(COCO_ANCHORS):
             raise UserError(
-                f"head.num_anchors is {num_anchors}, but without training data there are {len(COCO_ANCHORS)} anchors; "
-                "give others as head.anchors."
+                f"num_anchors is {num_anchors}, but without training data there are {len(COCO_ANCHORS)} anchors; "
+                "give others as anchors."
             )
         return [[side / COCO_GRID for side in anchor] for anchor in COCO_ANCHORS]
     if not isinstance(anchors, list | tuple) or not anchors or not all(_is_shape(anchor) for anchor in anchors):
         raise UserError(
-            "head.anchors must be pairs [width, height] in shares of the input, above 0 and at most 1 (of anchors in "
+            "anchors must be pairs [width, height] in shares of the input, above 0 and at most 1 (of anchors in "
             f"grid cells, divide each by the number of cells), got {anchors}."
         )
     return [list(anchor) for anchor in anchors]

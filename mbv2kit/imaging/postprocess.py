@@ -53,7 +53,7 @@ class NmsOptions:
     def __post_init__(self) -> None:
         check_shares(score_threshold=self.score_threshold, nms_iou=self.nms_iou)
         if self.max_detections < 1:
-            raise UserError(f"head.max_detections must be at least 1, got {self.max_detections}.")
+            raise UserError(f"max_detections must be at least 1, got {self.max_detections}.")
 
     def at_least(self, score: float) -> "NmsOptions":
         """Returns the same without boxes below a score, which takes less time than to leave them out afterwards.
@@ -148,4 +148,4 @@ def check_shares(**options: float) -> None:
     """Raises :class:`UserError` unless each of a head's options is in 0..1."""
     for name, value in options.items():
         if not 0 <= value <= 1:
-            raise UserError(f"head.{name} must be in 0..1, got {value}.")
+            raise UserError(f"{name} must be in 0..1, got {value}.")

@@ -62,14 +62,14 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
-            raise UserError(f"input.size must be two positive numbers (height, width), got {list(self.size)}.")
+            raise UserError(f"the input's size must be two positive numbers (height, width), got {list(self.size)}.")
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
         if self.resize not in get_args(Resize):
-            raise UserError(f"input.resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
+            raise UserError(f"resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
         if not 0 < self.crop_fraction <= 1:
-            raise UserError(f"input.crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
+            raise UserError(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
         if not 0 <= self.fill <= 255:
-            raise UserError(f"input.fill must be a gray value in 0..255, got {self.fill}.")
+            raise UserError(f"fill must be a gray value in 0..255, got {self.fill}.")
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Returns the height and width that an image has in the input; ``crop`` fills it."""

@@ -68,9 +68,7 @@ def default_box_shapes(
     """
     _check_scales(min_scale, max_scale)
     if not 0 < first_scale <= min_scale:
-        raise UserError(
-            f"head.first_scale must be above 0 and at most head.min_scale, which is {min_scale}, got {first_scale}."
-        )
+        raise UserError(f"first_scale must be above 0 and at most min_scale, which is {min_scale}, got {first_scale}.")
     step = (max_scale - min_scale) / (len(counts) - 2)
     scales = [first_scale, *(min_scale + step * level for level in range(len(counts)))]
     return [
@@ -81,9 +79,7 @@ def default_box_shapes(
 
 def _check_scales(min_scale: float, max_scale: float) -> None:
     if not 0 < min_scale <= max_scale <= 1:
-        raise UserError(
-            f"head.min_scale and head.max_scale must be in order within (0, 1], got {min_scale} and {max_scale}."
-        )
+        raise UserError(f"min_scale and max_scale must be in order within (0, 1], got {min_scale} and {max_scale}.")
 
 
 def _with_ratios(sized: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

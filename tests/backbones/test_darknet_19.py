@@ -144,8 +144,8 @@ def test_heads_read_the_deepest_maps_and_the_layers_behind_are_dropped(head: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(there is no other Darknet-19\), got 0\.5\."),
-        ({"output_stride": 16}, r"backbone\.output_stride must be 32 \(Darknet-19 has no dilated form\), got 16\."),
+        ({"width": 0.5}, r"^width must be 1\.0 \(there is no other Darknet-19\), got 0\.5\."),
+        ({"output_stride": 16}, r"^output_stride must be 32 \(Darknet-19 has no dilated form\), got 16\."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

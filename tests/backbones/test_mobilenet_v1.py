@@ -113,8 +113,8 @@ def test_ssdlite_reads_the_maps_that_the_paper_names() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": -1}, r"backbone\.width must be above 0 \(the paper uses 0\.25 to 1\), got -1"),
-        ({"output_stride": 64}, r"backbone\.output_stride must be 8, 16 or 32, got 64"),
+        ({"width": -1}, r"^width must be above 0 \(the paper uses 0\.25 to 1\), got -1"),
+        ({"output_stride": 64}, r"^output_stride must be 8, 16 or 32, got 64"),
         ({"padding": "same"}, r"padding 'same' is unknown"),
     ],
 )

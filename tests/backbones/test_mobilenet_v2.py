@@ -307,8 +307,8 @@ def test_selecting_an_unknown_map_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: on_meta(width=0), r"backbone\.width must be above 0"),
-        (lambda: on_meta(output_stride=4), r"backbone\.output_stride must be 8, 16 or 32, got 4\."),
+        (lambda: on_meta(width=0), r"^width must be above 0"),
+        (lambda: on_meta(output_stride=4), r"^output_stride must be 8, 16 or 32, got 4\."),
         (lambda: on_meta(padding="same"), r"padding 'same' is unknown\. Did you mean 'tf_same'\?"),
     ],
 )

@@ -249,9 +249,9 @@ def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(set backbone\.penultimate_filters instead\), got 0\.5\."),
-        ({"output_stride": 16}, r"backbone\.output_stride must be 32 \(NASNet-A has no dilated form\), got 16\."),
-        ({"cells": 0}, r"backbone\.cells must be at least 1 \(the paper uses 4 to 7\), got 0\."),
+        ({"width": 0.5}, r"^width must be 1\.0 \(set penultimate_filters instead\), got 0\.5\."),
+        ({"output_stride": 16}, r"^output_stride must be 32 \(NASNet-A has no dilated form\), got 16\."),
+        ({"cells": 0}, r"^cells must be at least 1 \(the paper uses 4 to 7\), got 0\."),
         ({"penultimate_filters": 72}, r"penultimate_filters must be a multiple of 24 from 96 up, got 72\."),
         ({"penultimate_filters": 1000}, r"penultimate_filters must be a multiple of 24 from 96 up, got 1000\."),
         ({"padding": "same"}, r"padding 'same' is unknown"),

@@ -113,8 +113,8 @@ def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(there is no other ResNet-101\), got 0\.5\."),
-        ({"output_stride": 4}, r"backbone\.output_stride must be 8, 16 or 32, got 4\."),
+        ({"width": 0.5}, r"^width must be 1\.0 \(there is no other ResNet-101\), got 0\.5\."),
+        ({"output_stride": 4}, r"^output_stride must be 8, 16 or 32, got 4\."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

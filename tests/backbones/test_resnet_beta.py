@@ -167,12 +167,12 @@ def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(there is no other ResNet-101\), got 0\.5\."),
-        ({"output_stride": 4}, r"backbone\.output_stride must be 8, 16 or 32, got 4\."),
-        ({"multi_grid": [1, 2]}, r"backbone\.multi_grid needs 3 whole rates of at least 1, .*, got \[1, 2\]\."),
-        ({"multi_grid": [1, 0, 1]}, r"backbone\.multi_grid needs 3 whole rates of at least 1, .*, got \[1, 0, 1\]\."),
-        ({"multi_grid": [1, 1.5, 2]}, r"backbone\.multi_grid needs 3 whole rates .*, got \[1, 1\.5, 2\]\."),
-        ({"multi_grid": None}, r"backbone\.multi_grid needs 3 whole rates .*, got None\."),
+        ({"width": 0.5}, r"^width must be 1\.0 \(there is no other ResNet-101\), got 0\.5\."),
+        ({"output_stride": 4}, r"^output_stride must be 8, 16 or 32, got 4\."),
+        ({"multi_grid": [1, 2]}, r"^multi_grid needs 3 whole rates of at least 1, .*, got \[1, 2\]\."),
+        ({"multi_grid": [1, 0, 1]}, r"^multi_grid needs 3 whole rates of at least 1, .*, got \[1, 0, 1\]\."),
+        ({"multi_grid": [1, 1.5, 2]}, r"^multi_grid needs 3 whole rates .*, got \[1, 1\.5, 2\]\."),
+        ({"multi_grid": None}, r"^multi_grid needs 3 whole rates .*, got None\."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -113,8 +113,8 @@ def test_selecting_maps_drops_the_layers_behind() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"backbone\.width must be 1\.0 \(there is no other VGG16\), got 0\.5\."),
-        ({"output_stride": 16}, r"backbone\.output_stride must be 32 \(VGG16 has no dilated form\), got 16\."),
+        ({"width": 0.5}, r"^width must be 1\.0 \(there is no other VGG16\), got 0\.5\."),
+        ({"output_stride": 16}, r"^output_stride must be 32 \(VGG16 has no dilated form\), got 16\."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -190,16 +190,43 @@ def test_every_preset_has_a_configuration_file() -> None:
         ({"preset": "detecton"}, "no augment preset 'detecton'. Did you mean 'detection'"),
         ({"preset": "detection", "expand_maks": 2}, "no option 'expand_maks'. Did you mean 'expand_max'"),
         ({"preset": "none", "horizontal_flip": 0.5}, "augment preset 'none' has no option 'horizontal_flip'"),
-        ({"preset": "detection", "expand_max": 0.5}, "augment.expand_max must be a number in 1..10, got 0.5"),
-        ({"preset": "detection", "crop_min_iou": []}, "augment.crop_min_iou must be a list of numbers in 0..1"),
-        ({"preset": "detection", "crop_min_iou": 0.5}, "augment.crop_min_iou must be a list of numbers in 0..1"),
-        ({"preset": "classification", "scale": [1.0, 0.2]}, "augment.scale must be two numbers, the smaller first"),
-        ({"preset": "classification", "scale": [0.2]}, "augment.scale must be two numbers, the smaller first"),
-        ({"preset": "classification", "ratio": [0, 2]}, "augment.ratio must be a list of numbers in 0.1..10"),
-        ({"preset": "classification", "hue": 0.6}, "augment.hue must be a number in 0..0.5"),
-        ({"preset": "classification", "horizontal_flip": True}, "augment.horizontal_flip must be a number in 0..1"),
-        ({"preset": "segmentation", "scale": "big"}, "augment.scale must be a list of numbers in 0.1..10, got 'big'"),
-        ({"preset": "segmentation", "brightness": None}, "augment.brightness must be a number in 0..1, got None"),
+        (
+            {"preset": "detection", "expand_max": 0.5},
+            "augment preset 'detection': expand_max must be a number in 1..10, got 0.5",
+        ),
+        (
+            {"preset": "detection", "crop_min_iou": []},
+            "augment preset 'detection': crop_min_iou must be a list of numbers in 0..1",
+        ),
+        (
+            {"preset": "detection", "crop_min_iou": 0.5},
+            "augment preset 'detection': crop_min_iou must be a list of numbers in 0..1",
+        ),
+        (
+            {"preset": "classification", "scale": [1.0, 0.2]},
+            "augment preset 'classification': scale must be two numbers, the smaller first",
+        ),
+        (
+            {"preset": "classification", "scale": [0.2]},
+            "augment preset 'classification': scale must be two numbers, the smaller first",
+        ),
+        (
+            {"preset": "classification", "ratio": [0, 2]},
+            "augment preset 'classification': ratio must be a list of numbers in 0.1..10",
+        ),
+        ({"preset": "classification", "hue": 0.6}, "augment preset 'classification': hue must be a number in 0..0.5"),
+        (
+            {"preset": "classification", "horizontal_flip": True},
+            "augment preset 'classification': horizontal_flip must be a number in 0..1",
+        ),
+        (
+            {"preset": "segmentation", "scale": "big"},
+            "augment preset 'segmentation': scale must be a list of numbers in 0.1..10, got 'big'",
+        ),
+        (
+            {"preset": "segmentation", "brightness": None},
+            "augment preset 'segmentation': brightness must be a number in 0..1, got None",
+        ),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(config: dict[str, Any], message: str) -> None:

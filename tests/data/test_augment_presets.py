@@ -327,5 +327,5 @@ def test_training_images_can_have_a_size_of_their_own(preset: str) -> None:
 
 @pytest.mark.parametrize("size", [[48], [48, 64, 3], [48.5, 64], [0, 64], "large"])
 def test_a_training_size_must_be_two_whole_numbers(size: object) -> None:
-    with pytest.raises(UserError, match=r"augment\.size must be"):
+    with pytest.raises(UserError, match=r"^augment preset 'segmentation': size must be"):
         create_augment({"preset": "segmentation", "size": size}, Preprocess((96, 96)))

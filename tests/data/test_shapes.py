@@ -139,9 +139,9 @@ def test_scenes_of_any_size(size: int) -> None:
     ("options", "message"),
     [
         ({"split": "test"}, "no split 'test'; splits found: train, val"),
-        ({"size": 32}, "dataset.size must be at least 64"),
-        ({"val_count": 0}, "dataset.val_count must be at least 1"),
-        ({"seed": -1}, "dataset.seed must not be negative"),
+        ({"size": 32}, "^dataset 'shapes': size must be at least 64"),
+        ({"val_count": 0}, "^dataset 'shapes': val_count must be at least 1"),
+        ({"seed": -1}, "^dataset 'shapes': seed must not be negative"),
     ],
 )
 def test_slips_are_named(options: dict[str, object], message: str) -> None:

@@ -157,7 +157,7 @@ def test_an_xml_that_cannot_be_used_is_named(detection: Path, text: str, message
 
 
 def test_other_slips(detection: Path) -> None:
-    with pytest.raises(UserError, match=r"dataset\.difficult must be 'ignore' or 'count', got 'drop'"):
+    with pytest.raises(UserError, match=r"^dataset 'voc': difficult must be 'ignore' or 'count', got 'drop'"):
         open_voc(detection, difficult="drop")
     with pytest.raises(
         UserError, match=r"the folder ImageSets/Segmentation is missing \(what is there serves detection"

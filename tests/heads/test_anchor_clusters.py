@@ -78,5 +78,5 @@ def test_of_very_many_boxes_a_part_does() -> None:
 
 
 def test_no_anchor_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"head\.num_anchors must be at least 1, got 0\."):
+    with pytest.raises(UserError, match=r"^num_anchors must be at least 1, got 0\."):
         cluster_shapes(PLANTED, 0)

@@ -64,7 +64,7 @@ def test_decoding_ranks_all_classes_and_the_first_of_equals_comes_first() -> Non
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_shares_out_of_range_are_refused(option: str, value: float) -> None:
     options: dict[str, Any] = {option: value}
-    with pytest.raises(UserError, match=rf"head\.{option} must be at least 0 and below 1, got {value}"):
+    with pytest.raises(UserError, match=rf"^{option} must be at least 0 and below 1, got {value}"):
         Classifier(FEATURES, 3, **options)
 
 

@@ -206,13 +206,13 @@ def test_logits_without_meaning_find_nothing() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SSD(FEATURES, 2, anchors="tensorflow"), r"head\.anchors 'tensorflow' is unknown"),  # type: ignore[arg-type]
-        (lambda: SSD(FEATURES, 2, match_iou=1.5), r"head\.match_iou must be in 0\.\.1, got 1\.5\."),
-        (lambda: SSD(FEATURES, 2, nms_iou=-1), r"head\.nms_iou must be in 0\.\.1, got -1\."),
-        (lambda: SSD(FEATURES, 2, score_threshold=2), r"head\.score_threshold must be in 0\.\.1, got 2\."),
-        (lambda: SSD(FEATURES, 2, min_scale=0.99), r"head\.min_scale and head\.max_scale must be in order"),
+        (lambda: SSD(FEATURES, 2, anchors="tensorflow"), r"^anchors 'tensorflow' is unknown"),  # type: ignore[arg-type]
+        (lambda: SSD(FEATURES, 2, match_iou=1.5), r"^match_iou must be in 0\.\.1, got 1\.5\."),
+        (lambda: SSD(FEATURES, 2, nms_iou=-1), r"^nms_iou must be in 0\.\.1, got -1\."),
+        (lambda: SSD(FEATURES, 2, score_threshold=2), r"^score_threshold must be in 0\.\.1, got 2\."),
+        (lambda: SSD(FEATURES, 2, min_scale=0.99), r"^min_scale and max_scale must be in order"),
         (lambda: SSD(FEATURES, 2, maps=["nea"]), r"no feature map 'nea'\. Did you mean 'near'\?"),
-        (lambda: SSD(FEATURES, 2, maps=[]), r"head\.maps needs the name of at least one feature map"),
+        (lambda: SSD(FEATURES, 2, maps=[]), r"^maps must name at least one feature map"),
         (lambda: SSD(FEATURES[:2], 2), r"no feature map of stride 32, only of \[8, 16\]"),
     ],
 )

@@ -254,22 +254,24 @@ def test_inputs_from_257_pixels_on_are_large_enough(size: tuple[int, int]) -> No
 @pytest.mark.parametrize("name", SIDES)
 def test_smaller_inputs_are_refused(name: str, size: tuple[int, int]) -> None:
     steps = r"16 x 19" if size[0] == 256 else r"19 x 16"
-    with pytest.raises(UserError, match=rf"map conv5_3 of at least 17 x 17 steps, got {steps}; set input\.size to 272"):
+    with pytest.raises(
+        UserError, match=rf"map conv5_3 of at least 17 x 17 steps, got {steps}; use inputs of at least 272"
+    ):
         on_vgg16(name, size)
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SSD300(FEATURES, 2, match_iou=1.5), r"head\.match_iou must be in 0\.\.1, got 1\.5\."),
+        (lambda: SSD300(FEATURES, 2, match_iou=1.5), r"^match_iou must be in 0\.\.1, got 1\.5\."),
         (
             lambda: SSD300(FEATURES, 2, first_scale=0.3),
-            r"head\.first_scale must be above 0 and at most head\.min_scale",
+            r"^first_scale must be above 0 and at most min_scale",
         ),
-        (lambda: SSD300(FEATURES, 2, min_scale=0.95), r"head\.min_scale and head\.max_scale must be in order"),
+        (lambda: SSD300(FEATURES, 2, min_scale=0.95), r"^min_scale and max_scale must be in order"),
         (
             lambda: SSD300(FEATURES, 2, maps=["near"]),
-            r"head\.maps needs the names of two feature maps, .* \['near'\]\.",
+            r"^maps must name two feature maps, .* \['near'\]\.",
         ),
         (lambda: SSD300(FEATURES, 2, maps=["nea", "far"]), r"no feature map 'nea'\. Did you mean 'near'\?"),
         (lambda: SSD300(FEATURES[2:], 2), r"no feature map of stride 8, only of \[16, 32\]"),

@@ -81,5 +81,5 @@ def test_loss_and_predictions_are_those_of_the_classifier() -> None:
 
 def test_options_are_those_of_the_classifier_and_their_ranges_too() -> None:
     assert HEADS.options("vgg_classifier") == {"dropout": 0.5, "label_smoothing": 0.0, "background": False}
-    with pytest.raises(UserError, match=r"head\.dropout must be at least 0 and below 1, got 1\.0"):
+    with pytest.raises(UserError, match=r"^head 'vgg_classifier': dropout must be at least 0 and below 1, got 1\.0"):
         create_head("vgg_classifier", FEATURES, 3, dropout=1.0)

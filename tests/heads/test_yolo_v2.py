@@ -200,18 +200,18 @@ def test_the_network_can_be_exported() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: small(channels=0), r"head\.channels must be at least 1.*got 0 and 64\."),
-        (lambda: small(passthrough_channels=0), r"head\.passthrough_channels, or null for no convolution; got 8 and 0"),
-        (lambda: small(nms_iou=-1), r"head\.nms_iou must be in 0\.\.1, got -1\."),
-        (lambda: small(score_threshold=2), r"head\.score_threshold must be in 0\.\.1, got 2\."),
-        (lambda: small(max_detections=0), r"head\.max_detections must be at least 1, got 0\."),
-        (lambda: small(anchors=[]), r"head\.anchors must be pairs \[width, height\].*got \[\]\."),
-        (lambda: small(anchors=[[0.1, 0.2], [0.3]]), r"head\.anchors must be pairs"),
-        (lambda: small(anchors=[0.1, 0.2]), r"head\.anchors must be pairs"),  # type: ignore[list-item]
-        (lambda: small(anchors=0.1), r"head\.anchors must be pairs"),  # type: ignore[arg-type]
+        (lambda: small(channels=0), r"^channels must be at least 1.*got 0 and 64\."),
+        (lambda: small(passthrough_channels=0), r"passthrough_channels, or null for no convolution; got 8 and 0"),
+        (lambda: small(nms_iou=-1), r"^nms_iou must be in 0\.\.1, got -1\."),
+        (lambda: small(score_threshold=2), r"^score_threshold must be in 0\.\.1, got 2\."),
+        (lambda: small(max_detections=0), r"^max_detections must be at least 1, got 0\."),
+        (lambda: small(anchors=[]), r"^anchors must be pairs \[width, height\].*got \[\]\."),
+        (lambda: small(anchors=[[0.1, 0.2], [0.3]]), r"^anchors must be pairs"),
+        (lambda: small(anchors=[0.1, 0.2]), r"^anchors must be pairs"),  # type: ignore[list-item]
+        (lambda: small(anchors=0.1), r"^anchors must be pairs"),  # type: ignore[arg-type]
         (lambda: small(anchors=[[1.87, 2.06]]), r"divide each by the number of cells\), got \[\[1\.87, 2\.06\]\]\."),
-        (lambda: small(anchors=None, num_anchors=9), r"head\.num_anchors is 9, but without training data there are 5"),
-        (lambda: small(maps=["near"]), r"head\.maps needs the names of two feature maps.*got \['near'\]"),
+        (lambda: small(anchors=None, num_anchors=9), r"^num_anchors is 9, but without training data there are 5"),
+        (lambda: small(maps=["near"]), r"^maps must name two feature maps.*got \['near'\]"),
         (lambda: small(maps=["far", "near"]), r"'far' of stride 32 and 'near' of stride 16"),
         (lambda: small(maps=["nea", "far"]), r"no feature map 'nea'\. Did you mean 'near'\?"),
         (lambda: YOLOv2(FEATURES[:1], 2), r"no feature map of stride 32, only of \[16\]"),

@@ -91,9 +91,9 @@ def test_a_mask_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1.5, 0.5, 10), "head.score_threshold must be in 0..1, got 1.5"),
-        ((0.5, -0.1, 10), "head.nms_iou must be in 0..1, got -0.1"),
-        ((0.5, 0.5, 0), "head.max_detections must be at least 1, got 0"),
+        ((1.5, 0.5, 10), "^score_threshold must be in 0..1, got 1.5"),
+        ((0.5, -0.1, 10), "^nms_iou must be in 0..1, got -0.1"),
+        ((0.5, 0.5, 0), "^max_detections must be at least 1, got 0"),
     ],
 )
 def test_a_selection_that_makes_no_sense_is_refused(arguments: tuple[float, float, int], message: str) -> None:

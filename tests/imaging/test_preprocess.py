@@ -120,11 +120,11 @@ def test_classes_need_no_way_back() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": (0, 5)}, "input.size"),
-        ({"size": (5, 5), "resize": "strech"}, "'strech' is unknown. Did you mean 'stretch'"),
-        ({"size": (5, 5), "crop_fraction": 0.0}, "input.crop_fraction"),
-        ({"size": (5, 5), "crop_fraction": 1.5}, "input.crop_fraction"),
-        ({"size": (5, 5), "fill": 256}, "input.fill"),
+        ({"size": (0, 5)}, "^the input's size must be two positive numbers"),
+        ({"size": (5, 5), "resize": "strech"}, "^resize 'strech' is unknown. Did you mean 'stretch'"),
+        ({"size": (5, 5), "crop_fraction": 0.0}, "^crop_fraction must be"),
+        ({"size": (5, 5), "crop_fraction": 1.5}, "^crop_fraction must be"),
+        ({"size": (5, 5), "fill": 256}, "^fill must be"),
     ],
 )
 def test_a_wrong_rule_is_refused(options: dict[str, object], message: str) -> None:

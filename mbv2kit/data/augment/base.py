@@ -121,6 +121,6 @@ def refuse_crop(preprocess: Preprocess) -> None:
     """Raises :class:`UserError` for a rule that cuts objects away, which only classification can do with."""
     if preprocess.resize == "crop":
         raise UserError(
-            "input.resize 'crop' cuts away part of the image and serves classification only; "
+            "resize 'crop' cuts away part of the image and serves classification only; "
             "use stretch, letterbox or pad for boxes and masks."
         )

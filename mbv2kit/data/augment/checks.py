@@ -1,4 +1,4 @@
-"""Checks of the presets' keys, with messages that name the key as the configuration spells it."""
+"""Checks of the presets' keys, with messages that begin with the key."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ def number_within(key: str, value: Any, low: float, high: float) -> float:
         UserError: It is no number in ``low..high``.
     """
     if not _is_number_within(value, low, high):
-        raise UserError(f"augment.{key} must be a number in {low:g}..{high:g}, got {value!r}.")
+        raise UserError(f"{key} must be a number in {low:g}..{high:g}, got {value!r}.")
     return float(value)
 
 
@@ -25,7 +25,7 @@ def numbers_within(key: str, value: Any, low: float, high: float) -> list[float]
     """
     numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
     if not numbers or not all(_is_number_within(number, low, high) for number in numbers):
-        raise UserError(f"augment.{key} must be a list of numbers in {low:g}..{high:g}, got {value!r}.")
+        raise UserError(f"{key} must be a list of numbers in {low:g}..{high:g}, got {value!r}.")
     return [float(number) for number in numbers]
 
 
@@ -37,7 +37,7 @@ def range_within(key: str, value: Any, low: float, high: float) -> tuple[float, 
     """
     ends = numbers_within(key, value, low, high)
     if len(ends) != 2 or ends[0] > ends[1]:
-        raise UserError(f"augment.{key} must be two numbers, the smaller first, got {value!r}.")
+        raise UserError(f"{key} must be two numbers, the smaller first, got {value!r}.")
     return ends[0], ends[1]
 
 
@@ -45,7 +45,7 @@ def size_of(value: Any) -> tuple[int, int]:
     """Returns (height, width) of a configuration's ``size``; raises :class:`UserError` for anything else."""
     sides = numbers_within("size", value, 1, 100_000)
     if len(sides) != 2 or any(side != int(side) for side in sides):
-        raise UserError(f"augment.size must be two whole numbers (height, width), got {value!r}.")
+        raise UserError(f"size must be two whole numbers (height, width), got {value!r}.")
     return int(sides[0]), int(sides[1])
 
 

@@ -120,11 +120,11 @@ class Shapes(Source):
         if split not in counts:
             raise UserError(f"dataset 'shapes' has no split '{split}'; splits found: {', '.join(counts)}.")
         if size < 64:
-            raise UserError(f"dataset.size must be at least 64 pixels, got {size}.")
+            raise UserError(f"size must be at least 64 pixels, got {size}.")
         if counts[split] < 1:
-            raise UserError(f"dataset.{split}_count must be at least 1, got {counts[split]}.")
+            raise UserError(f"{split}_count must be at least 1, got {counts[split]}.")
         if seed < 0:
-            raise UserError(f"dataset.seed must not be negative, got {seed}.")
+            raise UserError(f"seed must not be negative, got {seed}.")
         self.class_names = ("background", *CLASSES) if task == "segmentation" else CLASSES
         self._task = task
         self._split = split

@@ -58,7 +58,7 @@ class Voc(Source):
 
     def __init__(self, *, task: Task, root: Path, split: str, difficult: Literal["ignore", "count"] = "ignore") -> None:
         if difficult not in ("ignore", "count"):
-            raise UserError(f"dataset.difficult must be 'ignore' or 'count', got '{difficult}'.")
+            raise UserError(f"difficult must be 'ignore' or 'count', got '{difficult}'.")
         self._task = task
         lists, self._ground_truth = self._find_folders(root)
         names = _read_list(lists, split)
