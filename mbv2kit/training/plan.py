@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mbv2kit.data.sources import check_source
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.checks import check_numbers
@@ -53,7 +54,8 @@ def resolve(config: DictConfig) -> Plan:
     """Finds the run folder and the configuration that apply, and checks what needs neither weights nor data.
 
     Raises:
-        UserError: A value is out of range, ``run_dir`` holds another run, or ``resume`` does not fit its run.
+        UserError: A value is out of range, the data set's folder is not there, ``run_dir`` holds another run, or
+            ``resume`` does not fit its run.
     """
     if config.resume is None:
         run, done = RunFolder(Path(config.run_dir)), False
@@ -67,4 +69,6 @@ def resolve(config: DictConfig) -> Plan:
         if done:
             _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
     check_numbers(config)
+    if not done:
+        check_source(config.dataset.name, config.task.name, config.dataset.root)
     return Plan(run=run, config=config, qat=create_qat(config), done=done)

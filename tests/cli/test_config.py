@@ -134,6 +134,27 @@ def test_a_slip_in_an_experiment_is_found(with_experiment: Compose, text: str, m
         with_experiment(text)
 
 
+BASE = "conf/experiment/recipes/finetune_detection.yaml"
+CHILD = "defaults:\n  - /experiment/recipes/finetune_detection\n  - override /dataset: voc\n  - _self_\n"
+
+
+def test_an_experiment_may_extend_another(with_experiment: Compose) -> None:
+    config = with_experiment(f"{CHILD}loader: {{batch_size: 3}}", "trainer.max_epochs=2")
+    assert (config.task.name, config.dataset.name, config.weights) == ("detection", "voc", "torchvision:mobilenet_v2")
+    assert (config.loader.batch_size, config.trainer.max_epochs, config.trainer.val_every_n_epochs) == (3, 2, 4)
+    # The keys are those of the data set that the extending experiment chooses.
+    assert with_experiment(f"{CHILD}dataset: {{difficult: count}}").dataset.difficult == "count"
+    with pytest.raises(UserError, match=r"There is no key 'dataset\.skip_empty'"):
+        with_experiment(f"{CHILD}dataset: {{skip_empty: true}}")
+
+
+def test_a_slip_in_an_experiment_that_another_extends_is_found(with_experiment: Compose, tmp_path: Path) -> None:
+    with (tmp_path / BASE).open("a") as file:
+        file.write("qat:\n  enabeld: true\n")
+    with pytest.raises(UserError, match=r"There is no key 'qat\.enabeld'\. Did you mean 'qat\.enabled'\?"):
+        with_experiment(CHILD)
+
+
 def test_the_name_of_an_experiment_in_a_folder_is_suggested(with_experiment: Compose, tmp_path: Path) -> None:
     with_experiment("seed: 1")
     with pytest.raises(UserError, match="Did you mean 'cells/trial'"):

@@ -121,14 +121,28 @@ def test_a_backbone_that_is_registered_can_be_trained_at_once(run: Run, tiny: li
 @pytest.mark.parametrize(
     "name", [path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in sorted(EXPERIMENTS.rglob("*.yaml"))]
 )
-def test_an_experiment_can_be_run_and_changed(root: Path, name: str) -> None:
+def test_an_experiment_can_be_run_and_changed(root: Path, tmp_path: Path, name: str) -> None:
     register_parts(root / "conf")
     config: Any = compose_config(root / "conf", "train", [f"experiment={name}", "trainer.max_epochs=3", "seed=7"])
     assert (config.trainer.max_epochs, config.seed) == (3, 7)
     # What an experiment names exists, and its parts fit together; only the data may be missing here.
     if config.dataset.name == "shapes":
         return
-    assert config.dataset.root is not None, "an experiment on real data says where it lies"
-    config.dataset.root, config.trainer.accelerator, config.weights = "/no/such/place", "cpu", None
-    with pytest.raises(UserError, match="/no/such/place"):
+    config.dataset.root, config.trainer.accelerator, config.weights = str(tmp_path), "cpu", None
+    with pytest.raises(UserError, match=str(tmp_path)):
         train(config)
+
+
+def test_a_recipe_without_data_names_the_layouts_that_fit_before_weights_are_fetched(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    layouts = {
+        "finetune_classification": "dataset 'folder' needs dataset.root=FOLDER. "
+        "Layouts for classification: folder, imagenet.",
+        "finetune_detection": "dataset 'coco' needs dataset.root=FOLDER. Layouts for detection: coco, voc.",
+        "finetune_segmentation": "dataset 'voc' needs dataset.root=FOLDER. Layouts for segmentation: coco, voc.",
+    }
+    for name, message in layouts.items():
+        assert run("train", train, f"experiment=recipes/{name}", "weights=nowhere.pth") == 2
+        assert capfd.readouterr().err.startswith(f"error: {message} Expected layout:\n")
+    assert list(tmp_path.iterdir()) == []

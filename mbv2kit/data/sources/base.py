@@ -73,25 +73,48 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
         UserError: The name, the task, an option or the split is unknown, the source does not serve the task, or the
             root is not laid out as the source expects.
     """
+    folder = check_source(name, task, root)
+    if folder is None:
+        return SOURCES.create(name, task=task, split=split, **options)
+    return SOURCES.create(name, task=task, split=split, root=folder, **options)
+
+
+def check_source(name: str, task: Task, root: str | Path | None) -> Path | None:
+    """Checks what can be checked of a data set without reading it, and returns its absolute folder.
+
+    Args:
+        name: A name of ``SOURCES``.
+        task: What the samples must hold the ground truth of.
+        root: The data set's folder.
+
+    Returns:
+        The folder; None for a source that needs no files.
+
+    Raises:
+        UserError: The name or the task is unknown, the source does not serve the task, or it needs a folder and
+            ``root`` is none.
+    """
     if task not in TASKS:
         raise UserError(f"There is no task '{task}'.{nearest(task, TASKS)}")
-    kind = SOURCES.get(name)
-    if task not in _provides(name):
-        others = ", ".join(other for other in SOURCES.names() if task in _provides(other))
+    layout = _layout(name)
+    if task not in provides(name):
+        others = ", ".join(other for other in SOURCES.names() if task in provides(other))
         raise UserError(
-            f"dataset '{name}' serves {', '.join(sorted(_provides(name)))}, not {task}; datasets that do: {others}."
+            f"dataset '{name}' serves {', '.join(sorted(provides(name)))}, not {task}; datasets that do: {others}."
         )
-    layout: str = getattr(kind, "layout", "")
     if not layout:
         if root is not None:
             raise UserError(f"dataset '{name}' makes its own images: leave dataset.root out (got {root}).")
-        return SOURCES.create(name, task=task, split=split, **options)
+        return None
     if root is None:
-        raise UserError(f"dataset '{name}' needs dataset.root=FOLDER. {_expected(layout)}")
+        fitting = [each for each in SOURCES.names() if task in provides(each) and _layout(each)]
+        raise UserError(
+            f"dataset '{name}' needs dataset.root=FOLDER. Layouts for {task}: {', '.join(fitting)}. {_expected(layout)}"
+        )
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         raise layout_error(folder, "dataset.root is not an existing folder", layout)
-    return SOURCES.create(name, task=task, split=split, root=folder, **options)
+    return folder
 
 
 def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
@@ -118,6 +141,12 @@ def _expected(layout: str) -> str:
     return f"Expected layout:\n{layout}"
 
 
-def _provides(name: str) -> frozenset[Task]:
-    provides: frozenset[Task] = getattr(SOURCES.get(name), "provides", frozenset())
-    return provides
+def _layout(name: str) -> str:
+    layout: str = getattr(SOURCES.get(name), "layout", "")
+    return layout
+
+
+def provides(name: str) -> frozenset[Task]:
+    """Returns the tasks that the source ``name`` serves."""
+    tasks: frozenset[Task] = getattr(SOURCES.get(name), "provides", frozenset())
+    return tasks

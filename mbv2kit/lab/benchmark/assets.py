@@ -132,7 +132,7 @@ class Assets:
 
     def _make(self, name: str) -> None:
         if name not in self._table:
-            raise SkippedError("no images were named")
+            raise SkippedError("it is made of images; name a folder of JPEG files by pictures=FOLDER")
         asset = self._table[name]
         files = {each: str(self.path(each)) for each in asset.assets}
         folder = self._settings.folder

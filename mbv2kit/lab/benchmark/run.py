@@ -91,10 +91,9 @@ def _measure(config: DictConfig, folder: Path) -> Results:
     settings = read_settings(config)
     jobs = _job_names(config.jobs)
     ways = [[f"{key}={value}" for key, value in way.items()] for way in config.infer]
-    published = Path(config.shared, "data", "weights")
+    published = None if config.shared is None else Path(config.shared, "data", "weights")
     cases = _with_chosen(list_cases(jobs, _models(config, jobs, settings), ways, published), config.contenders)
-    images = Path(config.pictures)
-    assets = Assets(asset_table(images.resolve() if images.is_dir() else None), settings)
+    assets = Assets(asset_table(_image_folder(config.pictures)), settings)
     asked = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     results = Results(machine=describe_machine(settings.threads), settings=asked, cases=[])
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +110,10 @@ def _measure(config: DictConfig, folder: Path) -> Results:
             results.save(folder / JSON_FILE)
             progress.advance(bar)
     return results
+
+
+def _image_folder(folder: str | None) -> Path | None:
+    return Path(folder).resolve() if folder is not None and Path(folder).is_dir() else None
 
 
 @contextmanager

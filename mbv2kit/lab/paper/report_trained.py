@@ -74,8 +74,8 @@ def figure_6(asset: Asset) -> Section:
     if not groups:
         blocks.append(
             "There are no such runs below the folder that was searched. To make them: python tools/train.py "
-            "experiment=paper/ablation seed=0, then the same with paper/ablation_relu6, paper/ablation_expansions and "
-            "paper/ablation_no_shortcut."
+            "experiment=paper/ablation seed=0 dataset.root=DIR, then the same with paper/ablation_relu6, "
+            "paper/ablation_expansions and paper/ablation_no_shortcut."
         )
     return Section(title, blocks)
 

@@ -71,6 +71,14 @@ def test_every_goal_is_about_a_case_and_peers_that_there_are(tmp_path: Path) -> 
         assert (goal.at_least is None) is not (goal.at_most is None)
 
 
+def test_a_case_notes_the_published_file_that_it_does_without(tmp_path: Path) -> None:
+    (tmp_path / "deeplabv3_mnv2_pascal_quant.tflite").touch()
+    jobs = ["classification", "segmentation"]
+    for folder, expected in ((tmp_path, ["batch 1", "batch 32"]), (None, ["batch 1", "batch 32", "513"])):
+        cases = list_cases(jobs, {}, [], folder)
+        assert [each.name for each in cases if any("shared=" in note for note in each.notes)] == expected
+
+
 def test_the_baseline_of_every_case_is_one_of_its_competitors(tmp_path: Path) -> None:
     jobs = [job for job in JOBS if job != "memory"]
     for listed in list_cases(jobs, {}, [], tmp_path):

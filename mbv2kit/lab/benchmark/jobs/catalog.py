@@ -20,7 +20,7 @@ JOBS: Mapping[str, Task] = {
 
 
 def list_cases(
-    jobs: Sequence[str], models: Mapping[Task, Sequence[Model]], ways: Sequence[Sequence[str]], published: Path
+    jobs: Sequence[str], models: Mapping[Task, Sequence[Model]], ways: Sequence[Sequence[str]], published: Path | None
 ) -> list[Case]:
     """Lists the cases of some jobs.
 
@@ -28,16 +28,14 @@ def list_cases(
         jobs: Keys of :data:`JOBS`.
         models: Ours, for each task that the jobs are about.
         ways: Keys of ``tools/infer.py`` with which our classifiers are run on files.
-        published: Folder of Google's .tflite files; what it does not have, is not measured.
+        published: Folder of Google's .tflite files, or None; a case notes the file that it does without.
     """
     classifiers = models.get("classification", ())
     cases = {
-        "classification": lambda: classification.cases(
-            classifiers, _file(published / "mobilenet_v2_1.0_224_quant.tflite")
-        ),
+        "classification": lambda: classification.cases(classifiers, _file(published, classification.PUBLISHED)),
         "detection": lambda: detection.cases(models.get("detection", ())),
         "segmentation": lambda: segmentation.cases(
-            models.get("segmentation", ()), _file(published / "deeplabv3_mnv2_pascal_quant.tflite")
+            models.get("segmentation", ()), _file(published, segmentation.PUBLISHED)
         ),
         "files": lambda: whole_programs.file_cases(classifiers, ways),
         "cold_start": lambda: whole_programs.cold_start_cases(classifiers, ways),
@@ -46,5 +44,5 @@ def list_cases(
     return [case for job in jobs for case in cases[job]()]
 
 
-def _file(path: Path) -> Path | None:
-    return path.resolve() if path.is_file() else None
+def _file(folder: Path | None, name: str) -> Path | None:
+    return (folder / name).resolve() if folder is not None and (folder / name).is_file() else None

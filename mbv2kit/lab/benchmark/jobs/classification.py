@@ -10,6 +10,7 @@ from mbv2kit.lab.benchmark.jobs.models import OURS, Model, in_every_runtime
 BASELINE = "torchvision"
 BATCHES = (1, 32)
 PEAK = "peak"
+PUBLISHED = "mobilenet_v2_1.0_224_quant.tflite"
 _SETUPS = "mbv2kit.lab.benchmark.competitors"
 
 
@@ -18,12 +19,14 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
 
     Args:
         models: Ours.
-        quantized: The ``mobilenet_v2_1.0_224_quant.tflite`` that Google published; None where it is not at hand.
+        quantized: The file :data:`PUBLISHED` of Google; None where it is not at hand.
     """
-    notes = (
+    notes = [
         "whole: from uint8 images of the network's size to its answer, with what a user's loop has to do in between; "
-        "network: from float inputs that are ready.",
-    )
+        "network: from float inputs that are ready."
+    ]
+    if quantized is None:
+        notes.append(f"Without LiteRT int8, which runs data/weights/{PUBLISHED} of the folder that shared= names.")
     return [
         Case(
             job="classification",

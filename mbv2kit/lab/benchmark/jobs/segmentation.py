@@ -8,7 +8,8 @@ from mbv2kit.lab.benchmark.jobs.models import Model, in_every_runtime
 
 BASELINE = "transformers MobileNetV2"
 NAME = "513"
-QUANTIZED = "deeplabv3_mnv2_pascal_quant.tflite in LiteRT"
+PUBLISHED = "deeplabv3_mnv2_pascal_quant.tflite"
+QUANTIZED = f"{PUBLISHED} in LiteRT"
 _SETUPS = "mbv2kit.lab.benchmark.competitors.segmenters"
 
 
@@ -17,7 +18,7 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
 
     Args:
         models: Ours.
-        quantized: The ``deeplabv3_mnv2_pascal_quant.tflite`` that Google published; None where it is not at hand.
+        quantized: The file :data:`PUBLISHED` of Google; None where it is not at hand.
     """
     peers = [
         Calls(
@@ -35,7 +36,14 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
             setup=f"{_SETUPS}:torchvision",
         ),
     ]
-    if quantized is not None:
+    notes = [
+        "whole: from a uint8 image to a mask of its size; network: from inputs that are ready to what the network "
+        "gives, which is a mask of 513 x 513 for ours and LiteRT's and logits for the others, in transformers of 33 x "
+        "33."
+    ]
+    if quantized is None:
+        notes.append(f"Without {QUANTIZED}, which is data/weights/{PUBLISHED} of the folder that shared= names.")
+    else:
         peers.append(
             Calls(
                 name=QUANTIZED,
@@ -54,10 +62,6 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
             title="Segmentation at 513 x 513, 21 classes, an image of 640 x 480",
             baseline=(BASELINE, "network"),
             competitors=[*peers, *in_every_runtime(models, "segmentation", {})],
-            notes=(
-                "whole: from a uint8 image to a mask of its size; network: from inputs that are ready to what the "
-                "network gives, which is a mask of 513 x 513 for ours and LiteRT's and logits for the others, in "
-                "transformers of 33 x 33.",
-            ),
+            notes=notes,
         )
     ]
