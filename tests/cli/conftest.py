@@ -37,10 +37,15 @@ def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
 
-    def call(name: str, job: Callable[[DictConfig], int | None], *arguments: str) -> int:
+    def call(name: str, job: Callable[[DictConfig], object], *arguments: str) -> int:
+        def code(config: DictConfig) -> int | None:
+            # A tool's exit code is not what the function behind it returns, such as a run folder.
+            result = job(config)
+            return result if isinstance(result, int) else None
+
         monkeypatch.setattr(sys, "argv", [f"{name}.py"])
         with pytest.raises(SystemExit) as exit_:
-            run_tool(str(root / "tools" / f"{name}.py"), name, job, list(arguments), parts=True)
+            run_tool(str(root / "tools" / f"{name}.py"), name, code, list(arguments), parts=True)
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
 
