@@ -12,10 +12,10 @@ Run = Callable[..., int]
 QUICK = ("rounds=2", "slice=0", "warm_up=0", "threads=1")
 
 
-def test_a_job_leaves_numbers_tables_and_a_plot(
+def test_a_job_writes_numbers_tables_and_a_plot(
     run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A torch that is imported at once.
+    # An empty torch, which imports instantly.
     (tmp_path / "packages" / "torch").mkdir(parents=True)
     (tmp_path / "packages" / "torch" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
@@ -29,17 +29,17 @@ def test_a_job_leaves_numbers_tables_and_a_plot(
     assert (row["name"], row["problem"], len(row["rounds"]["process"])) == ("import torch", None, 2)
     assert found["machine"]["threads"] == 1
     assert found["settings"]["rounds"] == 2
-    assert "| import torch | peer | fp32 |" in Path("found/benchmark.md").read_text()
+    assert "| import torch | library | fp32 |" in Path("found/benchmark.md").read_text()
     assert Path("found/cold_start.png").is_file()
-    assert "0 of 0 goals reached: found/benchmark.md" in capsys.readouterr().out
+    assert "Results: found/benchmark.md" in capsys.readouterr().out
 
 
-def test_tables_of_a_run_that_is_over_are_put_into_a_page(run: Run) -> None:
+def test_tables_of_an_earlier_run_go_into_a_page(run: Run) -> None:
     Path("over").mkdir()
     results().save(Path("over/benchmark.json"))
     Path("page.md").write_text("Fast.\n\n<!-- benchmark: job, case -->\n<!-- /benchmark -->\n")
     assert run("benchmark", job, "results=over/benchmark.json", "page=page.md") == 0
-    assert "| ours fp32 | ours | fp32 | 4 (4-4.5) | 2 (2-4) |" in Path("page.md").read_text()
+    assert "| mbv2kit fp32 | mbv2kit | fp32 | 4 (4-4.5) | 2 (2-4) |" in Path("page.md").read_text()
     assert Path("over/benchmark.md").is_file()
 
 
@@ -57,14 +57,14 @@ def test_tables_of_a_run_that_is_over_are_put_into_a_page(run: Run) -> None:
         (["models.classification=nowhere"], "nowhere is no model folder: it has no model.json."),
         (
             ["jobs=cold_start", "contenders=[import_torch]"],
-            "no competitor of these jobs fits 'import_torch'.",
+            "no competitor of these jobs matches 'import_torch'.",
         ),
         (["results=nowhere.json"], "nowhere.json cannot be read (No such file or directory)"),
-        (["results=over.json"], "over.json is not what a benchmark writes: KeyError('cases')."),
+        (["results=over.json"], "over.json is no result of this version's benchmark: KeyError('cases')."),
         (["page=nowhere.md"], "page=nowhere.md cannot be read (No such file or directory)"),
     ],
 )
-def test_a_slip_is_told_in_a_sentence_before_anything_is_measured(
+def test_a_mistake_is_reported_before_anything_is_measured(
     run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     Path("over.json").write_text("{}")

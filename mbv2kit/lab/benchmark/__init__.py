@@ -1,1 +1,1 @@
-"""How fast the models here are, measured against what people would use instead, each in a process of its own."""
+"""Measures the speed of models against other libraries, each competitor in its own process."""

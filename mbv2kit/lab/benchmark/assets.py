@@ -1,6 +1,6 @@
-"""The files that competitors read and that nobody ships: peers' networks as a user would export them, and images.
+"""Files that competitors read and that the benchmark must make: exported networks of other libraries, and images.
 
-Weights are random: what an exported network costs does not depend on them.
+The networks have random weights, which do not change their speed.
 """
 
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mbv2kit.lab.benchmark.competitor import Settings
-from mbv2kit.lab.benchmark.workers import CompetitorError, SkippedError, Worker
+from mbv2kit.lab.benchmark.worker import CompetitorError, SkippedError, Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
-    """How a file or folder is made, in a process of its own.
+    """How to make a file or folder, in its own process.
 
     Attributes:
-        setup: ``module:function``; it is called with ``path``, ``options`` and ``files``.
-        library: Whose interpreter it runs in.
-        needs: Packages that must be importable there.
-        options: For the function.
-        assets: Names of those that it is made from.
+        setup: ``module:function`` to call with ``path``, ``files`` and the options.
+        library: Library whose interpreter runs it, as in the key ``python``.
+        needs: Packages that the interpreter must have.
+        options: Further arguments of the function.
+        assets: Names of the assets that it reads.
     """
 
     setup: str
@@ -37,12 +37,12 @@ _IMAGES = "mbv2kit.lab.benchmark.competitors.image_files"
 
 _ONNX = ("torch", "torchvision", "onnx", "onnxscript")
 
-# Lengths of the folders of images that jobs ask for.
+# Numbers of images in the folders that jobs use.
 COUNTS = (1, 20, 200, 5000)
 
 
 def _networks(batch: int) -> dict[str, Asset]:
-    """MobileNetV2 1.0 at 224 in every format, float input, for a batch of a fixed size."""
+    """Returns MobileNetV2 1.0 at 224 in every format, with float input and a fixed batch size."""
     onnx = f"mobilenet_v2_b{batch}.onnx"
     options = {"batch": batch}
     return {
@@ -77,10 +77,10 @@ def _networks(batch: int) -> dict[str, Asset]:
 
 
 def asset_table(images: Path | None) -> dict[str, Asset]:
-    """Lists all materials by name.
+    """Returns all assets by name.
 
     Args:
-        images: Folder that is searched for the JPEG files of which the folders of images are made; None for none.
+        images: Folder with JPEG files to make the folders of images from; None leaves those out.
     """
     table = {
         **_networks(1),
@@ -100,12 +100,12 @@ def asset_table(images: Path | None) -> dict[str, Asset]:
     return table
 
 
-class Assets:
-    """Makes materials when they are asked for, and keeps them in a folder from run to run.
+class AssetStore:
+    """Makes assets on demand and keeps them in a folder from run to run.
 
     Args:
-        table: How each is made.
-        settings: Where they are kept, and the interpreters that make them.
+        table: How to make each asset.
+        settings: The folder, and the interpreters that make the assets.
     """
 
     def __init__(self, table: Mapping[str, Asset], settings: Settings) -> None:
@@ -114,10 +114,10 @@ class Assets:
         self._problems: dict[str, CompetitorError] = {}
 
     def path(self, name: str) -> Path:
-        """Returns where a material is; makes it if need be.
+        """Returns the path of an asset, which is made if it does not exist.
 
         Raises:
-            ContenderError: It cannot be made.
+            CompetitorError: The asset cannot be made.
         """
         if name in self._problems:
             raise self._problems[name]
@@ -132,12 +132,12 @@ class Assets:
 
     def _make(self, name: str) -> None:
         if name not in self._table:
-            raise SkippedError("it is made of images; name a folder of JPEG files by pictures=FOLDER")
+            raise SkippedError("made from images; name a folder of JPEG files with pictures=FOLDER")
         asset = self._table[name]
         files = {each: str(self.path(each)) for each in asset.assets}
         folder = self._settings.folder
         folder.mkdir(parents=True, exist_ok=True)
-        # What is half made must not pass for whole.
+        # An unfinished asset must not look like a finished one.
         with TemporaryDirectory(dir=folder) as unfinished:
             options = {**asset.options, "path": str(Path(unfinished, name)), "files": files}
             with Worker(self._settings.interpreter(asset.library), asset.setup, options, asset.needs):

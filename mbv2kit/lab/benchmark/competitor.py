@@ -1,4 +1,4 @@
-"""What a benchmark compares: competitors, and the cases in which they meet. No library of a competitor is imported."""
+"""What the benchmark compares: competitors, grouped in cases. Imports no library of a competitor."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Group = Literal["ours", "by hand", "peer"]
+Group = Literal["mbv2kit", "runtime", "library"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -15,14 +15,14 @@ class Competitor:
     """One way to do the work of a case.
 
     Attributes:
-        name: Unlike any other of the case.
-        group: ``ours``; ``by hand``: a runtime by its plain API, as a good user would write it; ``peer``: a library as
-            it comes.
-        precision: In which numbers it computes; ``fp16`` stands for half floats of either kind.
-        library: Whose interpreter it runs in, by the keys of ``python``.
-        needs: Packages that must be importable there.
-        assets: Names of the files that it reads (see :mod:`mbv2kit.lab.benchmark.assets`).
-        madds: Multiply-adds of one call's network, where they are known.
+        name: Unique within the case.
+        group: ``mbv2kit``; ``runtime``: a runtime called directly by an expert user; ``library``: another library, used
+            as documented.
+        precision: Precision of the arithmetic; ``fp16`` includes bfloat16.
+        library: Library whose interpreter runs it, as in the key ``python``.
+        needs: Packages that the interpreter must have.
+        assets: Names of the files that it reads; see :mod:`mbv2kit.lab.benchmark.assets`.
+        madds: Multiply-adds of the network in one call, if known.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Competitor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calls(Competitor):
-    """A competitor that stays alive in a worker and is called again and again.
+class FunctionCompetitor(Competitor):
+    """A competitor that a worker process calls repeatedly.
 
     Attributes:
-        setup: ``module:function`` below :mod:`mbv2kit.lab.benchmark.competitors`; it gives a
-            :class:`~mbv2kit.lab.benchmark.setup.Ready`.
-        options: What it is called with, beside ``threads`` and, where it has materials, ``files``: path by name.
+        setup: ``module:function`` that returns a :class:`~mbv2kit.lab.benchmark.workload.Workload`; called with the
+            options, ``threads`` and, if there are assets, ``files``: their paths by name.
+        options: Further arguments of the function.
     """
 
     setup: str
@@ -49,24 +49,24 @@ class Calls(Competitor):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Commands(Competitor):
-    """A competitor whose processes are run from their start to their end.
+class ProgramCompetitor(Competitor):
+    """A competitor whose processes are timed from start to end.
 
     Attributes:
-        commands: By name; ``{python}``, ``{output}`` and ``{MATERIAL}`` in an argument are filled in.
+        commands: Command lines by name, with the placeholders ``{python}``, ``{output}`` and ``{ASSET}``.
     """
 
     commands: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A process that has ended well.
+class FinishedProcess:
+    """Measurements of a process that has ended successfully.
 
     Attributes:
-        seconds: From its start to its end.
-        megabytes: The most memory that it held at a time (resident, in 1e6 bytes).
-        series: Resident megabytes as they went, each with the seconds since the start.
+        seconds: Time from start to end.
+        megabytes: Peak resident memory, in 1e6 bytes.
+        series: Resident memory over time: (seconds since the start, megabytes).
     """
 
     seconds: float
@@ -79,16 +79,15 @@ class Case:
     """Competitors that do the same work.
 
     Attributes:
-        job: The job it belongs to.
-        name: Unlike any other of the job.
-        title: What is measured, for people.
-        unit: Of the values: ``s`` or ``MB``.
-        baseline: Name of the competitor that all are compared with, and which of its measures stands for those that it
-            lacks.
-        competitors: All of one kind.
-        evaluate: For :class:`Commands`: what the processes of one round say, by the name of the measure.
-        rounds: At the most; None for as many as are asked for.
-        warm: For :class:`Commands`: names of those that run once before any counts.
+        job: Job that the case belongs to.
+        name: Unique within the job.
+        title: Heading of the table and plot.
+        unit: Unit of the values: ``s`` or ``MB``.
+        baseline: Name of the competitor that all are compared with, and the measure that stands in for those it lacks.
+        competitors: All of the same type.
+        evaluate: For :class:`ProgramCompetitor`: turns the processes of one round, by command, into values by measure.
+        rounds: Upper limit; None for no limit.
+        warm: For :class:`ProgramCompetitor`: names of the commands that run once, untimed, before the first round.
         notes: Sentences below the table.
     """
 
@@ -97,8 +96,8 @@ class Case:
     title: str
     unit: str = "s"
     baseline: tuple[str, str]
-    competitors: Sequence[Calls | Commands]
-    evaluate: Callable[[Mapping[str, Finished]], Mapping[str, float]] | None = None
+    competitors: Sequence[FunctionCompetitor | ProgramCompetitor]
+    evaluate: Callable[[Mapping[str, FinishedProcess]], Mapping[str, float]] | None = None
     rounds: int | None = None
     warm: tuple[str, ...] = ()
     notes: Sequence[str] = ()
@@ -109,12 +108,12 @@ class Settings:
     """How to measure.
 
     Attributes:
-        threads: That each competitor may use.
-        rounds: How often every competitor has its turn.
+        threads: Threads of each competitor.
+        rounds: Number of turns of each competitor.
         slice: Seconds of a turn.
-        warm_up: Seconds after which a competitor that has not settled is measured all the same.
-        pythons: Interpreters by library, for those that are not installed beside mbv2kit.
-        folder: For materials, which are kept from run to run.
+        warm_up: Longest warm-up in seconds.
+        pythons: Interpreters by library, for those not installed in mbv2kit's environment.
+        folder: Folder of the assets, which are kept from run to run.
     """
 
     threads: int
@@ -125,5 +124,5 @@ class Settings:
     folder: Path
 
     def interpreter(self, library: str) -> str:
-        """Returns the Python that a library's competitors run in."""
+        """Returns the interpreter that runs a library's competitors."""
         return self.pythons.get(library) or sys.executable

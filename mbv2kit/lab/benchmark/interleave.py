@@ -1,46 +1,46 @@
-"""Competitors in turn, A B A B, only one of them computing at a time."""
+"""Runs competitors in turn (A B A B), one at a time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from statistics import median
 
-from mbv2kit.lab.benchmark.assets import Assets
-from mbv2kit.lab.benchmark.competitor import Calls, Case, Commands, Competitor, Settings
+from mbv2kit.lab.benchmark.assets import AssetStore
+from mbv2kit.lab.benchmark.competitor import Case, Competitor, FunctionCompetitor, ProgramCompetitor, Settings
 from mbv2kit.lab.benchmark.launch import run_command
 from mbv2kit.lab.benchmark.ratios import settled
 from mbv2kit.lab.benchmark.results import CaseResult, Row
-from mbv2kit.lab.benchmark.workers import CompetitorError, SkippedError, Worker
+from mbv2kit.lab.benchmark.worker import CompetitorError, SkippedError, Worker
 
-Tell = Callable[[str], None]
-# One turn of a contender: a value for each measure.
+Notify = Callable[[str], None]
+# One turn of a competitor; returns a value for each measure.
 Turn = Callable[[], Mapping[str, float]]
 
 
-def run_case(case: Case, settings: Settings, assets: Assets, tell: Tell) -> CaseResult:
-    """Measures a case; a competitor that is not installed or fails has the reason in its row, and the rest goes on.
+def run_case(case: Case, settings: Settings, assets: AssetStore, notify: Notify) -> CaseResult:
+    """Measures a case. A competitor that is not installed or fails gets the reason in its row; the others go on.
 
     Args:
         case: What to measure.
-        settings: How.
-        assets: Where the competitors' files are, or are made.
-        tell: Is told what is being done.
+        settings: How to measure.
+        assets: Source of the files that competitors read.
+        notify: Called with a short text at each step.
     """
     rows = {each.name: _row(each) for each in case.competitors}
     rounds = min(settings.rounds, case.rounds or settings.rounds)
     turns: dict[str, Turn] = {}
     with ExitStack() as workers:
         for competitor in case.competitors:
-            tell(f"{competitor.name}: getting ready")
+            notify(f"{competitor.name}: setting up")
             with _problems_in(rows[competitor.name]):
-                if isinstance(competitor, Calls):
+                if isinstance(competitor, FunctionCompetitor):
                     turns[competitor.name] = _start(competitor, rows[competitor.name], settings, assets, workers)
                 else:
                     turns[competitor.name] = _prepare(competitor, case, rows[competitor.name], settings, assets)
         for number in range(rounds):
-            # Every second round runs backwards: what drifts steadily then hits early and late ones alike.
+            # Every second round runs backwards, so that a steady drift affects all competitors equally.
             for name in list(turns)[:: -1 if number % 2 else 1]:
-                tell(f"round {number + 1} of {rounds}: {name}")
+                notify(f"round {number + 1} of {rounds}: {name}")
                 with _problems_in(rows[name]):
                     for measure, value in turns[name]().items():
                         rows[name].rounds.setdefault(measure, []).append(value)
@@ -63,7 +63,7 @@ def _row(competitor: Competitor) -> Row:
 
 @contextmanager
 def _problems_in(row: Row) -> Iterator[None]:
-    """Turns a competitor's failure into its row's problem; rounds that others went on with are worth nothing then."""
+    """Records a competitor's failure in its row and drops its earlier rounds, which pair with nothing then."""
     try:
         yield
     except CompetitorError as error:
@@ -71,8 +71,10 @@ def _problems_in(row: Row) -> Iterator[None]:
         row.rounds.clear()
 
 
-def _start(competitor: Calls, row: Row, settings: Settings, assets: Assets, workers: ExitStack) -> Turn:
-    """Starts a worker, warms it up and leaves it stopped."""
+def _start(
+    competitor: FunctionCompetitor, row: Row, settings: Settings, assets: AssetStore, workers: ExitStack
+) -> Turn:
+    """Starts a worker, warms it up and suspends it."""
     files = {name: str(assets.path(name)) for name in competitor.assets}
     options = {**competitor.options, "threads": settings.threads, **({"files": files} if files else {})}
     worker = workers.enter_context(
@@ -86,10 +88,9 @@ def _start(competitor: Calls, row: Row, settings: Settings, assets: Assets, work
 
 
 def warm_up(time: Callable[[float], list[float]], settings: Settings) -> list[float]:
-    """Lets a competitor run until its turns take equally long, and returns the median of each turn.
+    """Runs a competitor until its turns take equally long, and returns the median of each turn.
 
-    For some seconds after the start of a process all its threads may sit on one core, and what it does for the first
-    time takes longer.
+    First calls take longer, and for some seconds after a process starts the system may run all its threads on one core.
     """
     medians: list[float] = []
     spent = 0.0
@@ -107,11 +108,11 @@ def _call(worker: Worker, seconds: float) -> dict[str, float]:
     return found
 
 
-def _prepare(competitor: Commands, case: Case, row: Row, settings: Settings, assets: Assets) -> Turn:
-    """Runs a process or two untimed: what they read is then in the system's cache, and what they compile is kept."""
+def _prepare(competitor: ProgramCompetitor, case: Case, row: Row, settings: Settings, assets: AssetStore) -> Turn:
+    """Runs some processes untimed, to fill the disk cache and any cache of compiled code."""
     python = settings.interpreter(competitor.library)
-    # A worker with nothing in it says which packages are missing.
-    with Worker(python, "mbv2kit.lab.benchmark.setup:nothing", {}, competitor.needs):
+    # A worker with an empty workload reports missing packages.
+    with Worker(python, "mbv2kit.lab.benchmark.workload:empty", {}, competitor.needs):
         pass
     places = {name: str(assets.path(name)) for name in competitor.assets} | {"python": python}
 

@@ -1,4 +1,4 @@
-"""On what a benchmark ran."""
+"""Describes the machine that runs a benchmark."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ from mbv2kit import __version__
 from mbv2kit.lab.benchmark.results import CaseResult
 from mbv2kit.process import read_system_file
 
-# Instructions that decide how fast networks run, as Linux calls them.
+# Instruction sets that matter for the speed of networks, by their names in Linux.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "i8mm")
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """Returns processor, cores, instructions, memory, system and Python, and the threads that competitors get."""
+    """Returns processor, cores, instruction sets, memory, system, Python version and the threads of competitors."""
     processor = read_system_file(Path("/proc/cpuinfo"))
     found = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
     flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)[:1] and processor.split())
@@ -34,7 +34,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 
 def versions(cases: Iterable[CaseResult]) -> dict[str, str]:
-    """Collects the versions of the packages that competitors ran with."""
+    """Returns the versions of the packages that competitors used."""
     found: dict[str, set[str]] = {}
     for case in cases:
         for row in case.rows:

@@ -1,4 +1,4 @@
-"""The times of every case as bars, and memory as it went; an image a job."""
+"""Draws one image per job: times as bars, memory over time."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,20 +14,20 @@ from mbv2kit.lab.benchmark.ratios import spread
 from mbv2kit.lab.benchmark.results import CaseResult, Results
 from mbv2kit.lab.benchmark.tables import short
 
-_COLORS: dict[Group, str] = {"ours": ACCENT, "by hand": to_hex(PALETTE[1]), "peer": "#9a9da6"}
+_COLORS: dict[Group, str] = {"mbv2kit": ACCENT, "runtime": to_hex(PALETTE[1]), "library": "#9a9da6"}
 # Inches.
 _BAR, _FRAME, _MEMORY, _LEGEND = 0.24, 0.9, 3.0, 0.4
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draws for each case the median of each competitor's first measure, the fastest at the top, with its quartiles.
+    """Draws the median and quartiles of each competitor's first measure, the fastest at the top.
 
     Args:
-        results: Of a run.
-        folder: For a file ``JOB.png`` for each job.
+        results: Results of a run.
+        folder: Folder for the files ``JOB.png``.
 
     Returns:
-        The files; none of jobs of which nothing was measured.
+        The files, one for each job that measured anything.
     """
     cases = [case for case in results.cases if any(row.rounds for row in case.rows)]
     return [_draw_job(list(group), folder / f"{job}.png") for job, group in groupby(cases, key=lambda case: case.job)]
@@ -74,7 +74,7 @@ def _draw_case(case: CaseResult, axes: Axes) -> None:
 
 
 def _draw_memory(case: CaseResult, axes: Axes) -> None:
-    """Draws how the memory of each process went."""
+    """Draws the memory of each process over time."""
     for row in case.rows:
         for images, series in row.facts.get("series", {}).items():
             axes.plot(*zip(*series, strict=True), label=f"{row.name}, {images} images", linewidth=1.2)

@@ -1,17 +1,17 @@
-"""Medians, quartiles and paired ratios of what was measured in rounds."""
+"""Medians, quartiles and paired ratios of measurements in rounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-# A competitor has settled when this many turns in a row have medians that lie this close together.
+# A competitor has settled when the medians of this many consecutive turns differ by at most this share.
 SETTLED_TURNS = 3
 SETTLED_SPREAD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some values, and the quartiles between which half of them lie."""
+    """Median and quartiles of some values."""
 
     low: float
     median: float
@@ -19,7 +19,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Returns median and quartiles, interpolated linearly between values."""
+    """Returns the median and quartiles, linearly interpolated."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, middle, high = quantiles(values, n=4, method="inclusive")
@@ -27,12 +27,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Divides round by round: what changes from round to round, such as the clock of the processor, cancels."""
+    """Divides round by round, which cancels what varies between rounds, such as the clock rate of the processor."""
     return [above / below for above, below in zip(numerators, denominators, strict=True)]
 
 
 def settled(medians: Sequence[float]) -> bool:
-    """Whether the last turns of a warm-up agree, and none before them was clearly faster."""
+    """Returns whether the last turns of a warm-up agree and no earlier turn was clearly faster."""
     last = medians[-SETTLED_TURNS:]
     if len(last) < SETTLED_TURNS:
         return False

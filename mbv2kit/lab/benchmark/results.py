@@ -1,10 +1,10 @@
-"""What a run measured, as it is kept in benchmark.json: every round of every competitor, and the machine."""
+"""Results of a run as kept in benchmark.json: every round of every competitor, and the machine."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mbv2kit.errors import UserError
 from mbv2kit.lab.benchmark.competitor import Group, Precision
@@ -15,16 +15,16 @@ JSON_FILE = "benchmark.json"
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """What a competitor did in a case.
+    """Result of a competitor in a case; see :class:`mbv2kit.lab.benchmark.competitor.Competitor`.
 
     Attributes:
-        name: Of the competitor.
-        group: Of the competitor.
-        precision: Of the competitor.
-        rounds: By measure, a value a round; empty where it did not take part.
-        problem: Why it did not.
-        madds: Of the competitor.
-        facts: What else is known of it: versions, the turns of its warm-up, how its memory went.
+        name: Name of the competitor.
+        group: Group of the competitor.
+        precision: Precision of the competitor.
+        rounds: For each measure, a value per round; empty if the competitor was skipped or failed.
+        problem: Reason why the competitor was skipped or failed.
+        madds: Multiply-adds of the network in one call, if known.
+        facts: Further information: package versions, the turns of the warm-up, memory over time.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """What a case found; see :class:`mbv2kit.lab.benchmark.competitor.Case`."""
+    """Results of a case; see :class:`mbv2kit.lab.benchmark.competitor.Case`."""
 
     job: str
     name: str
@@ -49,13 +49,13 @@ class CaseResult:
     rows: list[Row]
 
     def row(self, name: str) -> Row | None:
-        """Returns the row of a competitor that took part."""
+        """Returns the row of a competitor, or None if it has no results."""
         return next((row for row in self.rows if row.name == name and row.problem is None), None)
 
     def speed_ups(self, row: Row, measure: str) -> list[float] | None:
-        """Returns, round by round, how many times as fast as the baseline a competitor was; None without a baseline.
+        """Returns a competitor's speed-up over the baseline in each round; None if the baseline has no results.
 
-        The same measure of both is compared, or the baseline's own where it has no such measure.
+        Compares the same measure of both, or the baseline's default measure where it lacks that one.
         """
         base = self.row(self.baseline[0])
         if base is None:
@@ -65,12 +65,12 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """All of a run.
+    """Results of a run.
 
     Attributes:
-        machine: Processor, cores, memory, system, and the versions of what ran.
-        settings: As asked for.
-        cases: In the order in which they ran.
+        machine: Processor, cores, memory, system and package versions.
+        settings: Configuration of the run.
+        cases: Results of the cases, in the order of the run.
     """
 
     machine: dict[str, Any]
@@ -78,19 +78,19 @@ class Results:
     cases: list[CaseResult]
 
     def case(self, job: str, name: str) -> CaseResult | None:
-        """Returns a case that ran."""
+        """Returns a case, or None if it is not part of the run."""
         return next((case for case in self.cases if (case.job, case.name) == (job, name)), None)
 
     def save(self, path: Path) -> None:
-        """Writes everything as JSON."""
+        """Writes the results as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Results":
-        """Reads what :meth:`save` wrote.
+        """Reads a file that :meth:`save` wrote.
 
         Raises:
-            UserError: It is not there, or something else.
+            UserError: The file cannot be read, or is no such file.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -99,11 +99,14 @@ class Results:
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); name the {JSON_FILE} of a run.") from None
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{path} is not what a benchmark writes: {error!r}.") from None
+            raise UserError(f"{path} is no result of this version's benchmark: {error!r}.") from None
 
 
 def _case(values: Mapping[str, Any]) -> CaseResult:
     rows = [Row(**row) for row in values["rows"]]
+    for row in rows:
+        if row.group not in get_args(Group):
+            raise ValueError(f"unknown group '{row.group}'")
     return CaseResult(
         **{**values, "rows": rows, "baseline": tuple(values["baseline"]), "notes": tuple(values["notes"])}
     )

@@ -1,4 +1,4 @@
-"""The job of ``tools/benchmark.py``: measures what is asked for and writes benchmark.json, benchmark.md and plots."""
+"""The job of ``tools/benchmark.py``: measures competitors and writes benchmark.json, benchmark.md and plots."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.lab.benchmark.assets import Assets, asset_table
+from mbv2kit.lab.benchmark.assets import AssetStore, asset_table
 from mbv2kit.lab.benchmark.competitor import Case, Settings
-from mbv2kit.lab.benchmark.goals import judge
 from mbv2kit.lab.benchmark.interleave import run_case
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
-from mbv2kit.lab.benchmark.jobs.models import OURS, Model, open_models
+from mbv2kit.lab.benchmark.jobs.models import MODELS, Model, open_models
 from mbv2kit.lab.benchmark.machine import describe_machine, versions
 from mbv2kit.lab.benchmark.results import JSON_FILE, Results
 from mbv2kit.lab.benchmark.tables import fill_page, write_page
-from mbv2kit.lab.benchmark.wanted import goals
-from mbv2kit.lab.benchmark.workers import CompetitorError, Worker
+from mbv2kit.lab.benchmark.worker import CompetitorError, Worker
 from mbv2kit.process import usable_cores
 from mbv2kit.runs import OUTPUTS
 from mbv2kit.structures import TASKS, Task
@@ -33,13 +31,13 @@ MARKDOWN_FILE = "benchmark.md"
 
 
 def benchmark(config: DictConfig) -> None:
-    """Measures, or writes the tables of a run that is over.
+    """Measures, or writes the tables and plots of an earlier run again.
 
     Args:
-        config: As composed from ``conf/benchmark.yaml``.
+        config: Configuration composed from ``conf/benchmark.yaml``.
 
     Raises:
-        UserError: A key is out of range, or names something that is not there.
+        UserError: A key is out of range, or names something that does not exist.
     """
     page = _read_page(config.page)
     if config.results is not None:
@@ -51,18 +49,14 @@ def benchmark(config: DictConfig) -> None:
     _write(results, folder)
     if page is not None:
         Path(config.page).write_text(fill_page(page, results), encoding="utf-8")
-    verdicts = judge(goals(), results)
-    for verdict in verdicts:
-        if not verdict.reached:
-            print(f"  not reached: {verdict.goal.job}, {verdict.goal.text}: {verdict.value.median:.3g}")
-    print(f"{sum(verdict.reached for verdict in verdicts)} of {len(verdicts)} goals reached: {folder / MARKDOWN_FILE}")
+    print(f"Results: {folder / MARKDOWN_FILE}")
 
 
 def read_settings(config: DictConfig) -> Settings:
-    """Checks the keys that say how to measure.
+    """Reads and checks the keys that control the measurement.
 
     Raises:
-        UserError: One is out of range, or an interpreter is not there.
+        UserError: A key is out of range, or an interpreter does not exist.
     """
     usable = usable_cores()
     threads = usable if config.threads is None else config.threads
@@ -81,7 +75,7 @@ def read_settings(config: DictConfig) -> Settings:
         rounds=config.rounds,
         slice=config.slice,
         warm_up=config.warm_up,
-        # Competitors run in folders of their own; a virtual environment's link must not be followed.
+        # Absolute, because competitors run in other folders; not resolved: Python finds its environment by the link.
         pythons={library: python and os.path.abspath(python) for library, python in config.python.items()},
         folder=Path(config.materials).resolve(),
     )
@@ -90,10 +84,12 @@ def read_settings(config: DictConfig) -> Settings:
 def _measure(config: DictConfig, folder: Path) -> Results:
     settings = read_settings(config)
     jobs = _job_names(config.jobs)
-    ways = [[f"{key}={value}" for key, value in way.items()] for way in config.infer]
+    infer_options = [[f"{key}={value}" for key, value in keys.items()] for keys in config.infer]
     published = None if config.shared is None else Path(config.shared, "data", "weights")
-    cases = _with_chosen(list_cases(jobs, _models(config, jobs, settings), ways, published), config.contenders)
-    assets = Assets(asset_table(_image_folder(config.pictures)), settings)
+    cases = _select_competitors(
+        list_cases(jobs, _models(config, jobs, settings), infer_options, published), config.contenders
+    )
+    assets = AssetStore(asset_table(_image_folder(config.pictures)), settings)
     asked = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     results = Results(machine=describe_machine(settings.threads), settings=asked, cases=[])
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,12 +97,12 @@ def _measure(config: DictConfig, folder: Path) -> Results:
         bar = progress.add_task("", total=len(cases))
         for case in cases:
 
-            def tell(text: str, case: Case = case) -> None:
+            def notify(text: str, case: Case = case) -> None:
                 progress.update(bar, description=f"{case.job}, {case.name}: {text}")
 
-            results.cases.append(run_case(case, settings, assets, tell))
+            results.cases.append(run_case(case, settings, assets, notify))
             results.machine["versions"] = versions(results.cases)
-            # What was measured stays, whatever comes next.
+            # Saved after each case, so that a later failure loses nothing.
             results.save(folder / JSON_FILE)
             progress.advance(bar)
     return results
@@ -118,7 +114,7 @@ def _image_folder(folder: str | None) -> Path | None:
 
 @contextmanager
 def _on_cores(count: int) -> Iterator[None]:
-    """Keeps this process and those that it starts on some cores, for libraries that count cores by themselves."""
+    """Restricts this process and its children to some cores, for libraries that use all that they see."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:
@@ -142,7 +138,7 @@ def _several(value: str | Sequence[str] | None) -> list[str]:
 def _models(config: DictConfig, jobs: Sequence[str], settings: Settings) -> dict[Task, list[Model]]:
     def multiply_adds(folder: Path) -> int | None:
         try:
-            with Worker(settings.interpreter("mbv2kit"), f"{OURS}:multiply_adds", {"folder": str(folder)}) as worker:
+            with Worker(settings.interpreter("mbv2kit"), f"{MODELS}:multiply_adds", {"folder": str(folder)}) as worker:
                 return int(worker.facts["madds"])
         except CompetitorError:
             return None
@@ -151,22 +147,22 @@ def _models(config: DictConfig, jobs: Sequence[str], settings: Settings) -> dict
     return {task: open_models(task, _several(config.models[task]), multiply_adds) for task in TASKS if task in tasks}
 
 
-def _with_chosen(cases: Sequence[Case], patterns: str | Sequence[str] | None) -> list[Case]:
-    """Leaves of each case the competitors that fit a pattern, and its baseline."""
+def _select_competitors(cases: Sequence[Case], patterns: str | Sequence[str] | None) -> list[Case]:
+    """Keeps in each case the baseline and the competitors that match a pattern."""
     if patterns is None:
         return list(cases)
-    wanted = _several(patterns)
-    for pattern in wanted:
+    patterns = _several(patterns)
+    for pattern in patterns:
         if not any(fnmatch(each.name, pattern) for case in cases for each in case.competitors):
             names = {each.name for case in cases for each in case.competitors}
-            raise UserError(f"contenders: no competitor of these jobs fits '{pattern}'.{nearest(pattern, names)}")
+            raise UserError(f"contenders: no competitor of these jobs matches '{pattern}'.{nearest(pattern, names)}")
     return [
         replace(
             case,
             competitors=[
                 each
                 for each in case.competitors
-                if each.name == case.baseline[0] or any(fnmatch(each.name, pattern) for pattern in wanted)
+                if each.name == case.baseline[0] or any(fnmatch(each.name, pattern) for pattern in patterns)
             ],
         )
         for case in cases
@@ -179,11 +175,13 @@ def _read_page(page: str | None) -> str | None:
     try:
         return Path(page).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"page={page} cannot be read ({error.strerror}); name a page with places for tables.") from None
+        raise UserError(
+            f"page={page} cannot be read ({error.strerror}); name a Markdown page with places for tables."
+        ) from None
 
 
 def _write(results: Results, folder: Path) -> None:
-    # Diagrams take seconds to import.
+    # Importing matplotlib takes seconds.
     from mbv2kit.lab.benchmark.plot import draw
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,31 +1,28 @@
-"""A run as Markdown: a table a case, and what it shows of the goals."""
+"""Writes the results of a run as Markdown tables, one per case."""
 
 import re
 from collections.abc import Sequence
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.lab.benchmark.goals import Verdict, judge
 from mbv2kit.lab.benchmark.jobs.classification import PEAK
 from mbv2kit.lab.benchmark.ratios import Spread, spread
 from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
-from mbv2kit.lab.benchmark.wanted import goals
 from mbv2kit.lab.paper.report_page import Table
 
 _MARK = re.compile(r"<!-- benchmark: (.+?) -->.*?<!-- /benchmark -->", re.DOTALL)
 
 
 def write_tables(results: Results) -> dict[str, str]:
-    """Writes all tables as Markdown: ``machine``, ``JOB, CASE`` for each case, and ``goals``."""
+    """Returns all tables as Markdown by name: ``machine``, and ``JOB, CASE`` for each case."""
     peaks = peak_rates(results)
     tables = {"machine": _machine(results).to_markdown()}
     for case in results.cases:
         tables[f"{case.job}, {case.name}"] = _case(case, peaks).to_markdown()
-    tables["goals"] = _goals(judge(goals(), results)).to_markdown()
     return tables
 
 
 def write_page(results: Results) -> str:
-    """Writes a page with all tables."""
+    """Returns a Markdown page with all tables."""
     sections = [
         f"## {name[0].upper()}{name[1:].replace('_', ' ')}\n\n{table}" for name, table in write_tables(results).items()
     ]
@@ -33,21 +30,21 @@ def write_page(results: Results) -> str:
 
 
 def fill_page(page: str, results: Results) -> str:
-    """Puts tables into a page, each between the lines ``<!-- benchmark: NAME -->`` and ``<!-- /benchmark -->``.
+    """Replaces the tables of a page, which stand between ``<!-- benchmark: NAME -->`` and ``<!-- /benchmark -->``.
 
     Args:
-        page: Markdown; what is not between such lines stays.
-        results: For the tables, whose names are those of :func:`write_tables`.
+        page: Markdown; all other text is kept.
+        results: Results of a run; the names of its tables are the keys of :func:`write_tables`.
 
     Raises:
-        UserError: The page has no such place, or one for a table that the run does not have.
+        UserError: The page has no place for a table, or one for a table that the run does not have.
     """
     tables = write_tables(results)
     names = [found.group(1) for found in _MARK.finditer(page)]
     if not names:
         raise UserError(
-            "The page has no place for a table; write <!-- benchmark: goals --> and <!-- /benchmark --> where one "
-            f"shall be. Tables of this run: {'; '.join(tables)}."
+            "The page has no place for a table; mark one with <!-- benchmark: machine --> and <!-- /benchmark -->. "
+            f"Tables of this run: {'; '.join(tables)}."
         )
     if unknown := [name for name in names if name not in tables]:
         raise UserError(
@@ -57,7 +54,7 @@ def fill_page(page: str, results: Results) -> str:
 
 
 def peak_rates(results: Results) -> dict[str, float]:
-    """Returns for each precision the multiply-adds a second of the fastest matrix product."""
+    """Returns the multiply-adds per second of the fastest matrix product by precision."""
     case = results.case("classification", PEAK)
     peaks: dict[str, float] = {}
     for row in case.rows if case is not None else ():
@@ -67,7 +64,7 @@ def peak_rates(results: Results) -> dict[str, float]:
 
 
 def rate(row: Row, measure: str) -> float:
-    """Returns the multiply-adds a second of a row that knows how many it has."""
+    """Returns the multiply-adds per second of a row with known multiply-adds."""
     assert row.madds is not None
     return row.madds / spread(row.rounds[measure]).median
 
@@ -87,10 +84,10 @@ def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
     measures = list(dict.fromkeys(measure for row in case.rows for measure in row.rounds))
     unit = "MB" if case.unit == "MB" else "ms"
     has_rates = any(row.madds is not None and row.rounds for row in case.rows)
-    columns = ["contender", "", "numbers"]
+    columns = ["competitor", "group", "precision"]
     for measure in measures:
-        columns += [f">{measure}, {unit}", ">x"] if case.unit == "s" else [f">{measure}, {unit}"]
-    columns += [">GFLOP/s", ">of the peak"] if has_rates else []
+        columns += [f">{measure}, {unit}", ">speed-up"] if case.unit == "s" else [f">{measure}, {unit}"]
+    columns += [">GFLOP/s", ">share of peak"] if has_rates else []
     rows = []
     for row in case.rows:
         cells = [row.name, row.group, row.precision]
@@ -105,7 +102,7 @@ def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
     notes = [f"Medians (quartiles) of {', '.join(map(str, counts))} rounds." if counts else "Nothing was measured."]
     if case.unit == "s":
         name, measure = case.baseline
-        notes.append(f"x: times as fast as {name} in the same round; beside its {measure} where it has no such value.")
+        notes.append(f"Speed-up over {name} in the same round; over its {measure} where it lacks the measure.")
     return Table(columns=columns, rows=rows, title=case.title, notes=[*notes, *case.notes])
 
 
@@ -129,26 +126,6 @@ def _rates(row: Row, measures: Sequence[str], peaks: dict[str, float]) -> list[s
     return [f"{2e-9 * reached:.0f}", share]
 
 
-def _goals(verdicts: Sequence[Verdict]) -> Table:
-    rows = []
-    for verdict in verdicts:
-        goal = verdict.goal
-        wanted = f"at least {goal.at_least:g}" if goal.at_least is not None else f"at most {goal.at_most:g}"
-        rows.append(
-            [
-                goal.job,
-                goal.text,
-                verdict.ours,
-                verdict.other,
-                wanted,
-                _with_quartiles(verdict.value),
-                "yes" if verdict.reached else "no",
-            ]
-        )
-    columns = ["job", "what", "ours", "beside", ">wanted", ">found", "reached"]
-    return Table(columns=columns, rows=rows, notes=["Medians (quartiles) of what each round gives."])
-
-
 def _with_quartiles(found: Spread) -> str:
     if found.low == found.high:
         return short(found.median)
@@ -156,5 +133,5 @@ def _with_quartiles(found: Spread) -> str:
 
 
 def short(value: float) -> str:
-    """Writes three digits, and no more of a large number than its whole part."""
+    """Formats a value with three digits; large values without decimals."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

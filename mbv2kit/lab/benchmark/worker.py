@@ -1,98 +1,142 @@
-"""A process with one competitor in it: it sets it up, calls it when it is told to, and says how long that took.
+"""Starts and controls a worker process, which is suspended between its turns."""
 
-It reads a request and then orders from stdin, a line of JSON each, and answers each with a line of JSON:
-
-    {"setup": "torchvision:mobilenet_v2", "options": {...}, "needs": ["torchvision"]}
-        -> {"measures": [...], "facts": {...}}, {"skipped": REASON} or {"failed": REASON}
-    {"measure": NAME, "seconds": 0.5} -> {"seconds": [of each call]} or {"failed": REASON}
-
-It runs in other interpreters than ours too, so it and what it imports need nothing but the standard library.
-"""
-
-import ctypes
 import json
 import os
+import select
 import signal
-import sys
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from importlib.util import find_spec
-from time import perf_counter
-from typing import Any, TextIO
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from time import monotonic
+from types import TracebackType
+from typing import IO, Any
 
-from mbv2kit.errors import one_line
-from mbv2kit.lab.benchmark.setup import Ready
-
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+ROOT = Path(__file__).parents[3]
 
 
-def time_calls(call: Callable[[], object], seconds: float, clock: Callable[[], float] = perf_counter) -> list[float]:
-    """Calls once to wake caches and threads up, then until the time is over, and returns the seconds of each call."""
-    call()
-    times: list[float] = []
-    end = clock() + seconds
-    while not times or clock() < end:
-        start = clock()
-        call()
-        times.append(clock() - start)
-    return times
+class CompetitorError(Exception):
+    """A competitor is skipped or failed; the message goes into its row of the table."""
 
 
-def main() -> None:
-    """Serves one parent, until it closes the pipe."""
-    _end_with_parent()
-    replies = _take_stdout()
-    request = json.loads(sys.stdin.readline())
-    if missing := [name for name in request["needs"] if find_spec(name) is None]:
-        _say(replies, {"skipped": f"{', '.join(missing)} not installed in {sys.executable}"})
-        return
-    try:
-        module, _, function = request["setup"].partition(":")
-        ready: Ready = getattr(import_module(module), function)(**request["options"])
-    except Exception as error:
-        _say(replies, {"failed": _reason(error)})
-        return
-    versions = {name: _version(name) for name in request["needs"]}
-    _say(replies, {"measures": list(ready.calls), "facts": {**ready.facts, "versions": versions}})
-    for line in sys.stdin:
-        order = json.loads(line)
+class SkippedError(CompetitorError):
+    """A competitor is skipped because something that it needs is missing."""
+
+
+def environment() -> dict[str, str]:
+    """Returns the environment variables of competitors: those of this process without mbv2kit's own settings."""
+    # run_tool sets OMP_WAIT_POLICY, which users of other libraries do not.
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    # Otherwise ultralytics checks for a network connection at every start, and waits if there is none.
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}
+
+
+class Worker:
+    """A competitor in its own process.
+
+    Args:
+        python: Interpreter to run.
+        setup: ``module:function`` that sets the competitor up.
+        options: Arguments of the function.
+        needs: Packages that the competitor needs.
+        patience: Timeout in seconds for the setup and for each turn.
+
+    Attributes:
+        measures: Names of the calls that it can time.
+        facts: Further information about the competitor.
+
+    Raises:
+        SkippedError: A package is missing.
+        CompetitorError: The setup fails.
+    """
+
+    def __init__(
+        self, python: str, setup: str, options: Mapping[str, Any], needs: Sequence[str] = (), patience: float = 900
+    ) -> None:
+        self._patience = patience
+        self._errors: IO[bytes] = TemporaryFile()  # noqa: SIM115 - close() does
+        self._process = subprocess.Popen(
+            [python, "-m", "mbv2kit.lab.benchmark.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment(),
+            bufsize=0,
+        )
         try:
-            reply: dict[str, Any] = {"seconds": time_calls(ready.calls[order["measure"]], order["seconds"])}
-        except Exception as error:
-            reply = {"failed": _reason(error)}
-        _say(replies, reply)
+            outputs = self._ask({"setup": setup, "options": options, "needs": needs})
+        except BaseException:
+            self.close()
+            raise
+        self.measures: list[str] = outputs["measures"]
+        self.facts: dict[str, Any] = outputs["facts"]
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def time(self, measure: str, seconds: float) -> list[float]:
+        """Calls a measure repeatedly for some seconds and returns the time of each call.
+
+        Raises:
+            CompetitorError: A call fails, or the worker does not answer in time.
+        """
+        times: list[float] = self._ask({"measure": measure, "seconds": seconds})["seconds"]
+        return times
+
+    def stop(self) -> None:
+        """Suspends the process, so that none of its threads spins during the turn of another."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Resumes the process."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            assert pipe is not None
+            pipe.close()
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            outputs: dict[str, Any] = json.loads(self._read_line())
+        except (BrokenPipeError, EOFError):
+            raise CompetitorError(self._last_words()) from None
+        if "skipped" in outputs:
+            raise SkippedError(outputs["skipped"])
+        if "failed" in outputs:
+            raise CompetitorError(outputs["failed"])
+        return outputs
+
+    def _read_line(self) -> bytes:
+        assert self._process.stdout is not None
+        file, line, end = self._process.stdout.fileno(), b"", monotonic() + self._patience
+        while not line.endswith(b"\n"):
+            if not select.select([file], [], [], max(0.0, end - monotonic()))[0]:
+                raise CompetitorError(f"no answer within {self._patience:g} s")
+            part = os.read(file, 2**16)
+            if not part:
+                raise EOFError
+            line += part
+        return line
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        return f"ended with code {code}{last_line(self._errors)}"
 
 
-def _end_with_parent() -> None:
-    # Between its turns a worker is stopped, and a stopped process does not see that the pipe was closed.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _take_stdout() -> TextIO:
-    """Keeps stdout for the answers: whatever libraries print goes to stderr."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return replies
-
-
-def _say(replies: TextIO, reply: Mapping[str, Any]) -> None:
-    replies.write(json.dumps(reply) + "\n")
-    replies.flush()
-
-
-def _reason(error: Exception) -> str:
-    kind = type(error).__name__
-    return f"{kind}: {one_line(error)}" if str(error).strip() else kind
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(next(iter(packages_distributions().get(package, [package]))))
-    except PackageNotFoundError:
-        return None
-
-
-if __name__ == "__main__":
-    main()
+def last_line(file: IO[bytes]) -> str:
+    """Returns ``: `` and the last line of a file, or nothing if the file is empty."""
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return f": {lines[-1].strip()[:300]}" if lines else ""

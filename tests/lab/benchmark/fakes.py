@@ -1,31 +1,31 @@
-"""Competitors that need nothing but Python, for workers that the tests start."""
+"""Competitors for the tests' workers that need only Python."""
 
 import os
 from pathlib import Path
 from time import sleep
 
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 
-def quick(threads: int, seconds: float = 0.001, files: dict[str, str] | None = None) -> Ready:
-    """Sleeps for the time that it shall take."""
-    return Ready({"whole": lambda: sleep(seconds), "network": lambda: sleep(seconds / 2)}, {"threads": threads})
+def quick(threads: int, seconds: float = 0.001, files: dict[str, str] | None = None) -> Workload:
+    """Sleeps for some time in each call."""
+    return Workload({"whole": lambda: sleep(seconds), "network": lambda: sleep(seconds / 2)}, {"threads": threads})
 
 
-def printing() -> Ready:
-    """Writes to stdout, as libraries do, in the midst of the answers."""
+def printing() -> Workload:
+    """Writes to stdout between the replies, as some libraries do."""
     print("Welcome to this library!")
     os.system("echo and to its subprocess")
-    return Ready({"whole": lambda: print("called")})
+    return Workload({"whole": lambda: print("called")})
 
 
-def broken(threads: int) -> Ready:
-    """Cannot be set up."""
+def broken(threads: int) -> Workload:
+    """Fails during the setup."""
     raise ValueError("there is no\nnetwork in this file")
 
 
-def breaking(threads: int, after: int) -> Ready:
-    """Ends its process in the midst of a call, when it was called a number of times."""
+def breaking(threads: int, after: int) -> Workload:
+    """Ends its process in a call after a number of successful ones."""
     calls = iter(range(after))
 
     def whole() -> None:
@@ -33,17 +33,17 @@ def breaking(threads: int, after: int) -> Ready:
             os.write(2, b"Fatal: out of luck\n")
             os._exit(3)
 
-    return Ready({"whole": whole})
+    return Workload({"whole": whole})
 
 
-def silent() -> Ready:
-    """Takes longer than anyone waits."""
+def silent() -> Workload:
+    """Takes longer than any timeout."""
     sleep(600)
-    return Ready({})
+    return Workload({})
 
 
-def write(path: str, files: dict[str, str], text: str) -> Ready:
-    """Makes a material: a file, with what its own materials hold before it."""
+def write(path: str, files: dict[str, str], text: str) -> Workload:
+    """Makes an asset: a file with the contents of the assets that it needs, then its own text."""
     before = "".join(Path(file).read_text() for file in files.values())
     Path(path).write_text(before + text)
-    return Ready({})
+    return Workload({})

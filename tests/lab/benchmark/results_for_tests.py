@@ -1,4 +1,4 @@
-"""A run whose numbers are known."""
+"""A run with known numbers."""
 
 from mbv2kit.lab.benchmark.competitor import Group, Precision
 from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
@@ -15,15 +15,15 @@ def case() -> CaseResult:
         name="case",
         title="Some work",
         unit="s",
-        baseline=("peer", "whole"),
+        baseline=("theirs", "whole"),
         notes=("A note.",),
         rows=[
-            row("peer", "peer", whole=[8, 8, 30]),
-            row("hand a", "by hand", whole=[5, 5, 5], network=[4, 4, 4]),
-            row("hand b", "by hand", whole=[6, 6, 6], network=[3, 3, 3]),
-            row("ours fp32", "ours", whole=[4, 4, 5]),
-            row("ours int8", "ours", "int8", whole=[2, 2, 2]),
-            Row(name="absent", group="peer", precision="fp32", problem="skipped: absent not installed in python"),
+            row("theirs", "library", whole=[8, 8, 30]),
+            row("runtime a", "runtime", whole=[5, 5, 5], network=[4, 4, 4]),
+            row("runtime b", "runtime", whole=[6, 6, 6], network=[3, 3, 3]),
+            row("mbv2kit fp32", "mbv2kit", whole=[4, 4, 5]),
+            row("mbv2kit int8", "mbv2kit", "int8", whole=[2, 2, 2]),
+            Row(name="absent", group="library", precision="fp32", problem="skipped: absent not installed in python"),
         ],
     )
 

@@ -19,27 +19,27 @@ def cells(table: str) -> dict[str, list[str]]:
 
 def test_a_table_has_medians_quartiles_and_paired_ratios() -> None:
     found = cells(write_tables(results())["job, case"])
-    assert found["contender"] == ["", "numbers", "whole, ms", "x", "network, ms", "x"]
-    assert found["peer"] == ["peer", "fp32", "8 (8-19)", "1", "", ""]
+    assert found["competitor"] == ["group", "precision", "whole, ms", "speed-up", "network, ms", "speed-up"]
+    assert found["theirs"] == ["library", "fp32", "8 (8-19)", "1", "", ""]
     # 8, 8, 30 over 4, 4, 5 is 2, 2, 6.
-    assert found["ours fp32"] == ["ours", "fp32", "4 (4-4.5)", "2 (2-4)", "", ""]
-    assert found["hand a"][4:] == ["4", "2 (2-4.75)"]
+    assert found["mbv2kit fp32"] == ["mbv2kit", "fp32", "4 (4-4.5)", "2 (2-4)", "", ""]
+    assert found["runtime a"][4:] == ["4", "2 (2-4.75)"]
     assert found["absent"][2:] == ["skipped: absent not installed in python", "", "", ""]
 
 
 def peaks_and_network() -> Results:
     def product(name: str, seconds: float) -> Row:
-        return Row(name=name, group="peer", precision="fp32", rounds={"whole": [seconds]}, madds=1_000_000_000)
+        return Row(name=name, group="library", precision="fp32", rounds={"whole": [seconds]}, madds=1_000_000_000)
 
     base = {"job": "classification", "title": "", "unit": "s", "notes": ()}
     peak = CaseResult(**base, name="peak", baseline=("a", "whole"), rows=[product("a", 0.02), product("b", 0.01)])  # type: ignore[arg-type]
-    network = Row(name="net", group="ours", precision="fp32", rounds={"whole": [0.02]}, madds=300_000_000)
-    unknown = Row(name="int8 net", group="ours", precision="int8", rounds={"whole": [0.02]}, madds=300_000_000)
+    network = Row(name="net", group="mbv2kit", precision="fp32", rounds={"whole": [0.02]}, madds=300_000_000)
+    unknown = Row(name="int8 net", group="mbv2kit", precision="int8", rounds={"whole": [0.02]}, madds=300_000_000)
     one = CaseResult(**base, name="batch 1", baseline=("net", "whole"), rows=[network, unknown])  # type: ignore[arg-type]
     return Results(machine={}, settings={}, cases=[peak, one])
 
 
-def test_a_network_is_held_against_the_fastest_matrix_product_of_its_precision() -> None:
+def test_a_network_is_compared_with_the_fastest_matrix_product_of_its_precision() -> None:
     found = peaks_and_network()
     assert peak_rates(found) == pytest.approx({"fp32": 1e11})
     table = cells(write_tables(found)["classification, batch 1"])
@@ -48,24 +48,24 @@ def test_a_network_is_held_against_the_fastest_matrix_product_of_its_precision()
     assert table["int8 net"][-2:] == ["30", ""]
 
 
-def test_megabytes_are_shown_as_they_are() -> None:
+def test_memory_has_no_speed_up() -> None:
     memory = case()
-    rows = [Row(name="ours", group="ours", precision="fp32", rounds={"5000 images": [212.34]})]
+    rows = [Row(name="mbv2kit", group="mbv2kit", precision="fp32", rounds={"5000 images": [212.34]})]
     found = CaseResult(
         job="memory",
         name="peak",
         title="",
         unit="MB",
-        baseline=("ours", "5000 images"),
+        baseline=("mbv2kit", "5000 images"),
         notes=memory.notes,
         rows=rows,
     )
     table = cells(write_tables(Results(machine={}, settings={}, cases=[found]))["memory, peak"])
-    assert table["contender"][2:] == ["5000 images, MB"]
-    assert table["ours"][2:] == ["212"]
+    assert table["competitor"][2:] == ["5000 images, MB"]
+    assert table["mbv2kit"][2:] == ["212"]
 
 
-def test_a_page_gets_new_tables_and_keeps_its_text() -> None:
+def test_filling_a_page_replaces_its_tables_and_keeps_its_text() -> None:
     page = "Before.\n\n<!-- benchmark: job, case -->\nold\n<!-- /benchmark -->\n\nAfter.\n"
     filled = fill_page(page, results())
     assert filled.startswith("Before.\n\n<!-- benchmark: job, case -->\n\n**Some work**")
@@ -78,20 +78,20 @@ def test_a_page_gets_new_tables_and_keeps_its_text() -> None:
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        ("No place.", "The page has no place for a table; write <!-- benchmark: goals -->"),
+        ("No place.", "The page has no place for a table; mark one with <!-- benchmark: machine -->"),
         (
             "<!-- benchmark: job, cas -->\n<!-- /benchmark -->",
             "The page has a place for 'job, cas', which this run did not measure. Did you mean 'job, case'?",
         ),
     ],
 )
-def test_a_page_without_the_right_places_is_refused(page: str, message: str) -> None:
+def test_a_page_without_matching_places_is_refused(page: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         fill_page(page, results())
     assert str(error.value).startswith(message)
 
 
-def test_the_plot_has_a_bar_a_competitor(tmp_path: Path) -> None:
+def test_the_plot_has_a_bar_per_competitor(tmp_path: Path) -> None:
     (path,) = draw(results(), tmp_path)
     assert path == tmp_path / "job.png"
     with Image.open(path) as image:
@@ -99,10 +99,10 @@ def test_the_plot_has_a_bar_a_competitor(tmp_path: Path) -> None:
     assert draw(Results(machine={}, settings={}, cases=[]), tmp_path) == []
 
 
-def test_the_plot_shows_how_memory_went(tmp_path: Path) -> None:
+def test_the_plot_shows_memory_over_time(tmp_path: Path) -> None:
     series = {"20": [(0.25, 80.0), (0.5, 90.0)], "5000": [(0.25, 80.0), (0.5, 95.0)]}
-    row = Row(name="ours", group="ours", precision="fp32", rounds={"20 images": [95.0]}, facts={"series": series})
+    row = Row(name="mbv2kit", group="mbv2kit", precision="fp32", rounds={"20 images": [95.0]}, facts={"series": series})
     found = CaseResult(
-        job="memory", name="peak", title="Memory", unit="MB", baseline=("ours", ""), notes=(), rows=[row]
+        job="memory", name="peak", title="Memory", unit="MB", baseline=("mbv2kit", ""), notes=(), rows=[row]
     )
     assert draw(Results(machine={}, settings={}, cases=[found]), tmp_path) == [tmp_path / "memory.png"]

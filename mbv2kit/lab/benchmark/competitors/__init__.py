@@ -1,4 +1,4 @@
-"""What runs inside a worker: each file sets up the competitors of one library, in whatever interpreter has it.
+"""Code that runs inside workers; each file sets up the competitors of some libraries, in their interpreters.
 
-A file imports its own library and NumPy, and of mbv2kit only this package; ``ours.py`` alone imports the rest.
+A file imports its library, NumPy and, of mbv2kit, only this package; ``mbv2kit_models.py`` alone imports the rest.
 """

@@ -1,4 +1,4 @@
-"""Detectors of torchvision and ultralytics, from the pixels of an image to the boxes that are left after NMS."""
+"""Detectors of torchvision and ultralytics, from the pixels of an image to the boxes after NMS."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import torch
 
 from mbv2kit.lab.benchmark.competitors.images import pixels
 from mbv2kit.lab.benchmark.competitors.scores import detector_scores
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 SIZE = 320
 
 
-def torchvision(threads: int, score_threshold: float) -> Ready:
-    """``ssdlite320_mobilenet_v3_large``, called as it comes; its head's scores are replaced by a trained one's."""
+def torchvision(threads: int, score_threshold: float) -> Workload:
+    """``ssdlite320_mobilenet_v3_large`` in eager mode, with the scores of a trained detector."""
     import torchvision
 
     torch.set_num_threads(threads)
@@ -27,11 +27,11 @@ def torchvision(threads: int, score_threshold: float) -> Ready:
         return model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
 
     _give_scores(model)
-    return Ready({"whole": whole}, {"boxes": len(whole()["boxes"])})
+    return Workload({"whole": whole}, {"boxes": len(whole()["boxes"])})
 
 
 def _give_scores(model: Any) -> None:
-    """Has the head compute its own scores and give others: those of its softmax are :func:`detector_scores`."""
+    """Makes the head compute its logits but return others, whose softmax is :func:`detector_scores`."""
     shape = []
 
     def note(_module: object, _inputs: object, outputs: dict[str, Any]) -> None:
@@ -46,10 +46,10 @@ def _give_scores(model: Any) -> None:
     model.head.register_forward_hook(lambda _module, _inputs, outputs: {**outputs, "cls_logits": logits})
 
 
-def ultralytics(threads: int, score_threshold: float) -> Ready:
-    """YOLO11n, ``predict`` on an array.
+def ultralytics(threads: int, score_threshold: float) -> Workload:
+    """The ``predict`` method of YOLO11n on an array.
 
-    Its fresh weights find nothing, so its NMS costs less than in use.
+    Random weights detect nothing, so NMS costs less than in real use.
     """
     from ultralytics import YOLO
 
@@ -60,11 +60,11 @@ def ultralytics(threads: int, score_threshold: float) -> Ready:
     def whole() -> Any:
         return model.predict(image, imgsz=SIZE, conf=score_threshold, device="cpu", verbose=False)[0]
 
-    return Ready({"whole": whole}, {"boxes": len(whole().boxes)})
+    return Workload({"whole": whole}, {"boxes": len(whole().boxes)})
 
 
-def onnxruntime_network(threads: int, files: dict[str, str]) -> Ready:
-    """The bare network of torchvision's detector in ONNX Runtime: float input, no boxes decoded, no NMS."""
+def onnxruntime_network(threads: int, files: dict[str, str]) -> Workload:
+    """The network of torchvision's detector in ONNX Runtime: float input, no decoding of boxes, no NMS."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -73,4 +73,4 @@ def onnxruntime_network(threads: int, files: dict[str, str]) -> Ready:
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     images = np.zeros((1, 3, SIZE, SIZE), dtype=np.float32)
     name = session.get_inputs()[0].name
-    return Ready({"network": lambda: session.run(None, {name: images})})
+    return Workload({"network": lambda: session.run(None, {name: images})})

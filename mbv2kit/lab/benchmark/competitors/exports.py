@@ -1,27 +1,27 @@
-"""Peers' networks as files, exported by the plain API of each library; called by workers that make materials."""
+"""Exports networks of other libraries to files, by the API of each library; workers call this to make assets."""
 
 from pathlib import Path
 from typing import Any
 
+from mbv2kit.lab.benchmark.competitors.constants import SIZE
 from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
-from mbv2kit.lab.benchmark.competitors.networks import SIZE
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 _CALIBRATION_IMAGES = 16
 
 
-def onnx(path: str, files: dict[str, str], batch: int) -> Ready:
+def onnx(path: str, files: dict[str, str], batch: int) -> Workload:
     """Writes torchvision's MobileNetV2 as ONNX."""
     import torch
     import torchvision
 
     model = torchvision.models.mobilenet_v2().eval()
     _save_onnx(model, torch.zeros(batch, 3, SIZE, SIZE), path)
-    return Ready({})
+    return Workload({})
 
 
-def ssdlite_onnx(path: str, files: dict[str, str]) -> Ready:
-    """Writes the bare network of torchvision's SSDLite on MobileNetV3 as ONNX: without anchors, softmax and NMS."""
+def ssdlite_onnx(path: str, files: dict[str, str]) -> Workload:
+    """Writes torchvision's SSDLite on MobileNetV3 as ONNX, without anchors, softmax and NMS."""
     import torch
     import torchvision
     from torch import Tensor, nn
@@ -36,7 +36,7 @@ def ssdlite_onnx(path: str, files: dict[str, str]) -> Ready:
             return tuple(self.head(list(self.backbone(images).values())).values())
 
     _save_onnx(Bare().eval(), torch.zeros(1, 3, 320, 320), path)
-    return Ready({})
+    return Workload({})
 
 
 def _save_onnx(model: Any, example: Any, path: str) -> None:
@@ -47,8 +47,8 @@ def _save_onnx(model: Any, example: Any, path: str) -> None:
     program.save(path)
 
 
-def onnx_int8(path: str, files: dict[str, str], batch: int) -> Ready:
-    """Quantizes an ONNX file with ONNX Runtime: static, per channel."""
+def onnx_int8(path: str, files: dict[str, str], batch: int) -> Workload:
+    """Quantizes an ONNX file with ONNX Runtime, statically and per channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -76,10 +76,10 @@ def onnx_int8(path: str, files: dict[str, str], batch: int) -> Ready:
         weight_type=QuantType.QInt8,
     )
     Path(prepared).unlink()
-    return Ready({})
+    return Workload({})
 
 
-def openvino_int8(path: str, files: dict[str, str], batch: int) -> Ready:
+def openvino_int8(path: str, files: dict[str, str], batch: int) -> Workload:
     """Quantizes an ONNX file with NNCF, for OpenVINO."""
     import nncf
     import openvino as ov
@@ -89,22 +89,22 @@ def openvino_int8(path: str, files: dict[str, str], batch: int) -> Ready:
     batches = [to_planes(normalize(images[i : i + 1].repeat(batch, axis=0))) for i in range(len(images))]
     model = nncf.quantize(ov.Core().read_model(source), nncf.Dataset(batches), subset_size=len(batches))
     ov.save_model(model, path, compress_to_fp16=False)
-    return Ready({})
+    return Workload({})
 
 
-def litert(path: str, files: dict[str, str], batch: int) -> Ready:
-    """Writes torchvision's MobileNetV2 for LiteRT, with channels-last input, which is its faster form."""
+def litert(path: str, files: dict[str, str], batch: int) -> Workload:
+    """Writes torchvision's MobileNetV2 for LiteRT, with channels-last input, which is faster."""
     import litert_torch
     import torch
     import torchvision
 
     model = litert_torch.to_channel_last_io(torchvision.models.mobilenet_v2().eval(), args=[0])
     litert_torch.convert(model, (torch.zeros(batch, SIZE, SIZE, 3),)).export(path)
-    return Ready({})
+    return Workload({})
 
 
-def executorch(path: str, files: dict[str, str], batch: int) -> Ready:
-    """Writes torchvision's MobileNetV2 for ExecuTorch, all of it given to XNNPACK."""
+def executorch(path: str, files: dict[str, str], batch: int) -> Workload:
+    """Writes torchvision's MobileNetV2 for ExecuTorch, delegated to XNNPACK."""
     import torch
     import torchvision
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -114,4 +114,4 @@ def executorch(path: str, files: dict[str, str], batch: int) -> Ready:
     program = torch.export.export(torchvision.models.mobilenet_v2().eval(), example)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     Path(path).write_bytes(lowered.buffer)
-    return Ready({})
+    return Workload({})

@@ -1,17 +1,17 @@
-"""Folders of JPEG files to see."""
+"""Makes folders of JPEG files."""
 
 from itertools import cycle, islice
 from pathlib import Path
 
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
-# Of the folder of large images.
+# Number of large images.
 _COUNT = 200
 _WIDTH, _HEIGHT, _QUALITY = 1920, 1080, 90
 
 
-def enlarge(path: str, files: dict[str, str], source: str) -> Ready:
-    """Writes images as JPEG files of 1920 x 1080: scaled to cover that, and cut."""
+def enlarge(path: str, files: dict[str, str], source: str) -> Workload:
+    """Writes images as JPEG files of 1920 x 1080 pixels, scaled to cover that size and cropped."""
     import cv2
 
     folder = Path(path)
@@ -26,20 +26,20 @@ def enlarge(path: str, files: dict[str, str], source: str) -> Ready:
         top, left = (size[1] - _HEIGHT) // 2, (size[0] - _WIDTH) // 2
         cut = large[top : top + _HEIGHT, left : left + _WIDTH]
         cv2.imwrite(str(folder / f"{number:05}.jpg"), cut, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return Ready({})
+    return Workload({})
 
 
-def link(path: str, files: dict[str, str], count: int, source: str | None = None) -> Ready:
-    """Fills a folder with links to the images of another, as often as it takes."""
+def link(path: str, files: dict[str, str], count: int, source: str | None = None) -> Workload:
+    """Fills a folder with ``count`` links to the images of another, repeating them as needed."""
     folder = Path(path)
     folder.mkdir()
     for number, file in enumerate(islice(cycle(_jpegs(source or files["hd"])), count)):
         (folder / f"{number:05}.jpg").symlink_to(file.resolve())
-    return Ready({})
+    return Workload({})
 
 
 def _jpegs(folder: str) -> list[Path]:
     found = sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
-        raise FileNotFoundError(f"there is no JPEG file below {folder}")
+        raise FileNotFoundError(f"{folder} contains no JPEG file")
     return found

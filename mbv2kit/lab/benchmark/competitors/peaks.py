@@ -1,32 +1,32 @@
-"""How many multiply-adds a second the machine reaches in the one operation that libraries do best: matrix products."""
+"""The peak rate of the machine, measured by large matrix products."""
 
 from typing import Any
 
 import numpy as np
 
-from mbv2kit.lab.benchmark.competitors.networks import PRODUCT_SIDE as SIDE
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.competitors.constants import PRODUCT_SIDE as SIDE
+from mbv2kit.lab.benchmark.workload import Workload
 
 
-def numpy(threads: int) -> Ready:
-    """NumPy at float32; its library takes all cores that the process may use."""
+def numpy(threads: int) -> Workload:
+    """NumPy at float32, on all cores that the process may use."""
     a, b = _floats(), _floats()
     out = np.empty_like(a)
-    return Ready({"whole": lambda: np.matmul(a, b, out=out)})
+    return Workload({"whole": lambda: np.matmul(a, b, out=out)})
 
 
-def torch(threads: int, dtype: str) -> Ready:
-    """PyTorch at ``float32``, ``bfloat16`` or ``int8``, which adds up in int32."""
+def torch(threads: int, dtype: str) -> Workload:
+    """PyTorch at ``float32``, ``bfloat16`` or ``int8`` with int32 sums."""
     import torch
 
     torch.set_num_threads(threads)
     a, b = (torch.from_numpy(_floats() * 8).to(getattr(torch, dtype)) for _ in range(2))
     product = torch._int_mm if dtype == "int8" else torch.mm
-    return Ready({"whole": lambda: product(a, b)})
+    return Workload({"whole": lambda: product(a, b)})
 
 
-def onnxruntime(threads: int, dtype: str) -> Ready:
-    """ONNX Runtime at ``float32``, or ``int8``: bytes times signed bytes, added up in int32."""
+def onnxruntime(threads: int, dtype: str) -> Workload:
+    """ONNX Runtime at ``float32`` or ``int8``: uint8 times int8 with int32 sums."""
     import onnx
     import onnxruntime as ort
     from onnx import TensorProto, helper
@@ -48,24 +48,24 @@ def onnxruntime(threads: int, dtype: str) -> Ready:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return Ready({"whole": lambda: session.run(None, {"a": a})})
+    return Workload({"whole": lambda: session.run(None, {"a": a})})
 
 
-def openvino(threads: int, numbers: str) -> Ready:
-    """OpenVINO at ``f32``, ``bf16`` or ``int8``, which quantizes the one matrix before and rounds the other once."""
+def openvino(threads: int, dtype: str) -> Workload:
+    """OpenVINO at ``f32``, ``bf16`` or ``int8``, where each call quantizes one of the matrices."""
     import openvino as ov
     from openvino import opset13 as ops
 
     a, b = _floats(), _floats()
     source = ops.parameter([SIDE, SIDE], np.float32)
     left, right = source, ops.constant(b)
-    if numbers == "int8":
+    if dtype == "int8":
         left, right = (ops.fake_quantize(each, -4.0, 4.0, -4.0, 4.0, 255) for each in (left, right))
     model = ov.Model([ops.matmul(left, right, False, False)], [source])
-    hint = "f32" if numbers == "int8" else numbers
+    hint = "f32" if dtype == "int8" else dtype
     config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
-    return Ready({"whole": lambda: request.infer([a], share_inputs=True)})
+    return Workload({"whole": lambda: request.infer([a], share_inputs=True)})
 
 
 def _floats() -> Any:

@@ -1,4 +1,4 @@
-"""Segmentation networks of others, from the pixels of an image to a mask of the image's size."""
+"""Segmentation networks of other libraries, from the pixels of an image to a mask of the image's size."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 SIZE = 513
 # Height and width of the image.
 IMAGE = (480, 640)
 
 
-def transformers(threads: int) -> Ready:
+def transformers(threads: int) -> Workload:
     """``MobileNetV2ForSemanticSegmentation`` at output stride 16; ``network`` ends at its small logits."""
     import torch
     from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
@@ -26,7 +26,7 @@ def transformers(threads: int) -> Ready:
     return _torch_calls(lambda images: model(images).logits)
 
 
-def torchvision(threads: int) -> Ready:
+def torchvision(threads: int) -> Workload:
     """``deeplabv3_mobilenet_v3_large``; ``network`` ends at its full-size logits."""
     import torch
     import torchvision
@@ -38,7 +38,7 @@ def torchvision(threads: int) -> Ready:
     return _torch_calls(lambda images: model(images)["out"])
 
 
-def _torch_calls(network: Any) -> Ready:
+def _torch_calls(network: Any) -> Workload:
     import torch
     from torch.nn.functional import interpolate
 
@@ -55,11 +55,11 @@ def _torch_calls(network: Any) -> Ready:
     def alone() -> object:
         return network(ready)
 
-    return Ready({"whole": whole, "network": alone})
+    return Workload({"whole": whole, "network": alone})
 
 
-def litert(threads: int, path: str) -> Ready:
-    """A file whose input is uint8 and whose output a class index a pixel."""
+def litert(threads: int, path: str) -> Workload:
+    """A file with uint8 input whose output is a class index for each pixel."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=threads)
@@ -78,7 +78,7 @@ def litert(threads: int, path: str) -> Ready:
         mask = np.squeeze(network(_stretched(image)[None])).astype(np.uint8)
         return cv2.resize(mask, IMAGE[::-1], interpolation=cv2.INTER_NEAREST)
 
-    return Ready({"whole": whole, "network": network})
+    return Workload({"whole": whole, "network": network})
 
 
 def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""MobileNetV2 of torchvision, timm and transformers, in PyTorch as their users run it."""
+"""MobileNetV2 of torchvision, timm and transformers in PyTorch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mbv2kit.lab.benchmark.competitors.constants import SIZE
 from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
-from mbv2kit.lab.benchmark.competitors.networks import SIZE
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 
-def torchvision_eager(threads: int, batch: int) -> Ready:
-    """``torchvision.models.mobilenet_v2``, called as it comes."""
+def torchvision_eager(threads: int, batch: int) -> Workload:
+    """``torchvision.models.mobilenet_v2`` in eager mode."""
     return _calls(_torchvision(), threads, batch)
 
 
-def torchvision_compiled(threads: int, batch: int) -> Ready:
-    """The same under ``torch.compile``, with its weights frozen into the code."""
+def torchvision_compiled(threads: int, batch: int) -> Workload:
+    """The same under ``torch.compile`` with frozen weights."""
     import torch._inductor.config as inductor
 
     inductor.freezing = True
@@ -26,14 +26,14 @@ def torchvision_compiled(threads: int, batch: int) -> Ready:
     return _calls(compiled, threads, batch)
 
 
-def timm_eager(threads: int, batch: int) -> Ready:
+def timm_eager(threads: int, batch: int) -> Workload:
     """``timm.create_model('mobilenetv2_100')``."""
     import timm
 
     return _calls(timm.create_model("mobilenetv2_100").eval(), threads, batch)
 
 
-def transformers_eager(threads: int, batch: int) -> Ready:
+def transformers_eager(threads: int, batch: int) -> Workload:
     """``transformers.MobileNetV2ForImageClassification``."""
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
@@ -50,7 +50,7 @@ def _torchvision() -> nn.Module:
     return model
 
 
-def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Ready:
+def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Workload:
     torch.set_num_threads(threads)
     images = pixels(batch, SIZE, SIZE)
     ready = torch.from_numpy(to_planes(normalize(images)))
@@ -63,4 +63,4 @@ def _calls(model: Callable[[Tensor], Tensor], threads: int, batch: int) -> Ready
     def whole() -> object:
         return model(torch.from_numpy(to_planes(normalize(images)))).numpy()
 
-    return Ready({"whole": whole, "network": network})
+    return Workload({"whole": whole, "network": network})

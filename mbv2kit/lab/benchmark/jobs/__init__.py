@@ -1,1 +1,1 @@
-"""The jobs of the benchmark: each lists the cases in which competitors meet."""
+"""The jobs of the benchmark; each lists its cases."""

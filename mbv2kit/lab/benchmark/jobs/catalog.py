@@ -1,4 +1,4 @@
-"""From the names of jobs to their cases."""
+"""Returns the cases of jobs by name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from mbv2kit.lab.benchmark.jobs import classification, detection, segmentation, 
 from mbv2kit.lab.benchmark.jobs.models import Model
 from mbv2kit.structures import Task
 
-# Each with the task whose models it measures.
+# Each job with the task of the models that it measures.
 JOBS: Mapping[str, Task] = {
     "classification": "classification",
     "detection": "detection",
@@ -20,15 +20,18 @@ JOBS: Mapping[str, Task] = {
 
 
 def list_cases(
-    jobs: Sequence[str], models: Mapping[Task, Sequence[Model]], ways: Sequence[Sequence[str]], published: Path | None
+    jobs: Sequence[str],
+    models: Mapping[Task, Sequence[Model]],
+    infer_options: Sequence[Sequence[str]],
+    published: Path | None,
 ) -> list[Case]:
-    """Lists the cases of some jobs.
+    """Returns the cases of some jobs.
 
     Args:
         jobs: Keys of :data:`JOBS`.
-        models: Ours, for each task that the jobs are about.
-        ways: Keys of ``tools/infer.py`` with which our classifiers are run on files.
-        published: Folder of Google's .tflite files, or None; a case notes the file that it does without.
+        models: Models of mbv2kit by task.
+        infer_options: Sets of keys for ``tools/infer.py``; each is a competitor in the jobs on files.
+        published: Folder of Google's .tflite files, or None; a case notes the file that it runs without.
     """
     classifiers = models.get("classification", ())
     cases = {
@@ -37,9 +40,9 @@ def list_cases(
         "segmentation": lambda: segmentation.cases(
             models.get("segmentation", ()), _file(published, segmentation.PUBLISHED)
         ),
-        "files": lambda: whole_programs.file_cases(classifiers, ways),
-        "cold_start": lambda: whole_programs.cold_start_cases(classifiers, ways),
-        "memory": lambda: whole_programs.memory_cases(classifiers, ways),
+        "files": lambda: whole_programs.file_cases(classifiers, infer_options),
+        "cold_start": lambda: whole_programs.cold_start_cases(classifiers, infer_options),
+        "memory": lambda: whole_programs.memory_cases(classifiers, infer_options),
     }
     return [case for job in jobs for case in cases[job]()]
 

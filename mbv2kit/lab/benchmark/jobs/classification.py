@@ -1,11 +1,11 @@
-"""MobileNetV2 as a classifier at 224, and what the machine can do at the most."""
+"""Classification by MobileNetV2 at 224, and the peak rate of the machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2kit.lab.benchmark.competitor import Calls, Case, Precision
-from mbv2kit.lab.benchmark.competitors.networks import MADDS, PRODUCT_SIDE
-from mbv2kit.lab.benchmark.jobs.models import OURS, Model, in_every_runtime
+from mbv2kit.lab.benchmark.competitor import Case, FunctionCompetitor, Precision
+from mbv2kit.lab.benchmark.competitors.constants import MADDS, PRODUCT_SIDE
+from mbv2kit.lab.benchmark.jobs.models import MODELS, Model, in_every_runtime
 
 BASELINE = "torchvision"
 BATCHES = (1, 32)
@@ -15,18 +15,18 @@ _SETUPS = "mbv2kit.lab.benchmark.competitors"
 
 
 def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
-    """Lists the cases.
+    """Returns the cases.
 
     Args:
-        models: Ours.
-        quantized: The file :data:`PUBLISHED` of Google; None where it is not at hand.
+        models: Models of mbv2kit.
+        quantized: Google's file :data:`PUBLISHED`; None if there is none.
     """
     notes = [
-        "whole: from uint8 images of the network's size to its answer, with what a user's loop has to do in between; "
-        "network: from float inputs that are ready."
+        "whole: from uint8 images of the network's size to its outputs, including the preprocessing that a user would "
+        "write; network: from preprocessed float inputs."
     ]
     if quantized is None:
-        notes.append(f"Without LiteRT int8, which runs data/weights/{PUBLISHED} of the folder that shared= names.")
+        notes.append(f"Without LiteRT int8, which needs data/weights/{PUBLISHED} in the folder shared=.")
     return [
         Case(
             job="classification",
@@ -41,7 +41,7 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
                 name=f"batch {batch}",
                 title=f"MobileNetV2 1.0 at 224 x 224, {batch} image{'' if batch == 1 else 's'} at a time",
                 baseline=(BASELINE, "network"),
-                competitors=[*_peers(batch), *_by_hand(batch, quantized), *_ours(models, batch)],
+                competitors=[*_libraries(batch), *_runtimes(batch, quantized), *_mbv2kit(models, batch)],
                 notes=notes,
             )
             for batch in BATCHES
@@ -49,11 +49,13 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
     ]
 
 
-def _peaks() -> list[Calls]:
-    def product(name: str, library: str, precision: Precision, needs: tuple[str, ...], **options: str) -> Calls:
-        return Calls(
+def _peaks() -> list[FunctionCompetitor]:
+    def product(
+        name: str, library: str, precision: Precision, needs: tuple[str, ...], **options: str
+    ) -> FunctionCompetitor:
+        return FunctionCompetitor(
             name=name,
-            group="peer",
+            group="library",
             precision=precision,
             library=library,
             needs=needs,
@@ -69,17 +71,17 @@ def _peaks() -> list[Calls]:
         product("torch int8", "torch", "int8", ("torch",), dtype="int8"),
         product("ONNX Runtime float32", "onnxruntime", "fp32", ("onnx", "onnxruntime"), dtype="float32"),
         product("ONNX Runtime int8", "onnxruntime", "int8", ("onnx", "onnxruntime"), dtype="int8"),
-        product("OpenVINO float32", "openvino", "fp32", ("openvino",), numbers="f32"),
-        product("OpenVINO bfloat16", "openvino", "fp16", ("openvino",), numbers="bf16"),
-        product("OpenVINO int8", "openvino", "int8", ("openvino",), numbers="int8"),
+        product("OpenVINO float32", "openvino", "fp32", ("openvino",), dtype="f32"),
+        product("OpenVINO bfloat16", "openvino", "fp16", ("openvino",), dtype="bf16"),
+        product("OpenVINO int8", "openvino", "int8", ("openvino",), dtype="int8"),
     ]
 
 
-def _peers(batch: int) -> list[Calls]:
-    def peer(name: str, library: str, function: str, *needs: str) -> Calls:
-        return Calls(
+def _libraries(batch: int) -> list[FunctionCompetitor]:
+    def library_model(name: str, library: str, function: str, *needs: str) -> FunctionCompetitor:
+        return FunctionCompetitor(
             name=name,
-            group="peer",
+            group="library",
             library=library,
             needs=("torch", *needs),
             madds=MADDS * batch,
@@ -88,57 +90,64 @@ def _peers(batch: int) -> list[Calls]:
         )
 
     return [
-        peer(BASELINE, "torchvision", "torchvision_eager", "torchvision"),
-        peer("torchvision, compiled and frozen", "torchvision", "torchvision_compiled", "torchvision"),
-        peer("timm", "timm", "timm_eager", "timm"),
-        peer("transformers", "transformers", "transformers_eager", "transformers"),
+        library_model(BASELINE, "torchvision", "torchvision_eager", "torchvision"),
+        library_model("torchvision, compiled and frozen", "torchvision", "torchvision_compiled", "torchvision"),
+        library_model("timm", "timm", "timm_eager", "timm"),
+        library_model("transformers", "transformers", "transformers_eager", "transformers"),
     ]
 
 
-def _by_hand(batch: int, quantized: Path | None) -> list[Calls]:
-    def by_hand(
+def _runtimes(batch: int, quantized: Path | None) -> list[FunctionCompetitor]:
+    def runtime(
         name: str, library: str, precision: Precision, asset: str, *needs: str, **options: str | dict[str, str]
-    ) -> Calls:
-        return Calls(
+    ) -> FunctionCompetitor:
+        return FunctionCompetitor(
             name=name,
-            group="by hand",
+            group="runtime",
             precision=precision,
             library=library,
             needs=needs,
             assets=(asset,) if asset else (),
             madds=MADDS * batch,
-            setup=f"{_SETUPS}.by_hand:{library}",
+            setup=f"{_SETUPS}.runtimes:{library}",
             options={"batch": batch, **options},
         )
 
     onnx, onnx_int8 = f"mobilenet_v2_b{batch}.onnx", f"mobilenet_v2_int8_b{batch}.onnx"
     competitors = [
-        by_hand("ONNX Runtime", "onnxruntime", "fp32", onnx, "onnxruntime"),
-        by_hand("OpenVINO", "openvino", "fp32", onnx, "openvino", numbers="f32"),
-        by_hand("LiteRT", "litert", "fp32", f"mobilenet_v2_b{batch}.tflite", "ai_edge_litert"),
-        by_hand("ExecuTorch", "executorch", "fp32", f"mobilenet_v2_b{batch}.pte", "executorch", "torch"),
-        by_hand("OpenVINO bfloat16", "openvino", "fp16", onnx, "openvino", numbers="bf16"),
-        by_hand("ONNX Runtime int8", "onnxruntime", "int8", onnx_int8, "onnxruntime"),
-        by_hand("OpenVINO int8", "openvino", "int8", f"mobilenet_v2_int8_b{batch}.xml", "openvino", numbers="f32"),
+        runtime("ONNX Runtime", "onnxruntime", "fp32", onnx, "onnxruntime"),
+        runtime("OpenVINO", "openvino", "fp32", onnx, "openvino", inference_precision="f32"),
+        runtime("LiteRT", "litert", "fp32", f"mobilenet_v2_b{batch}.tflite", "ai_edge_litert"),
+        runtime("ExecuTorch", "executorch", "fp32", f"mobilenet_v2_b{batch}.pte", "executorch", "torch"),
+        runtime("OpenVINO bfloat16", "openvino", "fp16", onnx, "openvino", inference_precision="bf16"),
+        runtime("ONNX Runtime int8", "onnxruntime", "int8", onnx_int8, "onnxruntime"),
+        runtime(
+            "OpenVINO int8",
+            "openvino",
+            "int8",
+            f"mobilenet_v2_int8_b{batch}.xml",
+            "openvino",
+            inference_precision="f32",
+        ),
     ]
     if quantized is not None:
-        files = {"quantised": str(quantized)}
-        competitors.append(by_hand("LiteRT int8", "litert", "int8", "", "ai_edge_litert", files=files))
+        files = {"quantized": str(quantized)}
+        competitors.append(runtime("LiteRT int8", "litert", "int8", "", "ai_edge_litert", files=files))
     return competitors
 
 
-def _ours(models: Sequence[Model], batch: int) -> list[Calls]:
+def _mbv2kit(models: Sequence[Model], batch: int) -> list[FunctionCompetitor]:
     competitors = list(in_every_runtime(models, "classification", {"batch": batch}, batch))
     for model in models:
         for name, compiled in (("torch", False), ("torch, compiled", True)):
             competitors.append(
-                Calls(
+                FunctionCompetitor(
                     name=f"{model.label}{name}",
-                    group="ours",
+                    group="mbv2kit",
                     library="torch",
                     needs=("torch",),
                     madds=None if model.madds is None else model.madds * batch,
-                    setup=f"{OURS}:in_torch",
+                    setup=f"{MODELS}:in_torch",
                     options={"batch": batch, "folder": str(model.folder), "compiled": compiled},
                 )
             )

@@ -1,4 +1,4 @@
-"""The models of ours that a run was given, and the competitors that their exported files make."""
+"""The models of mbv2kit that a run measures, and a competitor for each exported file and runtime."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 from mbv2kit.errors import UserError
 from mbv2kit.inference.runtimes import RUNTIMES
-from mbv2kit.lab.benchmark.competitor import Calls
+from mbv2kit.lab.benchmark.competitor import FunctionCompetitor
 from mbv2kit.models.exports import Export, read_exports
 from mbv2kit.models.spec import read_spec
 from mbv2kit.structures import Task
 
-OURS = "mbv2kit.lab.benchmark.competitors.ours"
+MODELS = "mbv2kit.lab.benchmark.competitors.mbv2kit_models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Model:
     """A model folder.
 
     Attributes:
-        folder: Absolute.
-        label: Stands before the names of its competitors where a job has several models, else empty.
-        exports: Its exported files.
-        madds: Its multiply-adds for one image; None where they could not be counted.
+        folder: Absolute path.
+        label: Prefix of the names of its competitors if a job has several models, otherwise empty.
+        exports: Exported files.
+        madds: Multiply-adds for one image; None if they could not be counted.
     """
 
     folder: Path
@@ -33,15 +33,15 @@ class Model:
 
 
 def open_models(task: Task, folders: Sequence[str], count: Callable[[Path], int | None]) -> list[Model]:
-    """Looks at the model folders of a task.
+    """Reads the model folders of a task.
 
     Args:
-        task: That all of them must do.
-        folders: As given.
-        count: Counts the multiply-adds of a model.
+        task: Task that all models must have.
+        folders: Paths of the folders.
+        count: Counts the multiply-adds of the model in a folder.
 
     Raises:
-        UserError: A folder is no model folder, does another task, or has no exported file.
+        UserError: A folder is no model folder, has another task, or has no exported file.
     """
     models = []
     for name in folders:
@@ -60,27 +60,27 @@ def open_models(task: Task, folders: Sequence[str], count: Callable[[Path], int 
 
 def in_every_runtime(
     models: Sequence[Model], function: str, options: Mapping[str, Any], batch: int = 1
-) -> Iterator[Calls]:
+) -> Iterator[FunctionCompetitor]:
     """Yields a competitor for each exported file in each runtime that reads it, installed or not.
 
     Args:
-        models: Of a job.
-        function: Of :mod:`mbv2kit.lab.benchmark.competitors.ours`.
-        options: For the function, beside the file and the runtime.
-        batch: Images in a call.
+        models: Models of a job.
+        function: Name of a function in :mod:`mbv2kit.lab.benchmark.competitors.mbv2kit_models`.
+        options: Arguments of the function, other than the file and the runtime.
+        batch: Images per call.
     """
     for model in models:
         for export in model.exports:
             for runtime, library in RUNTIMES.items():
                 if export.format in library.reads:
-                    yield Calls(
+                    yield FunctionCompetitor(
                         name=f"{model.label}{export.file} in {runtime}",
-                        group="ours",
+                        group="mbv2kit",
                         precision=export.precision,
                         library=runtime,
                         needs=(library.package,),
                         madds=None if model.madds is None else model.madds * batch,
-                        setup=f"{OURS}:{function}",
+                        setup=f"{MODELS}:{function}",
                         options={
                             **options,
                             "folder": str(model.folder),

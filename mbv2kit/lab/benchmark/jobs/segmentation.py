@@ -1,9 +1,9 @@
-"""Segmentation networks at 513, from the pixels of an image to a mask of its size."""
+"""Segmentation at 513 x 513, from the pixels of an image to a mask of its size."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2kit.lab.benchmark.competitor import Calls, Case
+from mbv2kit.lab.benchmark.competitor import Case, FunctionCompetitor
 from mbv2kit.lab.benchmark.jobs.models import Model, in_every_runtime
 
 BASELINE = "transformers MobileNetV2"
@@ -14,40 +14,39 @@ _SETUPS = "mbv2kit.lab.benchmark.competitors.segmenters"
 
 
 def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
-    """Lists the case.
+    """Returns the case.
 
     Args:
-        models: Ours.
-        quantized: The file :data:`PUBLISHED` of Google; None where it is not at hand.
+        models: Models of mbv2kit.
+        quantized: Google's file :data:`PUBLISHED`; None if there is none.
     """
-    peers = [
-        Calls(
+    competitors = [
+        FunctionCompetitor(
             name=BASELINE,
-            group="peer",
+            group="library",
             library="transformers",
             needs=("torch", "transformers", "cv2"),
             setup=f"{_SETUPS}:transformers",
         ),
-        Calls(
+        FunctionCompetitor(
             name="torchvision deeplabv3_mobilenet_v3_large",
-            group="peer",
+            group="library",
             library="torchvision",
             needs=("torch", "torchvision", "cv2"),
             setup=f"{_SETUPS}:torchvision",
         ),
     ]
     notes = [
-        "whole: from a uint8 image to a mask of its size; network: from inputs that are ready to what the network "
-        "gives, which is a mask of 513 x 513 for ours and LiteRT's and logits for the others, in transformers of 33 x "
-        "33."
+        "whole: from a uint8 image to a mask of its size; network: from preprocessed inputs to the outputs of the "
+        "network, a mask of 513 x 513 in mbv2kit and LiteRT and logits in the others (33 x 33 in transformers)."
     ]
     if quantized is None:
-        notes.append(f"Without {QUANTIZED}, which is data/weights/{PUBLISHED} of the folder that shared= names.")
+        notes.append(f"Without {QUANTIZED}, which needs data/weights/{PUBLISHED} in the folder shared=.")
     else:
-        peers.append(
-            Calls(
+        competitors.append(
+            FunctionCompetitor(
                 name=QUANTIZED,
-                group="by hand",
+                group="runtime",
                 precision="int8",
                 library="litert",
                 needs=("ai_edge_litert", "cv2"),
@@ -61,7 +60,7 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
             name=NAME,
             title="Segmentation at 513 x 513, 21 classes, an image of 640 x 480",
             baseline=(BASELINE, "network"),
-            competitors=[*peers, *in_every_runtime(models, "segmentation", {})],
+            competitors=[*competitors, *in_every_runtime(models, "segmentation", {})],
             notes=notes,
         )
     ]

@@ -1,19 +1,19 @@
-"""Programs that see files, as whole processes: their throughput, their start and their memory."""
+"""Programs that classify image files, as whole processes: throughput, start and memory."""
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mbv2kit.lab.benchmark.competitor import Case, Commands, Finished
+from mbv2kit.lab.benchmark.competitor import Case, FinishedProcess, ProgramCompetitor
 from mbv2kit.lab.benchmark.jobs.models import Model
-from mbv2kit.lab.benchmark.workers import ROOT
+from mbv2kit.lab.benchmark.worker import ROOT
 
 SCRIPT = "Pillow + torchvision"
 YOLO = "ultralytics predict"
 BY_HAND = "simplejpeg + ONNX Runtime int8"
 IMPORT_TORCH = "import torch"
 FEW, MANY, LONG = 20, 200, 5000
-# One round of all programs takes a minute.
+# A round of all programs takes a minute.
 _FILE_ROUNDS = 5
 _PROGRAMS = Path(__file__).parents[1] / "programs"
 
@@ -33,38 +33,38 @@ _SCRIPTS = (
 )
 
 
-def file_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the cases of files to answers: large images, and images as data sets have them.
+def file_cases(models: Sequence[Model], infer_options: Sequence[Sequence[str]]) -> list[Case]:
+    """Returns the cases from files to predictions: large images, and images as data sets have them.
 
     Args:
-        models: Our classifiers.
-        ways: Keys of ``tools/infer.py`` with which each of them is run.
+        models: Classifiers of mbv2kit.
+        infer_options: Sets of keys for ``tools/infer.py``, each a competitor.
     """
-    titles = {"hd": "JPEG files of 1920 x 1080", "plain": "JPEG files as they are"}
+    titles = {"hd": "JPEG files of 1920 x 1080", "plain": "JPEG files of original size"}
     return [
         Case(
             job="files",
             name=images,
             title=f"From {MANY} {title} to lines of JSON",
             baseline=(SCRIPT, "steady"),
-            competitors=_competitors(models, ways, {"few": f"{images}_{FEW}", "many": f"{images}_{MANY}"}),
+            competitors=_competitors(models, infer_options, {"few": f"{images}_{FEW}", "many": f"{images}_{MANY}"}),
             evaluate=throughput,
             rounds=_FILE_ROUNDS,
             warm=("few",),
             notes=(
-                f"Times are those of one image. steady: the time of {MANY} less that of {FEW}; process: the whole "
-                f"process with {MANY} images, start included.",
+                f"Times are per image. steady: from the difference between {MANY} and {FEW} images, so without the "
+                f"start; process: the whole process with {MANY} images.",
             ),
         )
         for images, title in titles.items()
     ]
 
 
-def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the case of one image by a fresh process."""
-    torch = Commands(
+def cold_start_cases(models: Sequence[Model], infer_options: Sequence[Sequence[str]]) -> list[Case]:
+    """Returns the case of one image in a new process."""
+    torch = ProgramCompetitor(
         name=IMPORT_TORCH,
-        group="peer",
+        group="library",
         library="torch",
         needs=("torch",),
         commands={"whole": ["{python}", "-c", "import torch"]},
@@ -73,62 +73,64 @@ def cold_start_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> 
         Case(
             job="cold_start",
             name="one image",
-            title="One image, the whole process",
+            title="One image in a new process",
             baseline=(IMPORT_TORCH, "process"),
-            competitors=[torch, *_competitors(models, ways, {"whole": "plain_1"})],
+            competitors=[torch, *_competitors(models, infer_options, {"whole": "plain_1"})],
             evaluate=whole_process,
             warm=("whole",),
         )
     ]
 
 
-def memory_cases(models: Sequence[Model], ways: Sequence[Sequence[str]]) -> list[Case]:
-    """Lists the case of memory over few and over many images."""
-    ours = _ours(models, ways, {str(MANY): f"hd_{MANY}", str(LONG): f"hd_{LONG}"})
+def memory_cases(models: Sequence[Model], infer_options: Sequence[Sequence[str]]) -> list[Case]:
+    """Returns the case of memory for few and for many images."""
+    competitors = _mbv2kit(models, infer_options, {str(MANY): f"hd_{MANY}", str(LONG): f"hd_{LONG}"})
     return [
         Case(
             job="memory",
             name="peak",
-            title="The most memory of tools/infer.py, images of 1920 x 1080",
+            title="Peak memory of tools/infer.py, images of 1920 x 1080",
             unit="MB",
-            baseline=(ours[0].name if ours else "", peak_of(MANY)),
-            competitors=ours,
+            baseline=(competitors[0].name if competitors else "", peak_of(MANY)),
+            competitors=competitors,
             evaluate=peaks,
             rounds=1,
         )
     ]
 
 
-def throughput(done: Mapping[str, Finished]) -> dict[str, float]:
-    """Returns seconds an image, without and with the start of the process."""
+def throughput(done: Mapping[str, FinishedProcess]) -> dict[str, float]:
+    """Returns seconds per image, without and with the start of the process."""
     few, many = done["few"].seconds, done["many"].seconds
     return {"steady": (many - few) / (MANY - FEW), "process": many / MANY}
 
 
-def whole_process(done: Mapping[str, Finished]) -> dict[str, float]:
+def whole_process(done: Mapping[str, FinishedProcess]) -> dict[str, float]:
     """Returns the seconds of the process."""
     return {"process": done["whole"].seconds}
 
 
 def peak_of(images: int) -> str:
-    """Returns the name of the measure of a peak."""
+    """Returns the name of the measure of peak memory."""
     return f"{images} images"
 
 
-def peaks(done: Mapping[str, Finished]) -> dict[str, float]:
-    """Returns the peak of each process in MB."""
+def peaks(done: Mapping[str, FinishedProcess]) -> dict[str, float]:
+    """Returns the peak memory of each process in MB."""
     return {peak_of(int(images)): each.megabytes for images, each in done.items()}
 
 
-def _competitors(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
-    """Returns a competitor for each script and for each of our ways, with a command for each folder of images."""
+def _competitors(
+    models: Sequence[Model], infer_options: Sequence[Sequence[str]], folders: Mapping[str, str]
+) -> list[ProgramCompetitor]:
+    """Returns a competitor for each script and each set of infer options, with a command for each folder of images."""
     competitors = []
     for name, library, program, needs, network in _SCRIPTS:
         network_argument = [f"{{{network}}}"] if network else []
         competitors.append(
-            Commands(
+            ProgramCompetitor(
                 name=name,
-                group="by hand" if network else "peer",
+                group="runtime" if network else "library",
                 precision="int8" if name == BY_HAND else "fp32",
                 library=library,
                 needs=needs,
@@ -139,15 +141,17 @@ def _competitors(models: Sequence[Model], ways: Sequence[Sequence[str]], folders
                 },
             )
         )
-    return [*competitors, *_ours(models, ways, folders)]
+    return [*competitors, *_mbv2kit(models, infer_options, folders)]
 
 
-def _ours(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mapping[str, str]) -> list[Commands]:
+def _mbv2kit(
+    models: Sequence[Model], infer_options: Sequence[Sequence[str]], folders: Mapping[str, str]
+) -> list[ProgramCompetitor]:
     return [
-        Commands(
-            name=" ".join([f"{model.label}tools/infer.py", *way]),
-            group="ours",
-            precision="int8" if "precision=int8" in way else "fp16" if "precision=fp16" in way else "fp32",
+        ProgramCompetitor(
+            name=" ".join([f"{model.label}tools/infer.py", *options]),
+            group="mbv2kit",
+            precision="int8" if "precision=int8" in options else "fp16" if "precision=fp16" in options else "fp32",
             library="mbv2kit",
             assets=tuple(folders.values()),
             commands={
@@ -158,11 +162,11 @@ def _ours(models: Sequence[Model], ways: Sequence[Sequence[str]], folders: Mappi
                     f"checkpoint={model.folder}",
                     "save_images=false",
                     "output={output}/found",
-                    *way,
+                    *options,
                 ]
                 for key, folder in folders.items()
             },
         )
         for model in models
-        for way in ways
+        for options in infer_options
     ]

@@ -1,1 +1,1 @@
-"""Whole programs as people write them: each sees a folder of JPEG files and writes a line of JSON for each."""
+"""Complete programs as users write them: each classifies a folder of JPEG files and writes a line of JSON per image."""

@@ -1,4 +1,4 @@
-"""OpenCV's decoder and resizing, and ONNX Runtime on an exported file, image by image."""
+"""OpenCV decodes and resizes, ONNX Runtime runs an exported file, one image at a time."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Pillow, torchvision's transforms and its network, image by image: the script that every tutorial has."""
+"""The script of most tutorials: Pillow, torchvision's transforms and network, one image at a time."""
 
 import json
 import sys

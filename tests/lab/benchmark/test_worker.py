@@ -3,13 +3,13 @@ import sys
 
 import pytest
 
-from mbv2kit.lab.benchmark.worker import time_calls
-from mbv2kit.lab.benchmark.workers import CompetitorError, SkippedError, Worker, environment
+from mbv2kit.lab.benchmark.worker import CompetitorError, SkippedError, Worker, environment
+from mbv2kit.lab.benchmark.worker_process import time_calls
 
 FAKES = "tests.lab.benchmark.fakes"
 
 
-def test_a_worker_says_what_it_measures_and_times_each_call() -> None:
+def test_a_worker_lists_its_measures_and_times_each_call() -> None:
     with Worker(sys.executable, f"{FAKES}:quick", {"threads": 2}, ["json"]) as worker:
         assert worker.measures == ["whole", "network"]
         assert worker.facts["threads"] == 2
@@ -21,7 +21,7 @@ def test_a_worker_says_what_it_measures_and_times_each_call() -> None:
         assert worker.time("network", 0.0)
 
 
-def test_what_libraries_print_does_not_get_among_the_answers() -> None:
+def test_what_libraries_print_does_not_mix_with_the_replies() -> None:
     with Worker(sys.executable, f"{FAKES}:printing", {}) as worker:
         assert len(worker.time("whole", 0.0)) == 1
 
@@ -31,12 +31,12 @@ def test_a_missing_package_is_named() -> None:
         Worker(sys.executable, f"{FAKES}:quick", {}, ["json", "no_such_package"])
 
 
-def test_a_competitor_that_cannot_be_set_up_says_why_in_one_line() -> None:
+def test_a_failed_setup_is_reported_in_one_line() -> None:
     with pytest.raises(CompetitorError, match=r"^ValueError: there is no network in this file$"):
         Worker(sys.executable, f"{FAKES}:broken", {"threads": 1})
 
 
-def test_a_process_that_dies_leaves_its_last_words() -> None:
+def test_a_process_that_dies_leaves_its_last_line() -> None:
     with (
         Worker(sys.executable, f"{FAKES}:breaking", {"threads": 1, "after": 1}) as worker,
         pytest.raises(CompetitorError, match=r"^ended with code 3: Fatal: out of luck$"),
@@ -44,12 +44,12 @@ def test_a_process_that_dies_leaves_its_last_words() -> None:
         worker.time("whole", 0.0)
 
 
-def test_nobody_waits_for_ever() -> None:
+def test_waiting_ends_after_the_timeout() -> None:
     with pytest.raises(CompetitorError, match=r"^no answer within 0\.3 s$"):
         Worker(sys.executable, f"{FAKES}:silent", {}, patience=0.3)
 
 
-def test_the_first_call_only_wakes_the_competitor() -> None:
+def test_the_first_call_is_not_timed() -> None:
     clock = iter([0.0, 0.1, 0.4, 0.5, 0.6, 1.2, 1.3])
     calls: list[None] = []
     times = time_calls(lambda: calls.append(None), 1.0, lambda: next(clock))
@@ -57,7 +57,7 @@ def test_the_first_call_only_wakes_the_competitor() -> None:
     assert len(calls) == 3
 
 
-def test_peers_do_not_get_the_settings_of_our_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_competitors_do_not_get_the_settings_of_mbv2kit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     found = environment()

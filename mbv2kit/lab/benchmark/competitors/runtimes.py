@@ -1,4 +1,4 @@
-"""MobileNetV2 in each runtime by its plain API, as a user writes it who knows the runtime well."""
+"""MobileNetV2 in each runtime, called directly as an expert user would."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.lab.benchmark.competitors.constants import SIZE
 from mbv2kit.lab.benchmark.competitors.images import normalize, pixels, to_planes
-from mbv2kit.lab.benchmark.competitors.networks import SIZE
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 
 Run = Callable[[NDArray[Any]], object]
 _Images = NDArray[np.uint8]
 
 
-def onnxruntime(threads: int, batch: int, files: dict[str, str]) -> Ready:
+def onnxruntime(threads: int, batch: int, files: dict[str, str]) -> Workload:
     """ONNX Runtime on a file with float input."""
     import onnxruntime as ort
 
@@ -25,19 +25,23 @@ def onnxruntime(threads: int, batch: int, files: dict[str, str]) -> Ready:
     return _calls(lambda images: session.run(None, {name: images}), batch, planes=True)
 
 
-def openvino(threads: int, batch: int, numbers: str, files: dict[str, str]) -> Ready:
-    """OpenVINO, with the precision of its sums said: on a processor with bfloat16 that would be its own choice."""
+def openvino(threads: int, batch: int, inference_precision: str, files: dict[str, str]) -> Workload:
+    """OpenVINO with a fixed precision; by default it computes in bfloat16 where the processor can."""
     import openvino as ov
 
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": numbers, "PERFORMANCE_HINT": "LATENCY"}
+    config = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": inference_precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     request = ov.Core().compile_model(_only(files), "CPU", config).create_infer_request()
     return _calls(lambda images: request.infer([images], share_inputs=True), batch, planes=True)
 
 
-def litert(threads: int, batch: int, files: dict[str, str]) -> Ready:
-    """LiteRT's interpreter, whose delegate is XNNPACK; a file with uint8 input gets the image as it is.
+def litert(threads: int, batch: int, files: dict[str, str]) -> Workload:
+    """LiteRT's interpreter with XNNPACK; a file with uint8 input reads the images unchanged.
 
-    A file for one image sees one after the other: its delegate takes no other batch.
+    A file for single images runs them one at a time, because XNNPACK fixes the batch size.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -57,7 +61,7 @@ def litert(threads: int, batch: int, files: dict[str, str]) -> Ready:
     return _calls(run, batch, planes=False, bytes_in=source["dtype"] == np.uint8)
 
 
-def executorch(threads: int, batch: int, files: dict[str, str]) -> Ready:
+def executorch(threads: int, batch: int, files: dict[str, str]) -> Workload:
     """ExecuTorch with XNNPACK."""
     import torch
     from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
@@ -74,7 +78,7 @@ def _only(files: dict[str, str]) -> str:
     return path
 
 
-def _calls(run: Run, batch: int, *, planes: bool, bytes_in: bool = False) -> Ready:
+def _calls(run: Run, batch: int, *, planes: bool, bytes_in: bool = False) -> Workload:
     images = pixels(batch, SIZE, SIZE)
 
     def prepare(images: _Images) -> NDArray[Any]:
@@ -84,4 +88,4 @@ def _calls(run: Run, batch: int, *, planes: bool, bytes_in: bool = False) -> Rea
 
     ready = prepare(images)
     calls = {"whole": lambda: run(prepare(images)), "network": lambda: run(ready)}
-    return Ready(calls)
+    return Workload(calls)

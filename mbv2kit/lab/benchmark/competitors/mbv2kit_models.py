@@ -1,4 +1,4 @@
-"""Models of mbv2kit: exported files in every runtime that reads them, and the network in PyTorch."""
+"""Models of mbv2kit: exported files in every runtime, and PyTorch."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,21 +10,21 @@ from mbv2kit.inference.runtimes import RuntimeName, open_session
 from mbv2kit.lab.benchmark.competitors.images import pixels
 from mbv2kit.lab.benchmark.competitors.scores import detector_scores
 from mbv2kit.lab.benchmark.competitors.segmenters import IMAGE
-from mbv2kit.lab.benchmark.setup import Ready
+from mbv2kit.lab.benchmark.workload import Workload
 from mbv2kit.models.exports import Export, read_exports
 from mbv2kit.models.spec import read_spec
 
 
-def classification(threads: int, batch: int, folder: str, file: str, runtime: RuntimeName) -> Ready:
-    """From inputs of the network's size to probabilities; a file for fewer images at a time is run several times."""
+def classification(threads: int, batch: int, folder: str, file: str, runtime: RuntimeName) -> Workload:
+    """From network inputs to probabilities; a file with a smaller batch size runs several times."""
     export = _export(folder, file)
     model = _open(folder, export, runtime, threads)
     images = pixels(batch, *export.size)
-    return Ready({"whole": lambda: model.outputs(images)})
+    return Workload({"whole": lambda: model.outputs(images)})
 
 
-def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Ready:
-    """The same in PyTorch, as ``runtime=torch`` runs it."""
+def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Workload:
+    """The same in PyTorch, as ``runtime=torch`` does it."""
     import torch
 
     from mbv2kit.inference.in_torch import deploy
@@ -33,11 +33,11 @@ def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Ready:
     torch.set_num_threads(threads)
     model = deploy(VisionModel.load(Path(folder)), compiled=compiled)
     images = pixels(batch, *model.input.size)
-    return Ready({"whole": lambda: model.outputs(images)})
+    return Workload({"whole": lambda: model.outputs(images)})
 
 
-def detection(threads: int, score_threshold: float, folder: str, file: str, runtime: RuntimeName) -> Ready:
-    """From an input of the network's size to the boxes left after NMS, ``after`` being all that follows the network."""
+def detection(threads: int, score_threshold: float, folder: str, file: str, runtime: RuntimeName) -> Workload:
+    """From a network input to the boxes after NMS; ``after`` is everything after the network."""
     export = _export(folder, file)
     assert export.nms_options is not None
     nms_options = replace(export.nms_options, score_threshold=score_threshold)
@@ -53,11 +53,11 @@ def detection(threads: int, score_threshold: float, folder: str, file: str, runt
         return postprocess("detection", {**outputs, "scores": scores}, export.size, nms_options)
 
     (found,) = postprocess("detection", {**outputs, "scores": scores}, export.size, nms_options)
-    return Ready({"whole": whole, "after": after}, {"boxes": len(found.scores), "classes": scores.shape[2]})  # type: ignore[union-attr]
+    return Workload({"whole": whole, "after": after}, {"boxes": len(found.scores), "classes": scores.shape[2]})  # type: ignore[union-attr]
 
 
-def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> Ready:
-    """From an image to a mask of its size; ``network`` is the exported file alone, which ends at a mask of its own."""
+def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> Workload:
+    """From an image to a mask of its size; ``network`` is the exported file alone, including its mask."""
     export = _export(folder, file)
     model = _open(folder, export, runtime, threads)
     image = pixels(1, *IMAGE)[0]
@@ -67,16 +67,16 @@ def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> 
         shown, placement = model.input(image)
         return model.read(model.outputs(shown[None]), [placement])
 
-    return Ready({"whole": whole, "network": lambda: model.outputs(inputs)})
+    return Workload({"whole": whole, "network": lambda: model.outputs(inputs)})
 
 
-def multiply_adds(folder: str) -> Ready:
-    """Counts those of a model, for one image."""
+def multiply_adds(folder: str) -> Workload:
+    """Counts the multiply-adds of a model for one image."""
     from mbv2kit.analysis.complexity import complexity
     from mbv2kit.models.vision_model import VisionModel
 
     model = VisionModel.load(Path(folder))
-    return Ready({}, {"madds": complexity(model, model.input.size).madds})
+    return Workload({}, {"madds": complexity(model, model.input.size).madds})
 
 
 def _export(folder: str, file: str) -> Export:
