@@ -1,4 +1,4 @@
-"""The one error that users are meant to see, and what its sentences are made of."""
+"""The exception for mistakes of the user, and helpers for the wording of its messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,15 +6,15 @@ from typing import get_args
 
 
 class UserError(Exception):
-    """A request that cannot be carried out, said in one sentence.
+    """A request that cannot be carried out; the message is one sentence.
 
-    The message names the file or key, what was found, what was expected and what to do. The tools print it
-    as one line on stderr and exit with code 2; nothing else in the project prints a traceback for a user's slip.
+    It names the file or key, what was found, what was expected and what to do. The tools print it as one line on
+    stderr and exit with code 2. A mistake of the user never ends in a traceback.
     """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns `` Did you mean 'x'?`` for the closest of ``known``, or the whole list where none is close."""
+    """Returns `` Did you mean 'x'?`` for the closest of ``known``, or the whole list if none is close."""
     names = sorted(known)
     close = get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
@@ -23,16 +23,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of a library's error on one line, for use within a sentence.
+    """Returns the message of a library's error as one line that fits into a sentence.
 
     Returns:
-        At most 300 characters, without the final period; the error's type where it has no message.
+        At most 300 characters, without the final period; the type of the error if it has no message.
     """
     return " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
 
 
 def first_few(names: Iterable[str]) -> str:
-    """Joins up to five names with commas; ``, ...`` follows where there are more."""
+    """Joins up to five names with commas; ``, ...`` follows if there are more."""
     names = list(names)
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 

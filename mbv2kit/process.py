@@ -1,4 +1,4 @@
-"""How a process of ours uses the machine: cores, threads that sleep while they wait, kept memory, a quiet stderr."""
+"""How a process uses the machine: its number of cores, waiting threads, freed memory, and stderr."""
 
 import ctypes
 import math
@@ -14,20 +14,19 @@ _STDERR = 2
 
 
 def let_threads_sleep() -> None:
-    """Makes OpenMP's threads sleep at a barrier instead of spinning; call it before torch is imported.
+    """Makes OpenMP's threads sleep at a barrier instead of spinning; call it before importing torch.
 
-    Two threads that spin on one core wait for each other a whole time slice at every layer. It happens whenever
-    something else runs beside them, a data loader for instance, and made training steps ten times as long on two
-    cores. Who sets ``OMP_WAIT_POLICY`` keeps what he set.
+    Threads that spin while another process, such as a data loader, needs their core lose a whole time slice at every
+    layer. On two cores this made training steps ten times as long. An existing ``OMP_WAIT_POLICY`` is left unchanged.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory instead of giving it back to the system after every layer.
+    """Tells glibc to keep freed memory instead of returning it to the system after every layer.
 
-    Each giving back costs page faults at the next layer; training on a CPU is 1.2 to 1.8 times as fast without. On
-    other C libraries this does nothing.
+    Memory that was returned costs page faults at the next layer; keeping it makes training on a CPU 1.2 to 1.8 times
+    as fast. With other C libraries this does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -37,10 +36,10 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def hold_back_stderr() -> Iterator[None]:
-    """Drops what C++ writes to the process's stderr, where runtimes say what they use and nothing turns that off.
+def silence_stderr() -> Iterator[None]:
+    """Discards what C++ code writes to stderr: some runtimes print messages there that no option turns off.
 
-    Errors are not lost by it; they come as exceptions.
+    Errors are not lost: they are raised as exceptions.
     """
     kept = os.dup(_STDERR)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -54,14 +53,14 @@ def hold_back_stderr() -> Iterator[None]:
 
 
 def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) -> int:
-    """Counts the cores that this process may keep busy: the number of threads at which arithmetic is quickest.
+    """Counts the physical cores that this process may use, which is the fastest number of threads for arithmetic.
 
-    Two hardware threads of one core count once, since they share its arithmetic units. On Linux the limits of control
-    groups, which containers and schedulers set, count as well, rounded up to whole cores.
+    Two hardware threads of one core count once, since they share its arithmetic units. On Linux, limits that
+    containers and schedulers set by control groups apply too, rounded up to whole cores.
 
     Args:
         cpus: Numbers of the hardware threads that the process may run on; None asks the system.
-        root: Folder in which ``sys/`` and ``proc/`` lie; what is missing there limits nothing.
+        root: Folder that holds ``sys/`` and ``proc/``; a missing file sets no limit.
 
     Returns:
         At least 1.
@@ -74,8 +73,8 @@ def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) ->
 
 
 def _cpu_limits(root: Path) -> Iterator[float]:
-    """Yields how many CPUs' time the control groups of this process give it, each that sets a limit; cgroups(7)."""
-    # The second version of control groups has one tree without a name, the first one a tree for each controller.
+    """Yields each limit that the control groups of this process set, in CPUs; see cgroups(7)."""
+    # Version 2 of control groups has one tree without a name, version 1 has a tree for each controller.
     groups = {"": "/", "cpu": "/"}
     for line in read_system_file(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -88,14 +87,14 @@ def _cpu_limits(root: Path) -> Iterator[float]:
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """Yields the folder of a group and of all above it; a container may see no more than the top one."""
+    """Yields the folders of a group and of its parents; a container may see only the topmost."""
     names = [name for name in group.split("/") if name not in ("", "..")]
     for count in range(len(names), -1, -1):
         yield mount.joinpath(*names[:count])
 
 
 def _limit(quota: str = "", period: str = "") -> Iterator[float]:
-    # No limit is called "max" in the second version and -1 in the first.
+    # Version 2 writes "max" where there is no limit, version 1 writes -1.
     if quota.isdigit() and period.isdigit() and int(period) > 0:
         yield int(quota) / int(period)
 

@@ -1,6 +1,6 @@
-"""A dictionary from names to constructors that fills itself from the files of one package.
+"""A registry maps names to constructors and fills itself from the modules of one package.
 
-A file that lies in the package and decorates a class or function is all it takes to add a name.
+To add a name, add a module to the package and decorate a class or function in it; nothing else changes.
 """
 
 import inspect
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names of one kind of part ("backbone", "head", "dataset") and what builds them.
+    """Maps the names of one kind of part ("backbone", "head", "dataset") to their constructors.
 
     Args:
         kind: What the parts are called in messages.
@@ -29,7 +29,7 @@ class Registry(Generic[T]):
         self._imported = False
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Decorates a class or function that builds the part called ``name``; a name is given only once."""
+        """Registers the decorated class or function under ``name``; raises ValueError if the name is taken."""
 
         def add(builder: Callable[..., T]) -> Callable[..., T]:
             if name in self._builders:
@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         return sorted(self._builders)
 
     def get(self, name: str) -> Callable[..., T]:
-        """Returns what builds ``name``; raises :class:`UserError` with the nearest name for an unknown one."""
+        """Returns the constructor of ``name``; raises :class:`UserError` with the nearest name if it is unknown."""
         self._import_all()
         if name not in self._builders:
             raise UserError(f"There is no {self.kind} '{name}'.{nearest(name, self._builders)}")
@@ -66,13 +66,13 @@ class Registry(Generic[T]):
         try:
             return builder(*args, **options)
         except UserError as error:
-            # A constructor knows its options, but not under which name it is registered.
+            # The constructor knows its options, but not the name that it is registered under.
             if str(error).partition(" ")[0] in parameters:
                 raise UserError(f"{self.kind} '{name}': {error}") from None
             raise
 
     def options(self, name: str) -> dict[str, Any]:
-        """Returns the options of ``name`` that have a default, with the default of each."""
+        """Returns the arguments of the constructor of ``name`` that have a default, with their defaults."""
         parameters = inspect.signature(self.get(name)).parameters
         return {key: p.default for key, p in parameters.items() if p.default is not p.empty}
 

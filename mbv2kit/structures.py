@@ -1,6 +1,6 @@
-"""What passes between the rooms of the house: a sample of a data set, and a prediction of each task.
+"""The types that pass between the parts of mbv2kit: a sample of a data set, and a prediction of each task.
 
-Conventions, everywhere: images are RGB uint8, HWC in numpy; boxes are ``(x1, y1, x2, y2)`` in absolute pixels, float32
+Conventions everywhere: images are RGB uint8, HWC in numpy; boxes are ``(x1, y1, x2, y2)`` in absolute pixels, float32
 and continuous (the box of a whole W x H image is ``[0, 0, W, H]``); masks hold a class index per pixel, 255 = ignore;
 class ids count from 0 without gaps.
 """
@@ -21,15 +21,15 @@ Boxes = NDArray[np.float32]
 
 @dataclass(slots=True, kw_only=True)
 class Sample:
-    """One image of a data set and what is known about it; what the source does not know is None.
+    """One image of a data set and its ground truth; what the source does not provide is None.
 
     Attributes:
         image: ``(H, W, 3)`` uint8, RGB.
-        image_id: Name of the image within its data set, as a person would look for it (usually a relative path).
+        image_id: Name of the image within its data set, usually its relative path.
         label: Class of the whole image.
-        boxes: ``(N, 4)`` float32 ``xyxy`` pixels; ``(0, 4)`` for an image known to hold no object.
+        boxes: ``(N, 4)`` float32 ``xyxy`` pixels; ``(0, 4)`` if the image holds no object.
         labels: ``(N,)`` int64, the class of each box.
-        crowd: ``(N,)`` bool, True for a box around a group that evaluation must not count (COCO's ``iscrowd``).
+        crowd: ``(N,)`` bool, True for a box around a group of objects, which evaluation ignores (COCO's ``iscrowd``).
         mask: ``(H, W)`` uint8, a class per pixel, 255 = ignore.
     """
 
@@ -61,7 +61,7 @@ class Classification:
     """The classes of one image, most likely first.
 
     Attributes:
-        class_ids: ``(K,)`` int64, in falling order of score.
+        class_ids: ``(K,)`` int64, by descending score.
         scores: ``(K,)`` float32 in 0..1.
     """
 

@@ -7,11 +7,11 @@ from mbv2kit.errors import first_few, nearest, one_line
 names = st.text("abcdefghij_", min_size=1, max_size=12)
 
 
-def test_a_slip_of_the_pen_is_answered_with_the_name_meant() -> None:
+def test_a_typo_names_the_nearest_word() -> None:
     assert nearest("widht", ["width", "output_stride", "padding"]) == " Did you mean 'width'?"
 
 
-def test_a_word_unlike_any_is_answered_with_all_names_in_order() -> None:
+def test_a_word_unlike_any_lists_all_names_in_order() -> None:
     assert nearest("zzz", ["voc", "coco"]) == " Known: coco, voc."
 
 

@@ -8,7 +8,7 @@ Files = dict[str, str]
 
 
 def siblings(*lists: str) -> Files:
-    """What Linux says about the hardware threads of each core, for threads that count from 0 in the order given."""
+    """What Linux says about the hardware threads of each core, with threads numbered from 0 in that order."""
     return {
         f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": f"{text}\n" for cpu, text in enumerate(lists)
     }
@@ -57,7 +57,7 @@ def test_the_narrowest_of_a_group_and_those_above_it_counts(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("200000", 2), ("250000", 3), ("-1", 4)])
-@pytest.mark.parametrize("folder", ["", "docker/1234"], ids=["seen from within", "seen from without"])
+@pytest.mark.parametrize("folder", ["", "docker/1234"], ids=["inside", "outside"])
 def test_the_first_version_of_control_groups_is_known(tmp_path: Path, folder: str, quota: str, cores: int) -> None:
     files = EIGHT | {
         "proc/self/cgroup": "5:memory:/docker/1234\n4:cpu,cpuacct:/docker/1234\n1:name=systemd:/\n0::/\n",
@@ -67,7 +67,7 @@ def test_the_first_version_of_control_groups_is_known(tmp_path: Path, folder: st
     assert usable_cores(range(8), machine(tmp_path, files)) == cores
 
 
-def test_a_group_outside_of_what_a_container_sees_is_no_error(tmp_path: Path) -> None:
+def test_a_group_that_a_container_cannot_see_is_no_error(tmp_path: Path) -> None:
     files = EIGHT | {"proc/self/cgroup": "0::/../../other\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}
     assert usable_cores(range(8), machine(tmp_path, files)) == 1
 

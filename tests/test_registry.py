@@ -40,11 +40,11 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
     return ENGINES
 
 
-def test_a_file_in_the_package_is_all_it_takes_to_add_a_name(engines: Registry[Any]) -> None:
+def test_a_file_in_the_package_adds_a_name(engines: Registry[Any]) -> None:
     assert engines.names() == ["steam", "wind"]
 
 
-def test_create_passes_arguments_on_and_leaves_the_rest_at_its_default(engines: Registry[Any]) -> None:
+def test_create_passes_arguments_and_keeps_other_defaults(engines: Registry[Any]) -> None:
     engine = engines.create("steam", "copper", pressure=4.0)
     assert (engine.boiler, engine.pressure, engine.valves) == ("copper", 4.0, (1, 2))
 
@@ -54,12 +54,12 @@ def test_options_are_the_arguments_with_a_default(engines: Registry[Any]) -> Non
     assert engines.options("wind") == {}
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(engines: Registry[Any]) -> None:
+def test_an_unknown_name_names_the_nearest(engines: Registry[Any]) -> None:
     with pytest.raises(UserError, match=r"There is no engine 'stem'\. Did you mean 'steam'\?"):
         engines.create("stem")
 
 
-def test_an_unknown_option_is_answered_with_the_nearest(engines: Registry[Any]) -> None:
+def test_an_unknown_option_names_the_nearest(engines: Registry[Any]) -> None:
     with pytest.raises(UserError, match=r"engine 'steam' has no option 'presure'\. Did you mean 'pressure'\?"):
         engines.create("steam", "copper", presure=4.0)
 

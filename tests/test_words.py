@@ -7,7 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Folders and files that keep to the glossary.
-KEPT: tuple[str, ...] = ("mbv2kit/errors.py",)
+KEPT = (
+    "mbv2kit/errors.py",
+    "mbv2kit/imaging",
+    "mbv2kit/nn",
+    "mbv2kit/process.py",
+    "mbv2kit/registry.py",
+    "mbv2kit/structures.py",
+    "tests/imaging",
+    "tests/nn",
+)
 # Keys of the command line, which keep their names.
 KEYS = re.compile(r"(?:accuracy|calibration|check)_pictures|[\"'.]?\b(?:pictures|contenders)\b[\"'=:]")
 

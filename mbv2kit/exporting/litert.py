@@ -22,10 +22,10 @@ from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
-from mbv2kit.process import hold_back_stderr
+from mbv2kit.process import silence_stderr
 from mbv2kit.structures import Image
 
-with hold_back_stderr():  # it greets there
+with silence_stderr():  # it greets there
     import litert_torch
 
 _ATEN = torch.ops.aten
@@ -186,5 +186,5 @@ def _compute_constants(module: GraphModule) -> None:
 @contextmanager
 def _silently() -> Iterator[None]:
     """Holds back what the converter writes to stderr as well, from Python and from C++."""
-    with quietly(), redirect_stderr(io.StringIO()), hold_back_stderr():
+    with quietly(), redirect_stderr(io.StringIO()), silence_stderr():
         yield

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 
 from mbv2kit.inference.runtimes.litert import SIGNATURE
-from mbv2kit.process import hold_back_stderr, usable_cores
+from mbv2kit.process import silence_stderr, usable_cores
 from mbv2kit.structures import Image
 
-with hold_back_stderr():  # they greet there
+with silence_stderr():  # they greet there
     from ai_edge_litert.tools import flatbuffer_utils
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName

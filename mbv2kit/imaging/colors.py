@@ -1,7 +1,7 @@
-"""The colors of classes: 256 vivid ones, each the farthest in CIELAB from all before it.
+"""The colors of classes: 256 vivid colors, each the farthest in CIELAB from those before it.
 
-They were chosen once, from a grid of 14 levels a channel; the tests choose them again. To do so at every start would
-cost a tenth of a second.
+They are taken from a grid of 14 levels a channel, and a test repeats the choice. Repeating it at every start would take
+a tenth of a second.
 """
 
 import numpy as np

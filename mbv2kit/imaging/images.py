@@ -1,7 +1,7 @@
-"""From an image file to pixels of the size that is asked for; no torch needed.
+"""Decodes and resizes image files; needs no torch.
 
-Training data, validation, evaluation and inference all read and resize with these functions, so that a model
-scores the same wherever it runs.
+Training, validation, evaluation and inference all use these functions, so that a model scores the same wherever it
+runs.
 """
 
 import struct
@@ -27,23 +27,23 @@ cv2.setNumThreads(1)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 _EXIF_ORIENTATION = 0x0112
-# From 5 on, the EXIF orientations exchange rows and columns. After that some mirror: 0 up and down, 1 left and right,
-# -1 both, as cv2.flip counts.
+# EXIF orientations from 5 on exchange rows and columns. Some then flip the image, by the codes of cv2.flip: 0 upside
+# down, 1 left to right, -1 both.
 _SIDEWAYS = 5
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-# Pillow's own limit for the other formats: what claims to be larger is a slip or an attack.
+# Pillow's limit for other formats: a file that claims more pixels is a mistake or an attack.
 _MOST_PIXELS = 178_956_970
-# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. It knows fractions between these as well, but
-# takes longer for each than for the whole image or the next of these.
+# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. Other fractions take longer than the next
+# larger of these, or than the whole image.
 _MOST_REDUCED = 8
 
 
 class UnreadableImageError(UserError):
-    """A file that is not an image, or only part of one."""
+    """The file is missing, truncated or not an image."""
 
 
 def decode(path: str | Path) -> Image:
-    """Reads an image of any kind as RGB, turned upright by its EXIF orientation.
+    """Reads an image file of any format as RGB, turned upright by its EXIF orientation.
 
     Gray, palette, CMYK and 16-bit images become 8-bit RGB; transparent pixels are laid on white; of an animation
     the first frame is taken.
@@ -52,9 +52,9 @@ def decode(path: str | Path) -> Image:
         ``(H, W, 3)`` uint8.
 
     Raises:
-        UnreadableImageError: The file is missing, empty, cut short or no image.
+        UnreadableImageError: The file is missing, empty, truncated or not an image.
     """
-    with _saying_why_not(Path(path)):
+    with _errors_with_path(Path(path)):
         data = Path(path).read_bytes()
         stored = _jpeg_size(data)
         if stored is None:
@@ -67,27 +67,27 @@ def decode_resized(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Reads an image as :func:`decode` and resizes it as :func:`resize_image`, but decodes no more than it needs.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least as many pixels as asked for: its
-    frequencies then stand in for the averages over blocks, which are less than half a gray level away on average.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least the requested number of pixels. The result
+    differs from averages over blocks of pixels by less than half a gray level on average.
 
     Args:
         path: The file.
-        size: From the height and width of the image to those that it shall have.
+        size: Maps the height and width of the image to those of the result.
 
     Returns:
-        The resized image and the (height, width) of the untouched one.
+        The resized image, and the (height, width) of the original.
 
     Raises:
         UnreadableImageError: See :func:`decode`.
     """
-    with _saying_why_not(Path(path)):
+    with _errors_with_path(Path(path)):
         data = Path(path).read_bytes()
         stored = _jpeg_size(data)
         if stored is None:
             image = _decode_with_pillow(data)
             return resize_image(image, *size(*image.shape[:2])), (image.shape[0], image.shape[1])
         orientation = _jpeg_orientation(data)
-        # Pixels are turned last, when they are fewest, so sizes are exchanged to how the file stores them.
+        # Pixels are turned last, when they are fewest; until then, sizes are as the file stores them.
         sideways = orientation >= _SIDEWAYS
         original = stored[::-1] if sideways else stored
         wanted = size(*original)[::-1] if sideways else size(*original)
@@ -97,7 +97,7 @@ def decode_resized(
 
 
 @contextmanager
-def _saying_why_not(path: Path) -> Iterator[None]:
+def _errors_with_path(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _saying_why_not(path: Path) -> Iterator[None]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the height and width that a JPEG is stored with; None for all that libjpeg-turbo makes no RGB of."""
+    """Returns the height and width of a JPEG as stored; None for a file that libjpeg-turbo cannot decode to RGB."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     try:
@@ -124,8 +124,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
-    """Decodes a JPEG, as it is stored, at ``1 / reduced`` of its size, rounded up."""
-    # Of a few pixels 7/8 are as many, so that only zeros ask for the image as it is.
+    """Decodes a JPEG, without turning it, at ``1 / reduced`` of its size, rounded up."""
+    # The smallest scale that gives the minimum is taken. 7/8 of a few pixels rounds up to all of them, so only a
+    # minimum of 0 asks for the full size.
     height, width = (-(-side // reduced) if reduced > 1 else 0 for side in stored)
     return np.asarray(
         simplejpeg.decode_jpeg(
@@ -142,9 +143,9 @@ def _decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """Returns the EXIF orientation of a JPEG; 1, upright, where it has none or a damaged one.
+    """Returns the EXIF orientation of a JPEG; 1, which is upright, if it has none or a damaged one.
 
-    Pillow would do the same, but refuses an image whose EXIF is damaged.
+    Pillow does the same, but it rejects an image whose EXIF is damaged.
     """
     place = 2
     try:
@@ -152,7 +153,7 @@ def _jpeg_orientation(data: bytes) -> int:
             marker, length = struct.unpack_from(">HH", data, place)
             if marker == 0xFFE1 and data[place + 4 : place + 10] == b"Exif\0\0":
                 return _tiff_orientation(data[place + 10 : place + 2 + length])
-            # No more than segments with a length come before the pixels.
+            # Only segments with a length precede the pixels.
             if marker < 0xFFC0 or marker == 0xFFDA:
                 return 1
             place += 1 if marker == 0xFFFF else 2 + length
@@ -172,7 +173,7 @@ def _tiff_orientation(exif: bytes) -> int:
 
 
 def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turns pixels upright; OpenCV does it many times as fast as a copy of a numpy view."""
+    """Turns pixels upright; OpenCV is many times as fast as a copy of a numpy view."""
     if orientation >= _SIDEWAYS:
         image = np.asarray(cv2.transpose(image), dtype=np.uint8)
     if orientation in _FLIPS:
@@ -187,7 +188,7 @@ def _decode_with_pillow(data: bytes) -> Image:
 
 def from_pillow(image: PillowImage.Image) -> Image:
     """Converts a Pillow image as :func:`decode` does a file: to ``(H, W, 3)`` uint8 RGB, upright."""
-    # Only a loaded TIFF says that it has been turned already.
+    # A TIFF tells only after loading whether Pillow has turned it already.
     image.load()
     return _turn(_to_rgb(image), _pillow_orientation(image))
 
@@ -195,14 +196,14 @@ def from_pillow(image: PillowImage.Image) -> Image:
 def _pillow_orientation(image: PillowImage.Image) -> int:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # damaged EXIF raises whatever its reader stumbles over, and the image is fine
+    except Exception:  # damaged EXIF may raise anything, and the pixels are fine
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _to_rgb(image: PillowImage.Image) -> Image:
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255 and turns such an image white.
+        # Pillow's own conversion clips 16-bit values at 255, which makes such an image white.
         values = np.asarray(image, dtype=np.float64)
         gray = np.clip(values / 257.0 + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
@@ -214,10 +215,10 @@ def _to_rgb(image: PillowImage.Image) -> Image:
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes pixels by the one filter that the whole project uses.
+    """Resizes pixels with the one filter that the whole project uses.
 
-    A side that becomes at most half as long is first averaged over blocks of 2, 4, 8, ... pixels, as long as no fewer
-    are left than asked for. Linear interpolation between the centers of what is left does the rest.
+    A side that becomes at most half as long is first averaged over blocks of 2, 4, 8, ... pixels, as large as the
+    requested size allows. Linear interpolation between the centers of the blocks does the rest.
     """
     return _resize(image, (image.shape[0], image.shape[1]), (height, width), 1)
 
@@ -225,16 +226,16 @@ def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[n
 def _resize(
     image: NDArray[np.uint8], whole: tuple[int, int], wanted: tuple[int, int], reduced: int
 ) -> NDArray[np.uint8]:
-    """Resizes an image of size ``whole`` of which ``image`` has the averages over blocks of ``reduced`` pixels."""
+    """Resizes an image of size ``whole``, given as ``image``, its averages over blocks of ``reduced`` pixels."""
     blocks = [_block(*sides) for sides in zip(whole, wanted, strict=True)]
     averages = _average(image, blocks[0] // reduced, blocks[1] // reduced)
-    # Where blocks do not fill the image, the last ones stand for less than a block: the scale is that of the whole.
+    # The last blocks may reach beyond the image, so the scale is that of the whole image, not of the blocks.
     y, x = (to * block / side for side, to, block in zip(whole, wanted, blocks, strict=True))
     if y == x == 1:
         return averages
     height, width = averages.shape[:2]
     if (round(height * y), round(width * x)) == (height, width):
-        # Here cv2.resize would only copy.
+        # cv2.resize would only copy here.
         back = np.array([[1 / x, 0, 0.5 / x - 0.5], [0, 1 / y, 0.5 / y - 0.5]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         resized = cv2.warpAffine(averages, back, wanted[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -244,19 +245,19 @@ def _resize(
 
 
 def _block(side: int, wanted: int) -> int:
-    """Returns the largest power of 2 by which a side can be divided and leave ``wanted`` pixels."""
+    """Returns the largest power of 2 by which a side can be divided so that ``wanted`` pixels remain."""
     return 1 << max(0, (side // wanted).bit_length() - 1)
 
 
 def _average(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Averages over blocks; those that reach beyond the image repeat its last row and column, as a JPEG does."""
+    """Averages over blocks; those that reach beyond the image repeat its last row and column, as JPEG does."""
     if rows == columns == 1:
         return image
-    below, beside = -image.shape[0] % rows, -image.shape[1] % columns
-    if below or beside:
-        image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REPLICATE), dtype=np.uint8)
+    bottom, right = -image.shape[0] % rows, -image.shape[1] % columns
+    if bottom or right:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8)
     size = (image.shape[1] // columns, image.shape[0] // rows)
-    # Of two pixels linear interpolation takes the average as well, four times as fast.
+    # Between two pixels, linear interpolation is the average too, and four times as fast.
     interpolation = cv2.INTER_LINEAR if max(rows, columns) == 2 else cv2.INTER_AREA
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
 
@@ -270,5 +271,5 @@ def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
 
 def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Returns how many pixels of a mask ``(H, W)`` have each of the values 0..255, ``(256,)``."""
-    # np.bincount would first make eight bytes of every pixel.
+    # np.bincount would first turn every pixel into eight bytes.
     return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)

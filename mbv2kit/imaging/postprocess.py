@@ -1,14 +1,14 @@
-"""What a network's last tensors say, whichever runtime computed them: from arrays to predictions, without torch.
+"""Converts a network's outputs to predictions, whichever runtime computed them; needs no torch.
 
-A network answers with the arrays of its tasks, each with a row for every image of the batch:
+A network returns the arrays of its tasks, each with a row for every image of the batch:
 
 * classification: ``probabilities`` ``(B, num_classes)`` float32 in 0..1;
 * detection: ``boxes`` ``(B, N, 4)`` float32 on the unit square and ``scores`` ``(B, N, num_classes)`` float32 in 0..1;
-  or, of a graph that suppresses boxes itself, ``detections`` ``(B, K, 6)`` float32: x1, y1, x2 and y2 in input pixels,
-  score and class, the best first and rows of score 0 behind them;
+  or, from a graph that includes non-maximum suppression, ``detections`` ``(B, K, 6)`` float32: x1, y1, x2, y2 in input
+  pixels, score and class, highest score first; unused rows have score 0;
 * segmentation: ``mask`` ``(B, H, W)`` uint8 class index of every pixel of the input.
 
-What is done here depends on the data and so belongs in no exported graph: ranking, and the suppression of boxes.
+Ranking and non-maximum suppression depend on the data, which is why they are here and not in the network.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ _CANDIDATES = 1000
 
 @dataclass(frozen=True, slots=True)
 class NmsOptions:
-    """Picks the boxes that a detector shows: the highest scores, after suppression within each class.
+    """Options of non-maximum suppression, and the function that selects a detector's boxes by them.
 
     Attributes:
         score_threshold: Boxes below it are dropped before suppression.
-        nms_iou: Overlap at which suppression takes two boxes of a class for one.
-        max_detections: Boxes kept for each image.
+        nms_iou: IoU above which the box with the lower score of two boxes of a class is dropped.
+        max_detections: Number of boxes that are kept for an image.
 
     Raises:
         UserError: A value is out of range.
@@ -56,14 +56,14 @@ class NmsOptions:
             raise UserError(f"max_detections must be at least 1, got {self.max_detections}.")
 
     def at_least(self, score: float) -> "NmsOptions":
-        """Returns the same without boxes below a score, which takes less time than to leave them out afterwards.
+        """Returns options that also drop boxes below ``score``, which is faster than dropping them afterwards.
 
-        Boxes of a low score never suppress one of a higher, so the others stay the same.
+        A box never suppresses one with a higher score, so the other boxes stay the same.
         """
         return replace(self, score_threshold=max(self.score_threshold, score))
 
     def __call__(self, boxes: Boxes, scores: NDArray[np.float32], size: tuple[int, int]) -> Detections:
-        """Returns the detections of one image, clipped to it, in input pixels.
+        """Returns the detections of one image in input pixels, clipped to the input.
 
         Args:
             boxes: ``(N, 4)`` on the unit square.
@@ -84,26 +84,26 @@ class NmsOptions:
 def suppress(
     boxes: Boxes, scores: NDArray[np.float32], class_ids: NDArray[np.int64], threshold: float, limit: int
 ) -> NDArray[np.int64]:
-    """Non-maximum suppression within each class.
+    """Performs non-maximum suppression within each class.
 
     Args:
         boxes: ``(N, 4)``.
         scores: ``(N,)``.
         class_ids: ``(N,)``.
-        threshold: IoU above which the box of lower score goes.
-        limit: How many boxes are kept at the most.
+        threshold: IoU above which the box with the lower score is dropped.
+        limit: Largest number of boxes to keep.
 
     Returns:
-        Indices of those kept, highest score first and among equals the earlier box, at most ``limit``.
+        Indices of the kept boxes, highest score first; of equal scores, the earlier box comes first.
     """
     order = np.argsort(-scores, kind="stable")
     corners_and_sizes = boxes[order].astype(np.float64)
     corners_and_sizes[:, 2:] -= corners_and_sizes[:, :2]
     scores, classes = scores[order], class_ids[order].astype(np.int32)
-    # Its type hints ask for lists, which take far longer than arrays.
+    # OpenCV's type hints ask for lists, which take far longer than arrays.
     nms: Any = cv2.dnn.NMSBoxesBatched
-    # What goes depends on boxes of higher score alone: where the first few already give enough, the rest, for which the
-    # time grows with the square, is not looked at.
+    # Whether a box is dropped depends only on boxes with higher scores, and the time grows with the square of their
+    # number. So the best boxes are tried alone, and more are added only if too few remain.
     tried = min(len(order), 3 * limit)
     while True:
         found = nms(corners_and_sizes[:tried], scores[:tried], classes[:tried], -1.0, threshold)
@@ -115,13 +115,13 @@ def suppress(
 def postprocess(
     task: Task, outputs: Outputs, size: tuple[int, int], nms_options: NmsOptions | None = None
 ) -> list[Prediction]:
-    """Turns the arrays of a task into a prediction for each image of the batch, in input pixels.
+    """Converts the arrays of a task to a prediction for each image of the batch, in input pixels.
 
     Args:
-        task: Which task to read.
-        outputs: Holds at least the arrays of that task; see above.
+        task: The task whose arrays to convert.
+        outputs: Holds at least the arrays of that task, as described at the top of this module.
         size: Height and width of the input.
-        nms_options: Which boxes a detector shows; the other tasks have no use for it.
+        nms_options: Needed for detection without ``detections``; ignored otherwise.
     """
     if task == "classification":
         return [_rank(probabilities) for probabilities in outputs["probabilities"]]
@@ -145,7 +145,7 @@ def _rank(probabilities: NDArray[np.float32]) -> Classification:
 
 
 def check_shares(**options: float) -> None:
-    """Raises :class:`UserError` unless each of a head's options is in 0..1."""
+    """Raises :class:`UserError` unless each option is in 0..1."""
     for name, value in options.items():
         if not 0 <= value <= 1:
             raise UserError(f"{name} must be in 0..1, got {value}.")

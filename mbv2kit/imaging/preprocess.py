@@ -1,4 +1,4 @@
-"""From an image to the pixels that a network sees, and back to the image; no torch needed."""
+"""Converts an image of any size to a network's input, and predictions back to the image; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ Resize = Literal["stretch", "letterbox", "pad", "crop"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an image lies in the pixels that the network saw: its content fills the top left corner.
+    """Where an image lies in a network's input: its content fills the top left corner.
 
     Attributes:
         image: Height and width of the image.
@@ -26,9 +26,9 @@ class Placement:
     content: tuple[int, int]
 
     def restore(self, prediction: Prediction) -> Prediction:
-        """Carries a prediction made in input pixels over to the pixels of the image.
+        """Converts a prediction from input pixels to pixels of the image.
 
-        Boxes are clipped to the image and dropped where nothing is left; masks lose the filled border.
+        Boxes are clipped to the image and dropped if nothing is left; masks lose the filled border.
         """
         if isinstance(prediction, Detections):
             height, width = self.image
@@ -45,14 +45,15 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How an image of any size becomes the network's input; it belongs to the model and travels with it.
+    """How an image of any size becomes the network's input; every model carries its own.
 
     Attributes:
         size: Height and width of the input.
-        resize: ``stretch`` to the size, whatever the shape; ``letterbox``: scaled to fit, rest filled; ``pad``: the
-            same but never enlarged; ``crop``: the short side scaled to ``size / crop_fraction``, the center cut out.
-        crop_fraction: Share of the scaled image's side that ``crop`` keeps, in (0, 1].
-        fill: Gray value of the pixels that no image covers, 0..255.
+        resize: ``stretch`` scales each side to ``size``, whatever the aspect ratio; ``letterbox`` scales the image to
+            fit and fills the rest; ``pad`` does the same but never enlarges; ``crop`` scales the short side to
+            ``size / crop_fraction`` and cuts out the center.
+        crop_fraction: Fraction of the scaled image's side that ``crop`` keeps, in (0, 1].
+        fill: Gray value of the pixels outside the image, 0..255.
     """
 
     size: tuple[int, int]
@@ -72,7 +73,7 @@ class Preprocess:
             raise UserError(f"fill must be a gray value in 0..255, got {self.fill}.")
 
     def content(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width that an image has in the input; ``crop`` fills it."""
+        """Returns the height and width that an image takes up in the input; with ``crop`` all of it."""
         if self.resize in ("stretch", "crop"):
             return self.size
         scale = min(self.size[0] / height, self.size[1] / width)
@@ -81,7 +82,7 @@ class Preprocess:
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width that a whole image is resized to; only ``crop`` then cuts from it."""
+        """Returns the height and width to which the whole image is resized; only ``crop`` cuts from it afterwards."""
         if self.resize != "crop":
             return self.content(height, width)
         scale = max(self.size[0] / height, self.size[1] / width) / self.crop_fraction
@@ -93,14 +94,14 @@ class Preprocess:
         return self.place(resize_image(image, *self.scaled(height, width)), (height, width))
 
     def place(self, scaled: Image, image: tuple[int, int]) -> tuple[Image, Placement]:
-        """Makes the input of an image that has been resized to what :meth:`scaled` says.
+        """Makes the input from an image that is already resized to the size that :meth:`scaled` returns.
 
         Args:
-            scaled: Its pixels.
-            image: The (height, width) that it had before.
+            scaled: Pixels of the resized image.
+            image: (height, width) of the original image.
 
         Returns:
-            As :meth:`__call__`.
+            The same as :meth:`__call__`.
         """
         placement = Placement(image, self.content(*image))
         if scaled.shape[:2] == self.size:
@@ -116,16 +117,16 @@ class Preprocess:
 
 
 def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Placement]:
-    """Makes the input of an image file, which is decoded no larger than the input needs it.
+    """Makes the input from an image file, which is decoded no larger than needed.
 
-    It is what ``rule(decode(path))`` gives, but for differences that are below half a gray level on average.
+    The result differs from ``preprocess(decode(path))`` by less than half a gray level on average.
 
     Args:
         path: The file.
         preprocess: How an image becomes the network's input.
 
     Returns:
-        The input, ``(*size, 3)`` uint8, and where the image, at its true size, lies in it.
+        The input, ``(*size, 3)`` uint8, and where the image at its original size lies in it.
 
     Raises:
         UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.

@@ -1,7 +1,7 @@
-"""Boxes as pure functions: anchors, coding, overlap, matching.
+"""Pure functions on boxes: anchors, coding, overlap, matching.
 
-Shapes in names: A anchors, N boxes. Boxes are ``xyxy``; anchors live on the unit square, so that they depend on the
-grids of the feature maps alone.
+In shapes, A is the number of anchors and N the number of boxes. Boxes are ``xyxy``. Anchors lie on the unit square, so
+that they depend only on the grids of the feature maps.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 
 AnchorPreset = Literal["tf", "uniform"]
-# Width over height of the anchors of a cell, in their order.
+# Aspect ratios (width / height) of the anchors of a cell, in order.
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 
 # Variances of SSD's coder: centers are scaled by 10, logarithms of the sides by 5.
 CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-# Two boxes of the same place may differ by rounding; logarithms need a side above zero.
+# Rounding may leave a box without width or height, and logarithms need a side above zero.
 _SMALLEST_SIDE = 1e-6
 
 
 def anchor_shapes(
     levels: int, preset: AnchorPreset, min_scale: float, max_scale: float
 ) -> list[list[tuple[float, float]]]:
-    """Returns, for each level, the (width, height) of the anchors of one cell, as shares of the image's short side.
+    """Returns the (width, height) of a cell's anchors for each level, as fractions of the image's short side.
 
-    The scales run linearly from ``min_scale`` to ``max_scale``; each level has the ratios 1, 2, 1/2, 3, 1/3 and one
-    square between its scale and the next, six in all. ``tf`` gives the first level only three small anchors, as
-    TensorFlow's SSD on MobileNets does; ``uniform`` gives it six as well.
+    The scales grow linearly from ``min_scale`` to ``max_scale``. Each level has the ratios 1, 2, 1/2, 3, 1/3 and a
+    square between its scale and the next, six anchors in all. ``tf`` gives the first level only three small anchors,
+    as TensorFlow's SSD on MobileNets does; ``uniform`` gives it six too.
 
     Raises:
         UserError: The scales are not in order within (0, 1].
@@ -53,15 +53,15 @@ def default_box_shapes(
 ) -> list[list[tuple[float, float]]]:
     """Returns the shapes of the default boxes of the original SSD (sections 2.2 and 3.1), as :func:`anchor_shapes`.
 
-    The first level has a scale of its own; those of the others run linearly from ``min_scale`` to ``max_scale``. A
-    level of n anchors has the first n - 1 of the ratios 1, 2, 1/2, 3, 1/3 and one square between its scale and the
-    next. Behind the last level the scales go on by one more step.
+    The first level has its own scale; those of the others grow linearly from ``min_scale`` to ``max_scale``. A level
+    of n anchors has the first n - 1 of the ratios 1, 2, 1/2, 3, 1/3 and a square between its scale and the next. The
+    scale after the last level is one step larger than ``max_scale``.
 
     Args:
-        counts: Number of anchors of a cell at each of at least three levels: 4 or 6.
-        first_scale: Of the first level, as a share of the image's short side.
-        min_scale: Of the second level.
-        max_scale: Of the last level.
+        counts: Number of anchors in a cell, 4 or 6, for each of at least three levels.
+        first_scale: Scale of the first level, as a fraction of the image's short side.
+        min_scale: Scale of the second level.
+        max_scale: Scale of the last level.
 
     Raises:
         UserError: The scales are not in order within (0, 1].
@@ -83,30 +83,31 @@ def _check_scales(min_scale: float, max_scale: float) -> None:
 
 
 def _with_ratios(sized: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Turns (side of the square of the same area, width over height) into (width, height)."""
+    """Converts (side of the square of the same area, aspect ratio) to (width, height)."""
     return [(size * sqrt(ratio), size / sqrt(ratio)) for size, ratio in sized]
 
 
 def make_anchors(
     grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], image: tuple[int, int]
 ) -> Tensor:
-    """Lays anchors on grids: one set of ``shapes`` around the center of each cell.
+    """Places anchors on grids: one set of ``shapes`` around the center of each cell.
 
     Args:
         grids: (height, width) of each level's feature map.
-        shapes: For each level the (width, height) of the anchors of a cell, as shares of the short side.
-        image: Height and width in any unit; only their ratio counts.
+        shapes: (width, height) of a cell's anchors for each level, as fractions of the short side.
+        image: Height and width in any unit; only their ratio matters.
 
     Returns:
-        ``(A, 4)`` float32 ``xyxy`` on the unit square, by level, row, column, shape. Those at the border reach over it.
+        ``(A, 4)`` float32 ``xyxy`` on the unit square, in order of level, row, column, shape. Anchors at the border
+        extend beyond it.
     """
     short = min(image)
     anchors = []
     for (rows, columns), cell in zip(grids, shapes, strict=True):
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
         centers = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
-        fp16 = torch.tensor(cell) * torch.tensor([short / image[1], short / image[0]]) / 2
-        anchors.append(torch.cat([centers - fp16, centers + fp16], dim=-1).reshape(-1, 4))
+        half_sizes = torch.tensor(cell) * torch.tensor([short / image[1], short / image[0]]) / 2
+        anchors.append(torch.cat([centers - half_sizes, centers + half_sizes], dim=-1).reshape(-1, 4))
     return torch.cat(anchors).float()
 
 
@@ -116,7 +117,7 @@ def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Writes boxes as offsets from anchors (``(..., 4)`` each, in the same unit): what SSD learns to predict."""
+    """Encodes boxes as offsets from anchors, ``(..., 4)`` each, in the same unit: what SSD learns to predict."""
     box_centers, box_sizes = _center_size(boxes)
     anchor_centers, anchor_sizes = _center_size(anchors)
     shifts = (box_centers - anchor_centers) / anchor_sizes
@@ -125,40 +126,40 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(codes: Tensor, anchors: Tensor) -> Tensor:
-    """Reads offsets from anchors back into boxes; the inverse of :func:`encode`."""
+    """Decodes offsets from anchors into boxes; the inverse of :func:`encode`."""
     codes = codes / codes.new_tensor(CODE_WEIGHTS)
     anchor_centers, anchor_sizes = _center_size(anchors)
     centers = codes[..., :2] * anchor_sizes + anchor_centers
-    # An untrained network may ask for any size; beyond a factor of 1000 it would only overflow.
-    fp16 = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
-    return torch.cat([centers - fp16, centers + fp16], dim=-1)
+    # An untrained network may predict any size; the limit, a factor of about 1000, keeps it from overflowing.
+    half_sizes = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
+    return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Returns the area of ``(..., 4)`` boxes; 0 where a box is turned inside out."""
+    """Returns the area of ``(..., 4)`` boxes; 0 for a box that ends before it starts."""
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def intersection(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the shared area of every pair, ``(N, 4)`` and ``(M, 4) -> (N, M)``."""
+    """Returns the shared area of each pair, ``(N, 4)`` and ``(M, 4) -> (N, M)``."""
     top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
 
 
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns intersection over union of every pair, ``(N, 4)`` and ``(M, 4) -> (N, M)`` in 0..1."""
+    """Returns the intersection over union of each pair, ``(N, 4)`` and ``(M, 4) -> (N, M)`` in 0..1."""
     shared = intersection(boxes, others)
     union = area(boxes)[:, None] + area(others)[None, :] - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
 
 
 def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
-    """Gives each anchor the box it shall predict.
+    """Assigns to each anchor the box that it learns to predict.
 
-    An anchor takes the box it overlaps most, if by at least ``threshold``. Then every box gets the anchor that
-    overlaps it most, whatever the overlap, so that none goes untrained; where two boxes claim one anchor, the pair of
-    higher overlap is served first and the other box takes its next best.
+    An anchor gets the box with which its IoU is highest, if that is at least ``threshold``. Then every box gets the
+    anchor with which its IoU is highest, however low, so that no box goes untrained. If two boxes claim one anchor,
+    the pair with the higher IoU wins, and the other box gets its next best anchor.
 
     Args:
         boxes: ``(N, 4)``.
@@ -166,7 +167,7 @@ def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
         threshold: IoU in 0..1.
 
     Returns:
-        ``(A,)`` int64: index of the box, -1 for background.
+        ``(A,)`` int64: index of the box, or -1 for background.
     """
     matched = torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
     if not len(boxes):

@@ -1,4 +1,4 @@
-"""What a backbone says about its feature maps, so that a head can choose among them without knowing the network."""
+"""Descriptions of a backbone's feature maps, by which a head chooses among them without knowing the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from mbv2kit.errors import UserError, nearest
 
 @dataclass(frozen=True, slots=True)
 class FeatureInfo:
-    """One feature map that a backbone can give.
+    """One feature map that a backbone can return.
 
     Attributes:
         name: Key of the map in the backbone's output.
@@ -22,7 +22,7 @@ class FeatureInfo:
 
 
 def find_feature(features: Sequence[FeatureInfo], name: str) -> FeatureInfo:
-    """Returns the map called ``name``; raises :class:`UserError` with the nearest name where there is none."""
+    """Returns the map called ``name``; raises :class:`UserError` with the nearest name if there is none."""
     for feature in features:
         if feature.name == name:
             return feature
@@ -30,7 +30,7 @@ def find_feature(features: Sequence[FeatureInfo], name: str) -> FeatureInfo:
 
 
 def deepest_feature(features: Sequence[FeatureInfo], stride: int) -> FeatureInfo:
-    """Returns the last map of ``stride``; raises :class:`UserError` with the strides there are."""
+    """Returns the last map of ``stride``; raises :class:`UserError` with the available strides if there is none."""
     for feature in reversed(features):
         if feature.stride == stride:
             return feature
@@ -41,7 +41,7 @@ def deepest_feature(features: Sequence[FeatureInfo], stride: int) -> FeatureInfo
 def choose_maps(
     features: Sequence[FeatureInfo], names: Sequence[str] | None, strides: Sequence[int]
 ) -> list[FeatureInfo]:
-    """Returns the maps called ``names``, or else the deepest of each of ``strides``.
+    """Returns the maps called ``names``, or the deepest map of each of ``strides`` if ``names`` is None.
 
     Raises:
         UserError: There is no such map.

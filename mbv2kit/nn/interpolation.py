@@ -1,7 +1,7 @@
 """Bilinear interpolation of maps as two matrix products.
 
-In every runtime measured here this is two to six times as fast as the runtime's own resizing of many channels, and no
-two runtimes can disagree about where a pixel lies.
+In every runtime that was measured, this is two to six times as fast as the runtime's own resizing of many channels,
+and all runtimes agree about where a pixel lies.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def enlarge(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tens
     Args:
         maps: ``(..., h, w)`` floating point.
         size: (height, width) of the result.
-        align_corners: Whether the corner pixels of both lie on each other; else their outer edges do.
+        align_corners: Whether the centers of the corner pixels coincide; otherwise the outer edges do.
 
     Returns:
         ``(..., *size)``.
@@ -27,9 +27,9 @@ def enlarge(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tens
 
 
 def interpolation_matrix(source: int, target: int, *, align_corners: bool) -> NDArray[np.float64]:
-    """Returns ``(target, source)``: the weights of ``source`` pixels in each of ``target``; every row adds up to 1.
+    """Returns ``(target, source)``: the weights of ``source`` pixels in each of ``target``; every row sums to 1.
 
-    It is made outside of torch, so that exporters see a constant and no arithmetic.
+    It is computed without torch, so that exporters see a constant and no arithmetic.
     """
     places = np.arange(target, dtype=np.float64)
     if align_corners:

@@ -1,4 +1,4 @@
-"""The blocks that the papers share: convolution + norm + activation, separable convolution, inverted residual."""
+"""The blocks that several papers share: convolution + norm + activation, separable convolution, inverted residual."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ Padding = Literal["symmetric", "tf_same"]
 Bottleneck = Literal["linear", "relu6"]
 Shortcut = Literal["bottleneck", "expansion", "none"]
 
-# On the CPU torch (2.14, with oneDNN) computes the gradients of a dilated depthwise convolution five to ten times as
-# slowly as those of an undilated one; in bfloat16 and channels_last the weight's gradient is even garbage. Training
-# therefore runs it as undilated convolutions over the image's phases: same numbers, fast, and right. Set to False
-# once no supported torch needs it; tests/test_gradients.py compares every block, layout and type with float64.
+# On a CPU, torch 2.14 with oneDNN takes five to ten times as long for the gradients of a dilated depthwise convolution
+# as for those of an undilated one; in bfloat16 and channels_last the gradient of the weight is even wrong. Training
+# therefore computes it as undilated convolutions over the phases of the image: the same numbers, fast and correct. Set
+# this to False when no supported torch needs it; tests/nn/test_gradients.py compares every block with float64.
 DILATED_BY_PHASES = True
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """Rounds a number of channels to the nearest multiple of ``divisor``, never below 90 % of ``value``."""
+    """Rounds a number of channels to the nearest multiple of ``divisor``, but never below 90 % of ``value``."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 @dataclass(frozen=True, slots=True)
 class ConvStyle:
-    """What all convolutions of one network have in common.
+    """Options that all convolutions of a network share.
 
     Attributes:
-        padding: ``symmetric`` adds ``(kernel - 1) / 2`` on every side; ``tf_same`` as TensorFlow's SAME, which puts
-            the odd pixel at the bottom and right. They differ where a strided convolution meets an even size.
+        padding: ``symmetric`` adds ``(kernel - 1) / 2`` on every side; ``tf_same`` pads as TensorFlow's SAME, with the
+            odd pixel at the bottom and right. They differ where a strided convolution meets an even size.
         norm_eps: Epsilon of batch normalization; it belongs to the weights.
-        norm_momentum: Share of the newest batch in the running statistics (1 - TensorFlow's decay).
-        activation: Builds the non-linearity.
+        norm_momentum: Weight of the newest batch in the running statistics (1 - TensorFlow's decay).
+        activation: Builds the activation function.
     """
 
     padding: Padding = "symmetric"
@@ -54,7 +54,7 @@ class ConvStyle:
 
 
 class Conv2d(nn.Conv2d):
-    """A square convolution that keeps ``ceil(size / stride)`` pixels, padded in one of the two ways of ConvStyle.
+    """A square convolution, padded as :class:`ConvStyle` says.
 
     ``(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))``.
     """
@@ -93,7 +93,7 @@ class Conv2d(nn.Conv2d):
         return super().forward(input)
 
     def pads(self, size: int) -> tuple[int, int]:
-        """Returns how many zeros stand before and behind a side of ``size`` pixels."""
+        """Returns how many zeros are added before and after a side of ``size`` pixels."""
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         if not self.same:
             return reach // 2, reach // 2
@@ -103,14 +103,14 @@ class Conv2d(nn.Conv2d):
     def _runs_by_phases(self, input: Tensor) -> bool:
         depthwise = self.groups == self.in_channels > 1
         dilated = self.dilation[0] > 1 and self.stride[0] == 1
-        # Smaller maps cost more than they save; the fault was seen from 23 x 31 on, at dilation 2 and 4.
+        # Smaller maps cost more than they save, and their gradients are right: wrong ones start at 23 x 31 pixels.
         large = min(input.shape[2:]) >= 16
         return DILATED_BY_PHASES and depthwise and dilated and large and input.device.type == "cpu"
 
     def _convolve_phases(self, input: Tensor) -> Tensor:
-        """Splits ``(B, C, H, W)`` into its d x d phases, of which each sees an undilated kernel, and joins them again.
+        """Splits ``(B, C, H, W)`` into its d x d phases, convolves each without dilation, and joins the results.
 
-        TensorFlow ran dilated convolutions in this way (space to batch).
+        TensorFlow has operations for this: SpaceToBatchND and BatchToSpaceND.
         """
         rate, padding = self.dilation[0], self.padding[0]
         assert isinstance(padding, int)
@@ -130,7 +130,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch normalization and, unless ``activation=False``, the style's non-linearity."""
+    """Convolution without bias, batch normalization and, unless ``activation=False``, the style's activation."""
 
     def __init__(
         self,
@@ -177,15 +177,15 @@ class InvertedResidual(nn.Module):
     """The paper's bottleneck block (Table 1): 1 x 1 expansion, 3 x 3 depthwise, 1 x 1 linear projection.
 
     Args:
-        in_channels: Channels of the bottleneck that goes in.
-        out_channels: Channels of the bottleneck that comes out.
-        expansion: Factor t between the bottleneck and the wide layer; the first 1 x 1 is left out where it is 1.
-        stride: Of the depthwise convolution.
-        dilation: Of the depthwise convolution.
-        bottleneck: ``linear`` as in the paper; ``relu6`` puts a non-linearity behind the projection (Section 6.4).
-        shortcut: What a block of stride 1 with as many channels out as in adds up: the ``bottleneck`` tensors, the
-            ``expansion`` of this block and the next (as a classical residual does), or ``none`` (Figure 6b).
-        style: Of the three convolutions.
+        in_channels: Channels of the input bottleneck.
+        out_channels: Channels of the output bottleneck.
+        expansion: Factor t between the bottleneck and the wide layer; at 1 the first 1 x 1 convolution is left out.
+        stride: Stride of the depthwise convolution.
+        dilation: Dilation of the depthwise convolution.
+        bottleneck: ``linear`` as in the paper; ``relu6`` adds a non-linearity after the projection (Section 6.4).
+        shortcut: What a block of stride 1 with as many output as input channels adds: its two ``bottleneck`` tensors,
+            its ``expansion`` and that of the next block (as a classical residual does), or ``none`` (Figure 6b).
+        style: Options of the three convolutions.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class InvertedResidual(nn.Module):
         wide = in_channels * expansion
         keeps_shape = stride == 1 and in_channels == out_channels
         self.adds_input = keeps_shape and shortcut == "bottleneck"
-        # Where t is 1, the next block's expansion is wider than this one's.
+        # At t = 1 the expansion is narrower than that of the next block.
         self.hands_on_expansion = keeps_shape and shortcut == "expansion" and expansion > 1
         self.expand = ConvNormAct(in_channels, wide, 1, style=style) if expansion > 1 else nn.Identity()
         self.depthwise = ConvNormAct(wide, wide, 3, style=style, stride=stride, dilation=dilation, groups=wide)
@@ -217,7 +217,7 @@ class InvertedResidual(nn.Module):
 
         Args:
             bottleneck: ``(B, in_channels, H, W)``.
-            carried: The expansion of the block before, added to this block's where that block hands it on.
+            carried: The expansion of the previous block, which is added to this block's; None adds nothing.
 
         Returns:
             The new bottleneck, ``(B, out_channels, ceil(H / stride), ceil(W / stride))``, and the expansion,
@@ -231,11 +231,11 @@ class InvertedResidual(nn.Module):
 
 
 def initialize(module: nn.Module) -> None:
-    """Sets fresh weights: convolutions by He et al. (fan out), norms to one and zero, linear layers to N(0, 0.01)."""
+    """Initializes weights: convolutions by He et al. (fan out), norms to one and zero, linear layers to N(0, 0.01)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            # torch's own fan out forgets the groups: depthwise kernels would come out so small that the epsilon of the
-            # batch norm behind them drowns the signal.
+            # torch's own fan out ignores the groups: depthwise kernels would be so small that the epsilon of the
+            # following batch norm drowns the signal.
             fan_out = part.out_channels // part.groups * part.kernel_size[0] * part.kernel_size[1]
             nn.init.normal_(part.weight, std=sqrt(2 / fan_out))
             if part.bias is not None:

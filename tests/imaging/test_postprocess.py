@@ -33,7 +33,7 @@ def test_suppression_keeps_the_best_of_a_class_and_all_of_the_others() -> None:
     assert nothing.shape == (0,)
 
 
-def test_of_equal_scores_the_earlier_box_stays() -> None:
+def test_the_earlier_of_equal_boxes_is_kept() -> None:
     boxes = np.tile(floats([[3, 3, 9, 9]]), (4, 1))
     assert suppress(boxes, floats([0.5] * 4), np.zeros(4, np.int64), 0.5, 10).tolist() == [0]
 
@@ -54,10 +54,10 @@ def test_suppression_is_torchvisions(seed: int, count: int, limit: int, threshol
 
 
 def test_classes_are_ranked_and_equal_ones_keep_their_order() -> None:
-    (seen,) = postprocess("classification", {"probabilities": floats([[0.1, 0.4, 0.1, 0.4]])}, (8, 8))
-    assert isinstance(seen, Classification)
-    assert seen.class_ids.tolist() == [1, 3, 0, 2]
-    assert seen.scores.tolist() == floats([0.4, 0.4, 0.1, 0.1]).tolist()
+    (prediction,) = postprocess("classification", {"probabilities": floats([[0.1, 0.4, 0.1, 0.4]])}, (8, 8))
+    assert isinstance(prediction, Classification)
+    assert prediction.class_ids.tolist() == [1, 3, 0, 2]
+    assert prediction.scores.tolist() == floats([0.4, 0.4, 0.1, 0.1]).tolist()
 
 
 def test_boxes_come_out_in_pixels_clipped_best_first() -> None:
@@ -65,27 +65,31 @@ def test_boxes_come_out_in_pixels_clipped_best_first() -> None:
         "boxes": floats([[[-0.5, 0.25, 0.5, 0.75], [0.5, 0.5, 1.5, 1.0], [0.1, 0.1, 0.2, 0.2]]]),
         "scores": floats([[[0.3, 0.0], [0.0, 0.9], [0.05, 0.05]]]),
     }
-    (seen,) = postprocess("detection", outputs, (20, 40), NmsOptions(0.05, 0.5, 10))
-    assert isinstance(seen, Detections)
-    assert seen.boxes.tolist() == [[20, 10, 40, 20], [0, 5, 20, 15]]
-    assert seen.class_ids.tolist() == [1, 0]
-    assert seen.scores.tolist() == floats([0.9, 0.3]).tolist()
+    (prediction,) = postprocess("detection", outputs, (20, 40), NmsOptions(0.05, 0.5, 10))
+    assert isinstance(prediction, Detections)
+    assert prediction.boxes.tolist() == [[20, 10, 40, 20], [0, 5, 20, 15]]
+    assert prediction.class_ids.tolist() == [1, 0]
+    assert prediction.scores.tolist() == floats([0.9, 0.3]).tolist()
 
 
-def test_of_very_many_boxes_the_thousand_best_are_candidates() -> None:
+def test_the_thousand_best_boxes_are_candidates() -> None:
     scores = np.linspace(0.1, 0.9, 1500, dtype=np.float32)[None, :, None]
     places = np.arange(1500, dtype=np.float32) / 1500
     boxes = np.stack([places, places * 0, places + 1e-4, places * 0 + 1], axis=1)[None]
-    (seen,) = postprocess("detection", {"boxes": boxes, "scores": scores}, (100, 1500), NmsOptions(0.05, 0.5, 5000))
-    assert isinstance(seen, Detections)
-    assert len(seen.boxes) == 1000
-    assert seen.scores.tolist() == scores[0, :499:-1, 0].tolist()
+    (prediction,) = postprocess(
+        "detection", {"boxes": boxes, "scores": scores}, (100, 1500), NmsOptions(0.05, 0.5, 5000)
+    )
+    assert isinstance(prediction, Detections)
+    assert len(prediction.boxes) == 1000
+    assert prediction.scores.tolist() == scores[0, :499:-1, 0].tolist()
 
 
 def test_a_mask_is_taken_as_it_is() -> None:
     masks = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    seen = postprocess("segmentation", {"mask": masks}, (2, 3))
-    assert all(isinstance(one, Segmentation) and np.array_equal(one.mask, masks[i]) for i, one in enumerate(seen))
+    predictions = postprocess("segmentation", {"mask": masks}, (2, 3))
+    assert all(
+        isinstance(each, Segmentation) and np.array_equal(each.mask, masks[i]) for i, each in enumerate(predictions)
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_a_mask_is_taken_as_it_is() -> None:
         ((0.5, 0.5, 0), "^max_detections must be at least 1, got 0"),
     ],
 )
-def test_a_selection_that_makes_no_sense_is_refused(arguments: tuple[float, float, int], message: str) -> None:
+def test_options_out_of_range_are_refused(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         NmsOptions(*arguments)
 
@@ -105,9 +109,9 @@ def test_a_higher_threshold_leaves_the_same_boxes_above_it() -> None:
     rng = np.random.default_rng(1)
     boxes, scores = floats(random_boxes(rng, 300) / 128), rng.random((300, 3), dtype=np.float32)
     everything = NmsOptions(0.05, 0.5, 400)
-    seen, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
+    all_boxes, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
     assert everything.at_least(0.01) == everything
-    kept = seen.scores > 0.6
+    kept = all_boxes.scores > 0.6
     assert 0 < kept.sum() < len(kept)
-    np.testing.assert_array_equal(stricter.boxes, seen.boxes[kept])
-    np.testing.assert_array_equal(stricter.scores, seen.scores[kept])
+    np.testing.assert_array_equal(stricter.boxes, all_boxes.boxes[kept])
+    np.testing.assert_array_equal(stricter.scores, all_boxes.scores[kept])

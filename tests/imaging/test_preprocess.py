@@ -20,50 +20,50 @@ SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 @pytest.mark.parametrize(
     ("resize", "content"), [("stretch", (64, 64)), ("letterbox", (32, 64)), ("pad", (32, 64)), ("crop", None)]
 )
-def test_rules_place_a_large_image(resize: Resize, content: tuple[int, int] | None) -> None:
+def test_a_large_image_is_placed(resize: Resize, content: tuple[int, int] | None) -> None:
     image = np.full((100, 200, 3), 200, dtype=np.uint8)
-    seen, placement = Preprocess((64, 64), resize, fill=3)(image)
-    assert seen.shape == (64, 64, 3)
+    pixels, placement = Preprocess((64, 64), resize, fill=3)(image)
+    assert pixels.shape == (64, 64, 3)
     assert placement.image == (100, 200)
     if content is not None:
         assert placement.content == content
-        assert (seen[: content[0], : content[1]] == 200).all()
-        assert (seen[content[0] :] == 3).all()
-        assert (seen[:, content[1] :] == 3).all()
+        assert (pixels[: content[0], : content[1]] == 200).all()
+        assert (pixels[content[0] :] == 3).all()
+        assert (pixels[:, content[1] :] == 3).all()
     else:
-        assert (seen == 200).all()
+        assert (pixels == 200).all()
 
 
 @pytest.mark.parametrize(("resize", "content"), [("stretch", (64, 64)), ("letterbox", (64, 32)), ("pad", (20, 10))])
 def test_only_pad_leaves_a_small_image_as_it_is(resize: Resize, content: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 10, 3), dtype=np.uint8)
-    seen, placement = Preprocess((64, 64), resize)(image)
+    pixels, placement = Preprocess((64, 64), resize)(image)
     assert placement.content == content
     if resize == "pad":
-        np.testing.assert_array_equal(seen[:20, :10], image)
-        assert (seen[20:] == 127).all()
+        np.testing.assert_array_equal(pixels[:20, :10], image)
+        assert (pixels[20:] == 127).all()
 
 
 def test_crop_cuts_the_center_out_of_the_scaled_image() -> None:
     # Column values tell where a column came from: 80 rows and 160 columns become 64 by 128, then 56 by 56.
     image = np.repeat(np.tile(np.arange(160, dtype=np.uint8), (80, 1))[:, :, None], 3, axis=2)
-    seen, _ = Preprocess((56, 56), "crop", crop_fraction=0.875)(image)
-    assert seen.shape == (56, 56, 3)
-    first, last = (seen[30, column, 0] for column in (0, -1))
+    pixels, _ = Preprocess((56, 56), "crop", crop_fraction=0.875)(image)
+    assert pixels.shape == (56, 56, 3)
+    first, last = (pixels[30, column, 0] for column in (0, -1))
     assert first == pytest.approx(36 * 160 / 128 + 0.1, abs=1)
     assert last == pytest.approx(91 * 160 / 128 + 0.1, abs=1)
 
 
 def test_crop_of_its_own_size_changes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    seen, _ = Preprocess((32, 32), "crop", crop_fraction=1.0)(image)
-    np.testing.assert_array_equal(seen, image)
+    pixels, _ = Preprocess((32, 32), "crop", crop_fraction=1.0)(image)
+    np.testing.assert_array_equal(pixels, image)
 
 
 @given(image=SIZES, size=SIZES, resize=st.sampled_from(["stretch", "letterbox", "pad", "crop"]))
 def test_any_image_becomes_the_input(image: tuple[int, int], size: tuple[int, int], resize: Resize) -> None:
-    seen, placement = Preprocess(size, resize)(np.full((*image, 3), 9, dtype=np.uint8))
-    assert seen.shape == (*size, 3)
+    pixels, placement = Preprocess(size, resize)(np.full((*image, 3), 9, dtype=np.uint8))
+    assert pixels.shape == (*size, 3)
     assert placement.image == image
     assert placement.content[0] <= size[0]
     assert placement.content[1] <= size[1]
@@ -80,8 +80,8 @@ def test_boxes_come_back_to_the_image(
     share = np.array([[x1, y1, x2, y2]])
     original = (share * [image[1], image[0], image[1], image[0]]).astype(np.float32)
     height, width = placement.content
-    seen = (share * [width, height, width, height]).astype(np.float32)
-    back = placement.restore(Detections(seen, np.array([4]), np.ones(1, dtype=np.float32)))
+    pixels = (share * [width, height, width, height]).astype(np.float32)
+    back = placement.restore(Detections(pixels, np.array([4]), np.ones(1, dtype=np.float32)))
     assert isinstance(back, Detections)
     if len(back.boxes):
         np.testing.assert_allclose(back.boxes, original, rtol=1e-4, atol=1e-3)
@@ -89,7 +89,7 @@ def test_boxes_come_back_to_the_image(
         assert min(x2 - x1, y2 - y1) < 1e-4, "only a box that rounding has closed may go"
 
 
-def test_boxes_are_clipped_and_those_beside_the_image_dropped() -> None:
+def test_boxes_are_clipped_and_those_outside_the_image_dropped() -> None:
     boxes = np.array([[-5, -5, 40, 90], [10, 55, 30, 60], [10, 10, 20, 20]], dtype=np.float32)
     found = Detections(boxes, np.array([0, 1, 2]), np.array([0.9, 0.8, 0.7], dtype=np.float32))
     restored = Placement(image=(100, 200), content=(50, 100)).restore(found)
@@ -112,7 +112,7 @@ def test_masks_come_back_without_the_filled_border(
     assert (restored.mask == 1).all()
 
 
-def test_classes_need_no_way_back() -> None:
+def test_classes_stay_as_they_are() -> None:
     prediction = Classification(np.array([1]), np.ones(1, dtype=np.float32))
     assert Placement((10, 20), (5, 5)).restore(prediction) is prediction
 
@@ -127,7 +127,7 @@ def test_classes_need_no_way_back() -> None:
         ({"size": (5, 5), "fill": 256}, "^fill must be"),
     ],
 )
-def test_a_wrong_rule_is_refused(options: dict[str, object], message: str) -> None:
+def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Preprocess(**options)  # type: ignore[arg-type]
 
@@ -146,12 +146,12 @@ def test_the_input_of_a_file_is_that_of_its_pixels(
     path = tmp_path / f"a{suffix}"
     PillowImage.fromarray(soft.astype(np.uint8)).save(path, exif=exif, quality=95)
     preprocess = Preprocess((48, 56), resize, fill=9)
-    seen, placement = preprocess_file(path, preprocess)
+    pixels, placement = preprocess_file(path, preprocess)
     expected, whole = preprocess(decode(path))
     assert placement == whole
     assert placement.image == (stored if orientation == 1 else stored[::-1])
-    assert seen.shape == (48, 56, 3)
-    assert np.abs(seen.astype(int) - expected).mean() < 1
+    assert pixels.shape == (48, 56, 3)
+    assert np.abs(pixels.astype(int) - expected).mean() < 1
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
@@ -159,14 +159,14 @@ def test_inputs_of_real_files_hardly_depend_on_how_they_are_decoded(shared_data:
     preprocess = Preprocess((112, 112), resize)
     differences = []
     for path in sorted((shared_data / "imagenet_samples" / "val").glob("*/*"))[:12]:
-        seen, placement = preprocess_file(path, preprocess)
+        pixels, placement = preprocess_file(path, preprocess)
         expected, whole = preprocess(decode(path))
         assert placement == whole
-        differences.append(np.abs(seen.astype(int) - expected).mean())
+        differences.append(np.abs(pixels.astype(int) - expected).mean())
     assert np.mean(differences) < 0.6
 
 
-def test_what_cannot_be_read_gives_no_input(tmp_path: Path) -> None:
+def test_an_unreadable_file_gives_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
         preprocess_file(tmp_path / "a.jpg", Preprocess((8, 8)))

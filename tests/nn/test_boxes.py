@@ -100,7 +100,7 @@ def sides_at(pixels: int, shapes: list[tuple[float, float]]) -> Tensor:
 
 
 def test_default_boxes_at_512_are_those_of_the_authors_code() -> None:
-    """Its squares are 7 to 90 % of 512 in steps of 15 %, and between 15 and 105 % where they are the larger ones."""
+    """The scales are 7 %, then 15 to 90 % of 512 in steps of 15 %; after the last comes 105 %."""
     shapes = bx.default_box_shapes((4, 6, 6, 6, 6, 4, 4), first_scale=0.07, min_scale=0.15, max_scale=0.9)
     small = [35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8]
     large = [76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6]
@@ -176,7 +176,7 @@ def test_overlap_is_that_of_painted_pixels(boxes: Tensor, others: Tensor) -> Non
             assert overlap[i, j].item() == pytest.approx(both / either if either else 0.0)
 
 
-def test_a_box_turned_inside_out_has_no_area() -> None:
+def test_a_box_that_ends_before_it_starts_has_no_area() -> None:
     assert bx.area(torch.tensor([[5.0, 5.0, 1.0, 9.0], [5.0, 5.0, 1.0, 1.0]])).tolist() == [0.0, 0.0]
 
 

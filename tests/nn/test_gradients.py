@@ -1,7 +1,7 @@
 """Every block, memory layout and type that training uses, compared with float64.
 
-A library's fault in a gradient is silent: the loss still falls, only less. So each kind of block is compared on maps
-of the size where such faults were seen.
+A wrong gradient of a library is silent: the loss still falls, but less. So each kind of block is compared, on maps as
+large as those with wrong gradients.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, InvertedResidual, 
 
 STYLE = ConvStyle()
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-# Error as a share of a gradient's length. Most of it comes from the few values that rounding moves over a corner of
-# ReLU6, where the slope jumps; a fault of the library is off by the whole length, or by many.
+# Error as a share of a gradient's length. Most of it comes from the few values that rounding moves across a
+# corner of ReLU6, where the slope jumps; a wrong gradient is off by its whole length or more.
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.25}
 MAP = (37, 49)
 
 
 class Bottlenecks(nn.Module):
-    """An inverted residual of which only the bottleneck goes on."""
+    """An inverted residual that returns only the bottleneck."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ BLOCKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
 
 
 def gradients(block: nn.Module, x: Tensor, autocast: bool) -> dict[str, Tensor]:
-    """Returns the output and, for a random gradient of it, those of the input and every parameter."""
+    """Returns the output and, for a random gradient of it, the gradients of the input and of every parameter."""
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         output = block(x)
@@ -95,11 +95,11 @@ def test_gradients_are_those_of_float64(kind: str, layout: str, dtype: torch.dty
     block = build()
     for part in block.modules():
         if isinstance(part, nn.BatchNorm2d):
-            # With a bias of zero the next norm undoes this one's scale, and its gradient is nothing but rounding.
+            # With a bias of zero the next norm undoes the scale of this one, whose gradient is then only rounding.
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias)
     exact = deepcopy(block).double()
-    # Image pooling is normalized over the images alone: it needs some, each with a mean of its own.
+    # Image pooling is normalized over images only: it needs several, with different means.
     images = 3 if "head" in kind else 1
     x = torch.randn(images, channels, *MAP) + torch.randn(images, channels, 1, 1)
     block = block.to(memory_format=LAYOUTS[layout])
@@ -113,7 +113,7 @@ def test_gradients_are_those_of_float64(kind: str, layout: str, dtype: torch.dty
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Collects the dilation of every convolution that torch is asked for."""
+    """Collects the dilation of every convolution that torch runs."""
     seen: list[int] = []
     convolve = F.conv2d
 

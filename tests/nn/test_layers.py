@@ -25,7 +25,7 @@ SIDES = st.integers(1, 12)
 
 
 def convolve_by_definition(x: Tensor, weight: Tensor, stride: int, dilation: int, before: tuple[int, int]) -> Tensor:
-    """Adds up tap by tap what each output pixel sees; ``before`` is the padding above and to the left."""
+    """Adds up tap by tap what each output pixel depends on; ``before`` is the padding above and to the left."""
     kernel = weight.shape[2]
     height, width = x.shape[2:]
     rows, columns = ceil(height / stride), ceil(width / stride)
@@ -67,7 +67,7 @@ def test_tf_same_is_tensorflows_formula(height: int, width: int, kernel: int, st
     conv = Conv2d(2, 3, kernel, stride=stride, dilation=dilation, padding="tf_same").double()
     x = torch.randn(2, 2, height, width, dtype=torch.float64)
     reach = (kernel - 1) * dilation + 1
-    # The formula of TensorFlow's guide to padding: the odd pixel goes behind.
+    # The formula of TensorFlow's guide to padding: the odd pixel goes at the end.
     missing = [max(reach - stride if side % stride == 0 else reach - side % stride, 0) for side in (height, width)]
     expected = convolve_by_definition(x, conv.weight, stride, dilation, (missing[0] // 2, missing[1] // 2))
     torch.testing.assert_close(conv(x), expected)
@@ -198,7 +198,7 @@ def test_a_carried_expansion_is_added_to_the_blocks_own() -> None:
         ),
     ],
 )
-def test_an_unknown_choice_is_answered_with_the_nearest(build: Callable[[], object], message: str) -> None:
+def test_an_unknown_choice_names_the_nearest(build: Callable[[], object], message: str) -> None:
     with pytest.raises(UserError) as error:
         build()
     assert str(error.value) == message
@@ -210,7 +210,7 @@ def test_fresh_weights_keep_the_size_of_a_signal() -> None:
     nn.init.constant_(norm.weight, 7.0)
     initialize(nn.ModuleList([conv, depthwise, norm, linear]))
     assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
-    # Nine weights make each value of a depthwise convolution, however many channels lie beside it.
+    # Each value of a depthwise convolution has nine weights, whatever the number of channels.
     assert depthwise.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.03)
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert norm.weight.tolist() == [1.0] * 128

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
-from mbv2kit.process import hold_back_stderr
+from mbv2kit.process import silence_stderr
 
 
 class _ExecuTorchSession:
@@ -44,7 +44,7 @@ def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
     try:
-        with hold_back_stderr():
+        with silence_stderr():
             if not _open and binding._threadpool_get_thread_count() != threads:
                 binding._unsafe_reset_threadpool(threads)
             session = _ExecuTorchSession(path, export)

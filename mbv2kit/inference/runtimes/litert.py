@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
-from mbv2kit.process import hold_back_stderr
+from mbv2kit.process import silence_stderr
 
 SIGNATURE = "serving_default"
 
@@ -34,7 +34,7 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
     try:
-        with hold_back_stderr():
+        with silence_stderr():
             interpreter = Interpreter(model_path=path, num_threads=threads)
             interpreter.allocate_tensors()
         return _LiteRTSession(interpreter, export)
