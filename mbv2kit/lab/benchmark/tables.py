@@ -7,7 +7,7 @@ from mbv2kit.errors import UserError, nearest
 from mbv2kit.lab.benchmark.jobs.classification import PEAK
 from mbv2kit.lab.benchmark.ratios import Spread, spread
 from mbv2kit.lab.benchmark.results import CaseResult, Results, Row
-from mbv2kit.lab.paper.report_page import Table
+from mbv2kit.lab.report_page import Table
 
 _MARK = re.compile(r"<!-- benchmark: (.+?) -->.*?<!-- /benchmark -->", re.DOTALL)
 

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import groupby
 
 from mbv2kit.analysis.graph import Operation
-from mbv2kit.lab.paper.recipes import build, classifier, cost_of, graph_of
+from mbv2kit.lab.paper.cases import build, classifier, cost_of, graph_of
 
 MOBILENET_V2 = classifier("mobilenet_v2")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from mbv2kit.lab.paper.cases import CASES
 from mbv2kit.lab.paper.published import UNITS, Number, PublishedTable, Value
-from mbv2kit.lab.paper.recipes import CASES
 from mbv2kit.lab.paper.statements import STATEMENTS
 
 COUNTED_KINDS = ("params", "params_nobn", "madds", "madds_s2b")

@@ -6,10 +6,10 @@ from pathlib import Path
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.lab.paper.comparison import Comparison, Verdict, compare
 from mbv2kit.lab.paper.published import PublishedTable, load
-from mbv2kit.lab.paper.report_numbers import Asset, count_verdicts, shown_like
-from mbv2kit.lab.paper.report_page import Section, Table, write_pages
+from mbv2kit.lab.paper.report_numbers import ReportData, count_verdicts, shown_like
 from mbv2kit.lab.paper.report_runs import find_runs
 from mbv2kit.lab.paper.report_sections import SECTIONS, TABLES_OF
+from mbv2kit.lab.report_page import Section, Table, write_pages
 
 TITLE = "MobileNetV2, arXiv 1801.04381: the paper's numbers beside ours"
 
@@ -30,13 +30,13 @@ def write_report(sections: Sequence[str], output: Path, runs: Path) -> list[Comp
     comparisons = compare(wanted)
     images = output / "images"
     images.mkdir(parents=True, exist_ok=True)
-    asset = Asset(
+    data = ReportData(
         tables=tables,
         comparisons={comparison.number.id: comparison for comparison in comparisons},
         runs=find_runs(runs),
         images=images,
     )
-    pages = [SECTIONS[section](asset) for section in SECTIONS if section in sections]
+    pages = [SECTIONS[section](data) for section in SECTIONS if section in sections]
     write_pages(output, TITLE, [_summary(wanted, comparisons, runs), *pages])
     return comparisons
 

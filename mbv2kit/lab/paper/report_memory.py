@@ -6,10 +6,10 @@ from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.memory import peak_memory
 from mbv2kit.lab.paper import blocks
 from mbv2kit.lab.paper.architecture import MOBILENET_V2
-from mbv2kit.lab.paper.recipes import CASES, build, graph_of
-from mbv2kit.lab.paper.report_numbers import Asset, numbers_table
-from mbv2kit.lab.paper.report_page import Section, Table
+from mbv2kit.lab.paper.cases import CASES, build, graph_of
+from mbv2kit.lab.paper.report_numbers import ReportData, numbers_table
 from mbv2kit.lab.paper.report_split import split_network
+from mbv2kit.lab.report_page import Section, Table
 
 KIB = 1024
 # t; the last splits the widest expansion into single channels.
@@ -28,28 +28,28 @@ FRONTS: tuple[tuple[blocks.ImageKept, int, int, int], ...] = (
 TABLES = ("table4", "table6", "table7")
 
 
-def memory(asset: Asset) -> Section:
+def memory(data: ReportData) -> Section:
     """Returns the section."""
     return Section(
-        asset.tables["memory"].title,
+        data.tables["memory"].title,
         [
             "M(G) is the least memory, over all orders of the operations, that holds what is needed at once: inputs "
             "and outputs of the running operation and all that is read later. Numbers are KiB of 32-bit floats for one "
             "image; the image itself, as bytes, is part of it. Weights and the workspace of convolutions are not.",
-            networks(asset),
+            networks(data),
             parts(),
             bands(),
-            *split_network(asset),
-            numbers_table(asset, "memory"),
+            *split_network(data),
+            numbers_table(data, "memory"),
         ],
     )
 
 
-def networks(asset: Asset) -> Table:
+def networks(data: ReportData) -> Table:
     """M(G) of every network of Tables 4, 6 and 7: as it was trained, and as it is deployed."""
     rows = []
     for table in TABLES:
-        for row, label in asset.tables[table].rows.items():
+        for row, label in data.tables[table].rows.items():
             case = CASES[f"{table}/{row}"]
             graph = graph_of(case.network, case.size)
             deployed = in_place_activations(fold_norms(graph))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mbv2kit.lab.paper.comparison import Comparison, Verdict
 from mbv2kit.lab.paper.published import PublishedTable, Value
-from mbv2kit.lab.paper.report_page import Table
-from mbv2kit.lab.paper.report_runs import FIGURES, Run, measured
+from mbv2kit.lab.paper.report_runs import METRICS, Run, measured
+from mbv2kit.lab.report_page import Table
 
 DIFFERENCE = ">difference, % (tolerance)"
 HEADINGS = {
@@ -20,7 +20,7 @@ HEADINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
+class ReportData:
     """What the sections of a report are made from.
 
     Attributes:
@@ -56,33 +56,33 @@ class _Notes:
         return [f"({number}) {sentence}" for number, sentence in enumerate(self.sentences, start=1)]
 
 
-def rows_table(asset: Asset, name: str, title: str = "") -> Table:
+def rows_table(data: ReportData, name: str, title: str = "") -> Table:
     """Sets the rows of a published table beside ours: for each column what is printed, what we have and the difference.
 
     An accuracy of ours is one that a run below the folder of runs was measured to have, on the paper's data set.
     """
-    table, notes = asset.tables[name], _Notes()
+    table, notes = data.tables[name], _Notes()
     columns = ["row"]
     for column in table.columns:
-        columns += _headings([item for item in asset.of(name) if item.number.column == column])
+        columns += _headings([item for item in data.of(name) if item.number.column == column])
     columns.append("verdict")
     rows = []
     for row, label in table.rows.items():
         cells, verdicts = [label], []
         for column in table.columns:
-            item = asset.comparisons.get(f"{name}/{row}/{column}")
-            width = len(_headings([other for other in asset.of(name) if other.number.column == column]))
-            cells += _cells(item, asset.runs, notes) if item else [""] * width
+            item = data.comparisons.get(f"{name}/{row}/{column}")
+            width = len(_headings([other for other in data.of(name) if other.number.column == column]))
+            cells += _cells(item, data.runs, notes) if item else [""] * width
             if item and item.verdict is not Verdict.NOT_MEASURED:
                 verdicts.append((column, str(item.verdict)))
         rows.append([*cells, _joined(verdicts)])
     return Table(columns=columns, rows=rows, title=title, notes=[*_note(table), *notes.numbered()])
 
 
-def numbers_table(asset: Asset, name: str, title: str = "") -> Table:
+def numbers_table(data: ReportData, name: str, title: str = "") -> Table:
     """Sets the numbers of the text that belong to a published table beside ours, a row each."""
     rows, notes = [], _Notes()
-    for item in asset.of(name):
+    for item in data.of(name):
         number = item.number
         if number.row:
             continue
@@ -147,7 +147,7 @@ def _cells(item: Comparison, runs: Sequence[Run], notes: _Notes) -> list[str]:
         run = measured(number, runs)
         if run is None:
             return [published, ""]
-        share = run.metrics[FIGURES[number.column]] or 0.0
+        share = run.metrics[METRICS[number.column]] or 0.0
         sentence = f"Measured on {run.images:,} images of {run.data}, split {run.split}: {run.folder}"
         # Part of a split says less than the whole, and nothing tells the parts apart but the number of images.
         return [published, f"{100 * share:.1f} on {run.images:,} images{notes.mark(sentence)}"]

@@ -13,17 +13,16 @@ from yaml import YAMLError
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.evaluation import model_in_brief
 from mbv2kit.heads.registry import HEADS
+from mbv2kit.lab.paper.cases import CASES, Case
 from mbv2kit.lab.paper.published import Number
-from mbv2kit.lab.paper.recipes import CASES, Case
 from mbv2kit.models.spec import DESCRIPTION_FILE
 from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 
 # The data set on which the paper measures each task; an accuracy on another says nothing about its own.
 DATASETS: Mapping[Task, str] = {"classification": "imagenet", "detection": "coco", "segmentation": "voc"}
-MAIN_FIGURES: Mapping[Task, str] = {"classification": "top1", "detection": "AP", "segmentation": "mIoU"}
 # Column of the paper's tables -> our name of the figure.
-FIGURES = {"top1": "top1", "top5": "top5", "mAP": "AP", "mIoU": "mIoU"}
+METRICS = {"top1": "top1", "top5": "top5", "mAP": "AP", "mIoU": "mIoU"}
 # Options that change how a network is trained or read, but not its layers.
 # fmt: off
 NO_LAYERS = frozenset({
@@ -75,9 +74,9 @@ def measured(number: Number, runs: Sequence[Run]) -> Run | None:
     Of several it is the one on most images, and of these the newest.
     """
     case = CASES.get(f"{number.table}/{number.row}")
-    if number.kind != "accuracy" or number.column not in FIGURES or case is None:
+    if number.kind != "accuracy" or number.column not in METRICS or case is None:
         return None
-    fitting = [run for run in runs if _fits(run, case) and run.metrics.get(FIGURES[number.column]) is not None]
+    fitting = [run for run in runs if _fits(run, case) and run.metrics.get(METRICS[number.column]) is not None]
     return max(fitting, key=lambda run: (run.images, run.finished), default=None)
 
 

@@ -3,15 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from mbv2kit.exporting.accuracy import MAIN_METRIC
 from mbv2kit.lab.paper import architecture, figures, table3
+from mbv2kit.lab.paper.cases import CASES, FIGURE_5, FIGURE_5_V1
 from mbv2kit.lab.paper.manifold import experiment
 from mbv2kit.lab.paper.published import quirks
-from mbv2kit.lab.paper.recipes import CASES, FIGURE_5, FIGURE_5_V1
 from mbv2kit.lab.paper.report_memory import memory
-from mbv2kit.lab.paper.report_numbers import DIFFERENCE, Asset, difference_of, numbers_table, rows_table, shown_like
-from mbv2kit.lab.paper.report_page import Illustration, Section, Table
-from mbv2kit.lab.paper.report_runs import MAIN_FIGURES, measured
+from mbv2kit.lab.paper.report_numbers import (
+    DIFFERENCE,
+    ReportData,
+    difference_of,
+    numbers_table,
+    rows_table,
+    shown_like,
+)
+from mbv2kit.lab.paper.report_runs import measured
 from mbv2kit.lab.paper.report_trained import figure_6, figure_7
+from mbv2kit.lab.report_page import Illustration, Section, Table
 from mbv2kit.structures import Task
 
 SEEDS = 100
@@ -25,7 +33,7 @@ TABLE_3_NETWORKS = {
 }
 
 
-def figure_1(asset: Asset) -> Section:
+def figure_1(data: ReportData) -> Section:
     """Section 3.2: what ReLU leaves of a spiral."""
     rows = [
         [
@@ -43,19 +51,19 @@ def figure_1(asset: Asset) -> Section:
         "determine the point. The error is relative to the size of the spiral, 1 where nothing is left of it."
     )
     return Section(
-        asset.tables["figure1"].title,
+        data.tables["figure1"].title,
         [
             "The paper shows that few dimensions lose what ReLU cuts off, and many keep it. So do ours:",
             Illustration(
-                figures.figure_1(asset.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
+                figures.figure_1(data.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
             ),
             Table(columns=columns, rows=rows, notes=[note]),
-            numbers_table(asset, "figure1"),
+            numbers_table(data, "figure1"),
         ],
     )
 
 
-def table_2(asset: Asset) -> Section:
+def table_2(data: ReportData) -> Section:
     """Table 2, with our network layer by layer."""
     rows = [
         [
@@ -70,22 +78,22 @@ def table_2(asset: Asset) -> Section:
     ]
     columns = ["module", "operator", ">input", ">t", ">c", ">s", ">parameters", ">multiply-adds"]
     return Section(
-        asset.tables["table2"].title,
+        data.tables["table2"].title,
         [
             "A row of Table 2 is written as its filled columns: size and channels of the input, t, c, n, s.",
-            numbers_table(asset, "table2"),
+            numbers_table(data, "table2"),
             Table(columns=columns, rows=rows, title="Ours, read off the operations of one pass"),
         ],
     )
 
 
-def table_3(asset: Asset) -> Section:
+def table_3(data: ReportData) -> Section:
     """Table 3, a row for each of its cells, with the tensors that are really there."""
-    published, corrected = asset.tables["table3"], table3.corrected_columns()
+    published, corrected = data.tables["table3"], table3.corrected_columns()
     rows, reasons = [], []
     for row, size in published.rows.items():
         for network, label in TABLE_3_NETWORKS.items():
-            cell = [asset.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
+            cell = [data.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
             there = [item for item in cell if item is not None]
             column = corrected[network]
             really = column.cells[int(row)] if row.isdigit() else column.maximum
@@ -105,40 +113,40 @@ def table_3(asset: Asset) -> Section:
     return Section(published.title, [Table(columns=columns, rows=rows, notes=[published.note, *reasons])])
 
 
-def figure_5(asset: Asset) -> Section:
+def figure_5(data: ReportData) -> Section:
     """Accuracy against multiply-adds, over widths and resolutions."""
     series = {
-        "MobileNetV2": _curves(asset, "figure5", FIGURE_5),
-        "MobileNetV1": _curves(asset, "figure5_v1", FIGURE_5_V1),
+        "MobileNetV2": _curves(data, "figure5", FIGURE_5),
+        "MobileNetV1": _curves(data, "figure5_v1", FIGURE_5_V1),
     }
-    points = {asset.tables["table4"].rows[row]: _point(asset, "table4", row) for row in POINTS}
-    path = figures.figure_5(series, points, asset.images / "figure_5.png")
+    points = {data.tables["table4"].rows[row]: _point(data, "table4", row) for row in POINTS}
+    path = figures.figure_5(series, points, data.images / "figure_5.png")
     return Section(
         "Figure 5: accuracy and cost",
         [
             Illustration(path, "Figure 5, ours: multiply-adds as we count them, accuracies as they were published."),
-            rows_table(asset, "figure5", asset.tables["figure5"].title),
-            rows_table(asset, "figure5_v1", asset.tables["figure5_v1"].title),
-            numbers_table(asset, "figure5"),
+            rows_table(data, "figure5", data.tables["figure5"].title),
+            rows_table(data, "figure5_v1", data.tables["figure5_v1"].title),
+            numbers_table(data, "figure5"),
         ],
     )
 
 
-def table_7(asset: Asset) -> Section:
+def table_7(data: ReportData) -> Section:
     """Pascal VOC, and the same networks in the DeepLab zoo."""
-    section = _plain(asset, "table7", task="segmentation")
+    section = _plain(data, "table7", task="segmentation")
     rows = [
         [label, f"{case.count('madds') / 1e9:,.2f}", f"{case.count('madds_s2b') / 1e9:,.2f}"]
-        for row, label in asset.tables["table7"].rows.items()
+        for row, label in data.tables["table7"].rows.items()
         for case in [CASES[f"table7/{row}"]]
     ]
     columns = ["row", ">as they run here", ">as TensorFlow ran them"]
     padding = Table(columns=columns, rows=rows, title="Multiply-adds without and with the padding, B")
-    zoo = rows_table(asset, "deeplab_zoo", asset.tables["deeplab_zoo"].title)
+    zoo = rows_table(data, "deeplab_zoo", data.tables["deeplab_zoo"].title)
     return Section(section.title, [*section.blocks, padding, zoo])
 
 
-def what_does_not_reproduce(asset: Asset) -> Section:
+def what_does_not_reproduce(data: ReportData) -> Section:
     """Every number that is known not to reproduce, and what the paper says in two ways."""
     rows = [
         [
@@ -148,7 +156,7 @@ def what_does_not_reproduce(asset: Asset) -> Section:
             f"{number.counted} {number.unit}".strip(),
             number.reason,
         ]
-        for table in asset.tables.values()
+        for table in data.tables.values()
         for number in table.numbers.values()
         if number.counted is not None
     ]
@@ -159,25 +167,25 @@ def what_does_not_reproduce(asset: Asset) -> Section:
     )
 
 
-def _plain(asset: Asset, name: str, task: Task | None = None) -> Section:
+def _plain(data: ReportData, name: str, task: Task | None = None) -> Section:
     """A table of the paper with the numbers of the text that belong to it."""
-    table = asset.tables[name]
+    table = data.tables[name]
     blocks: list[str | Table | Illustration] = []
     if table.rows:
-        blocks.append(rows_table(asset, name))
+        blocks.append(rows_table(data, name))
     if any(not number.row for number in table.numbers.values()):
-        blocks.append(numbers_table(asset, name))
-    return Section(table.title, [*blocks, *_other_runs(asset, task)] if task else blocks)
+        blocks.append(numbers_table(data, name))
+    return Section(table.title, [*blocks, *_other_runs(data, task)] if task else blocks)
 
 
-def _other_runs(asset: Asset, task: Task) -> list[str | Table | Illustration]:
+def _other_runs(data: ReportData, task: Task) -> list[str | Table | Illustration]:
     """The newest runs of a task that stand beside no number of the paper."""
-    beside = (measured(comparison.number, asset.runs) for comparison in asset.comparisons.values())
+    beside = (measured(comparison.number, data.runs) for comparison in data.comparisons.values())
     placed = {run.folder for run in beside if run is not None}
-    others = [run for run in asset.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
+    others = [run for run in data.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
     if not others:
         return []
-    figure = MAIN_FIGURES[task]
+    figure = MAIN_METRIC[task]
     rows = []
     for run in others:
         backbone, (height, width) = run.model["backbone"], run.model["input"]["size"]
@@ -197,24 +205,26 @@ def _other_runs(asset: Asset, task: Task) -> list[str | Table | Illustration]:
     return [Table(columns=columns, rows=rows, title="Other measurements on this machine", notes=[note])]
 
 
-def _curves(asset: Asset, table: str, widths: Mapping[float, Sequence[int]]) -> dict[str, list[tuple[float, float]]]:
+def _curves(
+    data: ReportData, table: str, widths: Mapping[float, Sequence[int]]
+) -> dict[str, list[tuple[float, float]]]:
     """A curve for each width, from narrow to wide, each from the smallest image to the largest."""
     return {
-        f"width {width}": [_point(asset, table, f"{width}@{side}") for side in sorted(widths[width])]
+        f"width {width}": [_point(data, table, f"{width}@{side}") for side in sorted(widths[width])]
         for width in sorted(widths)
     }
 
 
-def _point(asset: Asset, table: str, row: str) -> tuple[float, float]:
+def _point(data: ReportData, table: str, row: str) -> tuple[float, float]:
     """Million multiply-adds as we count them, and the published accuracy."""
     madds = CASES[f"{table}/{row}"].count("madds") / 1e6
-    top1 = asset.tables[table].numbers[f"{table}/{row}/top1"].value
+    top1 = data.tables[table].numbers[f"{table}/{row}/top1"].value
     assert isinstance(top1, float)
     return madds, top1
 
 
 # In the paper's order; the names are those of the key ``tables``.
-SECTIONS: Mapping[str, Callable[[Asset], Section]] = {
+SECTIONS: Mapping[str, Callable[[ReportData], Section]] = {
     "figure1": figure_1,
     "table1": partial(_plain, name="table1"),
     "table2": table_2,

@@ -6,9 +6,9 @@ import torch
 
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper import figures
-from mbv2kit.lab.paper.report_numbers import Asset
-from mbv2kit.lab.paper.report_page import Illustration, Table
+from mbv2kit.lab.paper.report_numbers import ReportData
 from mbv2kit.lab.paper.timing import ROUNDS, relative_times
+from mbv2kit.lab.report_page import Illustration, Table
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitModel
@@ -20,7 +20,7 @@ BUDGETS = (4_000_000, 2_000_000, 1_000_000, 512_000, 400_000, 256_000)
 GROUPS = range(1, 11)
 
 
-def split_network(asset: Asset) -> list[str | Table | Illustration]:
+def split_network(data: ReportData) -> list[str | Table | Illustration]:
     """Runs MobileNetV2 1.0 at 224 for one image, plain and split, and says what memory and time that took."""
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2"},
@@ -52,7 +52,7 @@ def split_network(asset: Asset) -> list[str | Table | Illustration]:
     ]
     columns = ["", ">planned", ">measured", ">times less", ">computed again", ">time"]
     memory = Table(columns=columns, rows=rows, title="MobileNetV2 1.0 at 224, one image", notes=notes)
-    path = figures.figure_time(GROUPS, [times[name] for name in even], asset.images / "split_time.png")
+    path = figures.figure_time(GROUPS, [times[name] for name in even], data.images / "split_time.png")
     image = Illustration(path, "Time of the split network over that of the plain one, of the table above.")
     return [memory, image, _eight_bits(model)]
 

@@ -13,10 +13,11 @@ from mbv2kit.analysis.activations import activation_patterns
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.plots import epoch_means
+from mbv2kit.exporting.accuracy import MAIN_METRIC
 from mbv2kit.lab.paper import figures
-from mbv2kit.lab.paper.report_numbers import Asset, numbers_table
-from mbv2kit.lab.paper.report_page import Illustration, Section, Table
-from mbv2kit.lab.paper.report_runs import MAIN_FIGURES, Run
+from mbv2kit.lab.paper.report_numbers import ReportData, numbers_table
+from mbv2kit.lab.paper.report_runs import Run
+from mbv2kit.lab.report_page import Illustration, Section, Table
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.runs import RunFolder
@@ -50,14 +51,14 @@ class Ablation(NamedTuple):
     forms: dict[tuple[str, str], list[Curve]]
 
 
-def figure_6(asset: Asset) -> Section:
+def figure_6(data: ReportData) -> Section:
     """Section 6.4: learning curves of the ablations, where runs of them are there."""
-    title = asset.tables["figure6"].title
-    groups = _ablations(asset.runs)
+    title = data.tables["figure6"].title
+    groups = _ablations(data.runs)
     blocks: list[str | Table | Illustration] = [
         "The paper trains the four forms on ImageNet and prints no final accuracy. It puts the linear bottleneck above "
         "the one with ReLU6, and shortcuts between bottlenecks above those between expansions, above none.",
-        numbers_table(asset, "figure6"),
+        numbers_table(data, "figure6"),
     ]
     for number, ablation in enumerate(groups, start=1):
         blocks.append(f"Runs of ours: {ablation.setting}.")
@@ -65,7 +66,7 @@ def figure_6(asset: Asset) -> Section:
             curves = {name: ablation.forms[form] for form, name in names.items() if form in ablation.forms}
             if len(curves) < 2:
                 continue
-            path = asset.images / f"figure_6{panel[-1]}_{number}.png"
+            path = data.images / f"figure_6{panel[-1]}_{number}.png"
             figures.figure_curves(curves, path, title=panel, measure=f"{ablation.measure} on validation images, %")
             blocks.append(
                 Illustration(path, f"{panel}, ours: the mean of the runs in a band from the least to the most.")
@@ -80,16 +81,16 @@ def figure_6(asset: Asset) -> Section:
     return Section(title, blocks)
 
 
-def figure_7(asset: Asset) -> Section:
+def figure_7(data: ReportData) -> Section:
     """Appendix A: positive channels before and after training, of the newest run whose images are there."""
-    blocks: list[str | Table | Illustration] = [numbers_table(asset, "figure7")]
-    for run in asset.runs:
+    blocks: list[str | Table | Illustration] = [numbers_table(data, "figure7")]
+    for run in data.runs:
         trained, images = _trained(run), _images(run)
         if trained is None or not images:
             continue
         patterns = activation_patterns(trained, images)
         before = activation_patterns(_untrained(trained.spec), images)
-        path = figures.figure_7(before, patterns, asset.images / "figure_7.png")
+        path = figures.figure_7(before, patterns, data.images / "figure_7.png")
         rows = [
             [
                 pattern.layer,
@@ -106,7 +107,7 @@ def figure_7(asset: Asset) -> Section:
         break
     else:
         blocks.append("No run on mobilenet_v2 is below the folder that was searched, or none has its images here.")
-    return Section(asset.tables["figure7"].title, blocks)
+    return Section(data.tables["figure7"].title, blocks)
 
 
 def _ablations(runs: Sequence[Run]) -> list[Ablation]:
@@ -118,7 +119,7 @@ def _ablations(runs: Sequence[Run]) -> list[Ablation]:
             continue
         form = config["backbone"].pop("bottleneck"), config["backbone"].pop("shortcut")
         key = json.dumps({name: value for name, value in config.items() if name not in ("seed", "run_dir", "resume")})
-        group = groups.setdefault(key, Ablation(_shared_by(run, config), MAIN_FIGURES[run.task], defaultdict(list)))
+        group = groups.setdefault(key, Ablation(_shared_by(run, config), MAIN_METRIC[run.task], defaultdict(list)))
         group.forms[form].append(curve)
     return [group for group in groups.values() if len(group.forms) > 1]
 
@@ -134,7 +135,7 @@ def _shared_by(run: Run, config: Mapping[str, Any]) -> str:
 def _curve(run: Run) -> Curve | None:
     """The main figure over the epochs, in per cent; None where there is no table of a training."""
     table = run.folder / "metrics.csv"
-    column = f"val/{MAIN_FIGURES[run.task]}"
+    column = f"val/{MAIN_METRIC[run.task]}"
     try:
         means = epoch_means(table)
     except UserError:

@@ -6,10 +6,10 @@ from functools import cache, partial
 from mbv2kit.analysis.graph import META
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.lab.paper import architecture, table3
+from mbv2kit.lab.paper.cases import CASES, FIGURE_5, build, cost_of
 from mbv2kit.lab.paper.figures import MADDS_LIMITS, TOP1_LIMITS
 from mbv2kit.lab.paper.manifold import DIMENSIONS, spiral
 from mbv2kit.lab.paper.published import Value
-from mbv2kit.lab.paper.recipes import CASES, FIGURE_5, build, cost_of
 from mbv2kit.models.tta import SCALES
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, InvertedResidual
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mbv2kit.lab.paper.cases import CASES, detector
 from mbv2kit.lab.paper.comparison import Comparison, Verdict, has_digits_of, ours_of
 from mbv2kit.lab.paper.published import load
-from mbv2kit.lab.paper.recipes import CASES, detector
 
 NUMBERS = {number: value for table in load().values() for number, value in table.numbers.items()}
 RECORDED = Path(os.environ.get("MBV2KIT_SHARED", Path(__file__).parents[4] / "shared")) / "paper" / "tables.yaml"

@@ -14,8 +14,8 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.paper.comparison import Verdict
 from mbv2kit.lab.paper.published import load
 from mbv2kit.lab.paper.report import section_names, summary_line, write_report
-from mbv2kit.lab.paper.report_page import Illustration, Section, Table, write_pages
 from mbv2kit.lab.paper.report_sections import SECTIONS, TABLES_OF
+from mbv2kit.lab.report_page import Illustration, Section, Table, write_pages
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 
