@@ -1,29 +1,6 @@
-"""Cuts the objects of a detection data set out of their images: class folders to train a classifier on.
+"""The command `mbv2kit cut-objects`, from a checkout: see mbv2kit/commands/cut_objects.py."""
 
-python tools/cut_objects.py dataset=voc dataset.root=DIR output=cells
-python tools/cut_objects.py dataset=coco dataset.root=DIR output=things margin=0.1
-python tools/train.py task=classification dataset=folder dataset.root=cells
-"""
-
-from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-
-from mbv2kit.cli.config import run_tool
-
-
-def job(config: DictConfig) -> None:
-    """Cuts both splits; what takes long to import is imported once the command line is known to be right."""
-    from mbv2kit.data.cut import cut_objects
-    from mbv2kit.data.sources import open_source
-
-    dataset: dict[str, Any] = OmegaConf.to_container(config.dataset)  # type: ignore[assignment]
-    for folder, split in (("train", config.dataset.train_split), ("val", config.dataset.val_split)):
-        source = open_source(dataset, "detection", split)
-        output = Path(config.output) / folder
-        print(f"{cut_objects(source, output, config.margin)} objects of {len(source.class_names)} classes in {output}")
-
+from mbv2kit.commands.cut_objects import main
 
 if __name__ == "__main__":
-    run_tool(__file__, "cut_objects", job)
+    main()

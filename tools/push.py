@@ -1,38 +1,6 @@
-"""Publishes a model on the Hugging Face Hub: the model folder, its figures and a model card, in one commit.
+"""The command `mbv2kit push`, from a checkout: see mbv2kit/commands/push.py."""
 
-python tools/push.py repository=OWNER/NAME dry_run=card
-python tools/push.py repository=OWNER/NAME checkpoint=card private=true
-python tools/push.py repository=OWNER/NAME checkpoint=outputs/detection/coco/2026-01-31_12-00-00 message='First figures'
-
-dry_run=FOLDER uploads nothing: read the model card, README.md, and change it; checkpoint=FOLDER then publishes it.
-To log in: `hf auth login`, or a token in the environment variable HF_TOKEN.
-"""
-
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from mbv2kit.cli.config import run_tool
-from mbv2kit.errors import UserError
-
-
-def job(config: DictConfig) -> None:
-    """Publishes; what takes seconds to import is imported once the command line is known to be right."""
-    from mbv2kit.runs import find_model
-    from mbv2kit.weights.hub import preview, push
-
-    folder = find_model(config.checkpoint)
-    if folder is None:
-        raise UserError(f"checkpoint={config.checkpoint} is neither a run folder nor a model folder.")
-    repository = str(config.repository)
-    if config.dry_run is not None:
-        output = Path(str(config.dry_run))
-        preview(folder, repository, output)
-        print(f"Nothing was uploaded; {output} holds what would be. Read the model card: {output / 'README.md'}")
-    else:
-        address = push(folder, repository, private=bool(config.private), message=str(config.message or ""))
-        print(f"{folder} is now at {address}")
-
+from mbv2kit.commands.push import main
 
 if __name__ == "__main__":
-    run_tool(__file__, "push", job)
+    main()

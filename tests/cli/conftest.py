@@ -1,8 +1,9 @@
-"""Tools run in this process, which they leave as they found it."""
+"""Commands run in this process, which they leave as they found it."""
 
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mbv2kit.cli.config import run_tool
+from mbv2kit.cli.command import run_command
 
 TINY = (
     "input.size=[32,32] backbone.width=0.35 dataset.size=64 dataset.train_count=8 dataset.val_count=4 "
@@ -32,8 +33,8 @@ def _clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a tool from an empty folder within this process, and returns its exit code."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command from an empty folder within this process, and returns its exit code."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
 
@@ -45,7 +46,7 @@ def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
         monkeypatch.setattr(sys, "argv", [f"{name}.py"])
         with pytest.raises(SystemExit) as exit_:
-            run_tool(str(root / "tools" / f"{name}.py"), name, code, list(arguments), parts=True)
+            run_command(name, import_module(f"mbv2kit.commands.{name}").__doc__, code, list(arguments), parts=True)
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mbv2kit.commands.benchmark import job
 from tests.lab.benchmark.results_for_tests import results
-from tools.benchmark import job
 
 Run = Callable[..., int]
 QUICK = ("rounds=2", "slice=0", "warm_up=0", "threads=1")

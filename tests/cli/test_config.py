@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.backbones.registry import BACKBONES
-from mbv2kit.cli.config import compose_config, register_parts, run_tool
+from mbv2kit.cli.command import run_command
+from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.sources.base import SOURCES
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
@@ -286,11 +287,11 @@ def test_every_value_of_a_sweep_is_checked(train: Compose) -> None:
 
 
 @pytest.mark.usefixtures("clean_process")
-def test_notes_of_a_tool_are_plain_lines(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_of_a_command_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     def job(config: DictConfig) -> None:
         logging.getLogger("mbv2kit.data").info("Left out 1 box.")
 
     with pytest.raises(SystemExit) as end:
-        run_tool(str(root / "tools" / "infer.py"), "infer", job, [])
+        run_command("infer", "", job, [])
     assert end.value.code == 0
     assert capsys.readouterr().out == "Left out 1 box.\n"

@@ -10,11 +10,15 @@ from shutil import copytree
 import pytest
 from omegaconf import DictConfig
 
-from mbv2kit.cli.config import run_tool
+from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
 
 Run = Callable[..., int]
 
+DESCRIPTION = """Sells fruit for $ and cents.
+
+    mbv2kit toy fruit=pear
+"""
 TOY = """
 defaults:
   - tool
@@ -35,16 +39,13 @@ def toy(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (checkout / "conf" / "fruit").mkdir()
     for fruit in ("apple", "pear"):
         (checkout / "conf" / "fruit" / f"{fruit}.yaml").write_text(f"name: {fruit}\n")
-    tool = checkout / "tools" / "toy.py"
-    tool.parent.mkdir()
-    tool.write_text('"""Sells fruit for $ and cents.\n\n    python tools/toy.py fruit=pear\n"""\n')
     here.mkdir()
     monkeypatch.chdir(here)
 
     def run(job: Callable[[DictConfig], int | None], *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["toy.py"])
         with pytest.raises(SystemExit) as exit_:
-            run_tool(str(tool), "toy", job, list(arguments))
+            run_command("toy", DESCRIPTION, job, list(arguments), conf=checkout / "conf")
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
 
@@ -71,7 +72,7 @@ def test_help_shows_the_docstring_the_choices_and_the_keys(toy: Run, capfd: pyte
     assert toy(never, "--help", "fruit=pear") == 0
     out = capfd.readouterr().out
     assert out.startswith("Sells fruit for $ and cents.\n")
-    assert "python tools/toy.py fruit=pear" in out
+    assert "mbv2kit toy fruit=pear" in out
     assert "  fruit       apple, *pear\n" in out
     assert "price: 1.5\n" in out
 
@@ -161,14 +162,14 @@ def test_train_help(root: Path) -> None:
     ):
         assert line in done.stdout.splitlines()
     assert "*ssdlite" in done.stdout
-    assert "python tools/train.py task=segmentation dataset=voc" in done.stdout
+    assert "mbv2kit train task=segmentation dataset=voc" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["convert", "cut_objects", "push"])
 def test_help_asks_for_no_value(root: Path, name: str) -> None:
     done = tool(root, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"python tools/{name}.py " in done.stdout
+    assert f"mbv2kit {name.replace('_', '-')} " in done.stdout
     done = tool(root, name)
     assert done.returncode == 2
     assert "has no value; give one with" in done.stderr

@@ -1,4 +1,4 @@
-"""tools/paper.py: the report, the line that it prints, and the exit code."""
+"""`mbv2kit paper`: the report, the line that it prints, and the exit code."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from mbv2kit.commands.paper import job
 from mbv2kit.lab.paper import published
-from tools.paper import job
 
 Run = Callable[..., int]
 
@@ -28,7 +28,7 @@ def test_the_report_is_written_where_output_says(run: Run, capsys: pytest.Captur
 def test_help_names_every_table(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert run("paper", job, "--help") == 0
     shown = capfd.readouterr().out
-    assert "python tools/paper.py tables=[table4,figure5,memory] output=report" in shown
+    assert "mbv2kit paper tables=[table4,figure5,memory] output=report" in shown
     assert "runs: outputs\n" in shown
 
 

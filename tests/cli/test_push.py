@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mbv2kit.commands.push import job
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.fake_hub import FakeHub
 from tests.weights.test_hub import METRICS
-from tools.push import job
 
 Run = Callable[..., int]
 FILES = {"README.md", "metrics.json", "model.json", "model.safetensors"}

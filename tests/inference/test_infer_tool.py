@@ -2,10 +2,8 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, save_model
 from PIL import Image as PillowImage
 
+from mbv2kit.commands.infer import split_arguments
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.exports import Export, add_export, hash_of
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 
 HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
-SPLIT = Callable[[list[str]], tuple[list[str], list[str]]]
 
 # Runs a tool as `python tools/infer.py ARGUMENTS` would, then says what it has imported.
 WITH_IMPORTS = """
@@ -179,19 +177,10 @@ def test_help_shows_the_keys(root: Path, workplace: Path) -> None:
     done = run_tool(root, workplace, "--help")
     assert done.returncode == 0
     assert "draw_min_score: 0.4" in done.stdout
-    assert "python tools/infer.py cat.jpg photos/" in done.stdout
+    assert "mbv2kit infer cat.jpg photos/" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def split_arguments(root: Path) -> SPLIT:
-    """The function of that name in the tool."""
-    function: SPLIT = runpy.run_path(str(root / "tools" / "infer.py"))["split_arguments"]
-    return function
-
-
-def test_bare_words_are_images_and_the_rest_is_hydras(
-    split_arguments: SPLIT, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bare_words_are_images_and_the_rest_is_hydras(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     images = ["cat.jpg", "photos/", "photos/**/*=*.png", "photos/min_score=0.1.jpg", "~/cat.jpg", "1=2.jpg"]
     overrides = ["task=detection", "+a.b=1", "++a@b=1", "~task", "-m", "--cfg", "job", "hydra/help=tool", "output=a b"]

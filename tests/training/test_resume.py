@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from mbv2kit.cli.config import run_tool
+from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
 from mbv2kit.runs import RunFolder
 from mbv2kit.training.callbacks import MovableCheckpoint
@@ -195,10 +195,10 @@ def job(config: DictConfig) -> None:
     train(config)
 
 
-def tool(root: Path, *overrides: str) -> int:
-    """Runs the job of tools/train.py in this process and returns the exit code."""
+def command(*overrides: str) -> int:
+    """Runs `mbv2kit train` in this process and returns the exit code."""
     with pytest.raises(SystemExit) as exit_:
-        run_tool(str(root / "tools" / "train.py"), "train", job, overrides, parts=True)
+        run_command("train", "", job, overrides, parts=True)
     assert isinstance(exit_.value.code, int)
     return exit_.value.code
 
@@ -209,7 +209,7 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 @pytest.mark.slow
 def test_a_finished_run_says_so_and_a_larger_number_of_epochs_continues_it(
-    root: Path, tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
     run = RunFolder(tmp_path / "run")
@@ -217,7 +217,7 @@ def test_a_finished_run_says_so_and_a_larger_number_of_epochs_continues_it(
     before = stamps(run.path)
     capfd.readouterr()
     for more in ([], ["trainer.max_epochs=1"]):
-        assert tool(root, f"resume='{run.path}'", *more) == 0
+        assert command(f"resume='{run.path}'", *more) == 0
         said = " ".join(capfd.readouterr().err.split())
         assert "is finished; set a larger trainer.max_epochs to go on" in said
     assert stamps(run.path) == before
@@ -230,7 +230,7 @@ def test_a_finished_run_says_so_and_a_larger_number_of_epochs_continues_it(
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(VisionTask, "training_step", training_step)
-    assert tool(root, f"resume='{run.path}'", "trainer.max_epochs=2", "optimizer.lr=0.25") == 0
+    assert command(f"resume='{run.path}'", "trainer.max_epochs=2", "optimizer.lr=0.25") == 0
     # The short run's cosine had come down to 0; the second half of the longer one, from the new peak, is what counts.
     assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(4, 8)])
     assert [row["epoch"] for row in rows(run)] == ["0", "1"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mbv2kit.lab.benchmark.competitor import Case, FinishedProcess, ProgramCompetitor
 from mbv2kit.lab.benchmark.jobs.models import Model
-from mbv2kit.lab.benchmark.worker import ROOT
 
 SCRIPT = "Pillow + torchvision"
 YOLO = "ultralytics predict"
@@ -157,7 +156,10 @@ def _mbv2kit(
             commands={
                 key: [
                     sys.executable,
-                    str(ROOT / "tools" / "infer.py"),
+                    # As the console script does it, of which another environment may have no copy.
+                    "-c",
+                    "from mbv2kit.commands import main; main()",
+                    "infer",
                     f"{{{folder}}}",
                     f"checkpoint={model.folder}",
                     "save_images=false",

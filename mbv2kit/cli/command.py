@@ -1,0 +1,115 @@
+"""Runs a command on Hydra's command line: flags, sweeps and exit codes; a user's mistake is one line on stderr."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser, run_and_report
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
+from mbv2kit.cli.help import prepare_help
+from mbv2kit.errors import UserError, nearest
+from mbv2kit.process import let_threads_sleep
+
+Job = Callable[[DictConfig], int | None]
+
+
+def run_command(
+    name: str,
+    description: str | None,
+    job: Job,
+    argv: Sequence[str] | None = None,
+    *,
+    parts: bool = False,
+    conf: Path | None = None,
+) -> NoReturn:
+    """Composes the configuration of a command with its command line, runs ``job`` on it and exits.
+
+    The exit code is what the job returns (None is 0), the highest one if a sweep runs several jobs; 2 after one line
+    on stderr if the request is wrong; 130 after Ctrl-C.
+
+    Args:
+        name: The command, as in ``mbv2kit NAME``; its configuration is the file of that name in ``conf``.
+        description: Text at the top of ``--help``.
+        job: What to do with the configuration. It imports what takes long to import, so that mistakes are reported at
+            once. In a sweep (``-m``) each job's ``run_dir`` is the subfolder of its number.
+        argv: The command line without the command, Hydra's flags included; None takes that of this process.
+        parts: Whether the configuration has the groups of the registries, which needs torch.
+        conf: Folder of the configuration files; None for the project's own.
+    """
+    let_threads_sleep()
+    try:
+        arguments = sys.argv[1:] if argv is None else list(argv)
+        sys.exit(_run(name, description or "", job, arguments, parts, conf or conf_folder()))
+    except UserError as error:
+        _print_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of the output, such as head, has closed it; the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _run(name: str, description: str, job: Job, arguments: list[str], parts: bool, conf: Path) -> int:
+    config_name = name.replace("-", "_")
+    if parts:
+        register_parts(conf)
+    parser = get_args_parser()
+    known, rest = parser.parse_known_args(arguments)
+    for argument in rest:
+        if argument.startswith("-"):
+            raise UserError(f"There is no flag '{argument}'.{nearest(argument, parser._option_string_actions)}")
+    # argparse takes key=value only in one row; flags may stand anywhere between them here.
+    overrides = [*known.overrides, *rest]
+    flags = [argument for argument in arguments if argument not in overrides]
+    if known.config_dir or known.config_path or known.config_name or known.experimental_rerun:
+        raise UserError(f"The configuration is {conf / config_name}.yaml; put your own choices beside it in {conf}.")
+    only_shows = known.help or known.hydra_help or known.cfg or known.info
+    config = compose(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
+
+    prepare_help(description)
+    sys.argv = [f"mbv2kit {name}", *flags, *overrides]
+    codes: list[int] = []
+
+    def run(config: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
+            config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
+        try:
+            codes.append(job(config) or 0)
+        except UserError as error:
+            _print_error(error)
+            codes.append(2)
+
+    if flags or config.hydra.overrides.hydra:
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(run)()
+    else:
+        run_and_report(lambda: _run_once(run, config))
+    return max(codes, default=0)
+
+
+def _run_once(job: Callable[[DictConfig], None], config: DictConfig) -> None:
+    """Runs a single job on the composed configuration; Hydra would compose it twice more, which slows short jobs down.
+
+    ``conf/tool.yaml`` turns off everything else that Hydra does for a job.
+    """
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    try:
+        job(without_hydra(config))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _print_error(error: UserError) -> None:
+    print(f"error: {error}", file=sys.stderr)
