@@ -14,6 +14,7 @@ from mbv2kit.data.sources import Source, create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import IGNORE, Sample, Task
@@ -74,7 +75,7 @@ def learn(
     evaluator = create_evaluator(task, source.class_names)
     for index in range(COUNT):
         sample = source[index]
-        evaluator.update(model.predict([sample.image])[0][task], sample)
+        evaluator.update(as_trained(model).predict([sample.image])[0][task], sample)
     return dict(evaluator.compute().metrics)
 
 

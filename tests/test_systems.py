@@ -19,8 +19,8 @@ from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.evaluation.run import evaluate
 from mbv2kit.inference.run import infer
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.run import train
 

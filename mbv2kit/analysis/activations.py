@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Image
 
 BATCH = 16
@@ -103,7 +104,9 @@ def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[Ac
     try:
         model.eval()
         for start in range(0, len(images), BATCH):
-            model.predict(images[start : start + BATCH])
+            inputs = [model.preprocess(image)[0] for image in images[start : start + BATCH]]
+            with torch.inference_mode():
+                model(images_to_tensor(inputs).to(model.mean.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,7 +22,7 @@ METRICS = {"classification": "top1", "detection": "AP50", "segmentation": "mIoU"
 
 def job(config: DictConfig) -> None:
     """Trains each task by its experiment file, then prints the metrics and where the images are."""
-    from mbv2kit.runs import RunFolder
+    from mbv2kit.models.run_folder import RunFolder
     from mbv2kit.training.run import train
 
     for task in config.tasks:

@@ -20,13 +20,13 @@ from mbv2kit.errors import UserError
 
 def job(config: DictConfig) -> None:
     """Publishes; what takes seconds to import is imported once the command line is known to be right."""
-    from mbv2kit.runs import find_model
+    from mbv2kit.models.run_folder import find_model
     from mbv2kit.weights.hub import preview, push
 
-    folder = find_model(config.checkpoint)
-    if folder is None:
+    found = find_model(config.checkpoint)
+    if found is None:
         raise UserError(f"checkpoint={config.checkpoint} is neither a run folder nor a model folder.")
-    repository = str(config.repository)
+    folder, repository = found.path, str(config.repository)
     if config.dry_run is not None:
         output = Path(str(config.dry_run))
         preview(folder, repository, output)

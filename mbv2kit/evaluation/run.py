@@ -1,12 +1,12 @@
-"""Scores a model on a split: the figures, a table, diagrams, and images of what it sees beside the ground truth."""
+"""Evaluates a model on a split: metrics, a table, plots, and images with the predictions next to the ground truth."""
 
 import logging
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 from rich.progress import track
@@ -19,15 +19,12 @@ from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.imaging import draw
-from mbv2kit.inference.in_torch import TensorModel
-from mbv2kit.inference.loading import Loaded, Request, load_model
-from mbv2kit.inference.predictor import ImageModel
+from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.predictor import Predictor
+from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.models.tta import augmented, check_tta
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import RunFolder, chosen_checkpoint
 from mbv2kit.structures import Image, Task
-from mbv2kit.weights.open import open_model
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +43,14 @@ def evaluate(config: DictConfig) -> None:
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     keys = ("task", "runtime", "precision", "output_stride", "tta")
     request = Request(checkpoint=checkpoint, **{key: options[key] for key in keys})
-    loaded = load_model(request) if request.wants_export else _as_trained(request)
+    # torch runs the model as training does, so that the metrics are equal to the last digit.
+    loaded = load(request if request.wants_export else replace(request, runtime="torch", as_trained=True))
     folder = loaded.folder
     _log.info("evaluating the model of %s", loaded.name)
     for note in loaded.notes:
         _log.info("%s", note)
-    task = _only_task(loaded.spec, options["task"])
-    dataset = options["dataset"] or (RunFolder(folder.parent).dataset() if folder else None)
+    task = _only_task(loaded.predictor.spec, options["task"])
+    dataset = options["dataset"] or (RunFolder(folder.path.parent).dataset() if folder else None)
     if dataset is None:
         raise UserError(
             "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
@@ -61,8 +59,7 @@ def evaluate(config: DictConfig) -> None:
     source = open_source(dataset, task, split)
     output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     evaluate_model(
-        loaded.model,
-        loaded.spec,
+        loaded.predictor,
         source,
         task=task,
         dataset=dataset["name"],
@@ -74,19 +71,8 @@ def evaluate(config: DictConfig) -> None:
     )
 
 
-def _as_trained(request: Request) -> Loaded:
-    """Loads a model whose norms are not folded: its figures are to the last digit those that training printed."""
-    check_tta(request.tta)
-    model, folder = open_model(request.checkpoint, request.task)
-    if request.output_stride is not None:
-        model = model.at_output_stride(request.output_stride)
-    seer = augmented(model.to(memory_format=torch.channels_last), request.tta)
-    return Loaded(model=TensorModel(seer), spec=model.spec, name=str(folder or request.checkpoint), folder=folder)
-
-
 def evaluate_model(
-    model: ImageModel,
-    spec: ModelSpec,
+    predictor: Predictor,
     source: Source,
     *,
     task: Task,
@@ -103,8 +89,7 @@ def evaluate_model(
     Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
 
     Args:
-        model: What sees.
-        spec: What the model is.
+        predictor: Runs the model.
         source: A source opened for ``task``, with the model's classes.
         task: Which of the model's heads to score.
         dataset: Name of the data set, for ``metrics.json``.
@@ -112,15 +97,15 @@ def evaluate_model(
         folder: Where the results go.
         batch_size: Images at a time.
         workers: Processes that read.
-        tta: Test-time augmentation under which the model sees, for ``metrics.json``.
+        tta: Test-time augmentation of the predictor, for ``metrics.json``.
         runtime: What runs the model, for ``metrics.json``.
 
     Raises:
         UserError: The source's classes are not the model's.
     """
-    source = align_classes(source, model.class_names[task])
-    evaluator = create_evaluator(task, model.class_names[task])
-    loader = evaluation_loader(source, model.input, batch_size, workers)
+    source = align_classes(source, predictor.class_names[task])
+    evaluator = create_evaluator(task, predictor.class_names[task])
+    loader = evaluation_loader(source, predictor.preprocess, batch_size, workers)
     wanted = set(evenly_spaced(len(source), IMAGES))
     folder.predictions.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -128,10 +113,11 @@ def evaluate_model(
     index = 0
     for batch in track(loader, description=f"{dataset} {split}", transient=True):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
-        for predictions, sample in zip(model.read(model.outputs(inputs), batch.placements), batch.samples, strict=True):
+        predicted = predictor.predict_inputs(inputs, batch.placements)
+        for predictions, sample in zip(predicted, batch.samples, strict=True):
             evaluator.update(predictions[task], sample)
             if index in wanted:
-                images.append(draw.next_to_ground_truth(sample, predictions[task], model.class_names[task]))
+                images.append(draw.next_to_ground_truth(sample, predictions[task], predictor.class_names[task]))
                 _save(images[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
             index += 1
     seconds = time.perf_counter() - started
@@ -149,7 +135,7 @@ def evaluate_model(
         scores=scores,
         tta=tta,
         runtime=runtime,
-        model=model_in_brief(spec.to_dict(), task),
+        model=model_in_brief(predictor.spec.to_dict(), task),
     )
     _log.info(
         "%d images in %.1f s%s; figures, plots and images are in %s",

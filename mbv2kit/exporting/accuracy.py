@@ -8,7 +8,7 @@ from rich.table import Table
 
 from mbv2kit.data.sources import Source
 from mbv2kit.evaluation import Scores, create_evaluator
-from mbv2kit.inference.predictor import ImageModel
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.structures import Task
 
 # What training watches as well: one figure a task that says how good a model is.
@@ -16,15 +16,15 @@ MAIN_METRIC: dict[Task, str] = {"classification": "top1", "detection": "AP", "se
 _IMAGES_AT_A_TIME = 16
 
 
-def score(model: ImageModel, task: Task, source: Source, indices: Sequence[int]) -> Scores:
+def score(predictor: Predictor, task: Task, source: Source, indices: Sequence[int]) -> Scores:
     """Scores a model on some images of a source that has the model's classes."""
     evaluator = create_evaluator(task, source.class_names)
     for start in range(0, len(indices), _IMAGES_AT_A_TIME):
         samples = [source[i] for i in indices[start : start + _IMAGES_AT_A_TIME]]
-        inputs, placements = zip(*(model.input(sample.image) for sample in samples), strict=True)
-        outputs = model.outputs(np.stack(inputs))
-        for seen, sample in zip(model.read(outputs, placements), samples, strict=True):
-            evaluator.update(seen[task], sample)
+        inputs, placements = zip(*(predictor.preprocess(sample.image) for sample in samples), strict=True)
+        predicted = predictor.predict_inputs(np.stack(inputs), placements)
+        for predictions, sample in zip(predicted, samples, strict=True):
+            evaluator.update(predictions[task], sample)
     return evaluator.compute()
 
 

@@ -1,28 +1,28 @@
-"""Whether an exported file answers as the model does, on real images."""
+"""Whether the outputs of an exported file equal those of its model, on real images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from mbv2kit.heads import Head
 from mbv2kit.imaging.postprocess import DETECTIONS, Outputs, postprocess
-from mbv2kit.inference.deployed import DeployedModel
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.exports import Export, Precision
+from mbv2kit.models.model_session import ModelSession
+from mbv2kit.models.session import Session
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Detections, Image, Task
 
-# What a file in float32 must keep to. Half floats and int8 are judged by accuracy; these only tell a broken file.
+# Limits of a file in float32. Accuracy decides about fp16 and int8; their limits only reject a broken file.
 TOP1_SHARE = {"fp32": 1.0, "fp16": 0.9, "int8": 0.5}
 BOX_PIXELS = {"fp32": 0.5, "fp16": float("inf"), "int8": float("inf")}
 MASK_SHARE = {"fp32": 0.999, "fp16": 0.95, "int8": 0.5}
-# Two boxes that overlap just as much as suppression allows may come out either way.
+# Two boxes that overlap exactly as much as NMS allows may come out either way.
 _MISSING_SHARE = 0.01
-# Pixels beyond which a box is another one.
+# Boxes farther apart than this, in pixels, are different boxes.
 _SAME_BOX = 8.0
 
 
@@ -45,35 +45,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Answers to some images, each seen by itself, and the median milliseconds that one took."""
+    """Outputs for some images, each run by itself, and the median milliseconds that one took."""
 
     outputs: list[Outputs]
     milliseconds: float
 
 
-def reference(model: VisionModel, inputs: Sequence[Image], size: tuple[int, int]) -> Timed:
-    """Has the model itself answer, unfolded and in eager mode, as in training and evaluation."""
-
-    @torch.inference_mode()
-    def each(images: NDArray[np.uint8]) -> Outputs:
-        raw = model(torch.from_numpy(images).permute(0, 3, 1, 2))
-        outputs: dict[str, NDArray[np.generic]] = {}
-        for head in model.heads.values():
-            assert isinstance(head, Head)
-            found = head.outputs(raw[head.task], size)
-            outputs |= {name: tensor.numpy() for name, tensor in found.items()}
-        return outputs
-
-    return outputs_of_each(each, inputs)
+def reference(model: VisionModel, inputs: Sequence[Image]) -> Timed:
+    """Runs the model itself, unfolded and in eager mode, as in training and evaluation."""
+    return run_each(ModelSession(model), inputs)
 
 
-def outputs_of_each(each: Callable[[NDArray[np.uint8]], Outputs], inputs: Sequence[Image]) -> Timed:
-    """Has something answer image by image; the first one is seen twice, since it also warms up."""
-    each(inputs[0][None])
+def run_each(run: Session, inputs: Sequence[Image]) -> Timed:
+    """Runs a network image by image; the first image runs twice, since it also warms up."""
+    run(inputs[0][None])
     outputs, times = [], []
     for image in inputs:
         start = perf_counter()
-        outputs.append(each(image[None]))
+        outputs.append(run(image[None]))
         times.append(1000 * (perf_counter() - start))
     return Timed(outputs, median(times))
 
@@ -85,7 +74,7 @@ class Report:
     Attributes:
         findings: Line by line.
         milliseconds: Of an image in the file's runtime, and in PyTorch.
-        agrees: Whether the file answers as the model does.
+        agrees: Whether every finding is within its limit.
     """
 
     findings: list[Finding]
@@ -97,8 +86,8 @@ class Report:
         return all(finding.kept for finding in self.findings)
 
 
-def check(model: VisionModel, exported: DeployedModel, export: Export, inputs: Sequence[Image]) -> Report:
-    """Has a model and a file that it was exported to answer the same inputs, and compares.
+def check(model: VisionModel, exported: Predictor, export: Export, inputs: Sequence[Image]) -> Report:
+    """Compares the outputs of an exported file with those of its model, on the same inputs.
 
     Args:
         model: In evaluation mode.
@@ -106,7 +95,7 @@ def check(model: VisionModel, exported: DeployedModel, export: Export, inputs: S
         export: What the file is; its precision decides how much may differ.
         inputs: ``(H, W, 3)`` uint8 of the export's size.
     """
-    expected, found = reference(model, inputs, export.size), outputs_of_each(exported.outputs, inputs)
+    expected, found = reference(model, inputs), run_each(exported.outputs, inputs)
     findings = []
     for task in model.spec.heads:
         findings += compare(task, expected.outputs, found.outputs, export)
@@ -114,12 +103,12 @@ def check(model: VisionModel, exported: DeployedModel, export: Export, inputs: S
 
 
 def compare(task: Task, expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
-    """Compares what a file answered with what the model did.
+    """Compares the outputs of a file with those of the model.
 
     Args:
-        task: Which answers to compare.
-        expected: Of the model, for each image.
-        found: Of the file.
+        task: The task whose outputs to compare.
+        expected: Outputs of the model, for each image.
+        found: Outputs of the file.
         export: The file; its precision decides how much may differ.
     """
     if task == "classification":
@@ -143,7 +132,7 @@ def _compare_classes(expected: Sequence[Outputs], found: Sequence[Outputs], prec
 
 
 def _compare_boxes(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
-    """Compares all boxes that may be shown, before suppression, which may turn a hair's breadth into a missing box."""
+    """Compares all boxes above the threshold before NMS, which may turn a tiny difference into a missing box."""
     assert export.nms_options is not None
     shifts, scores = [], 0.0
     for ours, theirs in zip(expected, found, strict=True):
@@ -161,22 +150,22 @@ def _compare_boxes(expected: Sequence[Outputs], found: Sequence[Outputs], export
 
 
 def _compare_detections(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
-    """Compares the boxes that are shown; each of the model's looks for the nearest of the file's of its class."""
+    """Compares the boxes after NMS: each box of the model with the nearest box of its class in the file."""
     total, missing, pixels, scores = 0, 0, 0.0, 0.0
     for ours, theirs in zip(expected, found, strict=True):
         (wanted,) = postprocess("detection", ours, export.size, export.nms_options)
-        (seen,) = postprocess("detection", theirs, export.size, export.nms_options)
+        (got,) = postprocess("detection", theirs, export.size, export.nms_options)
         assert isinstance(wanted, Detections)
-        assert isinstance(seen, Detections)
+        assert isinstance(got, Detections)
         for box, class_id, score in zip(wanted.boxes, wanted.class_ids, wanted.scores, strict=True):
-            same = seen.class_ids == class_id
-            distances = np.abs(seen.boxes[same] - box).max(axis=1, initial=0.0)
+            same = got.class_ids == class_id
+            distances = np.abs(got.boxes[same] - box).max(axis=1, initial=0.0)
             total += 1
             if not len(distances) or distances.min() > _SAME_BOX:
                 missing += 1
                 continue
             pixels = max(pixels, float(distances.min()))
-            scores = max(scores, abs(float(seen.scores[same][distances.argmin()] - score)))
+            scores = max(scores, abs(float(got.scores[same][distances.argmin()] - score)))
     most = _MISSING_SHARE * total
     return [
         Finding(f"boxes missing of {total:,}", str(missing), f"at most {_MISSING_SHARE:.0%}", missing <= most),

@@ -1,18 +1,17 @@
 """Writing one exported file, and taking it into a model folder."""
 
-import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.formats import FORMATS, find_writer
 from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
-from mbv2kit.inference.deployed import DeployedModel
-from mbv2kit.inference.runtimes import open_session
+from mbv2kit.inference.exported import open_export
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.export_network import ExportNetwork
-from mbv2kit.models.exports import Export, Format, Precision, add_export, export_name, files_of, hash_of
-from mbv2kit.models.spec import DESCRIPTION_FILE, ModelSpec
+from mbv2kit.models.exports import Export, Format, Precision, export_name, hash_of
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import usable_cores
 from mbv2kit.structures import Image
@@ -70,16 +69,9 @@ def write(
     )
 
 
-def open_export(model: VisionModel, folder: Path, export: Export) -> DeployedModel:
+def open_for_check(model: VisionModel, folder: Path, export: Export) -> Predictor:
     """Opens a file that a model was exported to, in the runtime that its format is checked with."""
-    return DeployedModel(
-        model.spec,
-        partial(open_session, FORMATS[export.format].runtime, folder, export),
-        usable_cores(),
-        size=export.size,
-        batch=export.batch,
-        nms_options=export.nms_options,
-    )
+    return open_export(model.spec, folder, export, FORMATS[export.format].runtime, usable_cores())
 
 
 def keep(export: Export, scratch: Path, folder: Path, spec: ModelSpec) -> None:
@@ -88,17 +80,10 @@ def keep(export: Export, scratch: Path, folder: Path, spec: ModelSpec) -> None:
     Raises:
         UserError: The folder cannot be written.
     """
+    target = ModelFolder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / DESCRIPTION_FILE).exists():
-            (folder / DESCRIPTION_FILE).write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
-        for path in files_of(scratch / export.file):
-            # Another file system may lie between the two, so a plain rename will not do.
-            target = folder / path.name
-            unfinished = target.with_name(f".{target.name}.part")
-            unfinished.write_bytes(path.read_bytes())
-            unfinished.replace(target)
-        add_export(folder, export)
+        target.describe(spec)
+        target.add_export(export, scratch)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror or error}); name another folder: output=DIR"

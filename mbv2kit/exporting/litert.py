@@ -18,7 +18,6 @@ from mbv2kit.exporting.fp16 import round_to
 from mbv2kit.exporting.litert_precision import INPUT, halve_weights, quantize
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import prepare_for_rounding
-from mbv2kit.heads import Head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
@@ -88,7 +87,6 @@ class _ChannelsLast(nn.Module):
         features = self.backbone((images.float() - self.mean).permute(0, 3, 1, 2))
         outputs: dict[str, Tensor] = {}
         for head in self.heads.values():
-            assert isinstance(head, Head)
             raw = head(features)
             if isinstance(head, DeepLabV3):
                 outputs["mask"] = self._mask(raw["logits"], head.align_corners)

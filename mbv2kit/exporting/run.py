@@ -1,4 +1,4 @@
-"""The job of ``tools/export.py``: a file in the model folder, shown to answer as the model does."""
+"""The job of exporting: a file in the model folder, checked against the model."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,30 +15,30 @@ from mbv2kit.errors import UserError
 from mbv2kit.exporting import accuracy
 from mbv2kit.exporting.check import Report, check
 from mbv2kit.exporting.data import ExportData, Images
-from mbv2kit.exporting.files import keep, open_export, write
+from mbv2kit.exporting.files import keep, open_for_check, write
 from mbv2kit.exporting.formats import FORMATS
 from mbv2kit.exporting.options import ExportOptions
 from mbv2kit.exporting.sensitivity import most_sensitive
-from mbv2kit.inference.deployed import DeployedModel
-from mbv2kit.inference.in_torch import deploy
+from mbv2kit.inference.predictor import Predictor
+from mbv2kit.inference.torch_models import folded
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export, files_of
-from mbv2kit.models.spec import DESCRIPTION_FILE
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import RunFolder, chosen_checkpoint
 from mbv2kit.weights.open import open_model
 
 
 def export(config: DictConfig) -> int:
-    """Writes the file that a config asks for, checks it and says what was found.
+    """Writes the file that a config asks for, checks it and prints what was found.
 
     Returns:
-        The exit code: 0, or 1 where the file does not answer as the model does or int8 costs too much accuracy; then no
-        file is left.
+        The exit code: 0, or 1 where the file's outputs differ too much from the model's or it loses too much accuracy;
+        no file is left then.
 
     Raises:
-        UserError: Something asked for is not to be had.
+        UserError: A key, the model or the data cannot be used.
     """
     keep_freed_memory()
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -49,10 +49,10 @@ def export(config: DictConfig) -> int:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)
     network = ExportNetwork(model, options.size).eval()
-    dataset = values["dataset"] or (RunFolder(folder.parent).dataset() if folder else None)
-    data = ExportData(model.spec, replace(model.input, size=network.size), dataset)
+    dataset = values["dataset"] or (RunFolder(folder.path.parent).dataset() if folder else None)
+    data = ExportData(model.spec, replace(model.preprocess, size=network.size), dataset)
     console = Console()
-    _say(console, f"Model: {folder or checkpoint}")
+    _say(console, f"Model: {folder.path if folder else checkpoint}")
 
     shown = data.shown(options.pictures, options.check_pictures)
     calibration: Images | None = None
@@ -70,7 +70,7 @@ def export(config: DictConfig) -> int:
             nms=options.nms,
             calibration=None if calibration is None else calibration.inputs,
         )
-        exported = open_export(model, scratch, written)
+        exported = open_for_check(model, scratch, written)
         report = check(model, exported, written, shown.inputs)
         _show(console, report, scratch / written.file, written, shown)
         source = data.ground_truth() if options.precision != "fp32" else None
@@ -84,15 +84,15 @@ def export(config: DictConfig) -> int:
     return 0
 
 
-def _output(named: str | None, folder: Path | None, checkpoint: str | None) -> Path:
+def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | None) -> Path:
     if named is None:
         if folder is None:
             raise UserError(
                 f"checkpoint={checkpoint} is no model folder that the file could go to; name one: output=DIR"
             )
-        return folder
+        return folder.path
     output = Path(named)
-    if (output / DESCRIPTION_FILE).exists() and (folder is None or output.resolve() != folder.resolve()):
+    if ModelFolder(output).exists and (folder is None or output.resolve() != folder.path.resolve()):
         raise UserError(f"output={output} holds a model; name another folder, or export that one.")
     return output
 
@@ -115,14 +115,14 @@ def _show(console: Console, report: Report, path: Path, written: Export, shown: 
 def _score(
     console: Console,
     model: VisionModel,
-    exported: DeployedModel,
+    exported: Predictor,
     data: ExportData,
     source: Source,
     options: ExportOptions,
 ) -> bool:
     """Prints accuracy before and after; returns whether it fell by no more than is allowed."""
     indices = evenly_spaced(len(source), options.accuracy_pictures)
-    before = accuracy.score(deploy(model), data.task, source, indices)
+    before = accuracy.score(folded(model), data.task, source, indices)
     after = accuracy.score(exported, data.task, source, indices)
     accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))
     fall = accuracy.loss(data.task, before, after)

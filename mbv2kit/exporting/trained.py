@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mbv2kit.exporting.check import check
-from mbv2kit.exporting.files import keep, open_export, write
+from mbv2kit.exporting.files import keep, open_for_check, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image
@@ -34,7 +34,7 @@ def export_trained(model: VisionModel, folder: Path, inputs: Sequence[Image]) ->
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             _log.warning("the model could not be written as ONNX (%s); PyTorch runs it", reason)
             return
-        report = check(model, open_export(model, Path(scratch), export), export, inputs)
+        report = check(model, open_for_check(model, Path(scratch), export), export, inputs)
         if not report.agrees:
             found = "; ".join(f"{each.what}: {each.value}" for each in report.findings if not each.kept)
             _log.warning("%s does not answer as the model does (%s) and was not kept", export.file, found)

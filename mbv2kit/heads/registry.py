@@ -1,9 +1,9 @@
 """The contract of a head, and the registry that finds it by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,18 +74,31 @@ class Head(nn.Module, ABC):
             The tensors of the head's task by the names that :mod:`mbv2kit.imaging.postprocess` gives them.
         """
 
-    def decode(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Turns raw tensors into predictions in input pixels.
+    def decode(self, raw: Raw, size: tuple[int, int]) -> list[Prediction]:
+        """Turns raw tensors into a prediction for each image, in input pixels.
 
         Args:
             raw: What ``forward`` returned.
-            sizes: (height, width) of the input of each image.
+            size: (height, width) of the input.
         """
-        by_size = {}
-        for size in dict.fromkeys(sizes):
-            outputs = {name: tensor.cpu().numpy() for name, tensor in self.outputs(raw, size).items()}
-            by_size[size] = postprocess(self.task, outputs, size, self.nms_options)
-        return [by_size[size][i] for i, size in enumerate(sizes)]
+        outputs = {name: tensor.cpu().numpy() for name, tensor in self.outputs(raw, size).items()}
+        return postprocess(self.task, outputs, size, self.nms_options)
+
+
+class HeadDict(nn.ModuleDict):
+    """The heads of a model by task; a ``ModuleDict`` that knows what it holds."""
+
+    def __getitem__(self, task: str) -> Head:
+        """Returns the head of a task."""
+        return cast(Head, super().__getitem__(task))
+
+    def values(self) -> ValuesView[Head]:
+        """Returns the heads, in the order of the spec."""
+        return cast(ValuesView[Head], super().values())
+
+    def items(self) -> ItemsView[str, Head]:
+        """Returns tasks and heads, in the order of the spec."""
+        return cast(ItemsView[str, Head], super().items())
 
 
 HEADS: Registry[Head] = Registry("head", "mbv2kit.heads")

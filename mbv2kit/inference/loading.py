@@ -1,44 +1,42 @@
-"""From what a user calls a checkpoint to a model that is ready to see, in the runtime that suits it."""
+"""From what a user calls a checkpoint to a predictor, in the runtime that suits it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.inference.deployed import DeployedModel
-from mbv2kit.inference.predictor import ImageModel
-from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, open_session
+from mbv2kit.inference.exported import open_export
+from mbv2kit.inference.predictor import Predictor
+from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName
 from mbv2kit.inference.runtimes.choice import candidates, choose
-from mbv2kit.models.exports import SUFFIXES, Export, Precision, read_exports
-from mbv2kit.models.spec import ModelSpec, read_spec
+from mbv2kit.models.exports import SUFFIXES, Export, Precision
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import find_model
 from mbv2kit.process import usable_cores
-from mbv2kit.runs import find_model
 
 if TYPE_CHECKING:
     from mbv2kit.models.vision_model import VisionModel
-    from mbv2kit.splitting import SplitModel
+    from mbv2kit.splitting import SplitSession
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which model to load, and how it shall see; the keys of ``conf/infer.yaml``.
+    """Which model to load, and how to run it; the keys of ``conf/infer.yaml``.
 
     Attributes:
         checkpoint: A run, model folder, exported file, published file or name; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
         runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`.
-        precision: Of the exported file; None for float32 where there is such a file, and else for what there is.
-        threads: How many may work at a time; None for the cores that this process may use.
-        workers: How many images are worked on at a time.
-        compile: Whether torch.compile makes code for this machine; of the runtime torch alone.
+        precision: Precision of the exported file; None for float32 where there is such a file, else for what there is.
+        threads: Cores to keep busy; None for those that this process may use.
+        workers: Images to work on at a time.
+        compile: Whether torch.compile generates code for this machine; for the runtime torch only.
         output_stride: Input pixels per step of the deepest map; None for that of the model.
-        min_score: Boxes below it are of no use to the caller, 0..1.
-        tta: Test-time augmentation, as :func:`mbv2kit.models.tta.augmented` knows it.
-        memory_budget: An amount of memory such as ``1MB``, within which to run; None for no limit.
+        tta: Test-time augmentation: ``none`` or ``multiscale_flip``.
+        memory_budget: An amount of memory for activations, such as ``1MB``; None for no limit.
+        as_trained: Whether torch runs the model with its norms unfolded, as training validates it.
 
     Raises:
         UserError: A value is unknown, or two of them do not go together.
@@ -51,10 +49,10 @@ class Request:
     threads: int | None = None
     workers: int = 1
     compile: bool = False
-    min_score: float = 0.0
     output_stride: int | None = None
     tta: str = "none"
     memory_budget: str | int | None = None
+    as_trained: bool = False
 
     def __post_init__(self) -> None:
         if self.runtime not in ("auto", "torch", *RUNTIMES):
@@ -66,7 +64,7 @@ class Request:
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise UserError(f"threads must be a whole number from 1 up, or null for all cores, got {self.threads}.")
         if self.memory_budget is not None and self.tta != "none":
-            raise UserError(f"memory_budget runs one view of an image, tta={self.tta} needs several; leave out one.")
+            raise UserError(f"memory_budget runs one view of an image, tta={self.tta} several; leave one of them out.")
         if self.compile and (self.needs_torch or self.runtime != "torch"):
             raise UserError(
                 "compile=true is for runtime=torch, without tta, output_stride or memory_budget; "
@@ -80,7 +78,7 @@ class Request:
 
     @property
     def cores(self) -> int:
-        """How many cores may be kept busy."""
+        """Cores to keep busy."""
         return self.threads or usable_cores()
 
     @property
@@ -93,55 +91,51 @@ class Request:
 
     @property
     def needs_torch(self) -> bool:
-        """Whether the model shall run in a way that no exported file can."""
+        """Whether the model runs in a way that no exported file can."""
         return self.output_stride is not None or self.tta != "none" or self.memory_budget is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model that is ready to see.
+    """A predictor, and what a user wants to know about it.
 
     Attributes:
-        model: What sees.
-        spec: What it is.
-        name: What to call it.
-        folder: Its folder, where it is one of ours on this machine.
-        runtime: What runs it, and which file.
-        notes: What a user wants to know about how it runs, a line each.
-        split: The same model where it runs within a budget of memory.
+        predictor: Ready to run.
+        name: What to call the model.
+        folder: The model's folder, where it has one on this machine.
+        runtime: What runs the model, and which file.
+        notes: How it runs, a line each.
+        split: What runs the model within a budget of memory; None without a budget.
     """
 
-    model: ImageModel
-    spec: ModelSpec
+    predictor: Predictor
     name: str
-    folder: Path | None
+    folder: ModelFolder | None
     runtime: str = "torch"
     notes: list[str] = field(default_factory=list)
-    split: "SplitModel | None" = None
+    split: "SplitSession | None" = None
 
 
-def load_model(request: Request) -> Loaded:
+def load(request: Request) -> Loaded:
     """Loads a model for inference on the CPU.
 
-    An exported file runs without torch. Where the model has none, torch runs it.
+    An exported file runs without torch. torch runs a model that has none.
 
     Raises:
         UserError: There is no such model, file, runtime or augmentation, or something is damaged.
     """
     folder = find_model(request.checkpoint, request.task)
     exports = _exports(request, folder)
-    if folder is not None and exports:
-        return _open_export(request, folder, exports)
-    return _open_in_torch(request)
+    return _in_runtime(request, folder, exports) if folder and exports else _in_torch(request)
 
 
-def _exports(request: Request, folder: Path | None) -> list[Export]:
-    """Returns the exported files to choose from; none where torch shall run the model."""
+def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
+    """Returns the exported files to choose from; none where torch runs the model."""
     named = Path(request.checkpoint).name if request.checkpoint and Path(request.checkpoint).is_file() else None
     is_export = named is not None and Path(named).suffix in SUFFIXES.values()
     if folder is None or request.needs_torch or (request.runtime == "torch" and not is_export):
         return []
-    exports = [export for export in read_exports(folder) if not is_export or export.file == named]
+    exports = [export for export in folder.read_exports() if not is_export or export.file == named]
     wanted = [export for export in exports if export.precision == request.precision]
     if request.precision is None:
         wanted = [export for export in exports if export.precision == "fp32"] or exports
@@ -152,8 +146,8 @@ def _exports(request: Request, folder: Path | None) -> list[Export]:
         there = ", ".join(f"{export.file} ({export.precision})" for export in exports) or "none"
         keys = [f"{key}={value}" for key, value in _asked(request).items()]
         raise UserError(
-            f"{folder} has no exported file for {' '.join(keys) or named} (exported files: {there}); make one with "
-            f"python tools/export.py checkpoint={folder}."
+            f"{folder.path} has no exported file for {' '.join(keys) or named} (exported files: {there}); "
+            f"make one with python tools/export.py checkpoint={folder.path}."
         )
     return wanted
 
@@ -163,58 +157,52 @@ def _asked(request: Request) -> dict[str, str]:
     return {key: value for key, value in asked.items() if value not in (None, "auto")}
 
 
-def _open_export(request: Request, folder: Path, exports: list[Export]) -> Loaded:
+def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) -> Loaded:
     runtime: RuntimeName | None = None if request.runtime == "auto" else request.runtime  # type: ignore[assignment]
     found = candidates(exports, runtime, cores=request.cores, workers=request.workers)
     if not found:
         readers = [name for name, each in RUNTIMES.items() if any(export.format in each.reads for export in exports)]
         raise UserError(
-            f"None of the runtimes that read the files of {folder} is installed; run: "
+            f"None of the runtimes that read the files of {folder.path} is installed; run: "
             + " or ".join(f"pip install {RUNTIMES[name].install}" for name in readers)
         )
-    choice = choose(folder, found)
-    chosen, spec = choice.candidate, read_spec(folder)
-    model = DeployedModel(
-        spec,
-        partial(open_session, chosen.runtime, folder, chosen.export),
-        chosen.threads,
-        size=chosen.export.size,
-        batch=chosen.export.batch,
-        nms_options=chosen.export.nms_options and chosen.export.nms_options.at_least(request.min_score),
-    )
+    choice = choose(folder.path, found)
+    chosen = choice.candidate
+    predictor = open_export(folder.read_spec(), folder.path, chosen.export, chosen.runtime, chosen.threads)
     note = f"Runtime: {chosen.name}, {chosen.export.precision} ({choice.reason})"
-    return Loaded(model=model, spec=spec, name=str(folder), folder=folder, runtime=chosen.name, notes=[note])
+    return Loaded(predictor=predictor, name=str(folder.path), folder=folder, runtime=chosen.name, notes=[note])
 
 
-def _open_in_torch(request: Request) -> Loaded:
-    # Loaded here, so that a model that was exported starts without torch.
+def _in_torch(request: Request) -> Loaded:
+    # Imported here, so that an exported model starts without torch.
     import torch
 
-    from mbv2kit.inference.in_torch import TensorModel, deploy
-    from mbv2kit.models.tta import MultiScaleFlip, check_tta
+    from mbv2kit.inference import torch_models
+    from mbv2kit.models.tta import check_tta
     from mbv2kit.weights.open import open_model
 
     check_tta(request.tta)
-    whole, folder = open_model(request.checkpoint, request.task)
+    model, folder = open_model(request.checkpoint, request.task)
     if request.output_stride is not None:
-        whole = whole.at_output_stride(request.output_stride)
+        model = model.at_output_stride(request.output_stride)
     torch.set_num_threads(max(1, request.cores // request.workers))
-    loaded = partial(Loaded, spec=whole.spec, name=str(folder or request.checkpoint), folder=folder)
+    source = folder.path if folder else request.checkpoint
+    notes, split = [], None
     if request.memory_budget is not None:
-        return _split(whole, request.memory_budget, loaded)
-    if request.tta != "none":
-        return loaded(model=TensorModel(MultiScaleFlip(whole)))
-    note = "Runtime: torch, compiled" if request.compile else "Runtime: torch"
-    if request.runtime == "auto":
-        source = folder or request.checkpoint
-        note += f" (an exported model runs several times as fast: python tools/export.py checkpoint={source})"
-    return loaded(model=deploy(whole, compiled=request.compile, min_score=request.min_score), notes=[note])
+        split = _plan(model, request.memory_budget)
+        predictor, notes = torch_models.split(model, split), split.plan.describe()
+    elif request.as_trained or request.tta != "none":
+        predictor = torch_models.as_trained(model.to(memory_format=torch.channels_last), request.tta)
+    else:
+        predictor = torch_models.folded(model, compiled=request.compile)
+        notes = ["Runtime: torch, compiled" if request.compile else "Runtime: torch"]
+        if request.runtime == "auto":
+            notes[0] += f" (an exported model runs several times as fast: python tools/export.py checkpoint={source})"
+    return Loaded(predictor=predictor, name=str(source), folder=folder, notes=notes, split=split)
 
 
-def _split(model: "VisionModel", memory_budget: str | int, loaded: Callable[..., Loaded]) -> Loaded:
-    from mbv2kit.inference.in_torch import TensorModel
-    from mbv2kit.splitting import SplitModel, plan_memory
+def _plan(model: "VisionModel", memory_budget: str | int) -> "SplitSession":
+    from mbv2kit.splitting import SplitSession, plan_memory
     from mbv2kit.splitting.budget import parse_bytes
 
-    split = SplitModel(model, plan_memory(model, model.input.size, parse_bytes(memory_budget)))
-    return loaded(model=TensorModel(split), notes=split.plan.describe(), split=split)
+    return SplitSession(model, plan_memory(model, model.preprocess.size, parse_bytes(memory_budget)))

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.imaging.draw import BEST, annotate, palette
 from mbv2kit.imaging.images import UnreadableImageError, count_values, decode
-from mbv2kit.inference.predictor import Seen, Unreadable
+from mbv2kit.inference.pipeline import Predicted, Unreadable
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
 # A millionth of a score and a hundredth of a pixel: finer than any model knows, short enough to read.
@@ -44,12 +44,12 @@ class Writer:
     draw_min_score: float
     draws: bool
 
-    def write(self, name: str, result: Seen | Unreadable) -> list[Record]:
+    def write(self, name: str, result: Predicted | Unreadable) -> list[Record]:
         """Writes the files of one image and returns its records, one for each task, or one that says what is wrong.
 
         Args:
             name: Of its files, without suffix.
-            result: What was seen.
+            result: The predictions, or the error.
         """
         if isinstance(result, Unreadable):
             return [{"image": str(result.path), "error": result.error}]
@@ -65,19 +65,19 @@ class Writer:
             records.append(record | describe(prediction, names, self.min_score))
         return self._draw(name, result) or records
 
-    def _draw(self, name: str, seen: Seen) -> list[Record]:
-        """Draws what was seen; returns the record of the error where the whole image cannot be read."""
+    def _draw(self, name: str, result: Predicted) -> list[Record]:
+        """Draws the predictions; returns the record of the error where the whole image cannot be read."""
         if not self.draws:
             return []
         try:
-            # The network has seen no more of the image than it needs.
-            image = decode(seen.path)
+            # The network's input was decoded no larger than the network needs it.
+            image = decode(result.path)
         except UnreadableImageError as error:
-            return self.write(name, Unreadable(seen.path, str(error)))
+            return self.write(name, Unreadable(result.path, str(error)))
         folder = self.output / "images"
         folder.mkdir(exist_ok=True)
         for task in self.tasks:
-            drawing = annotate(image, seen.predictions[task], self.class_names[task], self.draw_min_score)
+            drawing = annotate(image, result.predictions[task], self.class_names[task], self.draw_min_score)
             stem = name if len(self.tasks) == 1 else f"{name}_{task}"
             jpeg = simplejpeg.encode_jpeg(drawing, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
             (folder / f"{stem}.jpg").write_bytes(jpeg)

@@ -1,4 +1,4 @@
-"""The job of ``tools/infer.py``: every image gets its line in ``predictions.jsonl``, its drawing and its mask."""
+"""The job of inference: a line in ``predictions.jsonl``, a drawing and a mask for every image."""
 
 import json
 import sys
@@ -12,16 +12,17 @@ from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
 from mbv2kit.inference.image_paths import expand, output_names
-from mbv2kit.inference.loading import Request, load_model
-from mbv2kit.inference.predictor import ImageModel, Predictor, Seen, Unreadable, count_workers
+from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.pipeline import Pipeline, Predicted, Unreadable, count_workers
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import Record, Writer
+from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import OUTPUTS, chosen_checkpoint
 from mbv2kit.structures import Task
 
 
 def infer(config: DictConfig, paths: Sequence[str]) -> int:
-    """Sees images and writes the results into one folder, each as soon as it is there.
+    """Predicts for images and writes the results into one folder, each as soon as it is ready.
 
     Args:
         config: As composed from ``conf/infer.yaml``.
@@ -41,27 +42,27 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
     images = expand(paths)
     request = _request(config)
-    # A budget of memory is for all that is seen at a time.
+    # A budget of memory covers all images that are processed at a time.
     workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
-    loaded = load_model(replace(request, workers=workers))
+    loaded = load(replace(request, workers=workers))
     origin = "" if request.checkpoint else " (of the newest finished run)"
     print(f"Model: {loaded.name}{origin}", *loaded.notes, sep="\n")
     keep_freed_memory()
-    predictor = Predictor(loaded.model, config.batch_size, workers=workers)
+    pipeline = Pipeline(loaded.predictor, config.batch_size, workers=workers)
     writer = Writer(
         output=Path(config.output or OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"),
-        tasks=_tasks(loaded.model, config.task, loaded.name),
-        class_names=loaded.model.class_names,
+        tasks=_tasks(loaded.predictor, config.task, loaded.name),
+        class_names=loaded.predictor.class_names,
         min_score=config.min_score,
         draw_min_score=config.draw_min_score,
         draws=config.save_images,
     )
     ready = perf_counter()
-    unreadable = _see(predictor, images, writer)
+    unreadable = _write_all(pipeline, images, writer)
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
         print(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
-    print(predictor.stages.describe(len(images), workers, perf_counter() - ready))
+    print(pipeline.stages.describe(len(images), workers, perf_counter() - ready))
     count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     failed = f", {unreadable} of them unreadable (see the errors in predictions.jsonl)" if unreadable else ""
     print(f"{count}{failed}, {perf_counter() - started:.1f} s: {writer.output}")
@@ -82,27 +83,27 @@ def _request(config: DictConfig) -> Request:
     )
 
 
-def _tasks(model: ImageModel, task: Task | None, name: str) -> list[Task]:
+def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     if task is None:
-        return list(model.class_names)
-    if task not in model.class_names:
-        raise UserError(f"The model {name} does {' and '.join(model.class_names)}, not {task}; leave out task=.")
+        return list(predictor.class_names)
+    if task not in predictor.class_names:
+        raise UserError(f"The model {name} does {' and '.join(predictor.class_names)}, not {task}; leave out task=.")
     return [task]
 
 
-def _see(predictor: Predictor, images: Sequence[Path], writer: Writer) -> int:
-    """Writes all there is to write of the images; returns how many of them could not be read."""
+def _write_all(pipeline: Pipeline, images: Sequence[Path], writer: Writer) -> int:
+    """Writes the results of all images; returns how many of them could not be read."""
     names = output_names(images)
 
-    def write(place: int, result: Seen | Unreadable) -> list[Record]:
-        with predictor.stages.timing("writing"):
+    def write(place: int, result: Predicted | Unreadable) -> list[Record]:
+        with pipeline.stages.timing("writing"):
             return writer.write(names[place], result)
 
     unreadable = 0
     try:
         writer.output.mkdir(parents=True, exist_ok=True)
         with (writer.output / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-            for records in _watched(predictor.process(images, write), len(images)):
+            for records in _watched(pipeline.process(images, write), len(images)):
                 unreadable += "error" in records[0]
                 lines.writelines(json.dumps(record) + "\n" for record in records)
                 lines.flush()

@@ -6,7 +6,7 @@ from threading import Lock
 from time import perf_counter
 from typing import Literal, get_args
 
-Stage = Literal["reading", "network", "answers", "writing"]
+Stage = Literal["reading", "network", "postprocessing", "writing"]
 
 
 class Stages:

@@ -1,4 +1,4 @@
-"""The network as it is exported: uint8 images in, answers out, everything that is fixed folded into the weights."""
+"""ExportNetwork: the graph that is exported, with everything that is fixed folded into the weights."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbv2kit.heads import Head
 from mbv2kit.imaging.postprocess import OUTPUT_NAMES
 from mbv2kit.models.vision_model import VisionModel
 
 
 class ExportNetwork(nn.Module):
-    """A model with its batch norms and its normalization folded into the convolutions, and its answers in the graph.
+    """A model with its batch norms and its normalization folded into the convolutions.
 
     The division by ``std`` goes into the weights of the first convolution. The subtraction of ``mean`` stays: what the
     first convolution pads with must be the mean, and only a subtraction before it makes zeros of that.
@@ -25,8 +24,8 @@ class ExportNetwork(nn.Module):
 
     Attributes:
         size: As given.
-        output_names: Names of the answers, in the order in which ``forward`` gives them.
-        nms_options: Which boxes a detector shows; None where there is no detector.
+        output_names: Names of the outputs, in the order in which ``forward`` returns them.
+        nms_options: The NMS options of the detector; None where there is no detector.
     """
 
     mean: Tensor
@@ -35,32 +34,28 @@ class ExportNetwork(nn.Module):
         super().__init__()
         copy = deepcopy(model).float().eval()
         fold_norms(copy)
-        self.size = model.input.size if size is None else size
+        self.size = model.preprocess.size if size is None else size
         self.register_buffer("mean", copy.mean)
-        self.backbone, self.heads = copy.backbone, copy.heads
-        self.output_names = tuple(name for head in self._heads() for name in OUTPUT_NAMES[head.task])
-        self.nms_options = next((head.nms_options for head in self._heads() if head.nms_options is not None), None)
+        self.backbone, self.heads, self.nms_options = copy.backbone, copy.heads, copy.nms_options
+        self.output_names = tuple(name for head in self.heads.values() for name in OUTPUT_NAMES[head.task])
         first = next(part for part in self.backbone.modules() if isinstance(part, nn.Conv2d))
         with torch.no_grad():
             first.weight.div_(copy.std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Computes the answers to ``(B, H, W, 3)`` uint8 RGB, in the order of ``outputs``."""
+        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB, in the order of ``output_names``."""
         return self.head_outputs(self.backbone(images.permute(0, 3, 1, 2).float() - self.mean))
 
     def head_outputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Computes the answers from the backbone's maps, for networks that come to these in a way of their own."""
+        """Computes the outputs from the backbone's maps, for networks that compute the maps in another way."""
         outputs: dict[str, Tensor] = {}
-        for head in self._heads():
+        for head in self.heads.values():
             outputs |= head.outputs(head(features), self.size)
         return tuple(outputs[name] for name in self.output_names)
 
     def example(self, batch: int = 1) -> Tensor:
         """Returns an input to trace with, ``(batch, H, W, 3)`` uint8."""
         return torch.zeros((batch, *self.size, 3), dtype=torch.uint8)
-
-    def _heads(self) -> list[Head]:
-        return [head for head in self.heads.values() if isinstance(head, Head)]
 
 
 def fold_norms(model: nn.Module) -> None:

@@ -1,18 +1,12 @@
-"""Which files of a model folder a runtime can read: the ``exports`` of its ``model.json``.
+"""Exported files: each holds a whole network, from uint8 images to the arrays of ``imaging.postprocess``."""
 
-Such a file holds the whole network: from uint8 images to the arrays of :mod:`mbv2kit.imaging.postprocess`.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Literal
 
-from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
-from mbv2kit.models.spec import DESCRIPTION_FILE
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -73,34 +67,3 @@ def hash_of(path: Path) -> str:
     """Returns the SHA-256 of an exported file, in hexadecimal."""
     with files_of(path)[-1].open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
-
-
-def read_exports(folder: Path) -> tuple[Export, ...]:
-    """Lists the exported files of a model folder that are there, in the order in which they were made.
-
-    Raises:
-        UserError: The ``exports`` of ``model.json`` cannot be read.
-    """
-    path = folder / DESCRIPTION_FILE
-    try:
-        exports = tuple(Export.from_dict(each) for each in json.loads(path.read_text(encoding="utf-8"))["exports"])
-    except KeyError as error:
-        if error.args == ("exports",):
-            return ()
-        raise UserError(f"{path} does not say what was exported: {error!r}; export the model again.") from None
-    except (OSError, ValueError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"{path} does not say what was exported: {error}; export the model again.") from None
-    return tuple(export for export in exports if (folder / export.file).is_file())
-
-
-def write_exports(folder: Path, exports: Sequence[Export]) -> None:
-    """Says in ``model.json`` which exported files there are."""
-    path = folder / DESCRIPTION_FILE
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values["exports"] = [export.to_dict() for export in exports]
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def add_export(folder: Path, export: Export) -> None:
-    """Adds a file to those of a model folder, in the place of one with the same name."""
-    write_exports(folder, [*(each for each in read_exports(folder) if each.file != export.file), export])

@@ -1,17 +1,13 @@
 """What a model is, apart from its weights: the content of ``model.json``, which needs no torch to be read."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Task
 
 SCHEMA_VERSION = 1
-DESCRIPTION_FILE = "model.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,24 +48,3 @@ class ModelSpec:
             std=tuple(values["std"]),
             origin=values["origin"],
         )
-
-
-def read_spec(folder: Path) -> ModelSpec:
-    """Reads the ``model.json`` of a model folder.
-
-    Raises:
-        UserError: There is none, or it describes no model; the message names the file.
-    """
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} is no model folder: it has no {DESCRIPTION_FILE}.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values["schema_version"]
-        if version == SCHEMA_VERSION:
-            return ModelSpec.from_dict(values)
-    except UserError as error:
-        raise UserError(f"{path} does not describe a model: {error}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a model: {error!r}.") from None
-    raise UserError(f"{path} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")

@@ -1,32 +1,26 @@
-"""Test-time augmentation: a model that sees every image at several sizes, each of them mirrored as well."""
+"""Test-time augmentation: a session that runs a model on several sizes of each input, each of them mirrored as well."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import NmsOptions, suppress
-from mbv2kit.imaging.preprocess import Placement
-from mbv2kit.models.vision_model import ModelWrapper, VisionModel
-from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs, suppress
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Detections, Prediction
 
 Augmentation = Literal["none", "multiscale_flip"]
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # The coarsest stride of the networks here.
 _GRID = 32
-
-
-def augmented(model: VisionModel, tta: str) -> "VisionModel | MultiScaleFlip":
-    """Returns the model under the test-time augmentation that the key ``tta`` names; see :func:`check_tta`."""
-    check_tta(tta)
-    return MultiScaleFlip(model) if tta == "multiscale_flip" else model
 
 
 def check_tta(tta: str) -> None:
@@ -59,7 +53,7 @@ class Enlarging(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the heads said about one view of a batch of inputs.
+    """The raw outputs of one view of a batch of inputs.
 
     Attributes:
         size: Height and width of the view.
@@ -72,87 +66,78 @@ class View:
     raw: Mapping[str, Raw]
 
 
-class MultiScaleFlip(ModelWrapper):
-    """Wraps a model, and has it see each input at several scales and mirrored (MobileNetV2, Table 7 and Figure 8).
+class MultiScaleFlip:
+    """Runs a model on each input at several scales, plain and mirrored (MobileNetV2, Table 7 and Figure 8).
 
     Probabilities are averaged over all views: of classes, and of the class of each pixel, after the view's logits were
-    enlarged to the input's size. Boxes of all views are joined and suppressed once more within each class.
+    enlarged to the input's size. The boxes of all views are joined and go through NMS once more, within each class.
 
-    It is the input that is scaled, not the image anew, as in DeepLab's code. So the views agree about what lies
-    where under every input rule (``pad`` would not enlarge an image), inputs are made once and by the same processes
-    as ever, and whatever calls a model can call this. Only an image that the rule made smaller has more detail than
-    the larger views show.
+    The views scale the input, not the image, as DeepLab's code does. They agree about positions under every kind of
+    preprocessing (``pad`` would not enlarge an image), and inputs are made once. Only an image that preprocessing made
+    smaller has more detail than the larger views show.
 
-    One view is computed at a time. What the heads say about it is kept until all are there, and is small; masks are
-    then averaged image by image.
+    One view is computed at a time. The raw outputs of all views are kept, which are small; masks are averaged image by
+    image.
 
     Args:
         model: In evaluation mode.
-        scales: Of the views; a size of the input is rounded by :func:`scaled_side`.
-        flip: Whether each view is seen mirrored as well.
+        scales: Scales of the views; :func:`scaled_side` rounds the sizes.
+        flip: Whether each view is mirrored as well.
 
     Raises:
-        UserError: A segmentation head gives no logits that can be averaged.
+        UserError: A segmentation head has no logits that can be averaged.
     """
 
     def __init__(self, model: VisionModel, scales: Sequence[float] = SCALES, flip: bool = True) -> None:
-        super().__init__(model)
+        self._model = model
         self._scales = tuple(scales)
         self._mirrored = (False, True) if flip else (False,)
         for head in model.heads.values():
-            assert isinstance(head, Head)
             if head.task == "segmentation" and not isinstance(head, Enlarging):
                 name = model.spec.heads[head.task]["name"]
                 raise UserError(f"tta=multiscale_flip cannot average the masks of head '{name}'; set tta=none.")
 
     @torch.inference_mode()
-    def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
-        """Sees a batch of inputs in every view; arguments and result are those of the model's method.
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs; a detector's are ``detections``.
 
         Raises:
-            UserError: The model cannot see one of the views.
+            UserError: The model cannot take one of the views.
         """
-        size = (images.shape[2], images.shape[3])
-        views = [self._see(images, scale, mirrored) for scale in self._scales for mirrored in self._mirrored]
-        decoded: dict[Task, list[Prediction]] = {}
-        for head in self._model.heads.values():
-            assert isinstance(head, Head)
-            decoded[head.task] = self._decode(head, views, size, len(images))
-        return [
-            {task: placement.restore(predictions[i]) for task, predictions in decoded.items()}
-            for i, placement in enumerate(placements)
-        ]
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._model.mean.device)
+        size = (tensor.shape[2], tensor.shape[3])
+        views = [self._view(tensor, scale, mirrored) for scale in self._scales for mirrored in self._mirrored]
+        outputs: dict[str, NDArray[Any]] = {}
+        for task, head in self._model.heads.items():
+            if isinstance(head, Enlarging):
+                outputs["mask"] = np.stack([_average_mask(head, views, i, size) for i in range(len(images))])
+            elif head.nms_options is not None:
+                outputs[DETECTIONS] = _join_boxes(head, task, views, size, head.nms_options)
+            else:
+                outputs["probabilities"] = _average_classes(head, task, views)
+        return outputs
 
-    def _see(self, images: Tensor, scale: float, mirrored: bool) -> View:
+    def _view(self, images: Tensor, scale: float, mirrored: bool) -> View:
         size = scaled_side(images.shape[2], scale), scaled_side(images.shape[3], scale)
         # Mirrored before it is scaled: a mirrored input then has the very same views in the other order.
         view = _resize(images.flip(3) if mirrored else images, size)
         try:
             return View(size, mirrored, self._model(view))
         except UserError as error:
-            raise UserError(f"tta=multiscale_flip shows inputs of {size[0]} x {size[1]} pixels too: {error}") from None
-
-    def _decode(self, head: Head, views: Sequence[View], size: tuple[int, int], count: int) -> list[Prediction]:
-        if isinstance(head, Enlarging):
-            return [_average_mask(head, views, i, size) for i in range(count)]
-        seen = [head.decode(view.raw[head.task], [view.size] * count) for view in views]
-        if head.task == "classification":
-            return [_average_classes(predictions) for predictions in zip(*seen, strict=True)]
-        assert head.nms_options is not None
-        return [_join_boxes(predictions, views, size, head.nms_options) for predictions in zip(*seen, strict=True)]
+            raise UserError(f"tta=multiscale_flip also uses inputs of {size[0]} x {size[1]} pixels: {error}") from None
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes ``(B, 3, H, W)`` uint8; averages where they shrink and interpolates where they grow, as images are."""
+    """Resizes ``(B, 3, H, W)`` uint8; averages where they shrink and interpolates where they grow."""
     if (images.shape[2], images.shape[3]) == size:
         return images
-    # Edges lie on edges, for boxes and because torch averages falsely where corners shall lie on corners; a head that
-    # wants the latter is off by half a pixel at the border, a small part of a step of its map.
+    # Edges lie on edges: boxes need it, and torch averages wrongly where corners lie on corners. A head that wants the
+    # latter is off by half a pixel at the border, a small part of a step of its map.
     resized = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tuple[int, int]) -> Segmentation:
+def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     # A mirrored input has the two sums exchanged, and so exactly the mirrored mask.
     sums: dict[bool, Tensor] = {}
     for view in views:
@@ -162,22 +147,30 @@ def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tupl
             probabilities = probabilities.flip(2)
         sums[view.mirrored] = sums[view.mirrored] + probabilities if view.mirrored in sums else probabilities
     mask = torch.stack(list(sums.values())).sum(dim=0).argmax(dim=0)
-    return Segmentation(mask.cpu().numpy().astype(np.uint8))
+    return mask.cpu().numpy().astype(np.uint8)
 
 
-def _average_classes(predictions: Sequence[Prediction]) -> Classification:
-    first = predictions[0]
-    assert isinstance(first, Classification)
-    total = np.zeros_like(first.scores)
-    for prediction in predictions:
-        assert isinstance(prediction, Classification)
-        total[prediction.class_ids] += prediction.scores
-    order = np.argsort(-total, kind="stable")
-    return Classification(order, total[order] / np.float32(len(predictions)))
+def _average_classes(head: Head, task: str, views: Sequence[View]) -> NDArray[np.float32]:
+    total: NDArray[np.float32] = sum(
+        head.outputs(view.raw[task], view.size)["probabilities"].cpu().numpy() for view in views
+    )  # type: ignore[assignment]
+    return total / np.float32(len(views))
 
 
 def _join_boxes(
-    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], nms_options: NmsOptions
+    head: Head, task: str, views: Sequence[View], size: tuple[int, int], options: NmsOptions
+) -> NDArray[np.float32]:
+    """Returns ``detections`` ``(B, K, 6)``, filled with rows of score 0."""
+    decoded = [head.decode(view.raw[task], view.size) for view in views]
+    images = [_joined(predictions, views, size, options) for predictions in zip(*decoded, strict=True)]
+    rows = np.zeros((len(images), max(len(found.boxes) for found in images), 6), dtype=np.float32)
+    for row, found in zip(rows, images, strict=True):
+        row[: len(found.boxes)] = np.column_stack([found.boxes, found.scores, found.class_ids])
+    return rows
+
+
+def _joined(
+    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], options: NmsOptions
 ) -> Detections:
     height, width = size
     joined: list[Detections] = []
@@ -189,7 +182,7 @@ def _join_boxes(
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
         joined.append(Detections(boxes, prediction.class_ids, prediction.scores))
     boxes = np.concatenate([found.boxes for found in joined])
-    classes = np.concatenate([found.class_ids for found in joined])
+    class_ids = np.concatenate([found.class_ids for found in joined])
     scores = np.concatenate([found.scores for found in joined])
-    keep = suppress(boxes, scores, classes, nms_options.nms_iou, nms_options.max_detections)
-    return Detections(boxes[keep], classes[keep], scores[keep])
+    keep = suppress(boxes, scores, class_ids, options.nms_iou, options.max_detections)
+    return Detections(boxes[keep], class_ids[keep], scores[keep])

@@ -2,6 +2,6 @@
 
 from mbv2kit.splitting.plan import MemoryPlan
 from mbv2kit.splitting.planner import plan_evenly, plan_memory, smallest_peak
-from mbv2kit.splitting.session import SplitModel
+from mbv2kit.splitting.session import SplitSession
 
-__all__ = ["MemoryPlan", "SplitModel", "plan_evenly", "plan_memory", "smallest_peak"]
+__all__ = ["MemoryPlan", "SplitSession", "plan_evenly", "plan_memory", "smallest_peak"]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from mbv2kit.backbones import Backbone
 from mbv2kit.errors import UserError
-from mbv2kit.heads import Head
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
@@ -138,7 +137,7 @@ def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
     last = layers[-1]
     if not isinstance(last, ConvNormAct):
         return Chain(tuple(blocks), None, False)
-    readers = [head for head in model.heads.values() if isinstance(head, Head) and names[-1] in head.features]
+    readers = [head for head in model.heads.values() if names[-1] in head.features]
     # A subclass of Classifier may read more than the mean.
     return Chain(tuple(blocks), (names[-1], last), all(type(head) is Classifier for head in readers))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from mbv2kit.heads import Head
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
 from mbv2kit.splitting.bands import BandStep, schedule
 from mbv2kit.splitting.block import frame_of
@@ -172,7 +171,7 @@ class CostModel:
             if block.read_expansion:
                 shapes[f"{block.name}_expansion"] = (block.wide_channels, block.rows[0].output, block.columns[0].output)
         maps = {name: torch.empty(1, *shape, device="meta") for name, shape in (shapes | last).items()}
-        heads = [head for head in copy_to_meta(self._heads).values() if isinstance(head, Head)]
+        heads = copy_to_meta(self._heads).values()
         # All raw outputs are held until the last head has run.
         raw = []
         with torch.no_grad(), torch.device("meta"), MemoryProbe(maps[name] for name in last) as probe:

@@ -1,26 +1,26 @@
-"""A VisionModel that runs as a memory plan says: the same outputs from a fraction of the memory."""
+"""A session that runs a model as a memory plan says: the same outputs from a fraction of the memory."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
-from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.preprocess import Placement
-from mbv2kit.models.vision_model import ModelWrapper, VisionModel
+from mbv2kit.imaging.postprocess import Outputs
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting.bands import BandStep, schedule
 from mbv2kit.splitting.block import SplitBlock, fold, frame
 from mbv2kit.splitting.chain import find_chain, has_relu6
 from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.plan import MemoryPlan
-from mbv2kit.structures import Prediction, Task
 
 
-class SplitModel(ModelWrapper):
-    """Wraps a model, and runs it one image at a time within the memory of a plan.
+class SplitSession:
+    """Runs a model one image at a time within the memory of a plan.
 
     Args:
         model: In evaluation mode, on the CPU; its weights are folded and copied.
@@ -28,7 +28,7 @@ class SplitModel(ModelWrapper):
 
     Attributes:
         plan: The plan.
-        measured: The most bytes that were alive at once while the first image was seen; None until then.
+        measured: The most bytes that were alive at once during the first image; None until then.
 
     Raises:
         UserError: The plan is of another type than float32, or the network is none that can be split.
@@ -39,7 +39,7 @@ class SplitModel(ModelWrapper):
             raise UserError(f"A plan for {plan.dtype} says what a network would need; only float32 plans can be run.")
         self.plan = plan
         self.measured: int | None = None
-        super().__init__(model)
+        self._model = model
         self._chain = find_chain(model, plan.size)
         # For each segment its blocks, and what they do in each band.
         self._segments: list[tuple[list[SplitBlock], list[list[BandStep]]]] = []
@@ -55,7 +55,7 @@ class SplitModel(ModelWrapper):
         self._last = fold(self._chain.last[1]) if self._chain.last else None
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> dict[str, Raw]:
+    def compute(self, images: Tensor) -> dict[str, Raw]:
         """Computes what the model computes, up to rounding.
 
         Args:
@@ -80,28 +80,26 @@ class SplitModel(ModelWrapper):
         if self._chain.last is not None:
             maps[self._chain.last[0]] = self._run_last(current)
         del current
-        return {head.task: head(maps) for head in self._model.heads.values() if isinstance(head, Head)}
+        return {task: head(maps) for task, head in self._model.heads.items()}
 
     def measure(self, images: Tensor) -> tuple[dict[str, Raw], int]:
-        """Computes what a call computes, and the most bytes that were alive at once; see :class:`MemoryProbe`."""
+        """Computes what :meth:`compute` does, and the most bytes that were alive at once; see :class:`MemoryProbe`."""
         with MemoryProbe([images]) as probe:
-            raw = self(images)
+            raw = self.compute(images)
         return raw, int(probe.peak)
 
     @torch.inference_mode()
-    def predict_batch(self, images: Tensor, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
-        """Sees inputs one after the other; arguments and result are those of the model's method."""
-        found: list[dict[Task, Prediction]] = []
-        for index, placement in enumerate(placements):
-            # The image alone, not the batch that it is cut out of.
-            image = images[index : index + 1].clone(memory_format=torch.contiguous_format)
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs, one after the other."""
+        outputs: list[Raw] = []
+        for image in images:
+            tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
             if self.measured is None:
-                raw, self.measured = self.measure(image)
+                raw, self.measured = self.measure(tensor)
             else:
-                raw = self(image)
-            decoded = self._model.decode(raw, [self.plan.size])
-            found.append({task: placement.restore(prediction) for task, (prediction,) in decoded.items()})
-        return found
+                raw = self.compute(tensor)
+            outputs.append(self._model.outputs(raw, self.plan.size))
+        return {name: torch.cat([each[name] for each in outputs]).numpy() for name in outputs[0]}
 
     def _run(
         self, blocks: Sequence[SplitBlock], bands: Sequence[Sequence[BandStep]], source: Tensor, maps: dict[str, Tensor]

@@ -10,7 +10,7 @@ from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.evaluation import plots
 from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.exporting.trained import export_trained
-from mbv2kit.inference.in_torch import TensorModel
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.task import VisionTask
@@ -32,8 +32,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
     epoch = _save_best(plan, task)
     model = VisionModel.load(run.model).to(memory_format=torch.channels_last)
     evaluate_model(
-        TensorModel(model),
-        model.spec,
+        as_trained(model),
         data.val,
         task=options["task"]["name"],
         dataset=options["dataset"]["name"],
@@ -44,7 +43,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
     plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
     if options["export"]:
         images = [data.val[index].image for index in evenly_spaced(len(data.val), _IMAGES_TO_CHECK)]
-        export_trained(model, run.model, [model.input(image)[0] for image in images])
+        export_trained(model, run.model, [model.preprocess(image)[0] for image in images])
     _log.info("the model of epoch %d is in %s", epoch, run.model)
 
 

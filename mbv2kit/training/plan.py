@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
 from mbv2kit.errors import UserError
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.checks import check_numbers
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config

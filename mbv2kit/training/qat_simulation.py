@@ -196,7 +196,7 @@ def _survey(model: VisionModel) -> tuple[frozenset[int], int]:
     copy = copy_to_meta(model).eval()
     survey = _Survey()
     with torch.no_grad(), survey:
-        copy(torch.zeros((1, 3, *model.input.size), dtype=torch.uint8, device="meta"))
+        copy(torch.zeros((1, 3, *model.preprocess.size), dtype=torch.uint8, device="meta"))
     last = frozenset(number for _, number in survey.open.values())
     return last, survey.activations + len(last)
 

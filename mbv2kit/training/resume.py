@@ -6,7 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.errors import UserError
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.run_folder import RunFolder
 
 # Changing one of these would make the tensors of the checkpoint unfit.
 _FIXED = (

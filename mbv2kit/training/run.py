@@ -3,8 +3,8 @@
 from omegaconf import DictConfig
 
 from mbv2kit.cli.logs import set_up_logging
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.runs import RunFolder
 from mbv2kit.training.data import open_data
 from mbv2kit.training.finish import finish
 from mbv2kit.training.fit import create_trainer, fit

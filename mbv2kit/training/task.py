@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
 from mbv2kit.evaluation import Evaluator, create_evaluator
-from mbv2kit.heads import Head
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.ema import WeightAverage
@@ -98,7 +98,6 @@ class VisionTask(lightning.LightningModule):
         raw = self.model(batch.images)
         terms: dict[str, Tensor] = {}
         for head in self.model.heads.values():
-            assert isinstance(head, Head)
             # Heads may call their terms alike.
             prefix = f"{head.task}/" if len(self.model.heads) > 1 else ""
             losses = head.loss(raw[head.task], batch.targets)
@@ -139,9 +138,9 @@ class VisionTask(lightning.LightningModule):
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Compares the deployed model's predictions with the ground truth."""
-        for predictions, sample in zip(
-            self.deployed.predict_batch(batch.images, batch.placements), batch.samples, strict=True
-        ):
+        inputs = batch.images.permute(0, 2, 3, 1).cpu().numpy()
+        predicted = as_trained(self.deployed).predict_inputs(inputs, batch.placements)
+        for predictions, sample in zip(predicted, batch.samples, strict=True):
             for task, prediction in predictions.items():
                 self._evaluators[task].update(prediction, sample)
 

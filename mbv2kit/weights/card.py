@@ -11,7 +11,8 @@ import yaml
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.models.spec import DESCRIPTION_FILE, ModelSpec
+from mbv2kit.models.folder import DESCRIPTION_FILE
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Task
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
-from mbv2kit.models.spec import DESCRIPTION_FILE
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from mbv2kit.weights.classes import read_class_names
@@ -25,7 +25,7 @@ def convert(source: str, output: str, *, license: str | None = None, class_names
         UserError: The source cannot be read, or the output holds a model already; then nothing is written.
     """
     folder = Path(output)
-    if (folder / DESCRIPTION_FILE).exists():
+    if ModelFolder(folder).exists:
         raise UserError(f"output={output} holds a model; name another folder.")
     model, _ = open_model(source)
     spec = model.spec

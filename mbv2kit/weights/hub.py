@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.models.spec import DESCRIPTION_FILE
-from mbv2kit.models.vision_model import WEIGHTS_FILE, VisionModel
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE
+from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
 from mbv2kit.weights.card import model_card
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from mbv2kit.errors import UserError
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import find_model
 from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
 from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
 from mbv2kit.weights.folder import CONFIG_FILE, read_config
@@ -16,7 +17,7 @@ KINDS = (
 )
 
 
-def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionModel, Path | None]:
+def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionModel, ModelFolder | None]:
     """Loads the model that a ``checkpoint`` or ``weights`` key stands for, on the CPU and in evaluation mode.
 
     Args:
@@ -31,7 +32,7 @@ def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionM
     """
     folder = find_model(checkpoint, task)
     if folder is not None:
-        return VisionModel.load(folder), folder
+        return VisionModel.load(folder.path), folder
     assert checkpoint is not None
     found = read_weights(checkpoint)
     return (found if isinstance(found, VisionModel) else found.build()), None

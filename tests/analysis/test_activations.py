@@ -51,7 +51,7 @@ def test_it_counts_what_a_loop_over_the_blocks_counts() -> None:
     randomize_norms(model)
     images = noise(BATCH + 3, size=50)
     patterns = activation_patterns(model, images)
-    inputs = images_to_tensor([model.input(image)[0] for image in images])
+    inputs = images_to_tensor([model.preprocess(image)[0] for image in images])
     current, expected = (inputs - model.mean) / model.std, {}
     with torch.no_grad():
         for name, layer in model.backbone.layers.items():

@@ -78,7 +78,7 @@ def test_every_head_sits_on_the_new_backbone(task: Any, head: str, tmp_path: Pat
     raw, raw_again = model(images)[task], again(images)[task]
     for name, values in raw.items():
         assert torch.equal(values, raw_again[name])
-    assert len(model.decode({task: raw}, [(64, 64)] * 2)[task]) == 2
+    assert len(model.heads[task].decode(raw, (64, 64))) == 2
 
 
 def test_the_new_backbone_is_gone_again() -> None:

@@ -141,5 +141,5 @@ def test_a_run_starts_from_converted_weights(run: Run, tmp_path: Path, tiny: lis
     tiny[tiny.index("input.size=[32,32]")] = "input.size=[64,64]"
     assert run("train", train, *tiny, "weights=mine", "run_dir=larger") == 0
     larger = VisionModel.load(tmp_path / "larger" / "model")
-    assert (larger.input.size, larger.spec.backbone["width"]) == ((64, 64), 0.35)
+    assert (larger.preprocess.size, larger.spec.backbone["width"]) == ((64, 64), 0.35)
     assert larger.spec.origin["started_from"]["started_from"]["source"] == "net.pth"

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation.run import evaluate
 from mbv2kit.exporting.run import export
-from mbv2kit.models.exports import read_exports
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from tests.exporting.models import small_model
 from tests.norms import randomize_norms
@@ -45,7 +45,7 @@ def test_a_model_is_exported_and_checked_without_any_data(
     assert "drawn on the fly" in said
     assert "4 of 4" in said
     assert f"Written: {model}/model.onnx" in said
-    (written,) = read_exports(Path(model))
+    (written,) = ModelFolder(Path(model)).read_exports()
     assert (written.file, written.size, written.outputs) == ("model.onnx", (96, 64), ("probabilities",))
 
 
@@ -58,7 +58,7 @@ def test_int8_shows_accuracy_before_and_after_names_layers_and_is_evaluated(
     assert "Ranges from 12 images (shapes, train)" in said
     assert "Accuracy on 6 images" in said
     assert said.count("backbone.") + said.count("heads.") == 2
-    (written,) = read_exports(Path(model))
+    (written,) = ModelFolder(Path(model)).read_exports()
     assert written.precision == "int8"
     capsys.readouterr()
     found = ("runtime=onnxruntime", "loader.workers=0", "run_dir=found")
@@ -73,7 +73,7 @@ def test_a_file_that_costs_too_much_accuracy_is_not_kept(
     keys = (f"checkpoint={model}", "precision=int8", "sensitive_layers=0", "check_pictures=2")
     assert run("export", export, *keys, *DATA) == 1
     assert "top1 falls by 0.2500, more than max_loss=0.01; the file was not kept" in capsys.readouterr().out
-    assert read_exports(Path(model)) == ()
+    assert ModelFolder(Path(model)).read_exports() == ()
     assert not list(Path(model).glob("*.onnx"))
 
 

@@ -16,10 +16,10 @@ from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.run import evaluate
-from mbv2kit.inference.in_torch import deploy
-from mbv2kit.inference.predictor import Predictor, Seen
+from mbv2kit.inference.pipeline import Pipeline, Predicted
+from mbv2kit.inference.torch_models import as_trained, folded
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import RunFolder
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
 
 Trained = Callable[[str], RunFolder]
@@ -86,15 +86,16 @@ def test_images_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_p
     model = VisionModel.load(run.model)
     source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, task, "val")
     seen: list[Prediction] = []
-    for batch in evaluation_loader(source, model.input, batch_size=4, workers=0):
-        seen += [predictions[task] for predictions in model.predict_batch(batch.images, batch.placements)]
+    for batch in evaluation_loader(source, model.preprocess, batch_size=4, workers=0):
+        inputs = batch.images.permute(0, 2, 3, 1).numpy()
+        seen += [each[task] for each in as_trained(model).predict_inputs(inputs, batch.placements)]
     paths = [tmp_path / f"{index}.png" for index in range(len(source))]
     for path, sample in zip(paths, (source[index] for index in range(len(source))), strict=True):
         PillowImage.fromarray(sample.image).save(path)
-    results = list(Predictor(deploy(VisionModel.load(run.model)), batch_size=5).predict(paths))
+    results = list(Pipeline(folded(VisionModel.load(run.model)), batch_size=5).predict(paths))
     assert len(results) == len(seen) == 6
     for result, expected in zip(results, seen, strict=True):
-        assert isinstance(result, Seen)
+        assert isinstance(result, Predicted)
         assert_alike(result.predictions[task], expected)
 
 

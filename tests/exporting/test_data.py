@@ -24,7 +24,7 @@ SHAPES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def model_data() -> ExportData:
     model = small_model("classification")
-    return ExportData(model.spec, model.input, SHAPES)
+    return ExportData(model.spec, model.preprocess, SHAPES)
 
 
 def test_images_are_spread_evenly_from_the_first_to_the_last() -> None:

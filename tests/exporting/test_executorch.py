@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.check import check, reference
 from mbv2kit.exporting.executorch_rewrites import InForms, pad_in_convolutions
-from mbv2kit.exporting.files import open_export, write
+from mbv2kit.exporting.files import open_for_check, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
 from mbv2kit.models.vision_model import VisionModel
@@ -58,7 +58,7 @@ def delegates(path: Path) -> list[str]:
 def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch == 1
-    report = check(model, open_export(model, folder, export), export, noise(4, SIZE))
+    report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
     assert report.agrees, report.findings
 
 
@@ -76,8 +76,8 @@ def test_int8_has_its_weights_in_bytes_and_answers_much_like_the_model(model: Vi
     weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear))
     assert (tmp_path / export.file).stat().st_size < 2 * weights
     images = noise(8, SIZE)
-    expected = reference(model, images, SIZE).outputs
-    found = open_export(model, tmp_path, export).outputs(np.stack(images))
+    expected = reference(model, images).outputs
+    found = open_for_check(model, tmp_path, export).outputs(np.stack(images))
     for name, limit in {"probabilities": 0.1, "scores": 0.1, "boxes": 0.03}.items():
         np.testing.assert_allclose(found[name], np.concatenate([each[name] for each in expected]), atol=limit)
     # Boxes are decoded in floats.
@@ -91,8 +91,8 @@ def test_half_floats_answer_nearly_the_same(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp16")
     images = noise(4, SIZE)
-    expected = reference(single, images, SIZE).outputs
-    found = open_export(single, tmp_path, export).outputs(np.stack(images))
+    expected = reference(single, images).outputs
+    found = open_for_check(single, tmp_path, export).outputs(np.stack(images))
     probabilities = np.concatenate([each["probabilities"] for each in expected])
     np.testing.assert_allclose(found["probabilities"], probabilities, atol=0.02)
     assert not np.array_equal(found["probabilities"], probabilities)
@@ -103,8 +103,8 @@ def test_some_images_at_a_time_get_the_answers_of_each(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp32", batch=2)
     images = noise(3, SIZE)
-    expected = reference(single, images, SIZE).outputs
-    found = open_export(single, tmp_path, export).outputs(np.stack(images))
+    expected = reference(single, images).outputs
+    found = open_for_check(single, tmp_path, export).outputs(np.stack(images))
     for i, each in enumerate(expected):
         np.testing.assert_allclose(found["probabilities"][i], each["probabilities"][0], atol=1e-5)
 

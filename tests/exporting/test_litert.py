@@ -8,7 +8,7 @@ from torch import nn
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.check import check, reference
-from mbv2kit.exporting.files import open_export, write
+from mbv2kit.exporting.files import open_for_check, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
 from mbv2kit.models.vision_model import VisionModel
@@ -52,7 +52,7 @@ def operations(path: Path) -> list[tuple[str, list[Any]]]:
 def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch == 1
-    report = check(model, open_export(model, folder, export), export, noise(4, SIZE))
+    report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
     assert report.agrees, report.findings
 
 
@@ -75,7 +75,7 @@ def test_maps_keep_their_order_in_memory_and_activations_are_part_of_their_layer
 @pytest.mark.slow
 def test_half_floats_halve_the_file(model: VisionModel, exported: tuple[Path, Export], tmp_path: Path) -> None:
     export = write(ExportNetwork(model).eval(), tmp_path, "litert", "fp16")
-    assert check(model, open_export(model, tmp_path, export), export, noise(4, SIZE)).agrees
+    assert check(model, open_for_check(model, tmp_path, export), export, noise(4, SIZE)).agrees
     sizes = [(folder / each.file).stat().st_size for folder, each in (exported, (tmp_path, export))]
     assert sizes[1] < 0.6 * sizes[0]
 
@@ -91,7 +91,7 @@ def test_int8_layers_read_integers_and_answers_stay_float(model: VisionModel, tm
         if name in ("SOFTMAX", "EXP", "ARG_MAX", "RESIZE_BILINEAR", "SUB"):
             assert tensors[0].type == schema.TensorType.FLOAT32
     images = noise(4, SIZE)
-    expected, deployed = reference(model, images, SIZE), open_export(model, tmp_path, export)
+    expected, deployed = reference(model, images), open_for_check(model, tmp_path, export)
     for image, wanted in zip(images, expected.outputs, strict=True):
         found = deployed.outputs(image[None])
         assert {name: array.dtype for name, array in found.items()} == {
@@ -107,8 +107,8 @@ def test_a_file_for_two_images_takes_two(tmp_path: Path) -> None:
     model = small_model("classification")
     export = write(ExportNetwork(model).eval(), tmp_path, "litert", "fp32", batch=2)
     images = noise(3, SIZE)
-    found = open_export(model, tmp_path, export).outputs(np.stack(images))["probabilities"]
-    expected = [outputs["probabilities"] for outputs in reference(model, images, SIZE).outputs]
+    found = open_for_check(model, tmp_path, export).outputs(np.stack(images))["probabilities"]
+    expected = [outputs["probabilities"] for outputs in reference(model, images).outputs]
     np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
 
 

@@ -6,10 +6,11 @@ import onnx
 import pytest
 
 from mbv2kit.exporting.check import check, reference
-from mbv2kit.exporting.files import keep, open_export, write
+from mbv2kit.exporting.files import keep, open_for_check, write
 from mbv2kit.imaging.postprocess import postprocess
 from mbv2kit.models.export_network import ExportNetwork
-from mbv2kit.models.exports import Export, read_exports
+from mbv2kit.models.exports import Export
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Detections
 from tests.exporting.models import noise, small_model
@@ -30,7 +31,7 @@ def exported(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
-    report = check(model, open_export(model, folder, export), export, noise(4, SIZE))
+    report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
     assert report.agrees, report.findings
     assert [finding.what for finding in report.findings if finding.limit] == [
         "same first class",
@@ -42,7 +43,7 @@ def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[
 def test_any_number_of_images_gets_the_same_answers(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch is None
-    session = open_export(model, folder, export)
+    session = open_for_check(model, folder, export)
     images = np.stack(noise(5, SIZE))
     together = session.outputs(images)
     for i, image in enumerate(images):
@@ -74,10 +75,10 @@ def test_a_fixed_number_of_images_is_kept_to(model: VisionModel, tmp_path: Path)
     kind = onnx.load(tmp_path / export.file).graph.input[0].type.tensor_type
     assert kind.shape.dim[0].dim_value == 2
     single = small_model("classification")
-    deployed = open_export(single, tmp_path, export)
+    deployed = open_for_check(single, tmp_path, export)
     # Five are seen two by two, the last beside a copy of itself.
     images = noise(5, SIZE)
-    expected = reference(single, images, SIZE)
+    expected = reference(single, images)
     found = deployed.outputs(np.stack(images))["probabilities"]
     np.testing.assert_allclose(found, np.concatenate([e["probabilities"] for e in expected.outputs]), atol=1e-5)
 
@@ -88,8 +89,8 @@ def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Pa
     inside = write(network, tmp_path, "onnx", "fp32", batch=1, nms=True)
     assert inside.outputs == ("detections",)
     images = noise(3, SIZE)
-    assert check(model, open_export(model, tmp_path, inside), inside, images).agrees
-    outputs = open_export(model, tmp_path, inside).outputs(images[0][None])
+    assert check(model, open_for_check(model, tmp_path, inside), inside, images).agrees
+    outputs = open_for_check(model, tmp_path, inside).outputs(images[0][None])
     assert outputs["detections"].shape == (1, 100, 6)
     (seen,) = postprocess("detection", outputs, SIZE)
     assert isinstance(seen, Detections)
@@ -106,6 +107,6 @@ def test_a_kept_file_is_listed_once_and_opens_from_the_folder(
     scratch, export = exported
     for _ in range(2):
         keep(export, scratch, tmp_path / "model", model.spec)
-    assert read_exports(tmp_path / "model") == (export,)
+    assert ModelFolder(tmp_path / "model").read_exports() == (export,)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.onnx"]
-    partial(open_export, model)(tmp_path / "model", export)
+    partial(open_for_check, model)(tmp_path / "model", export)

@@ -50,7 +50,7 @@ def test_the_loss_is_cross_entropy_with_a_share_for_every_class(smoothing: float
 
 def test_decoding_ranks_all_classes_and_the_first_of_equals_comes_first() -> None:
     raw = {"logits": torch.tensor([[0.0, 2.0, 2.0, 1.0], [5.0, 0.0, 0.0, 0.0]], dtype=torch.bfloat16)}
-    first, second = Classifier(FEATURES, 4).decode(raw, [(8, 8)] * 2)
+    first, second = Classifier(FEATURES, 4).decode(raw, (8, 8))
     assert isinstance(first, Classification)
     assert isinstance(second, Classification)
     assert first.class_ids.tolist() == [1, 2, 3, 0]
@@ -72,7 +72,7 @@ def test_a_background_is_scored_but_never_the_answer() -> None:
     head = Classifier(FEATURES, 3, background=True)
     assert head.linear.out_features == 4
     logits = torch.tensor([[9.0, 1.0, 2.0, 0.0]])
-    (seen,) = head.decode({"logits": logits}, [(64, 64)])
+    (seen,) = head.decode({"logits": logits}, (64, 64))
     assert isinstance(seen, Classification)
     assert seen.class_ids.tolist() == [1, 0, 2]
     np.testing.assert_allclose(seen.scores, logits.softmax(dim=1)[0, [2, 1, 3]].numpy(), rtol=1e-6)

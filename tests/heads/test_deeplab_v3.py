@@ -143,7 +143,8 @@ def test_decoding_takes_the_best_class_at_the_size_of_each_input() -> None:
     head = DeepLabV3(FEATURES, 3)
     logits = torch.randn(2, 3, 3, 4)
     sizes = [(17, 25), (33, 9)]
-    for prediction, single, size in zip(head.decode({"logits": logits}, sizes), logits, sizes, strict=True):
+    for single, size in zip(logits, sizes, strict=True):
+        (prediction,) = head.decode({"logits": single[None]}, size)
         assert isinstance(prediction, Segmentation)
         assert prediction.mask.shape == size
         expected = enlarged_by_hand(single[None].double(), *size)[0].argmax(dim=0)

@@ -75,7 +75,7 @@ def test_one_new_file_is_all_that_a_new_head_takes(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     raw = again(images)
     assert torch.equal(model(images)["classification"]["peaks"], raw["classification"]["peaks"])
-    for prediction in again.decode(raw, [(32, 32)] * 2)["classification"]:
+    for prediction in again.heads["classification"].decode(raw["classification"], (32, 32)):
         assert isinstance(prediction, Classification)
         assert len(prediction.scores) == 3
 

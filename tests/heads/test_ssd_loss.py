@@ -223,7 +223,7 @@ def test_a_perfect_answer_costs_nothing_and_is_the_ground_truth_when_decoded() -
     losses = head().loss(outputs, targets)
     assert losses["classification"].item() < 1e-6
     assert losses["localization"].item() < 1e-6
-    (found,) = head().decode(outputs, [SIZE])
+    (found,) = head().decode(outputs, SIZE)
     assert isinstance(found, Detections)
     order = found.class_ids.argsort()
     np.testing.assert_array_equal(found.class_ids[order], labels)

@@ -19,6 +19,7 @@ from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.heads.ssd_vgg import SSD300, SSD512, L2Norm
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -214,7 +215,7 @@ def test_loss_and_decoding_are_those_of_ssd() -> None:
     found, expected = head.loss(raw, targets), other.loss(raw, targets)
     assert found == expected
     assert found["classification"] > 0
-    (ours,), (theirs,) = head.decode(raw, [(272, 272)]), other.decode(raw, [(272, 272)])
+    (ours,), (theirs,) = head.decode(raw, (272, 272)), other.decode(raw, (272, 272))
     assert isinstance(ours, Detections)
     assert isinstance(theirs, Detections)
     assert len(ours.boxes) == 100
@@ -316,5 +317,5 @@ def test_it_learns_four_images_by_heart_and_lives_on_in_a_model_folder(tmp_path:
     again = VisionModel.load(tmp_path / "model")
     evaluator = create_evaluator("detection", source.class_names)
     for sample in samples:
-        evaluator.update(again.predict([sample.image])[0]["detection"], sample)
+        evaluator.update(as_trained(again).predict([sample.image])[0]["detection"], sample)
     assert evaluator.compute().metrics["AP50"] >= 0.95

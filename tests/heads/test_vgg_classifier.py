@@ -72,7 +72,7 @@ def test_loss_and_predictions_are_those_of_the_classifier() -> None:
     assert head.linear.out_features == 4
     raw, targets = {"logits": torch.randn(2, 4)}, {"label": torch.tensor([0, 2])}
     assert head.loss(raw, targets) == other.loss(raw, targets)
-    for found, expected in zip(head.decode(raw, [(8, 8)] * 2), other.decode(raw, [(8, 8)] * 2), strict=True):
+    for found, expected in zip(head.decode(raw, (8, 8)), other.decode(raw, (8, 8)), strict=True):
         assert isinstance(found, Classification)
         assert isinstance(expected, Classification)
         assert found.class_ids.tolist() == expected.class_ids.tolist()

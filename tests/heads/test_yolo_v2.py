@@ -17,6 +17,7 @@ from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import create_head
 from mbv2kit.heads.yolo_v2 import YOLOv2
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -123,8 +124,8 @@ def raw_of_nothing(images: int = 1) -> dict[str, Tensor]:
     }
 
 
-def decode(raw: dict[str, Tensor], sizes: list[tuple[int, int]], **options: Any) -> list[Detections]:
-    found = small(**options).decode(raw, sizes)
+def decode(raw: dict[str, Tensor], size: tuple[int, int], **options: Any) -> list[Detections]:
+    found = small(**options).decode(raw, size)
     assert all(isinstance(detections, Detections) for detections in found)
     return found  # type: ignore[return-value]
 
@@ -136,7 +137,7 @@ def test_boxes_come_in_input_pixels_clipped_with_objectness_times_class() -> Non
     raw["box_codes"][0, 1, 2, 0] = torch.tensor([np.log(3), -np.log(3), np.log(3), np.log(0.5)])
     raw["objectness_logits"][0, 0, 0, 1] = 3.0
     raw["class_logits"][0, 0, 0, 1] = torch.tensor([-9.0, 1.0, 9.0])
-    (found,) = decode(raw, [(100, 200)])
+    (found,) = decode(raw, (100, 200))
     assert found.class_ids.tolist() == [2, 0]
     # Cells are 50 x 50 pixels, the anchors 100 x 40 and 40 x 30.
     expected: list[list[float]] = [[0, 5, 75, 45], [77.5, 55, 197.5, 70]]
@@ -150,20 +151,20 @@ def test_of_two_boxes_of_a_class_in_one_place_the_better_is_shown() -> None:
     raw["anchors"] = torch.tensor([[0.4, 0.4], [0.4, 0.4]])
     raw["objectness_logits"][0, 1, 2] = torch.tensor([1.0, 2.0])
     raw["class_logits"][0, 1, 2] = torch.tensor([0.0, 0.0, 20.0])
-    (found,) = decode(raw, [(64, 64)])
+    (found,) = decode(raw, (64, 64))
     assert found.scores.tolist() == pytest.approx([1 / (1 + np.exp(-2))])
-    (both,) = decode(raw, [(64, 64)], nms_iou=1.0)
+    (both,) = decode(raw, (64, 64), nms_iou=1.0)
     assert len(both.boxes) == 2
-    (none,) = decode(raw, [(64, 64)], score_threshold=0.9)
+    (none,) = decode(raw, (64, 64), score_threshold=0.9)
     assert none.boxes.shape == (0, 4)
 
 
-def test_each_image_has_its_own_size_and_logits_without_meaning_find_nothing() -> None:
+def test_boxes_are_in_pixels_of_the_input_and_logits_without_meaning_find_nothing() -> None:
     raw = raw_of_nothing(3)
     raw["objectness_logits"][:, 0, 0, 0] = 20.0
     raw["class_logits"][:, 0, 0, 0, 1] = 20.0
     raw["class_logits"][2] = float("nan")
-    found = decode(raw, [(100, 100), (200, 300), (10, 10)])
+    found = [decode(raw, size)[i] for i, size in enumerate(((100, 100), (200, 300), (10, 10)))]
     np.testing.assert_allclose(found[1].boxes, found[0].boxes * np.array([3, 2, 3, 2], np.float32), rtol=1e-5)
     assert [len(detections.boxes) for detections in found] == [1, 1, 0]
 
@@ -172,7 +173,7 @@ def test_each_image_has_its_own_size_and_logits_without_meaning_find_nothing() -
 def test_an_untrained_head_gives_no_more_than_its_limit_all_in_the_image(most: int) -> None:
     raw = {key: 9 * torch.randn(value.shape) for key, value in raw_of_nothing(2).items() if key != "anchors"}
     options = {"score_threshold": 0.0, "nms_iou": 1.0, "max_detections": most}
-    for detections in decode({**raw, "anchors": torch.tensor(ANCHORS)}, [(192, 160)] * 2, **options):
+    for detections in decode({**raw, "anchors": torch.tensor(ANCHORS)}, (192, 160), **options):
         assert len(detections.boxes) == min(most, 2 * 4 * 2 * 3)
         assert detections.boxes.min() >= 0
         assert detections.boxes[:, 2].max() <= 160
@@ -250,5 +251,5 @@ def test_it_learns_four_images_by_heart() -> None:
     model.eval()
     evaluator = create_evaluator("detection", source.class_names)
     for index in range(4):
-        evaluator.update(model.predict([source[index].image])[0]["detection"], source[index])
+        evaluator.update(as_trained(model).predict([source[index].image])[0]["detection"], source[index])
     assert evaluator.compute().metrics["AP75"] >= 0.95

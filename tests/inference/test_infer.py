@@ -12,9 +12,11 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.draw import palette
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference import run
 from mbv2kit.inference.loading import Loaded, Request
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import describe
 from mbv2kit.inference.run import infer
 from mbv2kit.models.spec import ModelSpec
@@ -23,10 +25,8 @@ from mbv2kit.structures import Classification, Detections, Prediction, Segmentat
 EVERYTHING: tuple[Task, ...] = ("classification", "detection", "segmentation")
 
 
-class FakeModel:
-    """Answers with the image's mean, its whole area and its left half."""
-
-    batch: int | None = None
+class FakePredictor(Predictor):
+    """Predicts the image's mean, its whole area and its left half."""
 
     def __init__(self, *tasks: Task) -> None:
         names: dict[Task, tuple[str, ...]] = {
@@ -34,19 +34,20 @@ class FakeModel:
             "detection": ("cat", "dog"),
             "segmentation": ("background", "cat", "cat"),
         }
-        self.input = Preprocess((8, 8))
-        self.class_names = {task: names[task] for task in tasks}
+        class_names = {task: names[task] for task in tasks}
+        spec = ModelSpec(backbone={}, heads={}, class_names=class_names, input=Preprocess((8, 8)))
+        super().__init__(spec, lambda: self.run)
 
-    def copy(self) -> "FakeModel":
+    def copy(self) -> "FakePredictor":
         return self
 
-    def outputs(self, inputs: NDArray[np.uint8]) -> Any:
-        return inputs.mean(axis=(1, 2, 3)) / 255
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        return {"mean": images.mean(axis=(1, 2, 3)) / 255}
 
-    def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
         return [
             {task: _outputs(task, mean, *placement.image) for task in self.class_names}
-            for mean, placement in zip(outputs, placements, strict=True)
+            for mean, placement in zip(outputs["mean"], placements, strict=True)
         ]
 
 
@@ -85,16 +86,15 @@ def config(root: Path, tmp_path: Path) -> DictConfig:
     return config
 
 
-def use_model(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> list[Request]:
-    """Has :func:`infer` load a model of ours; returns a list that will hold what it asked for."""
+def use_model(monkeypatch: pytest.MonkeyPatch, predictor: FakePredictor) -> list[Request]:
+    """Has :func:`infer` load this predictor; returns a list that will hold what it asked for."""
     requests: list[Request] = []
 
     def load(request: Request) -> Loaded:
         requests.append(request)
-        spec = ModelSpec(backbone={}, heads={}, class_names=model.class_names, input=model.input)
-        return Loaded(model=model, spec=spec, name=str(request.checkpoint), folder=None, notes=["Runtime: a fake"])
+        return Loaded(predictor=predictor, name=str(request.checkpoint), folder=None, notes=["Runtime: a fake"])
 
-    monkeypatch.setattr(run, "load_model", load)
+    monkeypatch.setattr(run, "load", load)
     return requests
 
 
@@ -107,7 +107,7 @@ def files(folder: str) -> list[str]:
 
 
 def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakeModel("classification"))
+    use_model(monkeypatch, FakePredictor("classification"))
     images = [str(photos / "b" / "cat.png"), str(photos / "a" / "cat.png")]
     assert infer(config, images) == 0
     assert lines(config) == [
@@ -127,7 +127,7 @@ def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.Mo
 
 
 def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     assert infer(config, [str(photos / "a")]) == 0
     (line,) = lines(config)
     assert line == {
@@ -143,7 +143,7 @@ def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyP
 
 
 def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakeModel("segmentation"))
+    use_model(monkeypatch, FakePredictor("segmentation"))
     assert infer(config, [str(photos / "a"), str(photos / "b")]) == 0
     assert [line["mask"] for line in lines(config)] == ["masks/cat.png", "masks/cat_2.png"]
     # Two classes are both called cat.
@@ -160,7 +160,7 @@ def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.Monk
 def test_all_tasks_of_a_model_get_a_line_each(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, FakeModel(*EVERYTHING))
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
     infer(config, [str(photos / "a")])
     assert [line["task"] for line in lines(config)] == list(EVERYTHING)
     assert files(config.output) == [f"images/cat_{task}.jpg" for task in EVERYTHING] + [
@@ -170,7 +170,7 @@ def test_all_tasks_of_a_model_get_a_line_each(
 
 
 def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakeModel(*EVERYTHING))
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
     config.task = "detection"
     infer(config, [str(photos / "a")])
     assert [line["task"] for line in lines(config)] == ["detection"]
@@ -180,7 +180,7 @@ def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, mon
 def test_a_task_that_the_model_has_not_is_refused(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, FakeModel("classification", "detection"))
+    use_model(monkeypatch, FakePredictor("classification", "detection"))
     config.task = "segmentation"
     with pytest.raises(UserError, match="does classification and detection, not segmentation"):
         infer(config, [str(photos)])
@@ -189,7 +189,7 @@ def test_a_task_that_the_model_has_not_is_refused(
 def test_an_unreadable_image_is_told_and_the_rest_goes_on(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     broken = str(photos / "c.jpg")
     assert infer(config, [broken, str(photos / "a")]) == 1
     first, second = lines(config)
@@ -205,10 +205,10 @@ def test_an_unreadable_image_is_told_and_the_rest_goes_on(
 def test_each_line_is_on_disk_before_the_next_image_is_seen(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Watching(FakeModel):
-        def outputs(self, inputs: Any) -> Any:
+    class Watching(FakePredictor):
+        def run(self, images: NDArray[np.uint8]) -> Outputs:
             written.append(len(lines(config)))
-            return super().outputs(inputs)
+            return super().run(images)
 
     written: list[int] = []
     use_model(monkeypatch, Watching("detection"))
@@ -220,11 +220,11 @@ def test_each_line_is_on_disk_before_the_next_image_is_seen(
 def test_what_was_seen_before_a_fault_is_written(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(FakeModel):
-        def outputs(self, inputs: Any) -> Any:
-            if inputs.mean() > 80:
+    class Interrupted(FakePredictor):
+        def run(self, images: NDArray[np.uint8]) -> Outputs:
+            if images.mean() > 80:
                 raise KeyboardInterrupt
-            return super().outputs(inputs)
+            return super().run(images)
 
     use_model(monkeypatch, Interrupted("detection"))
     config.threads = 2
@@ -247,7 +247,7 @@ def test_as_many_images_are_seen_at_a_time_as_there_are_cores(
     workers: int,
     at_a_time: str,
 ) -> None:
-    requests = use_model(monkeypatch, FakeModel("detection"))
+    requests = use_model(monkeypatch, FakePredictor("detection"))
     config.threads = threads
     infer(config, [str(photos / "a" / "cat.png")] * images)
     assert [(request.cores, request.workers) for request in requests] == [(threads, workers)]
@@ -257,7 +257,7 @@ def test_as_many_images_are_seen_at_a_time_as_there_are_cores(
 def test_a_budget_of_memory_is_for_one_image_at_a_time(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requests = use_model(monkeypatch, FakeModel("detection"))
+    requests = use_model(monkeypatch, FakePredictor("detection"))
     config.threads, config.memory_budget = 2, "1MB"
     infer(config, [str(photos / "a"), str(photos / "b")])
     assert [(request.cores, request.workers) for request in requests] == [(2, 1)]
@@ -269,7 +269,7 @@ def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int
 ) -> None:
     images = [str(photos / name) for name in ("a", "c.jpg", "b", "a/cat.png")]
-    use_model(monkeypatch, FakeModel(*EVERYTHING))
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
     config.threads = 1
     infer(config, images)
     expected = lines(config)
@@ -284,10 +284,10 @@ def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
 def test_an_image_that_is_gone_when_it_shall_be_drawn_is_told(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Deleting(FakeModel):
-        def read(self, outputs: Any, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    class Deleting(FakePredictor):
+        def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
             (photos / "a" / "cat.png").unlink()
-            return super().read(outputs, placements)
+            return super().postprocess(outputs, placements)
 
     use_model(monkeypatch, Deleting("detection"))
     gone = str(photos / "a" / "cat.png")
@@ -296,7 +296,7 @@ def test_an_image_that_is_gone_when_it_shall_be_drawn_is_told(
 
 
 def test_images_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     config.save_images = False
     infer(config, [str(photos / "a")])
     assert files(config.output) == ["predictions.jsonl"]
@@ -305,7 +305,7 @@ def test_images_need_not_be_drawn(photos: Path, config: DictConfig, monkeypatch:
 def test_thresholds_of_lines_and_drawings_are_their_own(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     config.min_score, config.draw_min_score = 0.0, 0.9
     infer(config, [str(photos / "a")])
     assert len(lines(config)[0]["boxes"]) == 3
@@ -316,7 +316,7 @@ def test_thresholds_of_lines_and_drawings_are_their_own(
 def test_the_default_output_is_a_folder_of_its_own(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use_model(monkeypatch, FakeModel("classification"))
+    use_model(monkeypatch, FakePredictor("classification"))
     monkeypatch.chdir(tmp_path)
     config.output = None
     infer(config, [str(photos / "a")])
@@ -339,7 +339,7 @@ def test_the_default_output_is_a_folder_of_its_own(
 def test_a_wrong_key_is_refused_before_anything_is_written(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, message: str
 ) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     config[key] = value
     with pytest.raises(UserError, match=message):
         infer(config, [str(photos)])
@@ -354,7 +354,7 @@ def test_no_images_is_a_sentence_with_an_example(config: DictConfig) -> None:
 def test_an_output_that_cannot_be_written_is_a_sentence(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_model(monkeypatch, FakeModel("detection"))
+    use_model(monkeypatch, FakePredictor("detection"))
     config.output = str(photos / "c.jpg")
     with pytest.raises(UserError, match=r"output=.*c\.jpg cannot be written \(File exists\)"):
         infer(config, [str(photos / "a")])
@@ -364,7 +364,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence(
 def test_a_file_that_cannot_be_written_is_a_sentence_whichever_thread_writes_it(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    use_model(monkeypatch, FakeModel("segmentation"))
+    use_model(monkeypatch, FakePredictor("segmentation"))
     config.threads = threads
     Path(config.output).mkdir()
     Path(config.output, "masks").write_text("in the way")

@@ -13,7 +13,8 @@ from PIL import Image as PillowImage
 
 from mbv2kit.commands.infer import split_arguments
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.models.exports import Export, add_export, hash_of
+from mbv2kit.models.exports import Export, hash_of
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 
@@ -83,15 +84,14 @@ def test_images_in_results_out_without_the_libraries_of_training(root: Path, wor
 @pytest.fixture(scope="module")
 def exported(workplace: Path) -> str:
     """The name of a folder with an exported network: its probabilities are the shares of red, green and blue."""
-    folder = workplace / "exported"
-    folder.mkdir()
+    folder, scratch = workplace / "exported", workplace / "scratch"
+    scratch.mkdir()
     spec = ModelSpec(
         backbone={},
         heads={"classification": {}},
         class_names={"classification": ["red", "green", "blue"]},
         input=Preprocess((8, 8)),
     )
-    (folder / "model.json").write_text(json.dumps(spec.to_dict()))
     nodes = [
         helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["values", "sides"], ["sums"], keepdims=0),
@@ -109,9 +109,9 @@ def exported(workplace: Path) -> str:
         ],
     )
     opsets = [helper.make_opsetid("", 18)]
-    save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "model.onnx")
-    add_export(
-        folder,
+    save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), scratch / "model.onnx")
+    ModelFolder(folder).describe(spec)
+    ModelFolder(folder).add_export(
         Export(
             file="model.onnx",
             format="onnx",
@@ -120,8 +120,9 @@ def exported(workplace: Path) -> str:
             batch=None,
             outputs=("probabilities",),
             nms_options=None,
-            sha256=hash_of(folder / "model.onnx"),
+            sha256=hash_of(scratch / "model.onnx"),
         ),
+        scratch,
     )
     return "exported"
 

@@ -10,9 +10,9 @@ from mbv2kit.errors import UserError
 from mbv2kit.exporting.check import reference
 from mbv2kit.exporting.files import keep, write
 from mbv2kit.imaging.preprocess import Placement
-from mbv2kit.inference.loading import Request, load_model
+from mbv2kit.inference.loading import Request, load
 from mbv2kit.models.export_network import ExportNetwork
-from mbv2kit.models.exports import read_exports, write_exports
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Classification
 from tests.exporting.models import noise, saved, small_model
@@ -53,14 +53,14 @@ def request(folder: Path, **keys: object) -> Request:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("keys", [{"runtime": "onnxruntime"}, {"runtime": "torch"}, {"tta": "multiscale_flip"}])
 def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str, str]) -> None:
-    loaded = load_model(request(folder, **keys))
-    assert loaded.folder == folder
-    assert loaded.spec.class_names["classification"][0] == "cat"
-    assert loaded.model.input.size == SIZE
+    loaded = load(request(folder, **keys))
+    assert loaded.folder == ModelFolder(folder)
+    assert loaded.predictor.spec.class_names["classification"][0] == "cat"
+    assert loaded.predictor.preprocess.size == SIZE
     images = np.stack(noise(3, SIZE))
     placement = Placement((128, 32), SIZE)
-    for model in (loaded.model, loaded.model.copy()):
-        seen = model.read(model.outputs(images), [placement] * 3)
+    for predictor in (loaded.predictor, loaded.predictor.copy()):
+        seen = predictor.predict_inputs(images, [placement] * 3)
         assert len(seen) == 3
         assert isinstance(seen[0]["classification"], Classification)
 
@@ -69,15 +69,15 @@ def test_every_way_to_run_a_model_has_the_same_face(folder: Path, keys: dict[str
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_the_answers_are_the_model_s(folder: Path, model: VisionModel, runtime: str) -> None:
     images = noise(3, SIZE)
-    loaded = load_model(request(folder, runtime=runtime))
-    expected = np.concatenate([each["probabilities"] for each in reference(model, images, SIZE).outputs])
-    np.testing.assert_allclose(loaded.model.outputs(np.stack(images))["probabilities"], expected, atol=1e-5)
+    loaded = load(request(folder, runtime=runtime))
+    expected = np.concatenate([each["probabilities"] for each in reference(model, images).outputs])
+    np.testing.assert_allclose(loaded.predictor.outputs(np.stack(images))["probabilities"], expected, atol=1e-5)
 
 
 def test_the_exported_file_is_what_runs_unless_torch_is_wished_for(folder: Path) -> None:
-    assert load_model(request(folder, runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
-    assert load_model(request(folder / "model.onnx", runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
-    automatic = load_model(request(folder))
+    assert load(request(folder, runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
+    assert load(request(folder / "model.onnx", runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
+    automatic = load(request(folder))
     assert automatic.runtime.endswith(" on model.onnx")
     assert automatic.notes[0].startswith(f"Runtime: {automatic.runtime}, fp32 (")
 
@@ -85,38 +85,39 @@ def test_the_exported_file_is_what_runs_unless_torch_is_wished_for(folder: Path)
 @pytest.mark.usefixtures("threads")
 def test_without_a_file_torch_runs_it_and_says_what_would_be_faster(model: VisionModel, tmp_path: Path) -> None:
     folder = saved(model, tmp_path / "bare")
-    loaded = load_model(request(folder))
+    loaded = load(request(folder))
     assert loaded.runtime == "torch"
     assert f"python tools/export.py checkpoint={folder}" in loaded.notes[0]
 
 
 def test_a_precision_that_was_not_exported_is_a_sentence(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no exported file for precision=int8 \(exported files: model.onnx \(fp32\)\)"):
-        load_model(request(folder, precision="int8"))
+        load(request(folder, precision="int8"))
     with pytest.raises(UserError, match=r"no exported file for runtime=litert .* python tools/export.py"):
-        load_model(request(folder, runtime="litert"))
+        load(request(folder, runtime="litert"))
 
 
 def test_of_several_precisions_float32_is_taken_unless_another_is_named(
     folder: Path, model: VisionModel, tmp_path: Path
 ) -> None:
-    copy = saved(model, tmp_path / "both")
+    copy, scratch = saved(model, tmp_path / "both"), tmp_path / "scratch"
     data = (folder / "model.onnx").read_bytes()
-    (export,) = read_exports(folder)
+    (export,) = ModelFolder(folder).read_exports()
+    scratch.mkdir()
     for name in ("model.onnx", "model_int8.onnx"):
-        (copy / name).write_bytes(data)
-    other = replace(export, file="model_int8.onnx", precision="int8")
-    write_exports(copy, [other, export])
+        (scratch / name).write_bytes(data)
+    for each in (replace(export, file="model_int8.onnx", precision="int8"), export):
+        ModelFolder(copy).add_export(each, scratch)
     for keys, expected in (
         ({}, "model.onnx"),
         ({"precision": "int8"}, "model_int8.onnx"),
         ({"precision": "fp32"}, "model.onnx"),
     ):
-        assert load_model(request(copy, runtime="onnxruntime", **keys)).runtime == f"onnxruntime on {expected}"
-    by_name = load_model(request(copy / "model_int8.onnx", runtime="onnxruntime"))
+        assert load(request(copy, runtime="onnxruntime", **keys)).runtime == f"onnxruntime on {expected}"
+    by_name = load(request(copy / "model_int8.onnx", runtime="onnxruntime"))
     assert by_name.runtime == "onnxruntime on model_int8.onnx"
-    write_exports(copy, [other])
-    assert load_model(request(copy, runtime="onnxruntime")).runtime == "onnxruntime on model_int8.onnx"
+    (copy / "model.onnx").unlink()
+    assert load(request(copy, runtime="onnxruntime")).runtime == "onnxruntime on model_int8.onnx"
 
 
 @pytest.mark.parametrize(
@@ -139,14 +140,15 @@ def test_what_does_not_go_together_is_refused(keys: dict[str, object], message: 
 def test_a_runtime_that_is_not_installed_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mbv2kit.inference.runtimes.base.Runtime.version", None)
     with pytest.raises(UserError, match="runtime=onnxruntime is not installed; run: pip install onnxruntime"):
-        load_model(request(folder, runtime="onnxruntime"))
+        load(request(folder, runtime="onnxruntime"))
     with pytest.raises(UserError, match=r"None of the runtimes that read the files .*: pip install onnxruntime or pip"):
-        load_model(request(folder))
+        load(request(folder))
 
 
 def test_a_damaged_file_is_a_sentence(folder: Path, model: VisionModel, tmp_path: Path) -> None:
     copy = saved(model, tmp_path / "damaged")
+    (export,) = ModelFolder(folder).read_exports()
+    ModelFolder(copy).add_export(export, folder)
     (copy / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
-    write_exports(copy, read_exports(folder))
     with pytest.raises(UserError, match=r"model.onnx is no network that ONNX Runtime reads"):
-        load_model(request(copy, runtime="onnxruntime"))
+        load(request(copy, runtime="onnxruntime"))

@@ -9,7 +9,7 @@ from mbv2kit.inference.stages import Stages
 
 def test_a_line_gives_the_mean_of_an_image_and_how_many_there_were_a_second() -> None:
     times = Stages()
-    times.seconds |= {"reading": 0.6, "network": 0.42, "answers": 0.01, "writing": 0.0}
+    times.seconds |= {"reading": 0.6, "network": 0.42, "postprocessing": 0.01, "writing": 0.0}
     assert times.describe(200, 2, 0.5) == (
         "Milliseconds an image: reading 3.0, network 2.1, answers 0.1, writing 0.0; 2 at a time, 400.0 images a second"
     )
@@ -37,7 +37,7 @@ def test_times_of_all_threads_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(time_many, range(4)))
-    assert times.seconds == {"reading": 4000, "network": 0, "answers": 0, "writing": 0}
+    assert times.seconds == {"reading": 4000, "network": 0, "postprocessing": 0, "writing": 0}
 
 
 def test_a_stage_that_fails_has_taken_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

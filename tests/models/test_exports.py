@@ -3,10 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
-from mbv2kit.models.exports import Export, add_export, export_name, files_of, hash_of, read_exports, write_exports
+from mbv2kit.models.exports import Export, export_name, files_of, hash_of
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from tests.exporting.models import saved, small_model
 
@@ -27,30 +29,74 @@ def folder(tmp_path: Path) -> Path:
     return saved(small_model("classification"), tmp_path)
 
 
-def test_what_was_listed_is_read_back(folder: Path) -> None:
-    assert read_exports(folder) == ()
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder with what an exporter wrote."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
     (folder / "model.onnx").write_bytes(b"x")
     (folder / "model_int8.onnx").write_bytes(b"y")
+    return folder
+
+
+def test_what_was_listed_is_read_back(folder: Path, scratch: Path) -> None:
+    model = ModelFolder(folder)
+    assert model.read_exports() == ()
     other = replace(ONE, file="model_int8.onnx", precision="int8", batch=4, nms_options=None)
-    add_export(folder, ONE)
-    add_export(folder, other)
-    assert read_exports(folder) == (ONE, other)
+    model.add_export(ONE, scratch)
+    model.add_export(other, scratch)
+    assert model.read_exports() == (ONE, other)
+    assert (folder / "model_int8.onnx").read_bytes() == b"y"
     again = replace(ONE, sha256="1" * 64)
-    add_export(folder, again)
-    assert read_exports(folder) == (other, again)
+    model.add_export(again, scratch)
+    assert model.read_exports() == (other, again)
     assert VisionModel.load(folder).class_names["classification"][0] == "cat"
 
 
-def test_a_file_that_is_gone_is_not_listed(folder: Path) -> None:
-    write_exports(folder, [ONE])
-    assert read_exports(folder) == ()
+def test_a_file_that_is_gone_is_not_listed(folder: Path, scratch: Path) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    (folder / "model.onnx").unlink()
+    assert ModelFolder(folder).read_exports() == ()
 
 
-def test_a_model_that_is_saved_anew_has_no_files_of_its_older_self(folder: Path) -> None:
-    (folder / "model.onnx").write_bytes(b"x")
-    write_exports(folder, [ONE])
-    small_model("classification").save(folder)
-    assert read_exports(folder) == ()
+def test_a_model_that_is_saved_with_other_weights_has_no_files_of_its_older_self(folder: Path, scratch: Path) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    model = VisionModel.load(folder)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    model.save(folder)
+    assert ModelFolder(folder).read_exports() == ()
+
+
+def test_a_model_that_is_saved_again_keeps_its_exported_files(folder: Path, scratch: Path) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    VisionModel.load(folder).save(folder)
+    assert ModelFolder(folder).read_exports() == (ONE,)
+
+
+def test_a_folder_of_exported_files_needs_no_weights(folder: Path, scratch: Path, tmp_path: Path) -> None:
+    bare = ModelFolder(tmp_path / "bare")
+    bare.describe(ModelFolder(folder).read_spec())
+    bare.add_export(ONE, scratch)
+    assert bare.read_exports() == (ONE,)
+    assert bare.read_spec() == ModelFolder(folder).read_spec()
+    assert sorted(path.name for path in bare.path.iterdir()) == ["model.json", "model.onnx"]
+
+
+def test_a_failed_write_leaves_the_description_of_before(
+    folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        ModelFolder(folder).add_export(ONE, scratch)
+    with pytest.raises(OSError, match="No space left"):
+        small_model("classification").save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize("damage", [{"file": "model.onnx"}, {"size": 3}, "model.onnx", None])
@@ -60,7 +106,7 @@ def test_a_damaged_list_is_a_sentence(folder: Path, damage: object) -> None:
     values["exports"] = damage if damage is None else [damage]
     description.write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"model.json does not say what was exported: .*; export the model again."):
-        read_exports(folder)
+        ModelFolder(folder).read_exports()
 
 
 def test_names_tell_format_and_precision() -> None:

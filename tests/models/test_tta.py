@@ -18,10 +18,14 @@ from mbv2kit.evaluation.run import evaluate
 from mbv2kit.heads import HEADS, Head
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import Placement, Preprocess
-from mbv2kit.inference.loading import Request, load_model
+from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.run import infer
+from mbv2kit.inference.torch_models import as_trained
+from mbv2kit.models.model_session import ModelSession
+from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.models.tta import SCALES, MultiScaleFlip, augmented, scaled_side
+from mbv2kit.models.tta import SCALES, MultiScaleFlip, scaled_side
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
 from mbv2kit.training.run import train
@@ -69,6 +73,13 @@ def untouched(count: int = 2, size: tuple[int, int] = SIZE) -> list[Placement]:
     return [Placement(size, size)] * count
 
 
+def predict(
+    model: VisionModel, session: Session, images: Tensor, placements: list[Placement]
+) -> list[dict[Task, Prediction]]:
+    predictor = Predictor(model.spec, lambda: session, nms_options=model.nms_options)
+    return predictor.predict_inputs(images.permute(0, 2, 3, 1).numpy(), placements)
+
+
 def assert_equal(found: Prediction, expected: Prediction) -> None:
     if isinstance(expected, Segmentation):
         assert isinstance(found, Segmentation)
@@ -109,7 +120,7 @@ def test_the_network_sees_every_size_twice(monkeypatch: pytest.MonkeyPatch) -> N
         return forward(images)
 
     monkeypatch.setattr(model, "forward", watch)
-    MultiScaleFlip(model).predict_batch(inputs(), untouched())
+    predict(model, MultiScaleFlip(model), inputs(), untouched())
     sizes = [(33, 49), (49, 73), (65, 97), (81, 121), (97, 145), (113, 169)]
     assert seen == [(2, 3, *size) for size in sizes for _ in range(2)]
 
@@ -122,8 +133,8 @@ def test_one_scale_without_mirroring_is_the_plain_model(tasks: tuple[Task, ...])
     model = model_for(*tasks)
     placements = [Placement((130, 194), SIZE), Placement((60, 90), (60, 90))]
     images = inputs()
-    plain = model.predict_batch(images, placements)
-    seen = MultiScaleFlip(model, scales=(1.0,), flip=False).predict_batch(images, placements)
+    plain = predict(model, ModelSession(model), images, placements)
+    seen = predict(model, MultiScaleFlip(model, scales=(1.0,), flip=False), images, placements)
     for found, expected in zip(seen, plain, strict=True):
         assert found.keys() == expected.keys() == set(tasks)
         for task in tasks:
@@ -132,12 +143,12 @@ def test_one_scale_without_mirroring_is_the_plain_model(tasks: tuple[Task, ...])
 
 def test_images_come_in_by_the_model_s_own_rule() -> None:
     model = model_for("segmentation", "classification")
-    tta = MultiScaleFlip(model)
-    assert (tta.input, tta.class_names) == (model.input, model.class_names)
+    tta = as_trained(model, "multiscale_flip")
+    assert (tta.preprocess, tta.class_names) == (model.preprocess, model.class_names)
     arrays = [np.random.default_rng(side).integers(0, 256, (side, 70, 3), dtype=np.uint8) for side in (40, 90)]
-    made = [tta.input(array) for array in arrays]
+    made = [tta.preprocess(array) for array in arrays]
     images = torch.from_numpy(np.stack([image for image, _ in made])).permute(0, 3, 1, 2)
-    by_hand = tta.predict_batch(images, [placement for _, placement in made])
+    by_hand = predict(model, MultiScaleFlip(model), images, [placement for _, placement in made])
     for found, expected, array in zip(tta.predict(arrays), by_hand, arrays, strict=True):
         mask = found["segmentation"]
         assert isinstance(mask, Segmentation)
@@ -147,10 +158,12 @@ def test_images_come_in_by_the_model_s_own_rule() -> None:
     assert tta.predict([]) == []
 
 
-def test_none_is_the_model_itself() -> None:
+def test_without_augmentation_each_image_goes_through_once() -> None:
     model = model_for("classification")
-    assert augmented(model, "none") is model
-    assert isinstance(augmented(model, "multiscale_flip"), MultiScaleFlip)
+    images = inputs()
+    (plain,) = as_trained(model).predict([images[0].permute(1, 2, 0).numpy()])
+    (expected,) = predict(model, ModelSession(model), images[:1], untouched(1))
+    assert_equal(plain["classification"], expected["classification"])
 
 
 # What is averaged.
@@ -181,7 +194,7 @@ def test_the_mask_is_that_of_the_mean_probabilities() -> None:
     best, second = total.topk(2, dim=1).values.unbind(dim=1)
     clear = (best - second) > 1e-5
     assert clear.double().mean() > 0.99
-    for i, found in enumerate(MultiScaleFlip(model).predict_batch(images, untouched())):
+    for i, found in enumerate(predict(model, MultiScaleFlip(model), images, untouched())):
         mask = found["segmentation"]
         assert isinstance(mask, Segmentation)
         assert len(np.unique(mask.mask)) > 1
@@ -193,7 +206,7 @@ def test_classes_have_the_mean_of_their_probabilities() -> None:
     model, images = model_for("classification"), inputs()
     views = [model(view)["classification"]["logits"].softmax(dim=1) for view, _ in views_of(images)]
     mean = torch.stack(views).mean(dim=0).numpy()
-    for i, found in enumerate(MultiScaleFlip(model).predict_batch(images, untouched())):
+    for i, found in enumerate(predict(model, MultiScaleFlip(model), images, untouched())):
         classes = found["classification"]
         assert isinstance(classes, Classification)
         assert classes.class_ids.tolist() == np.argsort(-mean[i]).tolist()
@@ -216,7 +229,7 @@ def test_a_plain_image_is_plain_in_every_view_and_its_answer_lies_between_theirs
         return raw
 
     monkeypatch.setattr(model, "forward", watch)
-    (found,) = MultiScaleFlip(model).predict_batch(torch.full((1, 3, *SIZE), 101, dtype=torch.uint8), untouched(1))
+    (found,) = predict(model, MultiScaleFlip(model), torch.full((1, 3, *SIZE), 101, dtype=torch.uint8), untouched(1))
     assert shades == [[101]] * 12
     classes, mask = found["classification"], found["segmentation"]
     assert isinstance(classes, Classification)
@@ -231,9 +244,9 @@ def test_a_plain_image_is_plain_in_every_view_and_its_answer_lies_between_theirs
 
 
 def test_a_mirrored_image_has_exactly_the_mirrored_mask() -> None:
-    tta, images = MultiScaleFlip(model_for("segmentation")), inputs()
-    seen = tta.predict_batch(images, untouched())
-    mirrored = tta.predict_batch(images.flip(3), untouched())
+    model, images = model_for("segmentation"), inputs()
+    seen = predict(model, MultiScaleFlip(model), images, untouched())
+    mirrored = predict(model, MultiScaleFlip(model), images.flip(3), untouched())
     for left, right in zip(seen, mirrored, strict=True):
         assert isinstance(left["segmentation"], Segmentation)
         assert isinstance(right["segmentation"], Segmentation)
@@ -242,9 +255,9 @@ def test_a_mirrored_image_has_exactly_the_mirrored_mask() -> None:
 
 def test_a_mirrored_image_has_the_mirrored_boxes() -> None:
     size = (96, 128)
-    tta, images = MultiScaleFlip(model_for("detection", size=size)), inputs(size=size)
-    seen = tta.predict_batch(images, untouched(size=size))
-    mirrored = tta.predict_batch(images.flip(3), untouched(size=size))
+    model, images = model_for("detection", size=size), inputs(size=size)
+    seen = predict(model, MultiScaleFlip(model), images, untouched(size=size))
+    mirrored = predict(model, MultiScaleFlip(model), images.flip(3), untouched(size=size))
     for left, right in zip(seen, mirrored, strict=True):
         here, there = left["detection"], right["detection"]
         assert isinstance(here, Detections)
@@ -293,7 +306,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> VisionModel:
 
 def test_boxes_of_all_views_are_joined_in_pixels_of_the_input_and_suppressed_again(blind: VisionModel) -> None:
     size = (64, 128)
-    (found,) = MultiScaleFlip(blind).predict_batch(inputs(1, size), [Placement((128, 256), size)])
+    (found,) = predict(blind, MultiScaleFlip(blind), inputs(1, size), [Placement((128, 256), size)])
     boxes = found["detection"]
     assert isinstance(boxes, Detections)
     # Twelve boxes on two places: of each the one with the highest score, in pixels of the image.
@@ -306,7 +319,7 @@ def test_boxes_of_all_views_are_joined_in_pixels_of_the_input_and_suppressed_aga
 def test_the_head_s_own_options_rule_the_joined_boxes(blind: VisionModel) -> None:
     blind = VisionModel(replace(blind.spec, heads={"detection": {"name": "left", "nms_iou": 1.0}})).eval()
     size = (64, 128)
-    (found,) = MultiScaleFlip(blind).predict_batch(inputs(1, size), untouched(1, size))
+    (found,) = predict(blind, MultiScaleFlip(blind), inputs(1, size), untouched(1, size))
     boxes = found["detection"]
     assert isinstance(boxes, Detections)
     assert len(boxes.boxes) == 3, "max_detections"
@@ -319,9 +332,9 @@ def test_a_size_that_the_network_cannot_see_is_a_sentence() -> None:
     )
     with torch.device("meta"):
         model = VisionModel(spec).eval()
-    images = torch.zeros(1, 3, 300, 300, dtype=torch.uint8, device="meta")
-    with pytest.raises(UserError, match=r"tta=multiscale_flip shows inputs of 160 x 160 pixels too: ssd300 and ssd512"):
-        MultiScaleFlip(model).predict_batch(images, untouched(1, (300, 300)))
+    images = torch.zeros(1, 3, 300, 300, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"tta=multiscale_flip also uses inputs of 160 x 160 pixels: ssd300 and ssd512"):
+        predict(model, MultiScaleFlip(model), images, untouched(1, (300, 300)))
 
 
 def test_masks_that_cannot_be_averaged_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,9 +386,9 @@ def test_inference_takes_the_augmented_model(tool: Callable[..., DictConfig], tm
     model.save(tmp_path / "model")
     image = inputs(1)[0].permute(1, 2, 0).numpy()
     PillowImage.fromarray(image).save(tmp_path / "a.png")
-    assert load_model(Request(checkpoint="model")).runtime == "torch"
+    assert load(Request(checkpoint="model")).runtime == "torch"
     assert infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip"), ["a.png"]) == 0
-    (expected,) = MultiScaleFlip(model).predict([image])
+    (expected,) = as_trained(model, "multiscale_flip").predict([image])
     with PillowImage.open(tmp_path / "out" / "masks" / "a.png") as mask:
         assert_equal(Segmentation(np.array(mask)), expected["segmentation"])
 

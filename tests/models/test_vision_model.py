@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Placement, Preprocess
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
@@ -216,7 +217,7 @@ def test_raw_tensors_of_training_can_be_decoded() -> None:
     model = model_for("classification", "detection", "segmentation").train()
     raw = model(inputs())
     assert raw["detection"]["class_logits"].requires_grad
-    predictions = model.decode(raw, [SIZE] * 2)
+    predictions = {task: head.decode(raw[task], SIZE) for task, head in model.heads.items()}
     assert {task: len(found) for task, found in predictions.items()} == dict.fromkeys(NAMES, 2)
 
 
@@ -224,7 +225,7 @@ def test_raw_tensors_of_training_can_be_decoded() -> None:
 def test_predictions_are_in_the_pixels_of_each_image(resize: str) -> None:
     model = model_for("classification", "detection", "segmentation", resize=resize)
     make_images = [make_image(50, 200), make_image(120, 90), make_image(*SIZE)]
-    found = model.predict(make_images)
+    found = as_trained(model).predict(make_images)
     assert len(found) == 3
     for image, predictions in zip(make_images, found, strict=True):
         height, width = image.shape[:2]
@@ -242,9 +243,9 @@ def test_predictions_are_in_the_pixels_of_each_image(resize: str) -> None:
 def test_an_image_is_seen_alike_alone_and_in_company() -> None:
     model = model_for("classification", "segmentation")
     make_images = [make_image(50, 200), make_image(120, 90)]
-    together = model.predict(make_images)
+    together = as_trained(model).predict(make_images)
     for image, expected in zip(make_images, together, strict=True):
-        (alone,) = model.predict([image])
+        (alone,) = as_trained(model).predict([image])
         scores, others = (prediction["classification"] for prediction in (alone, expected))
         assert isinstance(scores, Classification)
         assert isinstance(others, Classification)
@@ -256,7 +257,7 @@ def test_an_image_is_seen_alike_alone_and_in_company() -> None:
 
 
 def test_no_images_give_no_predictions() -> None:
-    assert model_for("classification").predict([]) == []
+    assert as_trained(model_for("classification")).predict([]) == []
 
 
 def test_boxes_are_carried_from_the_input_to_the_image() -> None:
@@ -267,10 +268,10 @@ def test_boxes_are_carried_from_the_input_to_the_image() -> None:
         "box_codes": torch.zeros(1, 1, 4),
         "anchors": torch.tensor([[0.0, 0.0, 0.5, 1.0]]),
     }
-    model.heads["detection"].forward = lambda features: raw
+    model.heads["detection"].forward = lambda features: raw  # type: ignore[method-assign]
     # 32 x 96 pixels are content of an image of 100 x 300.
     placement = Placement((100, 300), (32, 96))
-    (found,) = model.predict_batch(inputs(1), [placement])
+    (found,) = as_trained(model).predict_inputs(inputs(1).permute(0, 2, 3, 1).numpy(), [placement])
     boxes = found["detection"]
     assert isinstance(boxes, Detections)
     np.testing.assert_allclose(boxes.boxes[0], [0, 0, 150, 100], atol=1e-3)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import Raw
+from mbv2kit.inference import torch_models
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.splitting import SplitModel, plan_evenly, plan_memory, smallest_peak
+from mbv2kit.splitting import SplitSession, plan_evenly, plan_memory, smallest_peak
 from mbv2kit.splitting.memory_probe import MemoryProbe
 from tests.splitting.models import build
 
@@ -46,7 +48,7 @@ def test_it_computes_what_the_plain_network_computes_in_the_planned_memory(width
     model = build(width=width)
     for size, groups in [*product(SIZES, GROUPS), (SIZES[0], MOST)]:
         plan = plan_evenly(model, (size, size), groups)
-        split = SplitModel(model, plan)
+        split = SplitSession(model, plan)
         images = make_images(size, size)
         found, peak = split.measure(images)
         assert difference(model, found, images) < 1e-5, (size, groups)
@@ -62,9 +64,9 @@ def test_bands_and_groups_are_exact_in_double_precision(padding: str, size: tupl
     most = plan_evenly(model, size, 1).peak
     plan = plan_memory(model, size, int(least + share * (most - least)))
     assert share > 0 or plan.recomputed > 0
-    split = SplitModel(model.double(), plan)
+    split = SplitSession(model.double(), plan)
     images = make_images(*size)
-    assert difference(model, split(images), images) < 1e-12
+    assert difference(model, split.compute(images), images) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,11 @@ def test_it_serves_every_head_and_keeps_its_plan(task: Any, head: dict[str, Any]
     least = smallest_peak(model, size)
     even = plan_evenly(model, size, 3)
     for plan in (even, plan_memory(model, size, least), plan_memory(model, size, (least + even.peak) // 2)):
-        split = SplitModel(model, plan)
+        split = SplitSession(model, plan)
         images = make_images(*size)
         assert split.measure(images)[1] == plan.peak
         exact = deepcopy(model).double()
-        assert difference(exact, SplitModel(exact, plan)(images), images) < 1e-12
+        assert difference(exact, SplitSession(exact, plan).compute(images), images) < 1e-12
 
 
 @pytest.mark.parametrize("width", [0.35, 1.0])
@@ -114,7 +116,7 @@ def test_the_last_convolution_is_split_even_where_the_head_needs_more_than_a_cha
     plan = plan_memory(model, size, 1_600_000)
     assert plan.last_groups > 1
     assert plan.last_peak <= 1_600_000 < plan_evenly(model, size, 1).last_peak
-    assert SplitModel(model, plan).measure(make_images(*size))[1] == plan.peak
+    assert SplitSession(model, plan).measure(make_images(*size))[1] == plan.peak
 
 
 @pytest.mark.slow
@@ -122,10 +124,10 @@ def test_the_last_convolution_is_split_even_where_the_head_needs_more_than_a_cha
 def test_mobilenet_v2_at_224_runs_within(budget: int) -> None:
     model = build(classes=1000)
     plan = plan_memory(model, (224, 224), budget)
-    split = SplitModel(model, plan)
+    split = SplitSession(model, plan)
     images = make_images(224, 224)
     assert split.measure(images)[1] == plan.peak <= budget
-    assert difference(model, split(images), images) < 1e-5
+    assert difference(model, split.compute(images), images) < 1e-5
     assert plan.recomputed < 0.05
 
 
@@ -151,9 +153,9 @@ def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
 
 def test_several_images_are_seen_one_by_one() -> None:
     model = build()
-    split = SplitModel(model, plan_evenly(model, (96, 96), 4))
+    split = SplitSession(model, plan_evenly(model, (96, 96), 4))
     images = [make_image.permute(1, 2, 0).numpy() for make_image in make_images(80, 120).repeat(3, 1, 1, 1)]
-    ours, theirs = split.predict(images), model.predict(images)
+    ours, theirs = torch_models.split(model, split).predict(images), as_trained(model).predict(images)
     assert [one["classification"].class_ids.tolist() for one in ours] == [  # type: ignore[union-attr]
         one["classification"].class_ids.tolist()  # type: ignore[union-attr]
         for one in theirs
@@ -168,8 +170,8 @@ def test_what_cannot_be_split_is_told() -> None:
     model = build()
     plan = plan_evenly(model, (96, 96), 2)
     with pytest.raises(UserError, match=r"The plan is for \(96, 96\) pixels, got \(97, 96\)"):
-        SplitModel(model, plan)(make_images(97, 96))
+        SplitSession(model, plan).compute(make_images(97, 96))
     with pytest.raises(UserError, match="only float32 plans can be run"):
-        SplitModel(model, plan_evenly(model, (96, 96), 2, torch.int8))
+        SplitSession(model, plan_evenly(model, (96, 96), 2, torch.int8))
     with pytest.raises(UserError, match="dtype must be one of"):
         plan_memory(model, (96, 96), 10**9, torch.int64)

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose_config, register_parts
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.run import train
 
 SIZES = {"classification": 32, "detection": 64, "segmentation": 33}

@@ -17,8 +17,8 @@ from mbv2kit.heads.anchor_clusters import mean_iou
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.heads.yolo_v2 import YOLOv2
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Sample
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.run import train

@@ -13,9 +13,9 @@ from torch import nn
 
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
-from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.callbacks import StopOnSignal
 from mbv2kit.training.finetune import FineTuning
@@ -197,7 +197,7 @@ def test_a_run_leaves_an_ordinary_model_on_the_grid(tiny: Compose, trained: Trai
         torch.testing.assert_close(tensor, weights[name])
     with (run.path / "metrics.csv").open(newline="") as file:
         assert any(name.startswith("val/") for name in next(csv.DictReader(file)))
-    assert OmegaConf.load(run.config).input == OmegaConf.create(asdict(before.input))
+    assert OmegaConf.load(run.config).input == OmegaConf.create(asdict(before.spec.input))
 
 
 @pytest.mark.slow

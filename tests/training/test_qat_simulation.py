@@ -228,5 +228,5 @@ def test_it_is_what_the_int8_file_computes(tmp_path: Path) -> None:
 def _outputs(model: VisionModel, images: Tensor) -> dict[str, Any]:
     head = model.heads["detection"]
     assert isinstance(head, Head)
-    outputs = head.outputs(model(images)["detection"], model.input.size)
+    outputs = head.outputs(model(images)["detection"], model.preprocess.size)
     return {name: value.numpy() for name, value in outputs.items()}

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.callbacks import MovableCheckpoint
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.run import train

@@ -16,11 +16,11 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Accuracy, Scores
 from mbv2kit.exporting.check import check
-from mbv2kit.exporting.files import open_export
+from mbv2kit.exporting.files import open_for_check
 from mbv2kit.heads.classifier import Classifier
-from mbv2kit.models.exports import read_exports
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import RunFolder
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask
 from tests.exporting.models import noise
@@ -80,11 +80,11 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
 def test_the_onnx_file_of_a_run_answers_as_its_model_does(trained: Trained, task: str) -> None:
     run = trained(task)
     assert "x as fast as PyTorch" in run.log.read_text()
-    (export,) = read_exports(run.model)
+    (export,) = ModelFolder(run.model).read_exports()
     assert (export.file, export.precision, export.batch) == ("model.onnx", "fp32", None)
     model = VisionModel.load(run.model)
     images = noise(3, export.size)
-    assert check(model, open_export(model, run.model, export), export, images).agrees
+    assert check(model, open_for_check(model, run.model, export), export, images).agrees
 
 
 def test_a_network_that_onnx_cannot_say_costs_no_run(
@@ -98,7 +98,7 @@ def test_a_network_that_onnx_cannot_say_costs_no_run(
     run = RunFolder(tmp_path / "run")
     assert run.finished
     assert "could not be written as ONNX (There is no such operator.); PyTorch runs it" in run.log.read_text()
-    assert read_exports(run.model) == ()
+    assert ModelFolder(run.model).read_exports() == ()
 
 
 @pytest.mark.slow

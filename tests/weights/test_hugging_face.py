@@ -159,7 +159,7 @@ def test_the_logits_of_real_images_are_transformers(
     assert len(images) >= 3
     network = build(num_labels=21)
     model = read_folder(save(network, tmp_path), "mine").build()
-    inputs = images_to_tensor([model.input(image)[0] for image in images])
+    inputs = images_to_tensor([model.preprocess(image)[0] for image in images])
     assert largest_difference(model, network, inputs) <= 1e-4
 
 

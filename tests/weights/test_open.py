@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights import hub, torchvision
@@ -36,7 +37,7 @@ def state_of_torchvision(classes: int = 5) -> dict[str, torch.Tensor]:
 def test_a_run_and_a_model_folder_are_ours(model: VisionModel, tmp_path: Path, place: str) -> None:
     model.save(tmp_path / "run" / "model")
     opened, folder = open_model(str(tmp_path / place))
-    assert folder == tmp_path / "run" / "model"
+    assert folder == ModelFolder(tmp_path / "run" / "model")
     assert opened.spec == model.spec
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
@@ -119,7 +120,7 @@ def test_a_background_is_no_class(tmp_path: Path, classes: int, names: int, back
     assert model.spec.heads["classification"]["background"] is background
     if names == 1000:
         assert model.class_names["classification"][:2] == ("tench", "goldfish")
-    (seen,) = model.predict([np.zeros((40, 50, 3), dtype=np.uint8)])
+    (seen,) = as_trained(model).predict([np.zeros((40, 50, 3), dtype=np.uint8)])
     assert sorted(seen["classification"].class_ids.tolist()) == list(range(names))  # type: ignore[union-attr]
 
 
@@ -169,7 +170,7 @@ def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path
     assert (model.spec.backbone["name"], model.spec.backbone["width"]) == (backbone, width)
     assert model.spec.backbone["padding"] == "tf_same"
     assert (model.spec.mean, model.spec.std) == ((128.0,) * 3, (128.0,) * 3)
-    assert model.input.size == (size, size)
+    assert model.preprocess.size == (size, size)
     litert = LiteRT(path)
     folder = shared_data / "imagenet_samples"
     ids = [line.split("\t")[0] for line in (folder / "synsets.txt").read_text().splitlines()]
@@ -177,7 +178,7 @@ def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path
     ground_truth = np.array([ids.index(original.parent.name) for original in images])
     theirs, ours = [], []
     for original in images:
-        image = averaged_crop(decode(original), model.input)
+        image = averaged_crop(decode(original), model.preprocess)
         theirs.append(litert(image)[1:].argmax())
         ours.append(logits(model, image)[1:].argmax())
     assert len(images) == 200
@@ -194,15 +195,15 @@ def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, n
     model = read(path, path.name).build()
     assert model.spec.backbone["width"] == width
     assert model.spec.backbone["output_stride"] == 16
-    assert model.input == Preprocess((513, 513), "letterbox", fill=128)
+    assert model.preprocess == Preprocess((513, 513), "letterbox", fill=128)
     litert = LiteRT(path)
     names = model.class_names["segmentation"]
     same, seen = [], {}
     for original in sorted((shared_data / "images").iterdir()):
-        image, placement = model.input(decode(original))
+        image, placement = model.preprocess(decode(original))
         with torch.inference_mode():
             raw = model(images_to_tensor([image]))
-        (prediction,) = model.decode(raw, [(513, 513)])["segmentation"]
+        (prediction,) = model.heads["segmentation"].decode(raw["segmentation"], (513, 513))
         height, width_ = placement.content
         mask = prediction.mask[:height, :width_]  # type: ignore[union-attr]
         same.append(np.mean(mask == litert(image)[:height, :width_]))

@@ -109,7 +109,7 @@ def test_the_logits_of_real_images_are_timms(name: str, shared_data: Path) -> No
     assert len(images) >= 3
     network = original(name)
     model = read(network.state_dict(), source=name, sha256="0").build()
-    assert_same_logits(model, name, network, images_to_tensor([model.input(image)[0] for image in images]))
+    assert_same_logits(model, name, network, images_to_tensor([model.preprocess(image)[0] for image in images]))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

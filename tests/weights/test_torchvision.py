@@ -145,7 +145,7 @@ def test_real_images_give_the_same_logits(name: str, shared_data: Path) -> None:
     theirs = mobilenet(1.0)
     ours = read(theirs).build()
     original = decode(shared_data / "images" / name)
-    seen, _ = ours.input(original)
+    seen, _ = ours.preprocess(original)
     for image in (seen, original[:225, :193]):
         assert difference(ours, theirs, images_to_tensor([image])) <= 1e-4
 

@@ -1,5 +1,5 @@
 """One small interface to everything that can run an exported network."""
 
-from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, Session, open_session
+from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 
-__all__ = ["RUNTIMES", "RuntimeName", "Session", "open_session"]
+__all__ = ["RUNTIMES", "RuntimeName", "open_session"]

@@ -1,18 +1,15 @@
-"""What a runtime is to the rest of the house: something that opens a file and answers images."""
+"""What a runtime is: a library that opens an exported file as a session."""
 
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export, Format
+from mbv2kit.models.session import Session
 
 RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch"]
 
@@ -50,13 +47,6 @@ RUNTIMES: dict[RuntimeName, Runtime] = {
     "litert": Runtime("ai_edge_litert", "ai-edge-litert", "'mbv2kit[deploy]'", ("litert",)),
     "executorch": Runtime("executorch", "executorch", "'mbv2kit[executorch]'", ("executorch",), parallel=False),
 }
-
-
-class Session(Protocol):
-    """An exported network that is open, ready to run."""
-
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Answers ``(B, H, W, 3)`` uint8 RGB inputs of the export's size; the arrays are the caller's to keep."""
 
 
 def open_session(runtime: RuntimeName, folder: Path, export: Export, threads: int) -> Session:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, Session, open_session
+from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
+from mbv2kit.models.session import Session
 
 # Of all candidates together: enough for some dozen runs of each.
 SECONDS = 2.0

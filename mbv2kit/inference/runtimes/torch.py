@@ -1,4 +1,4 @@
-"""PyTorch itself, for models that were not exported; the one runtime that needs no file."""
+"""PyTorch, for models that were not exported."""
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from mbv2kit.imaging.postprocess import Outputs
 
 
 class TorchSession:
-    """A network of ours that is in memory.
+    """Runs a network that is in memory.
 
     Args:
-        network: From uint8 ``(B, H, W, 3)`` to a tuple of answers, in evaluation mode.
-        outputs: Names of the answers.
-        compiled: Whether torch.compile makes code for this machine of it, which takes up to half a minute at the first
+        network: From uint8 ``(B, H, W, 3)`` to a tuple of outputs, in evaluation mode.
+        outputs: Names of the outputs.
+        compiled: Whether torch.compile generates code for this machine, which takes up to half a minute at the first
             image and at the first batch of another length.
     """
 
@@ -22,14 +22,11 @@ class TorchSession:
         self._outputs = outputs
         self._network = network.to(memory_format=torch.channels_last)
         if compiled:
-            from torch._inductor import config
-
-            # Weights become constants, laid out as the machine likes them best.
-            config.freezing = True
-            self._network = torch.compile(self._network)  # type: ignore[assignment]
+            # Frozen weights are constants, laid out as suits the machine.
+            self._network = torch.compile(self._network, options={"freezing": True})  # type: ignore[assignment]
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Answers ``(B, H, W, 3)`` uint8 RGB."""
+        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs."""
         outputs = self._network(torch.from_numpy(images))
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}

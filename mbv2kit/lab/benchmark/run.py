@@ -23,8 +23,8 @@ from mbv2kit.lab.benchmark.machine import describe_machine, versions
 from mbv2kit.lab.benchmark.results import JSON_FILE, Results
 from mbv2kit.lab.benchmark.tables import fill_page, write_page
 from mbv2kit.lab.benchmark.worker import CompetitorError, Worker
+from mbv2kit.models.run_folder import OUTPUTS
 from mbv2kit.process import usable_cores
-from mbv2kit.runs import OUTPUTS
 from mbv2kit.structures import TASKS, Task
 
 MARKDOWN_FILE = "benchmark.md"

@@ -15,8 +15,8 @@ from mbv2kit.evaluation import model_in_brief
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.lab.paper.cases import CASES, Case
 from mbv2kit.lab.paper.published import Number
-from mbv2kit.models.spec import DESCRIPTION_FILE
-from mbv2kit.runs import RunFolder
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 
 # The data set on which the paper measures each task; an accuracy on another says nothing about its own.
@@ -133,6 +133,6 @@ def _data(metrics: Path, dataset: str) -> str:
 
 
 def _description(metrics: Path) -> Path:
-    """Where the description of a run's model is, or of the model folder that has figures beside it."""
-    beside = metrics.with_name(DESCRIPTION_FILE)
-    return beside if beside.is_file() else RunFolder(metrics.parent).model / DESCRIPTION_FILE
+    """Returns the description of a run's model, or of the model folder that holds the metrics."""
+    folder = ModelFolder(metrics.parent)
+    return (folder if folder.exists else ModelFolder(RunFolder(metrics.parent).model)).description

@@ -11,7 +11,7 @@ from mbv2kit.lab.paper.timing import ROUNDS, relative_times
 from mbv2kit.lab.report_page import Illustration, Table
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.splitting import SplitModel
+from mbv2kit.splitting import SplitSession
 from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.planner import Planner
 
@@ -39,7 +39,7 @@ def split_network(data: ReportData) -> list[str | Table | Illustration]:
         model(images)
     rows = [["the plain network", "", f"{probe.peak:,}", "1.0", "", "1.00"]]
     for name, plan in plans.items():
-        _, measured = SplitModel(model, plan).measure(images)
+        _, measured = SplitSession(model, plan).measure(images)
         costs = f"{probe.peak / measured:.1f}", f"{plan.recomputed:.1%}", f"{median(times[name]):.2f}"
         rows.append([name, f"{plan.peak:,}", f"{measured:,}", *costs])
     missed = [name.removeprefix("budget ") for name, plan in budgets.items() if plan is None]

@@ -18,9 +18,9 @@ from mbv2kit.lab.paper import figures
 from mbv2kit.lab.paper.report_numbers import ReportData, numbers_table
 from mbv2kit.lab.paper.report_runs import Run
 from mbv2kit.lab.report_page import Illustration, Section, Table
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.runs import RunFolder
 from mbv2kit.structures import Image
 
 PAPERS_FORM = ("linear", "bottleneck")

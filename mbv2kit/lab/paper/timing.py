@@ -7,7 +7,7 @@ from time import perf_counter
 import torch
 
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.splitting import MemoryPlan, SplitModel
+from mbv2kit.splitting import MemoryPlan, SplitSession
 
 ROUNDS = 9
 
@@ -25,7 +25,7 @@ def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: 
     """
     size = next(iter(plans.values())).size
     images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    split = {name: SplitModel(model, plan) for name, plan in plans.items()}
+    split = {name: SplitSession(model, plan).compute for name, plan in plans.items()}
     with torch.no_grad():
         _time(partial(model, images))
         for each in split.values():

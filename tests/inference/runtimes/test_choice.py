@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import Outputs
-from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, Session
+from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName
 from mbv2kit.inference.runtimes.choice import Candidate, cache_folder, candidates, choose
 from mbv2kit.models.exports import Export
+from mbv2kit.models.session import Session
 
 ONNX = Export(
     file="model.onnx",

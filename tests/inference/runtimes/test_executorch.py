@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.runtimes import Session, open_session
+from mbv2kit.inference.runtimes import open_session
 from mbv2kit.models.exports import Export
+from mbv2kit.models.session import Session
 
 pytest.importorskip("executorch", reason="needs the runtime: pip install 'mbv2kit[executorch]'")
 

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.runtimes import Session, open_session
+from mbv2kit.inference.runtimes import open_session
 from mbv2kit.models.exports import Export
+from mbv2kit.models.session import Session
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 

@@ -1,18 +1,18 @@
 """Models of mbv2kit: exported files in every runtime, and PyTorch."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from mbv2kit.imaging.postprocess import postprocess
-from mbv2kit.inference.deployed import DeployedModel
+from mbv2kit.inference.exported import open_export
+from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.runtimes import RuntimeName, open_session
 from mbv2kit.lab.benchmark.competitors.images import pixels
 from mbv2kit.lab.benchmark.competitors.scores import detector_scores
 from mbv2kit.lab.benchmark.competitors.segmenters import IMAGE
 from mbv2kit.lab.benchmark.workload import Workload
-from mbv2kit.models.exports import Export, read_exports
-from mbv2kit.models.spec import read_spec
+from mbv2kit.models.exports import Export
+from mbv2kit.models.folder import ModelFolder
 
 
 def classification(threads: int, batch: int, folder: str, file: str, runtime: RuntimeName) -> Workload:
@@ -27,12 +27,12 @@ def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Workload:
     """The same in PyTorch, as ``runtime=torch`` does it."""
     import torch
 
-    from mbv2kit.inference.in_torch import deploy
+    from mbv2kit.inference.torch_models import folded
     from mbv2kit.models.vision_model import VisionModel
 
     torch.set_num_threads(threads)
-    model = deploy(VisionModel.load(Path(folder)), compiled=compiled)
-    images = pixels(batch, *model.input.size)
+    model = folded(VisionModel.load(Path(folder)), compiled=compiled)
+    images = pixels(batch, *model.preprocess.size)
     return Workload({"whole": lambda: model.outputs(images)})
 
 
@@ -64,8 +64,8 @@ def segmentation(threads: int, folder: str, file: str, runtime: RuntimeName) -> 
     inputs = pixels(1, *export.size)
 
     def whole() -> object:
-        shown, placement = model.input(image)
-        return model.read(model.outputs(shown[None]), [placement])
+        shown, placement = model.preprocess(image)
+        return model.predict_inputs(shown[None], [placement])
 
     return Workload({"whole": whole, "network": lambda: model.outputs(inputs)})
 
@@ -76,19 +76,12 @@ def multiply_adds(folder: str) -> Workload:
     from mbv2kit.models.vision_model import VisionModel
 
     model = VisionModel.load(Path(folder))
-    return Workload({}, {"madds": complexity(model, model.input.size).madds})
+    return Workload({}, {"madds": complexity(model, model.preprocess.size).madds})
 
 
 def _export(folder: str, file: str) -> Export:
-    return next(export for export in read_exports(Path(folder)) if export.file == file)
+    return next(export for export in ModelFolder(Path(folder)).read_exports() if export.file == file)
 
 
-def _open(folder: str, export: Export, runtime: RuntimeName, threads: int) -> DeployedModel:
-    return DeployedModel(
-        read_spec(Path(folder)),
-        partial(open_session, runtime, Path(folder), export),
-        threads,
-        size=export.size,
-        batch=export.batch,
-        nms_options=export.nms_options,
-    )
+def _open(folder: str, export: Export, runtime: RuntimeName, threads: int) -> Predictor:
+    return open_export(ModelFolder(Path(folder)).read_spec(), Path(folder), export, runtime, threads)

@@ -8,8 +8,8 @@ from typing import Any
 from mbv2kit.errors import UserError
 from mbv2kit.inference.runtimes import RUNTIMES
 from mbv2kit.lab.benchmark.competitor import FunctionCompetitor
-from mbv2kit.models.exports import Export, read_exports
-from mbv2kit.models.spec import read_spec
+from mbv2kit.models.exports import Export
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.structures import Task
 
 MODELS = "mbv2kit.lab.benchmark.competitors.mbv2kit_models"
@@ -46,7 +46,7 @@ def open_models(task: Task, folders: Sequence[str], count: Callable[[Path], int 
     models = []
     for name in folders:
         folder = Path(name).resolve()
-        spec, exports = read_spec(folder), read_exports(folder)
+        spec, exports = ModelFolder(folder).read_spec(), ModelFolder(folder).read_exports()
         if task not in spec.heads:
             raise UserError(f"models.{task}: {name} does {' and '.join(spec.heads)}, not {task}; name another folder.")
         if not exports:

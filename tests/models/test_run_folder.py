@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.runs import RunFolder, newest_finished_run
+from mbv2kit.models.run_folder import RunFolder, newest_finished_run
 
 
 def make_run(path: Path, task: str, *, time: int, model: bool = True, metrics: bool = True) -> Path:

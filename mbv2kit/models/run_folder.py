@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mbv2kit.errors import UserError
+from mbv2kit.models.folder import ModelFolder
 
 OUTPUTS = Path("outputs")
 
@@ -66,7 +67,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has a model and its figures."""
-        return self.metrics.is_file() and (self.model / "model.json").is_file()
+        return self.metrics.is_file() and ModelFolder(self.model).exists
 
 
 def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> RunFolder:
@@ -87,7 +88,7 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)
 
 
-def find_model(checkpoint: str | None, task: str | None = None) -> Path | None:
+def find_model(checkpoint: str | None, task: str | None = None) -> ModelFolder | None:
     """Returns the model folder that a ``checkpoint`` key stands for.
 
     Args:
@@ -101,10 +102,10 @@ def find_model(checkpoint: str | None, task: str | None = None) -> Path | None:
         UserError: No checkpoint is named and there is no finished run.
     """
     if checkpoint is None:
-        return newest_finished_run(task).model
+        return ModelFolder(newest_finished_run(task).model)
     path = Path(checkpoint)
-    for folder in (path, RunFolder(path).model, path.parent):
-        if (folder / "model.json").is_file() and (path.is_dir() or path.stem.partition("_")[0] == "model"):
+    for folder in map(ModelFolder, (path, RunFolder(path).model, path.parent)):
+        if folder.exists and (path.is_dir() or path.stem.partition("_")[0] == "model"):
             return folder
     return None
 

@@ -1,0 +1,136 @@
+"""The model folder: what training saves, conversion makes and export adds to; all that inference needs."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from mbv2kit.errors import UserError
+from mbv2kit.files import write_atomically
+from mbv2kit.models.exports import Export, files_of
+from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
+
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder with ``model.json`` and the files that it describes; nothing else reads or writes that file.
+
+    Every file is replaced in one step, so that a model that was there stays whole when writing fails.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        """``model.json``: the spec, and the exported files."""
+        return self.path / DESCRIPTION_FILE
+
+    @property
+    def weights(self) -> Path:
+        """The weights, by the names of the model's ``state_dict``; a folder of exported files may lack them."""
+        return self.path / WEIGHTS_FILE
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder describes a model."""
+        return self.description.is_file()
+
+    def read_spec(self) -> ModelSpec:
+        """Reads what the model is.
+
+        Raises:
+            UserError: There is no ``model.json``, or it describes no model; the message names the file.
+        """
+        values = self._read()
+        try:
+            version = values["schema_version"]
+            if version == SCHEMA_VERSION:
+                return ModelSpec.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{self.description} does not describe a model: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.description} does not describe a model: {error!r}.") from None
+        raise UserError(f"{self.description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
+
+    def read_exports(self) -> tuple[Export, ...]:
+        """Lists the exported files that are there, in the order in which they were made.
+
+        Raises:
+            UserError: ``model.json`` or its list of exports cannot be read.
+        """
+        listed = self._read().get("exports", [])
+        try:
+            exports = tuple(Export.from_dict(each) for each in listed)
+        except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
+            reason = error if isinstance(error, UserError) else repr(error)
+            raise UserError(
+                f"{self.description} does not say what was exported: {reason}; export the model again."
+            ) from None
+        return tuple(export for export in exports if (self.path / export.file).is_file())
+
+    def save(self, spec: ModelSpec, weights: bytes) -> None:
+        """Writes a model into the folder, which is made where it does not exist.
+
+        Exported files stay listed while the weights are those that they were made from, byte for byte; files of other
+        weights leave the list.
+
+        Args:
+            spec: What the model is.
+            weights: Content of the ``safetensors`` file.
+        """
+        exports: tuple[Export, ...] = ()
+        if self.exists and self._holds(weights):
+            exports = self.read_exports()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.weights, weights)
+        self._write(spec.to_dict(), exports)
+
+    def describe(self, spec: ModelSpec) -> None:
+        """Writes ``model.json`` alone, for a folder of exported files; a description that is there stays."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.exists:
+            self._write(spec.to_dict(), ())
+
+    def add_export(self, export: Export, source: Path) -> None:
+        """Takes an exported file into the folder and lists it, in the place of one with the same name.
+
+        Args:
+            export: The file.
+            source: Folder that it lies in now, which may be on another file system.
+        """
+        others = [each for each in self.read_exports() if each.file != export.file]
+        for path in files_of(source / export.file):
+            write_atomically(self.path / path.name, path.read_bytes())
+        self._write(self._read(), [*others, export])
+
+    def _holds(self, weights: bytes) -> bool:
+        if not self.weights.is_file():
+            return False
+        with self.weights.open("rb") as file:
+            return file_digest(file, "sha256").digest() == sha256(weights).digest()
+
+    def _read(self) -> dict[str, Any]:
+        if not self.exists:
+            raise UserError(f"{self.path} is no model folder: it has no {DESCRIPTION_FILE}.")
+        try:
+            values = json.loads(self.description.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.description} does not describe a model: {error!r}.") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{self.description} does not describe a model: it holds no JSON object.")
+        return values
+
+    def _write(self, values: dict[str, Any], exports: Iterable[Export]) -> None:
+        listed = [export.to_dict() for export in exports]
+        content = {key: value for key, value in values.items() if key != "exports"} | (
+            {"exports": listed} if listed else {}
+        )
+        write_atomically(self.description, json.dumps(content, indent=2) + "\n")
