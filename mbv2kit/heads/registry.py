@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -74,6 +75,7 @@ class Head(nn.Module, ABC):
             The tensors of the head's task by the names that :mod:`mbv2kit.imaging.postprocess` gives them.
         """
 
+    @torch.no_grad()
     def decode(self, raw: Raw, size: tuple[int, int]) -> list[Prediction]:
         """Turns raw tensors into a prediction for each image, in input pixels.
 

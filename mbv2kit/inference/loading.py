@@ -64,7 +64,7 @@ class Request:
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise UserError(f"threads must be a whole number from 1 up, or null for all cores, got {self.threads}.")
         if self.memory_budget is not None and self.tta != "none":
-            raise UserError(f"memory_budget runs one view of an image, tta={self.tta} several; leave one of them out.")
+            raise UserError(f"memory_budget runs one view of an image, tta={self.tta} several; leave out one.")
         if self.compile and (self.needs_torch or self.runtime != "torch"):
             raise UserError(
                 "compile=true is for runtime=torch, without tta, output_stride or memory_budget; "
