@@ -4,7 +4,7 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +12,21 @@ from pathlib import Path
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _STDERR = 2
 
+# Environment variables, by their names.
+THREAD_SETTINGS: Mapping[str, str] = {"OMP_WAIT_POLICY": "passive", "OPENCV_FOR_THREADS_NUM": "1"}
 
-def let_threads_sleep() -> None:
-    """Makes OpenMP's threads sleep at a barrier instead of spinning; call it before importing torch.
 
-    Threads that spin while another process, such as a data loader, needs their core lose a whole time slice at every
-    layer. On two cores this made training steps ten times as long. An existing ``OMP_WAIT_POLICY`` is left unchanged.
+def configure_threads() -> None:
+    """Sets how the threads of OpenMP and OpenCV behave; call it before importing torch and OpenCV.
+
+    OpenMP's threads sleep at a barrier instead of spinning. Threads that spin while another process, such as a data
+    loader, needs their core lose a whole time slice at every layer. On two cores this made training steps ten times as
+    long. OpenCV uses one thread, since several images are processed at a time.
+
+    Existing values of the environment variables are left unchanged.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name, value in THREAD_SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def keep_freed_memory() -> None:

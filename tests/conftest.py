@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
 
-from mbv2kit.process import let_threads_sleep
+from mbv2kit.process import configure_threads
 
-let_threads_sleep()
+configure_threads()
 
 import torch  # noqa: E402 - its threads read the setting as they are made
 

@@ -1,8 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mbv2kit.process import usable_cores
+from mbv2kit.process import THREAD_SETTINGS, usable_cores
 
 Files = dict[str, str]
 
@@ -74,3 +77,15 @@ def test_a_group_that_a_container_cannot_see_is_no_error(tmp_path: Path) -> None
 
 def test_this_machine_has_a_core() -> None:
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OPENCV_FOR_THREADS_NUM": "2"}, "2")])
+def test_a_tool_runs_opencv_on_one_thread_unless_told_otherwise(given: dict[str, str], threads: str) -> None:
+    program = (
+        "from mbv2kit.process import configure_threads; configure_threads(); import cv2; print(cv2.getNumThreads())"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=plain | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == threads

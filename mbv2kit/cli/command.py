@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
 from mbv2kit.cli.help import prepare_help
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.process import let_threads_sleep
+from mbv2kit.process import configure_threads
 
 Job = Callable[[DictConfig], int | None]
 
@@ -44,7 +44,7 @@ def run_command(
         parts: Whether the configuration has the groups of the registries, which needs torch.
         conf: Folder of the configuration files; None for the project's own.
     """
-    let_threads_sleep()
+    configure_threads()
     try:
         arguments = sys.argv[1:] if argv is None else list(argv)
         sys.exit(_run(name, description or "", job, arguments, parts, conf or conf_folder()))

@@ -1,6 +1,5 @@
 """From sources to batches, for training and for evaluation."""
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.sources import Source
+from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.nn.tensors import images_to_tensor
@@ -155,7 +155,7 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        _check_workers(workers)
+        check_workers(workers)
         if batch_size < 2 or len(train) < 2:
             raise UserError(
                 f"Batch normalization cannot train on one image at a time: loader.batch_size is {batch_size} and the "
@@ -192,12 +192,7 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Augmented batches in a new order each epoch."""
-        return DataLoader(
-            self._training_set,
-            batch_sampler=self._sampler,
-            collate_fn=collate_training,
-            **_worker_options(self._workers),
-        )
+        return WorkerLoader(self._training_set, self._workers, batch_sampler=self._sampler, collate_fn=collate_training)
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
         """Yields the first batches of the first epoch, made in this process, until they hold so many images."""
@@ -220,30 +215,10 @@ def evaluation_loader(
     """
     if batch_size < 1:
         raise UserError(f"loader.batch_size must be at least 1, got {batch_size}.")
-    _check_workers(workers)
-    return DataLoader(
-        EvaluationSet(source, preprocess),
-        batch_size=batch_size,
-        collate_fn=collate_evaluation,
-        **_worker_options(workers),
+    check_workers(workers)
+    return WorkerLoader(
+        EvaluationSet(source, preprocess), workers, batch_size=batch_size, collate_fn=collate_evaluation
     )
-
-
-def _check_workers(workers: int) -> None:
-    if workers < 0:
-        raise UserError(f"loader.workers must be at least 0, got {workers}.")
-
-
-def _worker_options(workers: int) -> dict[str, Any]:
-    return {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": _settle_worker}
-
-
-def _settle_worker(worker: int) -> None:
-    # One image at a time needs no threads, and those of several workers would fight the trainer for the cores.
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process of the terminal; the trainer answers it, and needs its readers until it has saved.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def collate_training(samples: Sequence[Sample]) -> TrainingBatch:

@@ -20,10 +20,6 @@ from PIL import UnidentifiedImageError
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.structures import Image
 
-# OpenCV's own threads do not survive a fork: a data loader's process that inherits them hangs. Speed comes from
-# several images at a time instead.
-cv2.setNumThreads(1)
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 _EXIF_ORIENTATION = 0x0112

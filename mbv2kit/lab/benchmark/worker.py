@@ -12,6 +12,8 @@ from time import monotonic
 from types import TracebackType
 from typing import IO, Any
 
+from mbv2kit.process import THREAD_SETTINGS
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -25,8 +27,8 @@ class SkippedError(CompetitorError):
 
 def environment() -> dict[str, str]:
     """Returns the environment variables of competitors: those of this process without mbv2kit's own settings."""
-    # run_tool sets OMP_WAIT_POLICY, which users of other libraries do not.
-    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    # run_tool sets these, which users of other libraries do not.
+    kept = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
     paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
     # Otherwise ultralytics checks for a network connection at every start, and waits if there is none.
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}

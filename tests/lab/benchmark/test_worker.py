@@ -59,7 +59,9 @@ def test_the_first_call_is_not_timed() -> None:
 
 def test_competitors_do_not_get_the_settings_of_mbv2kit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setenv("OPENCV_FOR_THREADS_NUM", "1")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     found = environment()
     assert "OMP_WAIT_POLICY" not in found
+    assert "OPENCV_FOR_THREADS_NUM" not in found
     assert found["PYTHONPATH"].split(os.pathsep)[1] == "/elsewhere"
