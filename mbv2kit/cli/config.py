@@ -103,7 +103,20 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
     OmegaConf.to_container(without_hydra(config), resolve=True)
+    if "task" in groups.chosen and not {"task", "experiment"} & {choice.key_or_group for choice in choices}:
+        _check_default_task(config)
     return config
+
+
+def _check_default_task(config: DictConfig) -> None:
+    from mbv2kit.data.sources.base import provides
+
+    dataset, task, served = config.dataset.name, config.task.name, sorted(provides(config.dataset.name))
+    if served and task not in served:
+        names = " or ".join(f"task={other}" for other in served)
+        raise UserError(
+            f"dataset '{dataset}' does not serve {task}, the default task; name one that it serves: {names}."
+        )
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

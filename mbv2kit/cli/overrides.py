@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from mbv2kit.cli.suggestions import suggest
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.structures import TASKS
 
@@ -131,15 +132,7 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
         name = f"{step}.{name}"
     if parent and known[parent] is None:
         return f"{parent} is null and has no key '{name}'; give it a value first, as in {parent}=NAME."
-    found = f"There is no key '{key}'."
-    elsewhere = [other for other in known if other.endswith(f".{name}")]
-    if elsewhere:
-        return f"{found} Did you mean '{elsewhere[0]}'?"
-    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == parent}
-    hint = nearest(name, siblings)
-    for sibling, whole in siblings.items():
-        hint = hint.replace(f"'{sibling}'", f"'{whole}'")
-    return found + hint
+    return f"There is no key '{key}'.{suggest(key, known, parent)}"
 
 
 def _expected(default: Any, value: Any) -> str | None:

@@ -263,6 +263,11 @@ def test_a_slip_in_evaluation(evaluation: Compose, override: str, message: str) 
         ("seed=1,2", "'seed=1,2' holds several values: add -m to run a job for each, or write seed=[1,2] for a list."),
         ("seed=range(3)", "'seed=range(3)' holds several values: add -m to run a job for each."),
         ("run_dir=outputs/${nothing}", "run_dir: Interpolation key 'nothing' not found."),
+        (
+            "dataset=voc",
+            "dataset 'voc' does not serve classification, the default task; name one that it serves: task=detection or "
+            "task=segmentation.",
+        ),
         ("run_dir=???", "'run_dir' has no value; give one with run_dir=VALUE."),
         ("hydra.nothing=1", "Could not override 'hydra.nothing'."),
     ],
