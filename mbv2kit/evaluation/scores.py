@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mbv2kit.cli.console import open_console
+
 LONG_LIST = 40
 ENDS = 10
 
@@ -96,7 +98,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     overall.add_row(*map(_format, scores.metrics.values()))
     for column in overall.columns:
         column.justify = "right"
-    console = console or Console()
+    console = console or open_console()
     console.print(overall)
     console.print(per_class_table(scores))
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from mbv2kit.cli.console import open_console
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
@@ -51,7 +52,7 @@ def export(config: DictConfig) -> int:
     network = ExportNetwork(model, options.size).eval()
     dataset = values["dataset"] or (RunFolder(folder.path.parent).dataset() if folder else None)
     data = ExportData(model.spec, replace(model.preprocess, size=network.size), dataset)
-    console = Console()
+    console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")
 
     shown = data.shown(options.pictures, options.check_pictures)
