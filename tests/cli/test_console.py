@@ -16,7 +16,7 @@ def test_a_table_in_a_pipe_is_not_cut(capfd: pytest.CaptureFixture[str]) -> None
     assert [line for line in capfd.readouterr().out.splitlines() if NAME.strip() in line and "0.25" in line]
 
 
-def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "60")
