@@ -13,8 +13,8 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
-from mbv2kit.cli.help import prepare_help
+from mbv2kit.cli.config import compose, conf_folder, register_parts, registries, without_hydra
+from mbv2kit.cli.help import help_text
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.process import configure_threads
 
@@ -76,7 +76,9 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: boo
     only_shows = known.help or known.hydra_help or known.cfg or known.info
     config = compose(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
 
-    prepare_help(description)
+    if known.help:
+        print(help_text(conf, config_name, config, description, registries() if parts else {}))
+        return 0
     sys.argv = [f"mbv2kit {name}", *flags, *overrides]
     codes: list[int] = []
 

@@ -4,11 +4,13 @@ Hydra composes the files in ``conf/``. The groups ``backbone`` and ``head`` have
 is a choice, and the arguments of its constructor are the keys. So is a ``dataset`` whose source has no file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -18,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 import mbv2kit
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
 from mbv2kit.errors import UserError
+from mbv2kit.registry import Registry
 
 
 def conf_folder() -> Path:
@@ -32,20 +35,21 @@ def register_parts(conf: Path) -> None:
 
     A name that has a file in ``conf`` is left to that file.
     """
+    common = {"dataset": {"root": None, "train_split": "train", "val_split": "val"}}
+    for group, registry in registries().items():
+        for name in registry.names():
+            if not (conf / group / f"{name}.yaml").exists():
+                node = {"name": name, **common.get(group, {}), **registry.options(name)}
+                ConfigStore.instance().store(group=group, name=name, node=node)
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """Returns what builds the choices of each group of parts; importing it takes seconds."""
     from mbv2kit.backbones.registry import BACKBONES
     from mbv2kit.data.sources.base import SOURCES
     from mbv2kit.heads.registry import HEADS
 
-    common = {"root": None, "train_split": "train", "val_split": "val"}
-    nodes = {
-        "backbone": {name: BACKBONES.options(name) for name in BACKBONES.names()},
-        "head": {name: HEADS.options(name) for name in HEADS.names()},
-        "dataset": {name: common | SOURCES.options(name) for name in SOURCES.names()},
-    }
-    for group, choices in nodes.items():
-        for name, options in choices.items():
-            if not (conf / group / f"{name}.yaml").exists():
-                ConfigStore.instance().store(group=group, name=name, node={"name": name, **options})
+    return {"backbone": BACKBONES, "head": HEADS, "dataset": SOURCES}
 
 
 def compose_config(
@@ -70,13 +74,10 @@ def compose(conf: Path, config_name: str, overrides: Sequence[str], *, multirun:
 
     A configuration that is only shown need not be ``complete``: keys may lack a value.
     """
-    OmegaConf.register_new_resolver("conf_dir", lambda: str(conf.resolve()), replace=True)
-    # Hydra is at work already where a job that it runs, or a program that uses Hydra itself, composes another one.
-    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with open_hydra(conf) as loader:
             base = hydra.compose(config_name, return_hydra_config=True)
-            groups = Groups(GlobalHydra.instance().config_loader(), config_name, base)
+            groups = Groups(loader, config_name, base)
             jobs = split_sweep(parse(overrides, groups), multirun=multirun)
             configs = [_compose_job(config_name, job, groups, base) for job in jobs]
             for config in configs if complete else ():
@@ -85,6 +86,17 @@ def compose(conf: Path, config_name: str, overrides: Sequence[str], *, multirun:
             return configs[0]
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(_sentence(error)) from error
+
+
+@contextmanager
+def open_hydra(conf: Path) -> Iterator[ConfigLoader]:
+    """Sets Hydra up for a folder of configuration files, and yields what reads them."""
+    OmegaConf.register_new_resolver("conf_dir", lambda: str(conf.resolve()), replace=True)
+    # Hydra is at work already where a job that it runs, or a program that uses Hydra itself, composes another one.
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
     finally:
         GlobalHydra.instance().hydra = outer
 

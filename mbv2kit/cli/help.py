@@ -1,33 +1,131 @@
-"""The text of ``--help``: the command's description, the groups with their choices, and every key."""
+"""The text of ``--help``: the command's description, the groups with their choices, and every key with its meaning."""
 
+from collections.abc import Iterator, Mapping
 from inspect import cleandoc
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
+from mbv2kit.cli.comments import argument_comments, yaml_comments
+from mbv2kit.cli.config import open_hydra, without_hydra
 from mbv2kit.cli.overrides import Groups
+from mbv2kit.registry import Registry
+
+_WIDTH = 100
+# Where the meaning of a key begins, behind the key and its value.
+_COLUMN = 40
+_FLAGS = """\
+FLAGS
+  --cfg job       prints the whole configuration and runs nothing
+  -m, --multirun  runs one job for every combination of values given as key=a,b"""
 
 
-def prepare_help(description: str) -> None:
-    """Registers what ``conf/hydra/help/tool.yaml`` fills in.
+def help_text(
+    conf: Path, config_name: str, config: DictConfig, description: str, registries: Mapping[str, Registry[Any]]
+) -> str:
+    """Writes the help of a command for the parts that its command line chooses.
 
     Args:
+        conf: Folder of the configuration files.
+        config_name: Name of the configuration, without suffix.
+        config: The composed configuration, Hydra's own node included.
         description: Text at the top.
+        registries: What builds the choices that have no file, for each group.
     """
-    # Hydra fills the help's template with string.Template, which reads $ as a sign of its own.
-    OmegaConf.register_new_resolver("tool_description", lambda: cleandoc(description).replace("$", "$$"), replace=True)
-    OmegaConf.register_new_resolver("tool_choices", _list_choices, replace=True)
+    with open_hydra(conf) as loader:
+        groups = Groups(loader, config_name, config)
+        choices = list(_choices(groups))
+        comments = _comments(loader, config_name, config, registries)
+    values: Any = OmegaConf.to_container(without_hydra(config))
+    keys = "\n\n".join("\n".join(block) for block in _blocks(values, groups.chosen, comments))
+    parts = [cleandoc(description), *choices, f"KEYS: key=value sets one of them\n\n{keys}", _FLAGS]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _list_choices() -> str:
-    config: Any = HydraConfig.instance().cfg
-    groups = Groups(GlobalHydra.instance().config_loader(), config.hydra.job.config_name, config)
-    lines: list[str] = []
+def _choices(groups: Groups) -> Iterator[str]:
+    lines = ["GROUPS: group=choice takes a whole set of keys (* marks what this command line takes)"]
     for group, chosen in sorted(groups.chosen.items()):
         names = ", ".join(f"*{name}" if name == chosen else name for name in groups.choices(group))
-        lines += wrap(names, 100, initial_indent=f"  {group:<12}", subsequent_indent=" " * 14)
-    title = "GROUPS: group=choice takes a whole set of keys (* marks what this command line takes)"
-    return "\n".join([title, *lines, "", ""]) if lines else ""
+        lines += wrap(names, _WIDTH, initial_indent=f"  {group:<12}", subsequent_indent=" " * 14)
+    if len(lines) > 1:
+        yield "\n".join(lines)
+
+
+def _comments(
+    loader: ConfigLoader, config_name: str, config: DictConfig, registries: Mapping[str, Registry[Any]]
+) -> dict[str, str]:
+    """Returns the meaning of every dotted key, from the first file or constructor that says it."""
+    sources = config.hydra.runtime.config_sources
+    folders = [Path(source["path"]) for source in sources if source["schema"] == "file"]
+    comments: dict[str, str] = {}
+    defaults = loader.compute_defaults_list(config_name, list(config.hydra.overrides.task), RunMode.RUN).defaults
+    for default in defaults:
+        group, _, name = default.config_path.rpartition("/")
+        # Comments in an experiment give the reason for a value.
+        if group.partition("/")[0] in ("hydra", "experiment"):
+            continue
+        file = next((path for folder in folders if (path := folder / f"{default.config_path}.yaml").is_file()), None)
+        if file is not None:
+            found = yaml_comments(file.read_text(encoding="utf-8"))
+        elif group in registries:
+            found = argument_comments(registries[group].get(name))
+        else:
+            continue
+        about = {group: found.pop("", "")}
+        own = {f"{default.package}.{key}".removeprefix("."): text for key, text in found.items()}
+        comments = about | own | comments
+    return comments
+
+
+def _blocks(
+    values: Mapping[str, Any], chosen: Mapping[str, str | None], comments: Mapping[str, str]
+) -> Iterator[list[str]]:
+    """Yields the lines of each branch of the configuration, and of the keys between two branches."""
+    single: list[str] = []
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            single += _line(key, value, comments)
+            continue
+        if single:
+            yield single
+        single = []
+        title = f"{key}={chosen[key]}" if chosen.get(key) else key
+        about = f"{title}: {comments[key]}" if comments.get(key) else title
+        lines = wrap(about, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for name, leaf in _leaves(value, f"{key}."):
+            if name not in (f"{key}.name", f"{key}.preset"):  # the title says it
+                lines += _line(name, leaf, comments)
+        yield lines
+    if single:
+        yield single
+
+
+def _leaves(branch: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in branch.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _line(key: str, value: Any, comments: Mapping[str, str]) -> list[str]:
+    left = f"  {key}={_value(value)}"
+    text = wrap(comments.get(key, ""), _WIDTH - _COLUMN, break_on_hyphens=False, break_long_words=False)
+    if text and len(left) < _COLUMN - 1:
+        left = f"{left:<{_COLUMN}}{text.pop(0)}"
+    return [left, *(" " * _COLUMN + line for line in text)]
+
+
+def _value(value: Any) -> str:
+    """Returns a value as it is written on the command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_value, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return "VALUE" if value == "???" else str(value)
