@@ -1,4 +1,4 @@
-"""A report as Markdown and as one self-contained HTML file, both written from the same sections."""
+"""Writes a report as Markdown and as one self-contained HTML file."""
 
 import re
 from base64 import b64encode
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-# Colors are the reader's own, light or dark; images are drawn for white paper.
+# Follows the reader's light or dark theme; images have a white background.
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 22%, Canvas); }
 body { font: 15px/1.5 system-ui, sans-serif; color: CanvasText; background: Canvas;
@@ -25,13 +25,13 @@ figure { margin: 1.2rem 0; } img { max-width: 100%; background: white; } figcapt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of text.
+    """A table of text.
 
     Attributes:
-        columns: Headings, one a column; one that begins with ``>`` heads a column of numbers, which stand at the right.
-        rows: As many cells as there are columns.
-        title: Above the table; may be empty.
-        notes: Sentences below it.
+        columns: Headings; a leading ``>`` aligns the column to the right, as for numbers.
+        rows: Rows, each with a cell per column.
+        title: Title above the table; may be empty.
+        notes: Sentences below the table.
     """
 
     columns: Sequence[str]
@@ -40,7 +40,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def to_markdown(self) -> str:
-        """Writes a table in GitHub's form, which has no title of its own."""
+        """Returns the table in GitHub's Markdown, with the title as bold text."""
         rules = ["---:" if column.startswith(">") else "---" for column in self.columns]
         headings = [column.removeprefix(">") for column in self.columns]
         lines = [[_markdown(cell) for cell in line] for line in (headings, *self.rows)]
@@ -50,7 +50,7 @@ class Table:
         return "\n\n".join([*parts, *map(_markdown, self.notes)])
 
     def to_html(self) -> str:
-        """Writes a table in a frame of its own, in which it scrolls where it is too wide."""
+        """Returns the table in an element that scrolls if the table is too wide."""
         kinds = [' class="right"' if column.startswith(">") else "" for column in self.columns]
         head = _html_row("th", [column.removeprefix(">") for column in self.columns], kinds)
         body = "\n".join(_html_row("td", row, kinds) for row in self.rows)
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Illustration:
-    """An image file beside the report, and what it shows."""
+    """An image file in the folder of the report, and its caption."""
 
     path: Path
     caption: str
@@ -70,19 +70,19 @@ class Illustration:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it: paragraphs, tables and images."""
+    """A heading with paragraphs, tables and images."""
 
     title: str
     blocks: Sequence[str | Table | Illustration]
 
 
 def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
-    """Writes ``report.md``, which shows the images where they lie, and ``report.html``, which holds them.
+    """Writes ``report.md``, which links to the images, and ``report.html``, which embeds them.
 
     Args:
-        folder: Where to write; the images lie below it.
-        title: Above everything.
-        sections: In their order.
+        folder: Folder to write to; contains the images.
+        title: Title of the report.
+        sections: Sections in order.
     """
     markdown = [f"# {_markdown(title)}"]
     html = [f"<h1>{escape(title)}</h1>"]
@@ -120,7 +120,7 @@ def _html_row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Shows any text as it is: in Markdown some signs, and ``_`` at the ends of words, have a meaning of their own."""
+    """Escapes characters that have a meaning in Markdown, including ``_`` at the ends of words."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 

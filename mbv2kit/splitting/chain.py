@@ -106,7 +106,7 @@ def find_chain(model: VisionModel, size: tuple[int, int]) -> Chain:
     if len(layers) < 2 or not isinstance(layers[0], ConvNormAct) or not isinstance(layers[1], InvertedResidual):
         raise UserError(f"Only mobilenet_v2 can run within a memory budget; the model's backbone is {name}.")
     if any(isinstance(layer, InvertedResidual) and layer.hands_on_expansion for layer in layers):
-        raise UserError("A network with backbone.shortcut=expansion cannot be split: it keeps its wide maps.")
+        raise UserError("A backbone with shortcut 'expansion' cannot be split: it keeps its wide maps.")
     if names[0] in backbone.selected:
         raise UserError(f"A head reads {names[0]}, a map that a split network never holds as a whole.")
     blocks: list[BlockSpec] = []

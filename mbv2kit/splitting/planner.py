@@ -39,7 +39,7 @@ def plan_memory(
     if plan is None:
         raise UserError(
             f"{budget_bytes:,} bytes are too few for {size[0]} x {size[1]} pixels: no plan needs fewer than "
-            f"{planner.smallest():,}. Set a larger budget or a smaller input.size."
+            f"{planner.smallest():,}. Use a larger budget or a smaller input."
         )
     return plan
 

@@ -15,12 +15,12 @@ Run = Callable[..., int]
 def test_the_report_is_written_where_output_says(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("paper", job, "tables=[table5,table1]", "output=mine") == 0
     out = capsys.readouterr().out
-    assert out.startswith("8 numbers agree, 1 are known not to reproduce, 1 are not measured here, 0 do not agree.\n")
+    assert out.startswith("8 numbers agree, 1 are known not to reproduce, 1 are not measured, 0 disagree.\n")
     report = Path("mine/report.md").read_text()
     assert [line for line in report.splitlines() if line.startswith("## ")] == [
         "## Summary",
         "## Table 1 and Section 3: the bottleneck block",
-        "## Table 5: SSD and SSDLite on MobileNetV2, the layers behind the backbone alone",
+        "## Table 5: SSD and SSDLite on MobileNetV2, without the backbone",
     ]
     assert Path("mine/report.html").is_file()
 
@@ -45,7 +45,7 @@ def test_a_wrong_number_is_named_and_makes_the_exit_code_1(
     wrong.write_text(text.replace("params: [14.8, 0.003]", "params: [13.8, 0.003]"), encoding="utf-8")
     monkeypatch.setattr(published, "PUBLISHED", wrong)
     assert run("paper", job, "tables=table5", "output=mine") == 1
-    line = "table5/ssd/params: published 13.8 M, ours 14.78 (+7.08%, tolerance 0.30%)"
+    line = "table5/ssd/params: published 13.8 M, mbv2kit 14.78 (+7.08%, tolerance 0.30%)"
     assert line in capsys.readouterr().out
     assert "table5/ssd/params: published 13.8 M" in Path("mine/report.md").read_text()
 

@@ -165,7 +165,7 @@ def test_several_images_are_seen_one_by_one() -> None:
 def test_what_cannot_be_split_is_told() -> None:
     with pytest.raises(UserError, match="Only mobilenet_v2 can run within a memory budget"):
         plan_evenly(VisionModel(replace(build().spec, backbone={"name": "mobilenet_v1"})), (96, 96), 2)
-    with pytest.raises(UserError, match="shortcut=expansion"):
+    with pytest.raises(UserError, match="shortcut 'expansion'"):
         plan_evenly(build(shortcut="expansion"), (96, 96), 2)
     model = build()
     plan = plan_evenly(model, (96, 96), 2)

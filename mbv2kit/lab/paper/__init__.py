@@ -1,1 +1,1 @@
-"""The paper's numbers next to ours, counted from the networks."""
+"""Compares the paper's numbers with those of mbv2kit, counted on the networks."""

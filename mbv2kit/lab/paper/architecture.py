@@ -1,4 +1,4 @@
-"""Table 2 as our network has it: its layers and rows, read off the operations of one pass."""
+"""Table 2 for mbv2kit's MobileNetV2, read from the operations of one forward pass."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class Layer:
     """A layer as Table 2 counts them.
 
     Attributes:
-        name: Path of its module.
-        operator: As the table calls it.
+        name: Path of the module.
+        operator: Name of the operator in the table.
         size: Side of the input.
-        channels: Of the input.
-        expansion: t; None for what is no bottleneck.
+        channels: Channels of the input.
+        expansion: t; None except for bottlenecks.
         out_channels: c; None for the pooling.
         stride: s; None for the pooling and the classifier.
-        parameters: With batch norm.
-        madds: Of one pass.
+        parameters: Parameters, including batch norm.
+        madds: Multiply-adds of one pass.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Layer:
 
 @cache
 def layers() -> tuple[Layer, ...]:
-    """Returns the layers of MobileNetV2 on an image of 224 x 224 pixels, in the order in which they run."""
+    """Returns the layers of MobileNetV2 on an image of 224 x 224 pixels, in order of execution."""
     operations = graph_of(MOBILENET_V2.network, MOBILENET_V2.size).operations
     found = []
     for number in build(MOBILENET_V2.network).backbone.layers:
@@ -68,10 +68,10 @@ def layers() -> tuple[Layer, ...]:
 
 
 def rows() -> list[tuple[int, ...]]:
-    """Returns the rows of Table 2: the columns that are filled, from left to right.
+    """Returns the rows of Table 2, each as the columns that are filled, from left to right.
 
-    A row of bottlenecks has size and channels of its input, t, c, n and s; one of a convolution has no t; pooling and
-    classifier have neither n nor s, and the pooling no c.
+    A row of bottlenecks has the size and channels of the input, t, c, n and s. A convolution has no t, the classifier
+    has neither t, n nor s, and the pooling has no c either.
     """
     result = []
     for _, group in groupby(layers(), key=lambda layer: (layer.operator, layer.expansion, layer.out_channels)):

@@ -1,8 +1,8 @@
-"""What inverted residual blocks need in memory, in closed form: as they are, split by channels, by rows (Section 5.1).
+"""Closed forms for the memory of inverted residual blocks: whole, split by channels, split by rows (Section 5.1).
 
-These forms take a block for one operation: its input stays until it returns, whether or not something still reads it.
-Batch norms count as folded into the convolutions and ReLU6 as written in place. The peaks of single layers are in
-elements, those of the network in bytes; weights and what a convolution needs for itself are not counted.
+They treat a block as one operation whose input is held until it returns. Batch norms are folded into the convolutions,
+and ReLU6 works in place. Peaks of single layers are in elements, peaks of the network in bytes. Weights and the
+workspace of convolutions do not count.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from mbv2kit.nn.layers import InvertedResidual
 
 FLOAT_BYTES = 4
 
-# How the image is held while the bands run: as the network's floats, as bytes, or not at all.
+# How the image is held while the bands run: as floats, as bytes, or not at all.
 ImageKept = Literal["fp32", "uint8", "streamed"]
 _IMAGE_BYTES: dict[ImageKept, int] = {"fp32": FLOAT_BYTES, "uint8": 1, "streamed": 0}
 
@@ -47,14 +47,14 @@ class ConvLayer:
     """One convolution of the backbone.
 
     Attributes:
-        name: Of the backbone's layer that it lies in.
-        input: What it reads, without padding.
-        output: What it writes.
-        kernel: Its height.
-        stride: Rows of the input from one row of the output to the next.
-        dilation: Rows of the input from one row of the kernel to the next.
+        name: Name of the backbone's layer that contains it.
+        input: Input map, without padding.
+        output: Output map.
+        kernel: Height of the kernel.
+        stride: Input rows from one output row to the next.
+        dilation: Input rows from one kernel row to the next.
         padding: Rows of zeros above the input.
-        madds: Its multiply-adds.
+        madds: Multiply-adds.
     """
 
     name: str
@@ -68,11 +68,11 @@ class ConvLayer:
 
     @property
     def convolutions(self) -> "tuple[ConvLayer, ...]":
-        """Itself alone."""
+        """The convolution itself."""
         return (self,)
 
     def rows_needed(self, rows: range) -> range:
-        """Returns the rows of the input that ``rows`` of the output are made from."""
+        """Returns the input rows that the output's ``rows`` depend on."""
         first = rows.start * self.stride - self.padding
         last = (rows.stop - 1) * self.stride - self.padding + self.dilation * (self.kernel - 1)
         return range(max(0, first), min(self.input.height, last + 1))
@@ -83,10 +83,10 @@ class Block:
     """The convolutions of one inverted residual block.
 
     Attributes:
-        name: Of the backbone's layer.
-        expand: From k to n channels; None where t is 1, so that the input is what the depthwise convolution reads.
-        depthwise: On n channels, from s x s to s' x s'.
-        project: From n to k' channels.
+        name: Name of the backbone's layer.
+        expand: Expansion from k to n channels; None if t is 1.
+        depthwise: Depthwise convolution on n channels, from s x s to s' x s'.
+        project: Projection from n to k' channels.
     """
 
     name: str
@@ -96,17 +96,17 @@ class Block:
 
     @property
     def input(self) -> Map:
-        """The bottleneck that goes in, or the image where the stem is fused in."""
+        """The input: a bottleneck, or the image if the stem is fused in."""
         return self.depthwise.input if self.expand is None else self.expand.input
 
     @property
     def output(self) -> Map:
-        """The bottleneck that comes out."""
+        """The output bottleneck."""
         return self.project.output
 
     @property
     def convolutions(self) -> tuple[ConvLayer, ...]:
-        """Its two or three convolutions in order."""
+        """The two or three convolutions in order."""
         return (self.depthwise, self.project) if self.expand is None else (self.expand, self.depthwise, self.project)
 
 
@@ -115,11 +115,11 @@ Layer = ConvLayer | Block
 
 @dataclass(frozen=True, slots=True)
 class BandedPeak:
-    """What running the front of a network in bands of rows costs.
+    """Cost of running the front of a network in bands of rows.
 
     Attributes:
-        bytes: The most that is held at once, front and rest.
-        extra_madds: Multiply-adds that come on top, for rows that two bands both need.
+        bytes: Peak memory of the whole network.
+        extra_madds: Additional multiply-adds for rows that two bands share.
     """
 
     bytes: int
@@ -127,20 +127,18 @@ class BandedPeak:
 
 
 def backbone_layers(model: VisionModel, size: tuple[int, int]) -> tuple[Layer, ...]:
-    """Returns the convolutions and blocks of a MobileNetV2, in order, as they are for an input of ``size``.
+    """Returns the convolutions and blocks of a MobileNetV2 in order, for an input of (height, width) ``size``.
 
     Raises:
-        UserError: The backbone has no inverted residual blocks, or some that hand their expansion on.
+        UserError: The backbone has no inverted residual blocks, or its blocks pass their expansion on.
     """
     parts = model.backbone.layers
     blocks = [part for part in parts.values() if isinstance(part, InvertedResidual)]
     if not blocks:
         kind = model.spec.backbone["name"]
-        raise UserError(f"backbone.name '{kind}' has no inverted residual blocks to work out; take mobilenet_v2.")
+        raise UserError(f"Backbone '{kind}' has no inverted residual blocks; use mobilenet_v2.")
     if any(block.hands_on_expansion for block in blocks):
-        raise UserError(
-            "backbone.shortcut 'expansion' leaves no block that could be worked out alone; take bottleneck or none."
-        )
+        raise UserError("With shortcut 'expansion' a block depends on the wide map of another; use bottleneck or none.")
     operations = [operation for operation in trace(model, size).operations if operation.convolution is not None]
     layers: list[Layer] = []
     current = Map(3, *size)
@@ -155,7 +153,7 @@ def backbone_layers(model: VisionModel, size: tuple[int, int]) -> tuple[Layer, .
 
 
 def fuse_stem(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Takes the first convolution for the expansion of the first block, which has none, so that its output is split."""
+    """Makes the first convolution the expansion of the first block, which has none, so that its output can be split."""
     stem, first, *rest = layers
     assert isinstance(stem, ConvLayer)
     assert isinstance(first, Block)
@@ -164,11 +162,11 @@ def fuse_stem(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def naive_peak(layer: Layer, *, folded: bool = True) -> int:
-    """Returns the elements that a layer needs when it is run one convolution after the other.
+    """Returns the peak elements of a layer that runs one convolution after the other.
 
     Args:
         layer: One of :func:`backbone_layers`.
-        folded: Whether batch norms are folded; else each writes a second tensor beside the convolution's.
+        folded: Whether batch norms are folded; otherwise each writes a tensor of its own.
     """
     copies = 1 if folded else 2
     kept, output = layer.input.elements, layer.output.elements
@@ -180,13 +178,13 @@ def naive_peak(layer: Layer, *, folded: bool = True) -> int:
 
 
 def split_peak(layer: Layer, parts: int) -> int:
-    """Returns the elements that a layer needs when its inner channels are run in parts: F = sum of A_i N B_i.
+    """Returns the peak elements of a layer whose inner channels run in parts: F = sum of A_i N B_i.
 
-    Input and output are held, and of the expanded and the filtered map a slice of ceil(n / parts) channels each.
+    The input and output are held whole, the expanded and the filtered map in slices of ceil(n / parts) channels.
 
     Args:
         layer: One of :func:`backbone_layers`; a convolution is not split.
-        parts: t, from 1, which splits nothing; n or more is one channel at a time.
+        parts: t, at least 1 (not split); n or more runs one channel at a time.
     """
     if isinstance(layer, ConvLayer) or parts == 1:
         return naive_peak(layer)
@@ -199,7 +197,7 @@ def split_peak(layer: Layer, parts: int) -> int:
 def bottleneck_bound(layer: Layer, parts: int) -> int:
     """Returns the paper's bound in elements: |s^2 k| + |s'^2 k'| + max(s^2, s'^2) ceil(n / parts).
 
-    Of the two inner maps it counts the larger one only. See :func:`split_peak` for the arguments.
+    It counts only the larger of the two inner maps. See :func:`split_peak` for the arguments.
     """
     ends = layer.input.elements + layer.output.elements
     if isinstance(layer, ConvLayer):
@@ -208,35 +206,35 @@ def bottleneck_bound(layer: Layer, parts: int) -> int:
 
 
 def network_peak(layers: Sequence[Layer], of_layer: Callable[[Layer], int]) -> int:
-    """Returns the bytes that the layer with the greatest need has, in 32-bit floats; ``of_layer`` gives elements."""
+    """Returns the largest peak of all layers in bytes of 32-bit floats; ``of_layer`` returns a layer's elements."""
     return FLOAT_BYTES * max(map(of_layer, layers))
 
 
 def banded_peak(
     layers: Sequence[Layer], *, blocks: int, bands: int, parts: int, image: ImageKept = "fp32"
 ) -> BandedPeak:
-    """Works out a network whose front runs in bands of rows, and whose blocks all run in parts.
+    """Returns the cost of a network whose front runs in bands of rows and whose blocks all run in parts.
 
-    For each band the first convolution and the first blocks run on the rows that the band is made from; only the last
-    of these blocks writes its output as a whole. The rows at a band's border are worked out for both neighbors.
+    For each band the first convolution and the first blocks run on the rows that the band depends on; only the output
+    of the last of these blocks is held whole. Rows at the border of two bands are computed twice.
 
     Args:
-        layers: From :func:`backbone_layers`.
-        blocks: How many blocks belong to the front, J.
-        bands: How many bands the output of the front is cut into.
+        layers: Layers of :func:`backbone_layers`.
+        blocks: Number of blocks in the front, J.
+        bands: Number of bands of the front's output.
         parts: See :func:`split_peak`.
-        image: How the image is held. As bytes or streamed, the band's rows are turned to floats when it begins.
+        image: How the image is held; as bytes or streamed, each band first converts its rows to floats.
 
     Raises:
         UserError: There are fewer blocks, or fewer rows than bands.
     """
     if not 1 <= blocks < len(layers) or not isinstance(layers[blocks], Block):
         there = sum(isinstance(layer, Block) for layer in layers)
-        raise UserError(f"blocks must be from 1 to {there}, the number of blocks of the backbone, got {blocks}.")
+        raise UserError(f"blocks must be from 1 to {there}, the number of blocks in the backbone, got {blocks}.")
     front, rest = layers[: blocks + 1], layers[blocks + 1 :]
     whole = front[-1].output
     if not 1 <= bands <= whole.height:
-        raise UserError(f"bands must be from 1 to {whole.height}, the rows behind block {blocks}, got {bands}.")
+        raise UserError(f"bands must be from 1 to {whole.height}, the output rows of block {blocks}, got {bands}.")
     peak = madds = 0
     for band in range(bands):
         rows = range(band * whole.height // bands, (band + 1) * whole.height // bands)
@@ -251,7 +249,7 @@ def banded_peak(
 
 
 def _band(front: Sequence[Layer], rows: range, *, image_is_there: bool) -> list[Layer]:
-    """The layers of the front with the rows that a band has; a map that is held whole has none, as it counts once."""
+    """Returns the front's layers with the rows of one band; maps that are held whole get none, as they count once."""
     pieces: list[Layer] = []
     for layer in reversed(front):
         convolutions: list[ConvLayer] = []
@@ -284,7 +282,7 @@ def _slice(block: Block, parts: int) -> int:
 
 
 def _conv_layer(name: str, operation: Operation, current: Map) -> ConvLayer:
-    """The convolution of an operation that reads ``current``, which may have been padded before."""
+    """Returns the convolution of an operation that reads ``current``, padded or not."""
     how, image, weight = operation.convolution, operation.shapes[0], operation.shapes[1]
     assert how is not None
     padding = how.padding[0] + (image[2] - current.height) // 2

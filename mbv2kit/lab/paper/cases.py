@@ -1,7 +1,7 @@
-"""Which network gives which of the published numbers: the tables of the paper as data, and what is counted on each.
+"""The network and input size behind each published number.
 
-A case is a network with the sizes at which it runs. Rows and numbers of ``published.yaml`` are looked up by their id, a
-number before its row.
+The keys of :data:`CASES` are ids of rows and numbers in ``published.yaml``; a number's own id takes precedence over its
+row's.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Options = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A backbone with a head, by the names and options of the registries."""
+    """A backbone with a head, by names and options of the registries."""
 
     task: Task
     backbone: str
@@ -35,7 +35,7 @@ class Network:
     head_options: Options = ()
 
     def spec(self, size: Size) -> ModelSpec:
-        """Returns what to build, with an input of (height, width) ``size`` pixels."""
+        """Returns the specification of a model with an input of (height, width) ``size`` pixels."""
         return ModelSpec(
             backbone={"name": self.backbone, **dict(self.backbone_options)},
             heads={self.task: {"name": self.head, **dict(self.head_options)}},
@@ -46,15 +46,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A network at work, as a row of the paper means it.
+    """A network and how it runs on an image, as in a row of the paper.
 
     Attributes:
-        network: What runs.
-        size: Height and width of its input.
-        scales: Of the passes over one image, the input's being 1; parameters are counted once.
-        mirrored: Whether each pass is run on the mirror image as well.
-        part: Beginning of the names of the modules that count; all where it is empty.
-        folded: Whether batch norms are folded into the convolutions before them.
+        network: The network.
+        size: Height and width of the input.
+        scales: Scales of the passes over one image, relative to ``size``; parameters count once.
+        mirrored: Whether each pass also runs on the mirrored image.
+        part: Prefix of the names of the modules that count; empty for all.
+        folded: Whether batch norms are folded into the preceding convolutions.
     """
 
     network: Network
@@ -65,7 +65,7 @@ class Case:
     folded: bool = False
 
     def count(self, kind: Kind) -> float:
-        """Counts parameters or multiply-adds."""
+        """Returns the number of parameters or multiply-adds."""
         if kind in ("params", "params_nobn"):
             cost = cost_of(self.network, self.size, folded=self.folded)
             left_out = sum(layer.norm_parameters for layer in self._layers(cost)) if kind == "params_nobn" else 0
@@ -83,25 +83,25 @@ class Case:
 
 @cache
 def build(network: Network) -> VisionModel:
-    """Builds a network without memory for its weights."""
+    """Builds a network on the meta device, without weights."""
     return build_on_meta(network.spec((224, 224)))
 
 
 @cache
 def graph_of(network: Network, size: Size) -> Graph:
-    """Traces one pass of a network, whose cost may then be counted in several ways."""
+    """Traces one pass of a network; cached, because several counts read the same graph."""
     return trace(build(network), size)
 
 
 @cache
 def cost_of(network: Network, size: Size, *, folded: bool = False, space_to_batch: bool = False) -> Complexity:
-    """Counts a network's parameters and the multiply-adds of one pass; see :mod:`mbv2kit.analysis.complexity`."""
+    """Counts the parameters of a network and the multiply-adds of one pass; see :mod:`mbv2kit.analysis.complexity`."""
     graph = graph_of(network, size)
     return graph_complexity(fold_norms(graph) if folded else graph, space_to_batch=space_to_batch)
 
 
 def classifier(backbone: str, side: int = 224, *, background: bool = False, **options: Any) -> Case:
-    """Returns a classifier of ImageNet's 1000 classes, with one output more for a background as in TensorFlow's."""
+    """Returns a classifier of ImageNet's 1000 classes, on request with a background output as in TensorFlow."""
     network = Network(
         task="classification",
         backbone=backbone,
@@ -114,7 +114,7 @@ def classifier(backbone: str, side: int = 224, *, background: bool = False, **op
 
 
 def detector(head: str, backbone: str, side: int, *, classes: int = 80, **head_options: Any) -> Case:
-    """Returns a detector, of COCO's classes unless told otherwise; a head that has a background adds it."""
+    """Returns a detector, by default of COCO's classes, to which some heads add a background."""
     network = Network(
         task="detection", backbone=backbone, head=head, classes=classes, head_options=tuple(head_options.items())
     )
@@ -122,9 +122,9 @@ def detector(head: str, backbone: str, side: int, *, classes: int = 80, **head_o
 
 
 def segmenter(backbone: str, output_stride: int, *, aspp: bool, classes: int = 21) -> Case:
-    """Returns a DeepLabv3 of 513 x 513 pixels, of Pascal VOC's classes and background unless told otherwise.
+    """Returns a DeepLabv3 for 513 x 513 pixels, by default for Pascal VOC's classes and background.
 
-    On MobileNetV2 it reads the map in front of the last 1 x 1 convolution (Section 6.3), on the others the last.
+    On MobileNetV2 it reads the map before the last 1 x 1 convolution (Section 6.3), on other backbones the last map.
     """
     feature = "second_last" if backbone == "mobilenet_v2" else "last"
     network = Network(
@@ -139,11 +139,11 @@ def segmenter(backbone: str, output_stride: int, *, aspp: bool, classes: int = 2
 
 
 def multi_scale(case: Case, scales: tuple[float, ...] = SCALES) -> Case:
-    """Returns the case with a pass at each scale and one on its mirror image (MF in Table 7)."""
+    """Returns the case with two passes at each scale, one of them mirrored (MF in Table 7)."""
     return replace(case, scales=scales, mirrored=True)
 
 
-# Figure 5: the resolutions at which each width was trained.
+# Resolutions of each width in Figure 5.
 SIDES = (224, 192, 160, 128, 96)
 FIGURE_5 = {1.4: (224,), 1.3: (224,), 1.0: SIDES, 0.75: SIDES, 0.5: SIDES, 0.35: SIDES}
 FIGURE_5_V1 = dict.fromkeys((1.0, 0.75, 0.5, 0.25), (224, 192, 160, 128))
@@ -179,7 +179,7 @@ CASES: Mapping[str, Case] = {
     "table5/ssdlite": replace(detector("ssdlite", "mobilenet_v2", 320), part="heads."),
     "table6/ssd300": detector("ssd300", "vgg16", 300),
     "table6/ssd512": detector("ssd512", "vgg16", 512),
-    # The size is that of one configuration and the cost that of another.
+    # The printed parameters are those of one configuration, the multiply-adds those of another.
     "table6/yolo_v2/params": detector("yolo_v2", "darknet_19", 416, classes=20, passthrough_channels=64),
     "table6/yolo_v2": detector("yolo_v2", "darknet_19", 416, passthrough_channels=None),
     "table6/mobilenet_v1_ssdlite": detector("ssdlite", "mobilenet_v1", 320),

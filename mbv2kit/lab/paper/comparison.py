@@ -1,4 +1,4 @@
-"""Our count of every published number, the distance between the two, and what is to be said of it."""
+"""Compares every published number with mbv2kit's count of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ COUNTED_KINDS = ("params", "params_nobn", "madds", "madds_s2b")
 
 
 class Verdict(StrEnum):
-    """What a comparison comes to."""
+    """Result of a comparison."""
 
     AGREES = "agrees"
     KNOWN = "known not to reproduce"
-    DISAGREES = "does not agree"
-    NOT_MEASURED = "not measured here"
+    DISAGREES = "disagrees"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published number beside ours.
+    """A published number and mbv2kit's.
 
     Attributes:
-        number: The published one.
-        ours: In the same unit; None where there is nothing to count.
+        number: The published number.
+        ours: mbv2kit's number in the same unit; None if it cannot be counted.
     """
 
     number: Number
@@ -35,7 +35,7 @@ class Comparison:
 
     @cached_property
     def difference(self) -> float | None:
-        """Of ours from the published one, relative to it; of several numbers the largest, None where there is none."""
+        """Relative difference from the published number, the largest for several numbers; None if there is none."""
         pairs = self._pairs()
         if pairs is None:
             return None
@@ -43,10 +43,10 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether they agree.
+        """Whether the numbers agree.
 
-        They do within the number's tolerance; without one, or where it is 0, ours must round to the printed digits. A
-        number that is known not to reproduce must still be counted as it was when that was found.
+        They must agree within the tolerance or, if that is missing or 0, when rounded to the printed digits. A number
+        that is known not to reproduce must still have the count that its explanation is about.
         """
         if self.ours is None:
             return Verdict.NOT_MEASURED
@@ -64,7 +64,7 @@ class Comparison:
         return Verdict.AGREES if agrees else Verdict.DISAGREES
 
     def _pairs(self) -> list[tuple[float, float]] | None:
-        """Published and ours, one by one; None where they are not as many."""
+        """Returns pairs of published number and ours; None if their counts differ."""
         if self.ours is None:
             return None
         published, ours = (value if isinstance(value, tuple) else (value,) for value in (self.number.value, self.ours))
@@ -72,18 +72,18 @@ class Comparison:
 
 
 def has_digits_of(ours: float, printed: float) -> bool:
-    """Says whether ``ours`` rounds to the digits of ``printed``, as ``repr`` has them."""
+    """Returns whether ``ours`` rounds to the digits of ``printed``, as ``repr`` shows them."""
     digits = len(repr(printed).partition(".")[2]) if isinstance(printed, float) else 0
     return abs(ours - printed) <= 0.5 * 10.0**-digits * (1 + 1e-9)
 
 
 def compare(tables: Mapping[str, PublishedTable]) -> list[Comparison]:
-    """Counts what can be counted of the numbers of ``tables``, and sets it beside them in their order."""
+    """Compares all numbers of some tables, in order."""
     return [Comparison(number, ours_of(number)) for table in tables.values() for number in table.numbers.values()]
 
 
 def ours_of(number: Number) -> Value | None:
-    """Returns our count of a number in its unit; None for what must be trained, timed or chosen."""
+    """Returns mbv2kit's count of a number in its unit; None for what is trained, timed or chosen."""
     if number.id in STATEMENTS:
         return STATEMENTS[number.id]()
     case = CASES.get(number.id) or CASES.get(number.id.rpartition("/")[0])

@@ -1,7 +1,4 @@
-"""The paper's figures, drawn from plain data as PNG files: Figures 1, 5, 6 and 7, and time against the split t.
-
-Every function draws on a figure of its own, in the hand of mbv2kit.evaluation.plot_style.
-"""
+"""Draws Figures 1, 5, 6 and 7 of the paper, and time against the split t, as PNG files in the common plot style."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -30,12 +27,12 @@ from mbv2kit.evaluation.plot_style import (
 )
 from mbv2kit.lab.paper.manifold import DIMENSIONS, Embedding, Floats, embed, spiral
 
-# Of the first hundred seeds the one whose shares of lost and of recoverable points are nearest to the expected ones.
+# The one of the first hundred seeds whose shares of lost and recoverable points are nearest to the expected shares.
 TYPICAL_SEED = 81
-# From one end of the spiral to the other: as light at the end as white paper allows.
+# Colors along the spiral; the last one must still be visible on white.
 SPIRAL_COLORS = mpl.colormaps["plasma"]
 SPIRAL_SHADES = (0.0, 0.9)
-# A network's curves go from light to dark as it widens.
+# The curves of a network go from light to dark with its width.
 NETWORK_COLORS = ("Blues", "Oranges", "Greens", "Purples")
 NETWORK_SHADES = (0.35, 0.95)
 NETWORK_LINES = ("solid", "dashed", "dotted", "dashdot")
@@ -44,28 +41,28 @@ POINT_MARKERS = "XPdhH8"
 MADDS_LIMITS = (7.5, 600)
 MADDS_TICKS = (7.5, 15, 30, 75, 150, 300, 600)
 TOP1_LIMITS = (35, 77.5)
-# Section 5.1 finds 2 to 5 parts the most useful.
+# The paper's recommendation in Section 5.1.
 USEFUL_SPLITS = (2, 5)
 
 Curve = Sequence[tuple[float, float]]
 
 
 def figure_1(path: Path, seed: int = TYPICAL_SEED) -> Path:
-    """Draws the spiral, and what comes back of it through ReLU in 2, 3, 5, 15 and 30 dimensions.
+    """Draws the spiral, and its restorations after ReLU in 2, 3, 5, 15 and 30 dimensions.
 
-    Each panel has a scale of its own and says how many of its points are lost and how many can be recovered; see
+    Each panel has its own scale and shows the shares of lost and recoverable points; see
     :mod:`mbv2kit.lab.paper.manifold`.
 
     Args:
-        path: The PNG file to write.
-        seed: Of the random matrices.
+        path: PNG file to write.
+        seed: Seed of the random matrices.
 
     Returns:
         The file.
     """
     points = spiral()
     figure = new_figure(WIDTH, 6.3)
-    # The panels are square, so the layout must close up around them.
+    # The compressed layout leaves no gaps around square panels.
     figure.set_layout_engine("compressed", w_pad=PAD, h_pad=PAD)
     panels = figure.subplots(2, 3).flat
     _draw_spiral(next(panels), points)
@@ -109,10 +106,10 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
     """Draws ImageNet accuracy against multiply-adds (Figure 5), on the axes of the paper.
 
     Args:
-        series: For each network, and each of its widths from narrow to wide, (million multiply-adds, top-1 accuracy
-            in percent) by rising size of image.
+        series: For each network and each width, from narrow to wide: pairs (million multiply-adds, top-1 accuracy in
+            percent) by rising image size.
         points: The same pair for each network that is a single point.
-        path: The PNG file to write.
+        path: PNG file to write.
 
     Returns:
         The file.
@@ -130,7 +127,7 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
                 madds, top1, color=color, linestyle=line, linewidth=1.6, marker=marker, markersize=5, label=width
             )
     for marker, (network, (million, accuracy)) in zip(cycle(POINT_MARKERS), points.items(), strict=False):
-        # Below the curves: one of them lies on another network's last point.
+        # Drawn below the curves, because one point coincides with another network's.
         handles += axes.plot(
             million, accuracy, marker, color=INK, markersize=9, markeredgewidth=0, label=network, zorder=1.5
         )
@@ -147,7 +144,7 @@ def figure_5(series: Mapping[str, Mapping[str, Curve]], points: Mapping[str, tup
     axes.set_xlabel("multiply-adds, millions", color=INK)
     axes.set_ylabel("ImageNet top-1 accuracy, %", color=INK)
     plain(axes)
-    # Else the lowest number of one axis touches that of the other.
+    # Keeps the lowest labels of the two axes apart.
     axes.tick_params(axis="x", pad=9)
     return save_figure(figure, path)
 
@@ -156,9 +153,9 @@ def figure_7(before: Sequence[ActivationPattern], after: Sequence[ActivationPatt
     """Draws how many channels of each expansion are positive, before and after training (Figure 7).
 
     Args:
-        before: The patterns of the untrained network.
-        after: Those of the trained one.
-        path: The PNG file to write.
+        before: Patterns of the untrained network.
+        after: Patterns of the trained network.
+        path: PNG file to write.
 
     Returns:
         The file.
@@ -200,12 +197,12 @@ def figure_7(before: Sequence[ActivationPattern], after: Sequence[ActivationPatt
 
 
 def figure_time(t: Sequence[int], ratios: Sequence[Sequence[float]], path: Path) -> Path:
-    """Draws what splitting the expansions into t parts costs in time (Section 5.1).
+    """Draws the time of the network with its expansions split into t parts (Section 5.1).
 
     Args:
         t: Numbers of parts, rising.
-        ratios: For each t the repeated measurements, each a time divided by that of the plain network.
-        path: The PNG file to write.
+        ratios: For each t, repeated measurements of the time divided by that of the plain network.
+        path: PNG file to write.
 
     Returns:
         The file.
@@ -235,19 +232,19 @@ def figure_curves(
     title: str = "Learning curves",
     measure: str = "top-1 accuracy on validation images, %",
 ) -> Path:
-    """Draws learning curves of several variants, each as the mean of its runs in a band from least to most.
+    """Draws learning curves of several variants, each as the mean and range of its runs.
 
     Args:
-        curves: For each variant its runs, as (epochs, values); the epochs that all its runs have are drawn.
-        path: The PNG file to write.
-        title: Of the figure.
-        measure: What the values are, with their unit.
+        curves: For each variant, its runs as (epochs, values); only epochs that all its runs have are drawn.
+        path: PNG file to write.
+        title: Title of the figure.
+        measure: Name and unit of the values.
 
     Returns:
         The file.
 
     Raises:
-        UserError: A variant has no epoch that all its runs have.
+        UserError: The runs of a variant have no epoch in common.
     """
     figure = new_figure(WIDTH, 4.6)
     axes = figure.add_subplot()
@@ -255,7 +252,9 @@ def figure_curves(
         tables = [dict(zip(*run, strict=True)) for run in runs]
         shared = sorted(set(tables[0]).intersection(*tables)) if tables else []
         if not shared:
-            raise UserError(f"'{variant}' has no epoch that all its {len(tables)} runs have, so no mean to draw.")
+            raise UserError(
+                f"The {len(tables)} runs of '{variant}' have no epoch in common, so there is no mean to draw."
+            )
         values = np.array([[table[epoch] for epoch in shared] for table in tables])
         mean = values.mean(axis=0)
         number = f"{len(runs)} run" if len(runs) == 1 else f"{len(runs)} runs"

@@ -1,6 +1,6 @@
-"""The numbers that the paper publishes, each with an id, its source and how near to it a right count may be.
+"""The numbers that the paper publishes, each with an id, a source and a tolerance.
 
-They are kept in ``published.yaml``, whose head says how to read it.
+They are kept in ``published.yaml``, which describes its format at the top.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,24 +17,24 @@ Kind = Literal["params", "params_nobn", "madds", "madds_s2b", "bytes", "count", 
 Value = float | tuple[float, ...]
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-# What each unit stands for; what is measured in other units is compared as it is.
+# Factors of the units; counts are divided by them, other units have none.
 UNITS = {"M": 1e6, "B": 1e9, "Kb": 1e3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """One published number, or several that are printed as one.
+    """One published number, or several that are printed together.
 
     Attributes:
-        id: ``table/row/column``, or ``table/name`` for a number of the text.
-        name: What it is, in words; for one in a table, its row and column.
-        kind: What was counted, measured or chosen.
-        value: As printed, in ``unit``.
+        id: ``table/row/column``, or ``table/name`` for a number in the text.
+        name: Description; for a number in a table, its row and column.
+        kind: What is counted, measured or chosen.
+        value: Printed value, in ``unit``.
         unit: ``M``, ``B``, ``Kb``, ``ms``, ``px``, ``%`` or nothing.
-        source: Table, section or file that it comes from.
-        tolerance: How far a right count may be from ``value``, relative to it; None where it cannot be counted, or
-            where its count is known to be another.
-        counted: What we count where that does not reproduce the number, in ``unit``.
+        source: Table, section or file that contains it.
+        tolerance: Largest relative difference of a correct count; None for numbers that cannot be counted or are known
+            not to reproduce.
+        counted: mbv2kit's count of a number that is known not to reproduce, in ``unit``.
         reason: Why the count or its digits differ.
     """
 
@@ -50,12 +50,12 @@ class Number:
 
     @property
     def table(self) -> str:
-        """The table that it stands in."""
+        """Name of its table."""
         return self.id.split("/")[0]
 
     @property
     def row(self) -> str:
-        """Its row in the table; empty for a number of the text."""
+        """Its row in the table; empty for a number in the text."""
         return self.id.split("/")[1] if self.id.count("/") == 2 else ""
 
     @property
@@ -66,15 +66,15 @@ class Number:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedTable:
-    """A table or figure of the paper, with the numbers of the text that belong to it.
+    """A table or figure of the paper, with the related numbers in the text.
 
     Attributes:
-        name: As in the ids of its numbers.
-        title: As a heading.
-        note: How its numbers are to be read; may be empty.
+        name: Name in the ids of its numbers.
+        title: Heading.
+        note: How to read its numbers; may be empty.
         columns: Names of the columns.
-        rows: The printed name of each row.
-        numbers: By id.
+        rows: Printed name of each row.
+        numbers: Numbers by id.
     """
 
     name: str
@@ -89,19 +89,19 @@ def load(path: Path | None = None) -> dict[str, PublishedTable]:
     """Reads the published numbers.
 
     Args:
-        path: A file of the form of ``published.yaml``; None for that of the package.
+        path: A file in the format of ``published.yaml``; None for the package's own.
 
     Returns:
-        Every table by its name, in the order of the file.
+        Tables by name, in the order of the file.
 
     Raises:
-        UserError: The file is not of that form; the message names the number.
+        UserError: A number in the file is invalid.
     """
     return _read(path or PUBLISHED)
 
 
 def quirks() -> list[str]:
-    """Returns what the paper says in two ways, beyond single numbers, a paragraph each."""
+    """Returns what is ambiguous or contradictory in the paper beyond single numbers, a paragraph each."""
     return list(yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["quirks"])
 
 
@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, PublishedTable]:
 
 
 def _cells(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the id of each number of a table and what the file says of it, numbers of the text first."""
+    """Yields the id and the entries of each number of a table, numbers in the text first."""
     for number, options in table.get("numbers", {}).items():
         yield f"{name}/{number}", options
     for row, cells in table.get("rows", {}).items():
@@ -152,7 +152,8 @@ def _number(path: Path, **options: Any) -> Number:
     value = options["value"]
     number = Number(**options | {"value": tuple(value) if isinstance(value, list) else value})
     if number.kind not in get_args(Kind):
-        raise UserError(f"{path}: '{number.id}' is of the kind '{number.kind}'.{nearest(number.kind, get_args(Kind))}")
+        hint = nearest(number.kind, get_args(Kind))
+        raise UserError(f"{path}: '{number.id}' has the unknown kind '{number.kind}'.{hint}")
     if number.counted is not None and (number.tolerance is not None or not number.reason):
         raise UserError(f"{path}: '{number.id}' is known not to reproduce, so it needs a reason and no tolerance.")
     return number

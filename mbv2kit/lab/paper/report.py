@@ -1,4 +1,4 @@
-"""The report on the paper: every number beside ours, as ``report.md`` and ``report.html``."""
+"""The report on the paper: every published number and mbv2kit's, as ``report.md`` and ``report.html``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mbv2kit.lab.paper.report_runs import find_runs
 from mbv2kit.lab.paper.report_sections import SECTIONS, TABLES_OF
 from mbv2kit.lab.report_page import Section, Table, write_pages
 
-TITLE = "MobileNetV2, arXiv 1801.04381: the paper's numbers beside ours"
+TITLE = "MobileNetV2 (arXiv 1801.04381): the paper's numbers and mbv2kit's"
 
 
 def write_report(sections: Sequence[str], output: Path, runs: Path) -> list[Comparison]:
@@ -19,15 +19,15 @@ def write_report(sections: Sequence[str], output: Path, runs: Path) -> list[Comp
 
     Args:
         sections: Names of the sections to write, from :func:`section_names`.
-        output: The folder; it is made where it is missing.
-        runs: Folder that is searched for runs, whose accuracies stand beside the paper's.
+        output: The folder; created if it does not exist.
+        runs: Folder to search for runs whose accuracies to compare with the paper's.
 
     Returns:
-        The comparison of every number that belongs to those sections.
+        The comparisons of all numbers in those sections.
     """
     tables = load()
-    wanted = {name: tables[name] for section in sections for name in TABLES_OF.get(section, (section,))}
-    comparisons = compare(wanted)
+    shown = {name: tables[name] for section in sections for name in TABLES_OF.get(section, (section,))}
+    comparisons = compare(shown)
     images = output / "images"
     images.mkdir(parents=True, exist_ok=True)
     data = ReportData(
@@ -37,18 +37,18 @@ def write_report(sections: Sequence[str], output: Path, runs: Path) -> list[Comp
         images=images,
     )
     pages = [SECTIONS[section](data) for section in SECTIONS if section in sections]
-    write_pages(output, TITLE, [_summary(wanted, comparisons, runs), *pages])
+    write_pages(output, TITLE, [_summary(shown, comparisons, runs), *pages])
     return comparisons
 
 
 def section_names(tables: str | Sequence[str] | None) -> list[str]:
-    """Returns the sections that the key ``tables`` names, in the paper's order.
+    """Returns the sections that the key ``tables`` selects, in the paper's order.
 
     Args:
-        tables: ``all`` or None, a name, or several.
+        tables: ``all`` or None, a name, or several names.
 
     Raises:
-        UserError: There is no section of that name.
+        UserError: There is no section with that name.
     """
     names = [tables] if isinstance(tables, str) else list(tables or ["all"])
     if names == ["all"]:
@@ -60,26 +60,26 @@ def section_names(tables: str | Sequence[str] | None) -> list[str]:
 
 
 def summary_line(comparisons: Sequence[Comparison]) -> str:
-    """Says in one sentence how many numbers agree."""
+    """Returns a sentence on how many numbers agree."""
     counts = count_verdicts(comparisons)
     parts = [
         f"{counts[Verdict.AGREES]} numbers agree",
         f"{counts[Verdict.KNOWN]} are known not to reproduce",
-        f"{counts[Verdict.NOT_MEASURED]} are not measured here",
-        f"{counts[Verdict.DISAGREES]} do not agree",
+        f"{counts[Verdict.NOT_MEASURED]} are not measured",
+        f"{counts[Verdict.DISAGREES]} disagree",
     ]
     return ", ".join(parts) + "."
 
 
 def disagreement(comparison: Comparison) -> str:
-    """Says in one line which number does not agree."""
+    """Returns a line on a number that disagrees."""
     number = comparison.number
     ours = "nothing" if comparison.ours is None else shown_like(comparison.ours, number.value)
     published = f"{number.value} {number.unit}".strip()
     if number.counted is not None:
-        return f"{number.id}: published {published}, ours {ours}, where {number.counted} was counted before"
+        return f"{number.id}: published {published}, mbv2kit {ours}, but known as {number.counted}"
     difference = "" if comparison.difference is None else f"{comparison.difference:+.2%}, "
-    return f"{number.id}: published {published}, ours {ours} ({difference}tolerance {number.tolerance or 0:.2%})"
+    return f"{number.id}: published {published}, mbv2kit {ours} ({difference}tolerance {number.tolerance or 0:.2%})"
 
 
 def _summary(tables: dict[str, PublishedTable], comparisons: Sequence[Comparison], runs: Path) -> Section:
@@ -94,10 +94,9 @@ def _summary(tables: dict[str, PublishedTable], comparisons: Sequence[Comparison
         [
             summary_line(comparisons),
             *wrong,
-            "A number agrees where our count is within its tolerance or rounds to its digits. What is known not to "
-            "reproduce has its reason beside it, and is counted as it was when that was found. Not measured here are "
-            "accuracies, which need the paper's data sets, times on a Pixel 1, and settings that were chosen. "
-            f"Accuracies of ours are taken from the runs below {runs}.",
+            "A number agrees if mbv2kit's count is within the tolerance or rounds to the printed digits. Numbers that "
+            "are known not to reproduce come with a reason. Accuracies are measured only on the paper's data sets, by "
+            f"the runs in {runs}; times on a Pixel 1 and settings that the authors chose are not measured.",
             Table(columns=columns, rows=rows),
         ],
     )

@@ -1,4 +1,4 @@
-"""The section of the report on memory (Section 5.1): M(G) of every network, blocks split into parts, bands of rows."""
+"""The report's section on memory (Section 5.1): M(G) of every network, split blocks, bands of rows."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from mbv2kit.lab.paper.report_split import split_network
 from mbv2kit.lab.report_page import Section, Table
 
 KIB = 1024
-# t; the last splits the widest expansion into single channels.
+# Values of t; the last splits the widest expansion into single channels.
 PARTS = (1, 2, 3, 4, 5, 10, 960)
 FRONTS: tuple[tuple[blocks.ImageKept, int, int, int], ...] = (
     ("fp32", 1, 4, 7),
@@ -24,18 +24,18 @@ FRONTS: tuple[tuple[blocks.ImageKept, int, int, int], ...] = (
     ("uint8", 4, 4, 28),
     ("streamed", 4, 4, 14),
 )
-# Tables whose networks are listed; of the passes of MF that at scale 1 is taken.
+# Tables whose networks are listed; MF counts with its pass at scale 1.
 TABLES = ("table4", "table6", "table7")
 
 
 def memory(data: ReportData) -> Section:
-    """Returns the section."""
+    """Section 5.1: memory."""
     return Section(
         data.tables["memory"].title,
         [
-            "M(G) is the least memory, over all orders of the operations, that holds what is needed at once: inputs "
-            "and outputs of the running operation and all that is read later. Numbers are KiB of 32-bit floats for one "
-            "image; the image itself, as bytes, is part of it. Weights and the workspace of convolutions are not.",
+            "M(G) is the smallest peak memory over all orders of the operations, where memory holds the inputs and "
+            "outputs of the running operation and everything that is read later. Numbers are KiB of 32-bit floats for "
+            "one image, including the image itself in bytes. Weights and the workspace of convolutions do not count.",
             networks(data),
             parts(),
             bands(),
@@ -46,7 +46,7 @@ def memory(data: ReportData) -> Section:
 
 
 def networks(data: ReportData) -> Table:
-    """M(G) of every network of Tables 4, 6 and 7: as it was trained, and as it is deployed."""
+    """Returns M(G) of every network in Tables 4, 6 and 7, as trained and as deployed."""
     rows = []
     for table in TABLES:
         for row, label in data.tables[table].rows.items():
@@ -64,14 +64,14 @@ def networks(data: ReportData) -> Table:
             )
     columns = ["", "network", ">input", ">M(G), as trained", ">M(G), deployed", ">weights"]
     note = (
-        "As trained: batch norms are operations of their own. Deployed: they are folded into the convolutions, and "
-        "activations and additions are written over their input. Of MF it is the pass at scale 1."
+        "As trained: batch norms are separate operations. Deployed: batch norms are folded into the convolutions, and "
+        "activations and additions overwrite their inputs. MF counts with its pass at scale 1."
     )
     return Table(columns=columns, rows=rows, title="M(G) of the networks, KiB", notes=[note])
 
 
 def parts() -> Table:
-    """MobileNetV2's peak with the inner channels of every block run in t parts, and the paper's bound."""
+    """Returns MobileNetV2's peak with every block split into t parts, and the paper's bound."""
     layers = blocks.backbone_layers(build(MOBILENET_V2.network), MOBILENET_V2.size)
     fused = blocks.fuse_stem(layers)
     kinds = (
@@ -85,16 +85,16 @@ def parts() -> Table:
         for name, layers, peak in kinds
     ]
     note = (
-        "A block in t parts holds its input and output, and of the two wide maps a slice of n / t channels each; t = 1 "
-        "splits nothing. The paper's bound counts the larger of the two slices only. From some t on the first block "
-        "sets the peak, unless the first convolution is run with it as if it were its expansion."
+        "A block in t parts holds its input, its output and a slice of n / t channels of each wide map; t = 1 is not "
+        "split. The paper's bound counts only the larger of the two slices. For large t the first block sets the "
+        "peak, unless the first convolution runs as its expansion."
     )
     columns = ["MobileNetV2 at 224, KiB", *(f">t = {count}" for count in PARTS[:-1]), ">t = n"]
     return Table(columns=columns, rows=rows, title="Blocks split into t parts", notes=[note])
 
 
 def bands() -> Table:
-    """MobileNetV2's peak with its first blocks run in bands of rows and all of them split, and the work done twice."""
+    """Returns MobileNetV2's peak with all blocks split and the first ones run in bands of rows, and the extra work."""
     layers = blocks.backbone_layers(build(MOBILENET_V2.network), MOBILENET_V2.size)
     madds = MOBILENET_V2.count("madds")
     rows = []
@@ -103,7 +103,7 @@ def bands() -> Table:
         cells = [image, str(count), str(front), str(number), _kib(peak.bytes), f"{peak.extra_madds / madds:.1%}"]
         rows.append(cells)
     columns = ["image held as", ">t", ">blocks in bands", ">bands", ">peak, KiB", ">extra multiply-adds"]
-    note = "Not in the paper: the rows at the border of two bands are worked out for both, which is the extra work."
+    note = "Not in the paper. The extra multiply-adds are for rows at the border of two bands, computed twice."
     return Table(
         columns=columns, rows=rows, title="The first blocks in bands of rows, MobileNetV2 at 224", notes=[note]
     )

@@ -1,4 +1,4 @@
-"""The published numbers beside ours as tables, with what is to be said of each."""
+"""Tables of published numbers and mbv2kit's."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ HEADINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """What the sections of a report are made from.
+    """The data that the sections of a report show.
 
     Attributes:
-        tables: The published tables by name.
-        comparisons: By the number's id.
-        runs: What was measured on this machine, the newest first.
+        tables: Published tables by name.
+        comparisons: Comparisons by the id of the number.
+        runs: Evaluations on this machine, the newest first.
         images: Folder for the images.
     """
 
@@ -42,12 +42,12 @@ class ReportData:
 
 @dataclass(slots=True)
 class _Notes:
-    """Sentences below a table, and the marks in its cells that lead to them."""
+    """Footnotes of a table."""
 
     sentences: list[str] = field(default_factory=list)
 
     def mark(self, sentence: str) -> str:
-        """Returns the mark of a sentence, `` (1)``; the same for the same sentence."""
+        """Returns the mark of a sentence, such as `` (1)``; equal sentences share a mark."""
         if sentence not in self.sentences:
             self.sentences.append(sentence)
         return f" ({self.sentences.index(sentence) + 1})"
@@ -57,9 +57,9 @@ class _Notes:
 
 
 def rows_table(data: ReportData, name: str, title: str = "") -> Table:
-    """Sets the rows of a published table beside ours: for each column what is printed, what we have and the difference.
+    """Returns the rows of a published table, with mbv2kit's number and the difference for each column.
 
-    An accuracy of ours is one that a run below the folder of runs was measured to have, on the paper's data set.
+    mbv2kit's accuracies come from runs on the paper's data set.
     """
     table, notes = data.tables[name], _Notes()
     columns = ["row"]
@@ -80,7 +80,7 @@ def rows_table(data: ReportData, name: str, title: str = "") -> Table:
 
 
 def numbers_table(data: ReportData, name: str, title: str = "") -> Table:
-    """Sets the numbers of the text that belong to a published table beside ours, a row each."""
+    """Returns the numbers in the text that belong to a published table, a row each."""
     rows, notes = [], _Notes()
     for item in data.of(name):
         number = item.number
@@ -97,12 +97,12 @@ def numbers_table(data: ReportData, name: str, title: str = "") -> Table:
                 number.source,
             ]
         )
-    columns = ["number", ">published", ">ours", DIFFERENCE, "verdict", "source"]
+    columns = ["number", ">published", ">mbv2kit", DIFFERENCE, "verdict", "source"]
     return Table(columns=columns, rows=rows, title=title, notes=notes.numbered())
 
 
 def shown_like(value: Value, printed: Value) -> str:
-    """Writes a value of ours with one digit more than the printed one has; whole numbers as they are."""
+    """Formats a value with one more digit than the printed one; integers unchanged."""
     if isinstance(value, tuple):
         others = printed if isinstance(printed, tuple) and len(printed) == len(value) else value
         return ", ".join(shown_like(ours, other).replace(",", "") for ours, other in zip(value, others, strict=True))
@@ -113,7 +113,7 @@ def shown_like(value: Value, printed: Value) -> str:
 
 
 def difference_of(item: Comparison) -> str:
-    """Writes the difference in per cent, and the tolerance behind it."""
+    """Formats the difference and the tolerance in percent."""
     if item.difference is None:
         return ""
     tolerance = f" (± {100 * item.number.tolerance:g})" if item.number.tolerance else ""
@@ -121,21 +121,21 @@ def difference_of(item: Comparison) -> str:
 
 
 def count_verdicts(comparisons: Iterable[Comparison]) -> dict[Verdict, int]:
-    """Counts the comparisons of each verdict."""
+    """Returns the number of comparisons with each verdict."""
     verdicts = [item.verdict for item in comparisons]
     return {verdict: verdicts.count(verdict) for verdict in Verdict}
 
 
 def _headings(column: Sequence[Comparison]) -> list[str]:
-    """A column of the paper's as ours: printed, what we have where we can have something, and the difference."""
+    """Returns the headings for a column of the paper: printed number, mbv2kit's number and difference, if any."""
     number = column[0].number
     heading = HEADINGS.get(number.column, number.column.replace("_", " "))
     unit = f", {number.unit}" if number.unit else ""
     if number.kind == "time":
         return [f">{heading}{unit}"]
     if number.kind == "accuracy":
-        return [f">{heading}{unit}", ">ours"]
-    return [f">{heading}{unit}", ">ours", DIFFERENCE]
+        return [f">{heading}{unit}", ">mbv2kit"]
+    return [f">{heading}{unit}", ">mbv2kit", DIFFERENCE]
 
 
 def _cells(item: Comparison, runs: Sequence[Run], notes: _Notes) -> list[str]:
@@ -149,7 +149,7 @@ def _cells(item: Comparison, runs: Sequence[Run], notes: _Notes) -> list[str]:
             return [published, ""]
         share = run.metrics[METRICS[number.column]] or 0.0
         sentence = f"Measured on {run.images:,} images of {run.data}, split {run.split}: {run.folder}"
-        # Part of a split says less than the whole, and nothing tells the parts apart but the number of images.
+        # The run may have used only a part of the split, so the number of images is shown.
         return [published, f"{100 * share:.1f} on {run.images:,} images{notes.mark(sentence)}"]
     mark = notes.mark(number.reason) if number.reason else ""
     ours = "" if item.ours is None else shown_like(item.ours, number.value) + mark
@@ -157,7 +157,7 @@ def _cells(item: Comparison, runs: Sequence[Run], notes: _Notes) -> list[str]:
 
 
 def _joined(verdicts: Sequence[tuple[str, str]]) -> str:
-    """One word where all columns agree, else each column with its own."""
+    """Returns one verdict if all columns have the same, else that of each column."""
     texts = {text for _, text in verdicts}
     if len(texts) == 1:
         return texts.pop()
@@ -169,5 +169,5 @@ def _note(table: PublishedTable) -> list[str]:
 
 
 def _shown(value: Value) -> str:
-    # In a list a comma between thousands would look like one between numbers.
+    # In a list, a thousands separator would look like a comma between numbers.
     return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"

@@ -1,4 +1,4 @@
-"""What was measured on this machine: the runs below a folder, and the published accuracies that they stand beside."""
+"""Finds evaluations on this machine and matches them with published accuracies."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 
-# The data set on which the paper measures each task; an accuracy on another says nothing about its own.
+# The paper's data set for each task; accuracies on others cannot be compared.
 DATASETS: Mapping[Task, str] = {"classification": "imagenet", "detection": "coco", "segmentation": "voc"}
-# Column of the paper's tables -> our name of the figure.
+# Column of the paper's tables -> name of the metric in metrics.json.
 METRICS = {"top1": "top1", "top5": "top5", "mAP": "AP", "mIoU": "mIoU"}
-# Options that change how a network is trained or read, but not its layers.
+# Options that affect training or postprocessing, but not the layers.
 # fmt: off
 NO_LAYERS = frozenset({
     "padding", "norm_eps", "norm_momentum", "zero_init_residual", "ceil_pooling", "dropout", "label_smoothing",
@@ -35,19 +35,19 @@ NO_LAYERS = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The figures of one evaluation, and the model that they are of.
+    """An evaluation: its metrics and its model.
 
     Attributes:
-        folder: Where its ``metrics.json`` is.
-        task: What was measured.
-        dataset: Name of the data set's kind.
-        data: The same with the folder that it lies in, where that is known.
-        split: The part of it.
+        folder: Folder of ``metrics.json``.
+        task: Task of the evaluation.
+        dataset: Type of the data set, such as ``voc``.
+        data: The same with the name of its folder, if known.
+        split: Split of the data set.
         images: Number of images.
-        metrics: Figures in 0..1 by their name; None for what the data set cannot measure.
+        metrics: Metrics in 0..1 by name; None for those that the data set does not support.
         tta: Test-time augmentation.
-        model: As :func:`mbv2kit.evaluation.model_in_brief` has it.
-        finished: Time of the figures, in seconds.
+        model: Description by :func:`mbv2kit.evaluation.model_in_brief`.
+        finished: Time of the evaluation, in seconds since the epoch.
     """
 
     folder: Path
@@ -63,15 +63,15 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Returns every evaluation below a folder whose model is described, the newest first, without damaged ones."""
+    """Returns all evaluations below a folder, the newest first; skips damaged ones and those of unknown models."""
     runs = [run for path in sorted(folder.glob("**/metrics.json")) if (run := _read_run(path)) is not None]
     return sorted(runs, key=lambda run: run.finished, reverse=True)
 
 
 def measured(number: Number, runs: Sequence[Run]) -> Run | None:
-    """Returns the run that stands beside a published accuracy: the same network, input, task and data set.
+    """Returns the run with the network, input, task and data set of a published accuracy.
 
-    Of several it is the one on most images, and of these the newest.
+    If there are several, the one on the most images counts, then the newest.
     """
     case = CASES.get(f"{number.table}/{number.row}")
     if number.kind != "accuracy" or number.column not in METRICS or case is None:
@@ -85,22 +85,22 @@ def _fits(run: Run, case: Case) -> bool:
     if run.task != network.task or run.dataset != DATASETS[run.task]:
         return False
     backbone, head = run.model["backbone"], run.model["head"]
-    wanted_backbone = {"name": network.backbone, **dict(network.backbone_options)}
-    wanted_head = {"name": network.head, **dict(network.head_options)}
+    paper_backbone = {"name": network.backbone, **dict(network.backbone_options)}
+    paper_head = {"name": network.head, **dict(network.head_options)}
     return (
         backbone["name"] == network.backbone
         and head["name"] == network.head
         and run.model["classes"] == network.classes
         and _layers(BACKBONES.options(network.backbone), backbone)
-        == _layers(BACKBONES.options(network.backbone), wanted_backbone)
-        and _layers(HEADS.options(network.head), head) == _layers(HEADS.options(network.head), wanted_head)
+        == _layers(BACKBONES.options(network.backbone), paper_backbone)
+        and _layers(HEADS.options(network.head), head) == _layers(HEADS.options(network.head), paper_head)
         and tuple(run.model["input"]["size"]) == case.size
         and run.tta == ("multiscale_flip" if case.mirrored else "none")
     )
 
 
 def _layers(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that make the layers, as text, since JSON has no tuples."""
+    """Returns the options that define the layers, as text because JSON has no tuples."""
     return {key: json.dumps(value) for key, value in {**defaults, **options}.items() if key not in NO_LAYERS}
 
 
@@ -118,7 +118,7 @@ def _read_run(path: Path) -> Run | None:
             finished=path.stat().st_mtime,
             **{key: content[key] for key in ("task", "dataset", "split", "images", "metrics")},
         )
-        # All that is read later, so that a damaged description counts as none here.
+        # Reads everything that is used later, so that a damaged description fails here.
         named = run.model["backbone"]["name"], run.model["head"]["name"], run.model["input"]["size"]
         return run if all(named) and run.model["classes"] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OmegaConfBaseException, YAMLError):
@@ -126,7 +126,7 @@ def _read_run(path: Path) -> Run | None:
 
 
 def _data(metrics: Path, dataset: str) -> str:
-    """A kind of folders, such as voc, says little: the name of the folder says which images are in it."""
+    """Returns the type of the data set and the name of its folder, which tells data sets of one type apart."""
     config = RunFolder(metrics.parent).config
     root = OmegaConf.load(config).dataset.get("root") if config.is_file() else None
     return f"{dataset} in {Path(root).name}" if root else dataset

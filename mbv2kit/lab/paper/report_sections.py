@@ -1,4 +1,4 @@
-"""The sections of the report on the paper, in the paper's order: a function each."""
+"""The sections of the report on the paper, each a function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ from mbv2kit.lab.report_page import Illustration, Section, Table
 from mbv2kit.structures import Task
 
 SEEDS = 100
-# Networks that Figure 5 draws as a single point, with a row of Table 4 each.
+# Networks that are a single point in Figure 5, each a row of Table 4.
 POINTS = ("shufflenet_1.5", "shufflenet_2", "nasnet_a")
 RUNS_LISTED = 10
 TABLE_3_NETWORKS = {
@@ -34,7 +34,7 @@ TABLE_3_NETWORKS = {
 
 
 def figure_1(data: ReportData) -> Section:
-    """Section 3.2: what ReLU leaves of a spiral."""
+    """Section 3.2: how much of a spiral survives ReLU."""
     rows = [
         [
             str(survival.dimensions),
@@ -45,17 +45,17 @@ def figure_1(data: ReportData) -> Section:
         ]
         for survival in experiment(SEEDS)
     ]
-    columns = [">n", ">points lost", ">recoverable", ">error after a linear fit", ">its deviation"]
+    columns = [">n", ">points lost", ">recoverable", ">error after a linear fit", ">standard deviation"]
     note = (
-        f"Means over {SEEDS} random matrices. Lost: no channel is positive; recoverable: two or more are, which "
-        "determine the point. The error is relative to the size of the spiral, 1 where nothing is left of it."
+        f"Means over {SEEDS} random matrices. Lost: no channel is positive; recoverable: two or more channels are "
+        "positive, which determine the point. The error is relative to the size of the spiral; 1 means nothing is left."
     )
     return Section(
         data.tables["figure1"].title,
         [
-            "The paper shows that few dimensions lose what ReLU cuts off, and many keep it. So do ours:",
+            "ReLU destroys most of the spiral in few dimensions and preserves it in many, as in the paper:",
             Illustration(
-                figures.figure_1(data.images / "figure_1.png"), "Figure 1, ours: one random matrix for each n."
+                figures.figure_1(data.images / "figure_1.png"), "Figure 1 by mbv2kit: one random matrix for each n."
             ),
             Table(columns=columns, rows=rows, notes=[note]),
             numbers_table(data, "figure1"),
@@ -64,7 +64,7 @@ def figure_1(data: ReportData) -> Section:
 
 
 def table_2(data: ReportData) -> Section:
-    """Table 2, with our network layer by layer."""
+    """Table 2, and mbv2kit's network layer by layer."""
     rows = [
         [
             layer.name,
@@ -80,15 +80,15 @@ def table_2(data: ReportData) -> Section:
     return Section(
         data.tables["table2"].title,
         [
-            "A row of Table 2 is written as its filled columns: size and channels of the input, t, c, n, s.",
+            "A row of Table 2 is shown as its filled columns: size and channels of the input, t, c, n, s.",
             numbers_table(data, "table2"),
-            Table(columns=columns, rows=rows, title="Ours, read off the operations of one pass"),
+            Table(columns=columns, rows=rows, title="mbv2kit's layers, read from the operations of one pass"),
         ],
     )
 
 
 def table_3(data: ReportData) -> Section:
-    """Table 3, a row for each of its cells, with the tensors that are really there."""
+    """Table 3, a row per cell, with the tensors of the real networks."""
     published, corrected = data.tables["table3"], table3.corrected_columns()
     rows, reasons = [], []
     for row, size in published.rows.items():
@@ -96,7 +96,7 @@ def table_3(data: ReportData) -> Section:
             cell = [data.comparisons.get(f"table3/{row}/{network}_{measure}") for measure in ("channels", "kb")]
             there = [item for item in cell if item is not None]
             column = corrected[network]
-            really = column.cells[int(row)] if row.isdigit() else column.maximum
+            real = column.cells[int(row)] if row.isdigit() else column.maximum
             rows.append(
                 [
                     size,
@@ -104,17 +104,17 @@ def table_3(data: ReportData) -> Section:
                     " / ".join(f"{item.number.value:,}" for item in there),
                     " / ".join(shown_like(item.ours, item.number.value) for item in there if item.ours is not None),
                     difference_of(there[-1]),
-                    f"{really.channels:,} / {really.kilobytes:,.1f}" if row != "max_earlier" else "",
+                    f"{real.channels:,} / {real.kilobytes:,.1f}" if row != "max_earlier" else "",
                     ", ".join(dict.fromkeys(item.verdict for item in there)),
                 ]
             )
             reasons += [f"{label} at {size}: {item.number.reason}" for item in there if item.number.reason]
-    columns = ["", "network", ">published, channels / Kb", ">ours", DIFFERENCE, ">really there", "verdict"]
+    columns = ["", "network", ">published, channels / Kb", ">mbv2kit", DIFFERENCE, ">real network", "verdict"]
     return Section(published.title, [Table(columns=columns, rows=rows, notes=[published.note, *reasons])])
 
 
 def figure_5(data: ReportData) -> Section:
-    """Accuracy against multiply-adds, over widths and resolutions."""
+    """Accuracy against multiply-adds for all widths and resolutions."""
     series = {
         "MobileNetV2": _curves(data, "figure5", FIGURE_5),
         "MobileNetV1": _curves(data, "figure5_v1", FIGURE_5_V1),
@@ -124,7 +124,7 @@ def figure_5(data: ReportData) -> Section:
     return Section(
         "Figure 5: accuracy and cost",
         [
-            Illustration(path, "Figure 5, ours: multiply-adds as we count them, accuracies as they were published."),
+            Illustration(path, "Figure 5 by mbv2kit: multiply-adds counted, accuracies as published."),
             rows_table(data, "figure5", data.tables["figure5"].title),
             rows_table(data, "figure5_v1", data.tables["figure5_v1"].title),
             numbers_table(data, "figure5"),
@@ -133,21 +133,21 @@ def figure_5(data: ReportData) -> Section:
 
 
 def table_7(data: ReportData) -> Section:
-    """Pascal VOC, and the same networks in the DeepLab zoo."""
+    """Pascal VOC, and the same networks in the DeepLab model zoo."""
     section = _plain(data, "table7", task="segmentation")
     rows = [
         [label, f"{case.count('madds') / 1e9:,.2f}", f"{case.count('madds_s2b') / 1e9:,.2f}"]
         for row, label in data.tables["table7"].rows.items()
         for case in [CASES[f"table7/{row}"]]
     ]
-    columns = ["row", ">as they run here", ">as TensorFlow ran them"]
-    padding = Table(columns=columns, rows=rows, title="Multiply-adds without and with the padding, B")
+    columns = ["row", ">in mbv2kit", ">in TensorFlow"]
+    padding = Table(columns=columns, rows=rows, title="Billion multiply-adds without and with TensorFlow's padding")
     zoo = rows_table(data, "deeplab_zoo", data.tables["deeplab_zoo"].title)
     return Section(section.title, [*section.blocks, padding, zoo])
 
 
 def what_does_not_reproduce(data: ReportData) -> Section:
-    """Every number that is known not to reproduce, and what the paper says in two ways."""
+    """Numbers that are known not to reproduce, and ambiguities of the paper."""
     rows = [
         [
             number.source,
@@ -160,15 +160,15 @@ def what_does_not_reproduce(data: ReportData) -> Section:
         for number in table.numbers.values()
         if number.counted is not None
     ]
-    columns = ["where", "number", ">published", ">counted", "why"]
+    columns = ["source", "number", ">published", ">mbv2kit", "reason"]
     return Section(
         "What does not reproduce, and why",
-        [Table(columns=columns, rows=rows), "The paper's words that need a second look:", *quirks()],
+        [Table(columns=columns, rows=rows), "Ambiguities and contradictions in the paper:", *quirks()],
     )
 
 
 def _plain(data: ReportData, name: str, task: Task | None = None) -> Section:
-    """A table of the paper with the numbers of the text that belong to it."""
+    """Returns a table of the paper and the related numbers in the text."""
     table = data.tables[name]
     blocks: list[str | Table | Illustration] = []
     if table.rows:
@@ -179,17 +179,17 @@ def _plain(data: ReportData, name: str, task: Task | None = None) -> Section:
 
 
 def _other_runs(data: ReportData, task: Task) -> list[str | Table | Illustration]:
-    """The newest runs of a task that stand beside no number of the paper."""
-    beside = (measured(comparison.number, data.runs) for comparison in data.comparisons.values())
-    placed = {run.folder for run in beside if run is not None}
+    """Returns a table of the newest runs of a task that match no number of the paper."""
+    matching = (measured(comparison.number, data.runs) for comparison in data.comparisons.values())
+    placed = {run.folder for run in matching if run is not None}
     others = [run for run in data.runs if run.task == task and run.folder not in placed][:RUNS_LISTED]
     if not others:
         return []
-    figure = MAIN_METRIC[task]
+    metric = MAIN_METRIC[task]
     rows = []
     for run in others:
         backbone, (height, width) = run.model["backbone"], run.model["input"]["size"]
-        value = run.metrics.get(figure)
+        value = run.metrics.get(metric)
         rows.append(
             [
                 f"{backbone['name']} {backbone.get('width', 1.0)}, {run.model['head']['name']}",
@@ -200,15 +200,15 @@ def _other_runs(data: ReportData, task: Task) -> list[str | Table | Illustration
                 str(run.folder),
             ]
         )
-    columns = ["model", ">input", "data set", ">images", f">{figure}, %", "folder"]
-    note = "On another data set, split or network than the paper's, so not to be compared with its numbers."
+    columns = ["model", ">input", "data set", ">images", f">{metric}, %", "folder"]
+    note = "Data set, split or network differ from the paper's, so these numbers cannot be compared with it."
     return [Table(columns=columns, rows=rows, title="Other measurements on this machine", notes=[note])]
 
 
 def _curves(
     data: ReportData, table: str, widths: Mapping[float, Sequence[int]]
 ) -> dict[str, list[tuple[float, float]]]:
-    """A curve for each width, from narrow to wide, each from the smallest image to the largest."""
+    """Returns a curve for each width, from narrow to wide, each by rising image size."""
     return {
         f"width {width}": [_point(data, table, f"{width}@{side}") for side in sorted(widths[width])]
         for width in sorted(widths)
@@ -216,14 +216,14 @@ def _curves(
 
 
 def _point(data: ReportData, table: str, row: str) -> tuple[float, float]:
-    """Million multiply-adds as we count them, and the published accuracy."""
+    """Returns the counted million multiply-adds and the published accuracy."""
     madds = CASES[f"{table}/{row}"].count("madds") / 1e6
     top1 = data.tables[table].numbers[f"{table}/{row}/top1"].value
     assert isinstance(top1, float)
     return madds, top1
 
 
-# In the paper's order; the names are those of the key ``tables``.
+# In the paper's order, by the names in the key ``tables``.
 SECTIONS: Mapping[str, Callable[[ReportData], Section]] = {
     "figure1": figure_1,
     "table1": partial(_plain, name="table1"),
@@ -241,7 +241,7 @@ SECTIONS: Mapping[str, Callable[[ReportData], Section]] = {
     "training": partial(_plain, name="training"),
     "quirks": what_does_not_reproduce,
 }
-# Published tables of a section, where they are not the one that is called like it.
+# Published tables of sections that do not just show the table of their own name.
 TABLES_OF: Mapping[str, Sequence[str]] = {
     "figure5": ("figure5", "figure5_v1"),
     "table7": ("table7", "deeplab_zoo"),

@@ -1,4 +1,4 @@
-"""The report on the split network, run here: plans for budgets, planned beside measured memory, time against t."""
+"""The report's part on the split network: plans for budgets, planned and measured memory, time against t."""
 
 from statistics import median
 
@@ -21,7 +21,7 @@ GROUPS = range(1, 11)
 
 
 def split_network(data: ReportData) -> list[str | Table | Illustration]:
-    """Runs MobileNetV2 1.0 at 224 for one image, plain and split, and says what memory and time that took."""
+    """Runs MobileNetV2 1.0 at 224 plain and split, and returns tables of memory and time."""
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2"},
         heads={"classification": {"name": "classifier"}},
@@ -37,23 +37,23 @@ def split_network(data: ReportData) -> list[str | Table | Illustration]:
     times = relative_times(model, plans)
     with torch.no_grad(), MemoryProbe([images]) as probe:
         model(images)
-    rows = [["the plain network", "", f"{probe.peak:,}", "1.0", "", "1.00"]]
+    rows = [["plain network", "", f"{probe.peak:,}", "1.0", "", "1.00"]]
     for name, plan in plans.items():
         _, measured = SplitSession(model, plan).measure(images)
         costs = f"{probe.peak / measured:.1f}", f"{plan.recomputed:.1%}", f"{median(times[name]):.2f}"
         rows.append([name, f"{plan.peak:,}", f"{measured:,}", *costs])
     missed = [name.removeprefix("budget ") for name, plan in budgets.items() if plan is None]
     notes = [
-        "Bytes of 32-bit floats alive at once, the image of 150,528 bytes among them; the measured ones were counted "
-        "while it ran. t splits every block into t groups, the first convolution being the expansion of the first "
-        "block. A budget is kept at the least recomputation, not in the least time.",
+        "Peak bytes for one image, including its own 150,528; measured during the run. With t, every block is split "
+        "into t groups, where the first convolution is the expansion of the first block. A plan for a budget has the "
+        "least recomputation, which is not the least time.",
         f"No plan needs fewer than {planner.smallest():,} bytes; not possible: {', '.join(missed) or 'none of these'}.",
-        f"Time over that of the plain network (batch norms not folded), medians of {ROUNDS} runs by turns.",
+        f"Time relative to the plain network (batch norms not folded), medians of {ROUNDS} alternating runs.",
     ]
-    columns = ["", ">planned", ">measured", ">times less", ">computed again", ">time"]
+    columns = ["", ">planned", ">measured", ">times less", ">recomputed", ">time"]
     memory = Table(columns=columns, rows=rows, title="MobileNetV2 1.0 at 224, one image", notes=notes)
     path = figures.figure_time(GROUPS, [times[name] for name in even], data.images / "split_time.png")
-    image = Illustration(path, "Time of the split network over that of the plain one, of the table above.")
+    image = Illustration(path, "Time of the split network relative to the plain one, from the table above.")
     return [memory, image, _eight_bits(model)]
 
 
@@ -62,11 +62,11 @@ def _eight_bits(model: VisionModel) -> Table:
     rows = []
     for budget in BUDGETS:
         plan = planner.plan(budget)
-        cells = ["cannot be kept", ""] if plan is None else [f"{plan.peak:,}", f"{plan.recomputed:.1%}"]
+        cells = ["not possible", ""] if plan is None else [f"{plan.peak:,}", f"{plan.recomputed:.1%}"]
         rows.append([f"{budget // 1000:,} kB", *cells])
     note = (
-        "What the same network would need with activations of 8 bits, where the sums over the groups of a split block "
-        f"have 32; no plan needs fewer than {planner.smallest():,} bytes."
+        "Memory of the same network with 8-bit activations, whose sums over the groups of a split block have 32 bits; "
+        f"no plan needs fewer than {planner.smallest():,} bytes."
     )
-    columns = ["budget", ">planned", ">computed again"]
-    return Table(columns=columns, rows=rows, title="The same with activations of 8 bits", notes=[note])
+    columns = ["budget", ">planned", ">recomputed"]
+    return Table(columns=columns, rows=rows, title="The same with 8-bit activations", notes=[note])

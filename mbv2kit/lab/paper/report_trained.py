@@ -1,4 +1,4 @@
-"""The sections of the report that need trained networks: the ablations of Figure 6 and the activations of Figure 7."""
+"""The report's sections on trained networks: the ablations of Figure 6 and the activations of Figure 7."""
 
 import json
 from collections import defaultdict
@@ -23,8 +23,8 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Image
 
-PAPERS_FORM = ("linear", "bottleneck")
-# Names of the four forms by the options of the backbone that make them, the best first in the paper.
+PAPER_VARIANT = ("linear", "bottleneck")
+# Names of the variants by the backbone options (bottleneck, shortcut), the paper's best first.
 PANELS: Mapping[str, Mapping[tuple[str, str], str]] = {
     "Figure 6a": {("linear", "bottleneck"): "linear bottleneck", ("relu6", "bottleneck"): "ReLU6 in bottleneck"},
     "Figure 6b": {
@@ -38,43 +38,44 @@ Curve = tuple[list[float], list[float]]
 
 
 class Ablation(NamedTuple):
-    """Trainings that differ in the form of the block alone.
+    """Training runs that differ only in the variant of the block and the seed.
 
     Attributes:
-        setting: What they share, in words.
-        measure: Name of their main figure.
-        forms: The curve of each run, by the form of the bottleneck and of the shortcut.
+        setting: Description of what they share.
+        metric: Name of their main metric.
+        variants: Curves of the runs by the options (bottleneck, shortcut).
     """
 
     setting: str
-    measure: str
-    forms: dict[tuple[str, str], list[Curve]]
+    metric: str
+    variants: dict[tuple[str, str], list[Curve]]
 
 
 def figure_6(data: ReportData) -> Section:
-    """Section 6.4: learning curves of the ablations, where runs of them are there."""
+    """Section 6.4: learning curves of the ablations, if there are such runs."""
     title = data.tables["figure6"].title
     groups = _ablations(data.runs)
     blocks: list[str | Table | Illustration] = [
-        "The paper trains the four forms on ImageNet and prints no final accuracy. It puts the linear bottleneck above "
-        "the one with ReLU6, and shortcuts between bottlenecks above those between expansions, above none.",
+        "The paper trains the four variants on ImageNet and does not print final accuracies. Its curves rank the "
+        "linear bottleneck above the one with ReLU6, and shortcuts between bottlenecks above those between expansions "
+        "and above none.",
         numbers_table(data, "figure6"),
     ]
     for number, ablation in enumerate(groups, start=1):
-        blocks.append(f"Runs of ours: {ablation.setting}.")
+        blocks.append(f"Runs by mbv2kit: {ablation.setting}.")
         for panel, names in PANELS.items():
-            curves = {name: ablation.forms[form] for form, name in names.items() if form in ablation.forms}
+            curves = {
+                name: ablation.variants[variant] for variant, name in names.items() if variant in ablation.variants
+            }
             if len(curves) < 2:
                 continue
             path = data.images / f"figure_6{panel[-1]}_{number}.png"
-            figures.figure_curves(curves, path, title=panel, measure=f"{ablation.measure} on validation images, %")
-            blocks.append(
-                Illustration(path, f"{panel}, ours: the mean of the runs in a band from the least to the most.")
-            )
-            blocks.append(_final(curves, ablation.measure))
+            figures.figure_curves(curves, path, title=panel, measure=f"{ablation.metric} on validation images, %")
+            blocks.append(Illustration(path, f"{panel} by mbv2kit: mean and range of the runs."))
+            blocks.append(_final(curves, ablation.metric))
     if not groups:
         blocks.append(
-            "There are no such runs below the folder that was searched. To make them: python tools/train.py "
+            "The folder runs= contains no such runs. To make them, run python tools/train.py "
             "experiment=paper/ablation seed=0 dataset.root=DIR, then the same with paper/ablation_relu6, "
             "paper/ablation_expansions and paper/ablation_no_shortcut."
         )
@@ -82,7 +83,7 @@ def figure_6(data: ReportData) -> Section:
 
 
 def figure_7(data: ReportData) -> Section:
-    """Appendix A: positive channels before and after training, of the newest run whose images are there."""
+    """Appendix A: positive channels before and after training, for the newest run whose images are available."""
     blocks: list[str | Table | Illustration] = [numbers_table(data, "figure7")]
     for run in data.runs:
         trained, images = _trained(run), _images(run)
@@ -99,29 +100,31 @@ def figure_7(data: ReportData) -> Section:
             ]
             for pattern in patterns
         ]
-        columns = ["layer", ">channels", ">needed", ">positive, mean", ">fewest", ">pixels with too few"]
+        columns = ["layer", ">channels", ">needed", ">positive, mean", ">positive, fewest", ">pixels with too few"]
         blocks += [
-            Illustration(path, f"Figure 7, ours: {run.folder}, {len(images)} images of {run.data}, split {run.split}."),
+            Illustration(
+                path, f"Figure 7 by mbv2kit: {run.folder}, {len(images)} images of {run.data}, split {run.split}."
+            ),
             Table(columns=columns, rows=rows, title="After training"),
         ]
         break
     else:
-        blocks.append("No run on mobilenet_v2 is below the folder that was searched, or none has its images here.")
+        blocks.append("The folder runs= contains no run on mobilenet_v2 whose images are available.")
     return Section(data.tables["figure7"].title, blocks)
 
 
 def _ablations(runs: Sequence[Run]) -> list[Ablation]:
-    """Groups the trainings that differ in nothing but the form of the block and the seed."""
+    """Groups the runs that differ only in the variant of the block and the seed."""
     groups: dict[str, Ablation] = {}
     for run in runs:
         curve, config = _curve(run), _config(run)
         if curve is None or config is None or config["backbone"]["name"] != "mobilenet_v2":
             continue
-        form = config["backbone"].pop("bottleneck"), config["backbone"].pop("shortcut")
+        variant = config["backbone"].pop("bottleneck"), config["backbone"].pop("shortcut")
         key = json.dumps({name: value for name, value in config.items() if name not in ("seed", "run_dir", "resume")})
         group = groups.setdefault(key, Ablation(_shared_by(run, config), MAIN_METRIC[run.task], defaultdict(list)))
-        group.forms[form].append(curve)
-    return [group for group in groups.values() if len(group.forms) > 1]
+        group.variants[variant].append(curve)
+    return [group for group in groups.values() if len(group.variants) > 1]
 
 
 def _shared_by(run: Run, config: Mapping[str, Any]) -> str:
@@ -133,7 +136,7 @@ def _shared_by(run: Run, config: Mapping[str, Any]) -> str:
 
 
 def _curve(run: Run) -> Curve | None:
-    """The main figure over the epochs, in per cent; None where there is no table of a training."""
+    """Returns the main metric over the epochs, in percent; None if the run has no such table."""
     table = run.folder / "metrics.csv"
     column = f"val/{MAIN_METRIC[run.task]}"
     try:
@@ -150,21 +153,21 @@ def _config(run: Run) -> dict[str, Any] | None:
     return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None  # type: ignore[return-value]
 
 
-def _final(curves: Mapping[str, Sequence[Curve]], measure: str) -> Table:
+def _final(curves: Mapping[str, Sequence[Curve]], metric: str) -> Table:
     rows = []
     for name, runs in curves.items():
         last = [values[-1] for _, values in runs]
         spread = f"{min(last):.1f} to {max(last):.1f}" if len(last) > 1 else ""
         rows.append([name, str(len(last)), f"{sum(last) / len(last):.1f}", spread])
-    columns = ["form, the paper's best first", ">runs", f">last {measure}, %", ">from least to most"]
+    columns = ["variant, the paper's best first", ">runs", f">last {metric}, %", ">range"]
     return Table(columns=columns, rows=rows)
 
 
 def _trained(run: Run) -> VisionModel | None:
-    """The model of a training of the paper's own form; None for another, or where it is damaged."""
+    """Returns the model of a finished run of the paper's variant; None for other runs and damaged models."""
     backbone = run.model["backbone"]
-    form = backbone.get("bottleneck", "linear"), backbone.get("shortcut", "bottleneck")
-    if backbone["name"] != "mobilenet_v2" or form != PAPERS_FORM or not RunFolder(run.folder).finished:
+    variant = backbone.get("bottleneck", "linear"), backbone.get("shortcut", "bottleneck")
+    if backbone["name"] != "mobilenet_v2" or variant != PAPER_VARIANT or not RunFolder(run.folder).finished:
         return None
     try:
         return VisionModel.load(RunFolder(run.folder).model)
@@ -173,7 +176,7 @@ def _trained(run: Run) -> VisionModel | None:
 
 
 def _images(run: Run) -> list[Image]:
-    """Some images of the split that a training was validated on; none where they are not on this machine."""
+    """Returns some images of the validation split; none if they are not on this machine."""
     config = _config(run)
     if config is None:
         return []
@@ -185,7 +188,7 @@ def _images(run: Run) -> list[Image]:
 
 
 def _untrained(spec: ModelSpec) -> VisionModel:
-    """The network as the paper has it before training: with fresh weights, in every block."""
+    """Returns the network before training, without zero initialization of the residual branches, as in the paper."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return VisionModel(replace(spec, backbone={**spec.backbone, "zero_init_residual": False})).eval()

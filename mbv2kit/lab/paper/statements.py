@@ -1,4 +1,4 @@
-"""What the paper's text and small tables say, worked out from our networks: blocks, Table 2, ratios and settings."""
+"""Numbers of the paper's text and small tables, computed from mbv2kit's networks."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -13,7 +13,7 @@ from mbv2kit.lab.paper.published import Value
 from mbv2kit.models.tta import SCALES
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, InvertedResidual
 
-# Channels of the narrowest and of the widest separable convolution in Table 1 of MobileNetV1's paper.
+# Channels of the narrowest and the widest separable convolution in Table 1 of the MobileNetV1 paper.
 SEPARABLE_OUTPUTS = (64, 1024)
 TABLE_2_ROWS = 11
 TABLE_3_SIDES = (112, 56, 28, 14, 7, 1)
@@ -31,13 +31,13 @@ def _expansion() -> int:
 
 
 def _expanded_example() -> int:
-    """The tensor in the middle of a block from 64 to 128 channels (Section 4)."""
+    """Channels in the middle of a block from 64 to 128 channels (Section 4)."""
     with META:
         return InvertedResidual(64, 128, expansion=_expansion(), style=ConvStyle()).depthwise.conv.in_channels
 
 
 def _separable_saving() -> Value:
-    """How many times fewer multiply-adds a separable convolution has than a full one: k^2 d / (k^2 + d), eq. (1)."""
+    """Multiply-adds of a full convolution over those of a separable one: k^2 d / (k^2 + d), eq. (1)."""
     square = _kernel_size() ** 2
     return tuple(square * outputs / (square + outputs) for outputs in SEPARABLE_OUTPUTS)
 
@@ -70,7 +70,7 @@ def _table_3_maximum(network: str) -> float:
 
 
 def _table_3_earlier_maximum(network: str) -> float:
-    """The last row of an earlier version of the paper, whose row of 112 x 112 is empty."""
+    """The last row in an earlier version of the paper, where the row for 112 x 112 is empty."""
     cells = _table_3()[network].cells
     return max(cell.kilobytes for side, cell in cells.items() if side < 112)
 
@@ -80,14 +80,14 @@ def _sides() -> list[int]:
 
 
 def _times_yolo(kind: str) -> float:
-    """Section 6.2: YOLOv2's parameters or multiply-adds over those of MobileNetV2 with SSDLite."""
+    """Parameters or multiply-adds of YOLOv2 over those of MobileNetV2 with SSDLite (Section 6.2)."""
     yolo = CASES.get(f"table6/yolo_v2/{kind}", CASES["table6/yolo_v2"])
     ours = CASES["table6/mobilenet_v2_ssdlite"]
     return yolo.count("madds") / ours.count("madds") if kind == "madds" else yolo.count("params") / ours.count("params")
 
 
 def _deeplab_madds(backbone: str) -> tuple[float, float]:
-    """Section 6.3: with ASPP, of one pass at output stride 16, and of all passes at 8."""
+    """Multiply-adds with ASPP, of one pass at output stride 16 and of all passes at 8 (Section 6.3)."""
     one, many = (CASES[f"table7/{backbone}_{row}"].count("madds_s2b") for row in ("os16_aspp", "os8_aspp_mf"))
     return one, many
 
@@ -108,7 +108,7 @@ def _deeplab_head(row: str = "os16_aspp") -> DeepLabV3:
 
 
 def _output_strides() -> Value:
-    """Of the rows of Table 7, in their order."""
+    """Output strides of the rows of Table 7, in order."""
     networks = (case.network for row, case in CASES.items() if row.startswith("table7/"))
     return tuple(dict.fromkeys(dict(network.backbone_options)["output_stride"] for network in networks))
 
@@ -124,7 +124,7 @@ def _block(name: str) -> InvertedResidual:
     return block
 
 
-# Our value of every number of the text that can be worked out, by the number's id.
+# mbv2kit's value of each number in the text, by id.
 STATEMENTS: Mapping[str, Callable[[], Value]] = {
     "figure1/input_dimensions": lambda: spiral().shape[1],
     "figure1/output_dimensions": lambda: DIMENSIONS,

@@ -1,7 +1,7 @@
-"""Table 3: the largest tensor that has to be held at each resolution, as the paper reads it and as it is.
+"""Table 3: the largest tensor at each resolution, as the paper counts it and as it really is.
 
-16-bit activations of one image of 224 x 224 pixels, one tensor a cell. That is no peak: inputs and outputs are held at
-once (:mod:`mbv2kit.analysis.memory`, :mod:`mbv2kit.lab.paper.blocks`).
+Activations have 16 bits, for one image of 224 x 224 pixels. A cell is a single tensor and no peak, for which inputs and
+outputs are held at once (:mod:`mbv2kit.analysis.memory`, :mod:`mbv2kit.lab.paper.blocks`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class Cell:
     """A square tensor.
 
     Attributes:
-        side: Its height and width.
-        channels: Its channels.
+        side: Height and width.
+        channels: Number of channels.
     """
 
     side: int
@@ -33,22 +33,22 @@ class Cell:
 
     @property
     def bytes(self) -> int:
-        """Its size at 16 bits a number."""
+        """Size at 16 bits per value."""
         return self.channels * self.side * self.side * BYTES
 
     @property
     def kilobytes(self) -> float:
-        """Its size in the table's Kb of 1000 bytes."""
+        """Size in the table's Kb of 1000 bytes."""
         return self.bytes / 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What one network needs.
+    """The column of one network.
 
     Attributes:
-        cells: By resolution: 112, 56, 28, 14, 7 and 1.
-        maximum: The cell that the table's last row gives.
+        cells: Cells by resolution: 112, 56, 28, 14, 7 and 1.
+        maximum: Cell of the last row.
     """
 
     cells: Mapping[int, Cell]
@@ -56,11 +56,11 @@ class Column:
 
 
 def paper_columns() -> dict[str, Column]:
-    """Returns the columns ``mobilenet_v1``, ``mobilenet_v2`` and ``shufflenet`` by the readings that give its numbers.
+    """Returns the columns ``mobilenet_v1``, ``mobilenet_v2`` and ``shufflenet``, counted so that the numbers agree.
 
-    MobileNetV2 has the widest bottleneck whose block's *input* has the resolution, the way Table 2 is laid out; at 112
-    it has the first block's output, with the convolution before it fused in. ShuffleNet 2x has two groups, though its
-    column says three, and its maximum leaves out the first convolution, whose 48 channels are printed as 32.
+    For MobileNetV2 a cell is the widest bottleneck whose block's *input* has the resolution, as in the rows of Table 2;
+    at 112 it is the first block's output, with the preceding convolution fused in. ShuffleNet 2x has two groups, though
+    its heading says three, and its maximum excludes the first convolution, whose 48 channels are printed as 32.
     """
     shufflenet = _widest(_shufflenet(groups=2).feature_info)
     return {
@@ -71,10 +71,10 @@ def paper_columns() -> dict[str, Column]:
 
 
 def corrected_columns() -> dict[str, Column]:
-    """Returns the same columns with the tensors that are really there.
+    """Returns the same columns with the tensors of the real networks.
 
-    Of MobileNetV2 bottlenecks count alone, as the expansions are never held whole where blocks are split (Section 5.1).
-    ShuffleNet 2x has three groups.
+    For MobileNetV2 only bottlenecks count, because split blocks never hold a whole expansion (Section 5.1). ShuffleNet
+    2x has three groups.
     """
     mobilenet_v2 = _backbone("mobilenet_v2")
     return {
@@ -102,7 +102,7 @@ def _largest(cells: Iterable[Cell]) -> Cell:
 
 
 def _widest(features: Iterable[FeatureInfo]) -> dict[int, Cell]:
-    """For each resolution the map with the most channels, and the last one's channels behind the pooling."""
+    """Returns the map with the most channels for each resolution, and the pooled last map for 1 x 1."""
     cells: dict[int, Cell] = {}
     for feature in features:
         side = INPUT_SIDE // feature.stride

@@ -1,4 +1,4 @@
-"""What splitting costs in time: the split network beside the plain one, in one run."""
+"""Times split networks against the plain one."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,15 +13,15 @@ ROUNDS = 9
 
 
 def relative_times(model: VisionModel, plans: Mapping[str, MemoryPlan], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Times plans beside the plain model, turn by turn, so that what else the machine does hits them alike.
+    """Times plans and the plain model in turn, so that other load on the machine affects all of them equally.
 
     Args:
-        model: In evaluation mode, in channels_last or not, as it would be used.
-        plans: Of this model, all for one size.
-        rounds: How often each is run.
+        model: Model in evaluation mode, in the memory format in which it would be used.
+        plans: Plans for this model, all for the same input size.
+        rounds: Number of runs of each.
 
     Returns:
-        For each plan its time in each round, over the plain model's in the same round.
+        For each plan, its time divided by that of the plain model in the same round.
     """
     size = next(iter(plans.values())).size
     images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)

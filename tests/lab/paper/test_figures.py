@@ -1,4 +1,4 @@
-"""The paper's figures: that each is an image of the promised size which shows its data, with units on its axes."""
+"""The paper's figures: size, data, labels and units."""
 
 from itertools import combinations
 from pathlib import Path
@@ -26,18 +26,18 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved during the test."""
+    """All figures that are saved during the test."""
     return saved_figures(monkeypatch)
 
 
 def assert_apart(figure: Figure) -> None:
-    """Checks that no text of a figure that was saved lies on another."""
+    """Checks that no texts of the saved figures overlap."""
     boxes = [text.get_window_extent() for text in written_texts(figure) if text.get_visible()]
     assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
 
 
 def line(axes: Axes, label: str) -> NDArray[np.float64]:
-    """The x and the y of the line with this label."""
+    """Returns x and y of the line with this label."""
     (found,) = (line for line in axes.get_lines() if line.get_label() == label)
     return np.asarray(found.get_data(), np.float64)
 
@@ -46,7 +46,7 @@ def pattern(layer: int, channels: int, *counts: int) -> ActivationPattern:
     return ActivationPattern(f"layer_{layer}", channels // 6, np.bincount(counts, minlength=channels + 1))
 
 
-def test_figure_1_shows_the_points_that_come_back(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_figure_1_shows_the_restored_points(tmp_path: Path, drawn: list[Figure]) -> None:
     path = figures.figure_1(tmp_path / "new" / "spirals.png", seed=3)
     assert_legible(path)
     assert_apart(drawn[0])
@@ -65,7 +65,7 @@ def test_figure_1_shows_the_points_that_come_back(tmp_path: Path, drawn: list[Fi
             assert values.max() < high
 
 
-def test_figure_1_says_how_many_points_are_lost_and_recoverable(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_figure_1_shows_the_shares_of_lost_and_recoverable_points(tmp_path: Path, drawn: list[Figure]) -> None:
     figures.figure_1(tmp_path / "spirals.png", seed=0)
     shown = texts(drawn[0])
     assert [text for text in shown if text == "input" or text.startswith("n = ")] == [
@@ -138,7 +138,7 @@ def test_figure_7_shows_shares_of_the_channels_and_the_threshold(tmp_path: Path,
     assert left.get_ylim() == (0, 1)
 
 
-def test_figure_time_shows_median_and_spread_beside_the_plain_network(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_figure_time_shows_median_range_and_the_plain_network(tmp_path: Path, drawn: list[Figure]) -> None:
     t = list(range(1, 11))
     ratios = [[0.9 + 0.1 * parts, 1 + 0.1 * parts, 2 + 0.1 * parts] for parts in t]
     path = figures.figure_time(t, ratios, tmp_path / "time.png")
@@ -154,7 +154,7 @@ def test_figure_time_shows_median_and_spread_beside_the_plain_network(tmp_path: 
     assert axes.get_ylabel() == "time relative to the plain network"
 
 
-def test_figure_curves_shows_the_mean_of_the_runs_and_their_band(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_figure_curves_shows_mean_and_range_of_the_runs(tmp_path: Path, drawn: list[Figure]) -> None:
     curves = {
         "linear": [([1, 2, 3], [10.0, 20.0, 30.0]), ([1, 2, 3, 4], [20.0, 40.0, 50.0, 99.0])],
         "ReLU6": [([1, 2, 3], [5.0, 6.0, 7.0])],

@@ -1,4 +1,4 @@
-"""What ReLU leaves of the spiral, beside what can be worked out on paper."""
+"""The experiment of Figure 1 against closed forms."""
 
 from functools import cache
 from itertools import pairwise
@@ -19,7 +19,7 @@ def measured() -> dict[int, Survival]:
     return {survival.dimensions: survival for survival in experiment(SEEDS)}
 
 
-def test_the_spiral_winds_two_and_a_half_times_around_the_origin_at_even_steps() -> None:
+def test_the_spiral_winds_two_and_a_half_times_around_the_origin_in_even_steps() -> None:
     points = spiral(2000)
     radius = np.hypot(*points.T)
     angle = np.unwrap(np.arctan2(points[:, 1], points[:, 0]))
@@ -43,7 +43,7 @@ def test_an_embedding_by_hand() -> None:
     assert embedding.error == pytest.approx(np.sqrt((2.25 * 3 + 16 * 2) / (9 * 3 + 16 * 4)))
 
 
-def test_rows_along_one_line_do_not_make_a_point_recoverable() -> None:
+def test_parallel_rows_do_not_make_a_point_recoverable() -> None:
     points = np.array([[1.0, 2.0]])
     matrix = np.array([[1.0, 1.0], [0.1, 0.1], [300.0, 300.0]])
     embedding = Embedding(points, matrix, active=np.ones((1, 3), np.bool_), restored=points)
@@ -51,9 +51,7 @@ def test_rows_along_one_line_do_not_make_a_point_recoverable() -> None:
 
 
 @given(st.sampled_from(DIMENSIONS), st.integers(0, 999))
-def test_a_point_is_recovered_from_its_active_channels_exactly_where_it_is_said_to_be(
-    dimensions: int, seed: int
-) -> None:
+def test_recoverable_points_follow_from_their_active_channels(dimensions: int, seed: int) -> None:
     embedding = embed(spiral(60), dimensions, seed)
     for point, recoverable in zip(embedding.points, embedding.recoverable, strict=True):
         channels = np.maximum(embedding.matrix @ point, 0)
@@ -65,7 +63,7 @@ def test_a_point_is_recovered_from_its_active_channels_exactly_where_it_is_said_
 
 
 @given(st.integers(0, 999))
-def test_what_is_not_lost_in_few_dimensions_is_not_lost_in_more(seed: int) -> None:
+def test_points_that_survive_few_dimensions_survive_more(seed: int) -> None:
     embeddings = [embed(spiral(60), dimensions, seed) for dimensions in DIMENSIONS]
     for fewer, more in pairwise(embeddings):
         np.testing.assert_array_equal(more.matrix[: len(fewer.matrix)], fewer.matrix)
@@ -74,7 +72,7 @@ def test_what_is_not_lost_in_few_dimensions_is_not_lost_in_more(seed: int) -> No
 
 
 @given(st.sampled_from(DIMENSIONS), st.integers(0, 999))
-def test_the_fitted_error_knows_no_scale_and_is_below_that_of_any_scale(dimensions: int, seed: int) -> None:
+def test_the_fitted_error_ignores_scale_and_is_below_the_error_of_any_scale(dimensions: int, seed: int) -> None:
     embedding = embed(spiral(60), dimensions, seed)
     assert 0 <= embedding.fitted_error <= 1
     for scale in (0.5, 1.0, 2.0):
@@ -92,11 +90,11 @@ def test_a_linear_image_of_the_points_has_no_fitted_error() -> None:
 
 
 @pytest.mark.parametrize("dimensions", DIMENSIONS)
-def test_the_shares_are_those_expected_of_gaussian_rows(dimensions: int) -> None:
+def test_the_shares_match_the_closed_forms(dimensions: int) -> None:
     survival = measured()[dimensions]
     none_active, one_active = 0.5**dimensions, dimensions * 0.5**dimensions
     for spread, expected in ((survival.lost, none_active), (survival.recoverable, 1 - none_active - one_active)):
-        # Where a share is so rare that no seed shows it, the deviation says nothing.
+        # A share that no seed shows has a deviation of 0.
         tolerance = max(3 * spread.deviation / np.sqrt(SEEDS), 1e-3)
         assert spread.mean == pytest.approx(expected, abs=tolerance)
 
@@ -111,14 +109,14 @@ def test_more_dimensions_lose_less() -> None:
         assert fewer.fitted_error.mean > more.fitted_error.mean
 
 
-def test_in_many_dimensions_half_the_point_comes_back_and_its_fitted_error_vanishes() -> None:
+def test_in_many_dimensions_half_of_each_point_is_restored_and_the_fitted_error_vanishes() -> None:
     embedding = embed(spiral(200), 100_000, seed=0)
     np.testing.assert_allclose(embedding.restored, embedding.points / 2, atol=0.01)
     assert embedding.error == pytest.approx(0.5, abs=0.01)
     assert embedding.fitted_error < 0.02
 
 
-def test_spreads_are_taken_over_the_seeds() -> None:
+def test_statistics_are_taken_over_the_seeds() -> None:
     lost = [embed(spiral(), 2, seed).lost.mean() for seed in range(5)]
     survival = experiment(seeds=5)[0]
     assert survival.lost.mean == pytest.approx(np.mean(lost))
@@ -127,8 +125,8 @@ def test_spreads_are_taken_over_the_seeds() -> None:
     assert experiment(seeds=5) == experiment(seeds=5)
 
 
-def test_what_cannot_be_embedded_or_measured_is_refused() -> None:
-    with pytest.raises(UserError, match=r"A plane is embedded in 2 dimensions or more, got 1\."):
+def test_invalid_dimensions_and_seeds_are_refused() -> None:
+    with pytest.raises(UserError, match=r"dimensions must be at least 2, got 1\."):
         embed(spiral(), 1, seed=0)
-    with pytest.raises(UserError, match=r"The spread needs at least 2 seeds, got 1\."):
+    with pytest.raises(UserError, match=r"seeds must be at least 2, got 1\."):
         experiment(seeds=1)

@@ -1,4 +1,4 @@
-"""Every published number against our count of it, and ours against the counts recorded beside the paper's tables."""
+"""Compares mbv2kit's counts with every published number and with the counts recorded with the reference data."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from mbv2kit.lab.paper.published import load
 NUMBERS = {number: value for table in load().values() for number, value in table.numbers.items()}
 RECORDED = Path(os.environ.get("MBV2KIT_SHARED", Path(__file__).parents[4] / "shared")) / "paper" / "tables.yaml"
 
-# Names of the recorded tables, rows and columns -> ours.
+# Names of recorded tables, rows and columns -> names in published.yaml.
 TABLES = {
     "block": "table1",
     "formulas": "table1",
@@ -91,7 +91,7 @@ PREFIXES = {
     "training/od_api_ssdlite_config/": "training/od_api_",
     "table3/max_kb/": "table3/max/",
 }
-# The record has these ratios from the printed numbers; we count them on the networks.
+# The record has these ratios of printed numbers; mbv2kit counts them on the networks.
 OF_PRINTED = {
     "table6/times_less_compute_than_yolo_v2": ("table6/yolo_v2/madds", "table6/mobilenet_v2_ssdlite/madds"),
     "table6/times_smaller_than_yolo_v2": ("table6/yolo_v2/params", "table6/mobilenet_v2_ssdlite/params"),
@@ -100,7 +100,7 @@ OF_PRINTED = {
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields every recorded number that has a value, by our id."""
+    """Yields every recorded number that has a value, by its id in published.yaml."""
     if isinstance(node, dict):
         if node.get("value") is not None and "tolerance" in node:
             yield our_id(path), node
@@ -157,7 +157,7 @@ def test_number_of_the_paper(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", COUNTED)
-def test_our_count_has_the_digits_of_the_recorded_one(number: str) -> None:
+def test_the_count_rounds_to_the_recorded_digits(number: str) -> None:
     ours = ours_of(NUMBERS[number])
     assert isinstance(ours, float | int)
     assert has_digits_of(ours, LEAVES[number]["ours"]), f"recorded {LEAVES[number]['ours']}, ours {ours}"
@@ -169,13 +169,13 @@ def test_no_recorded_number_is_left_out(recorded: dict[str, Any]) -> None:
     for number, leaf in LEAVES.items():
         value = tuple(leaf["value"]) if isinstance(leaf["value"], list) else leaf["value"]
         ours = NUMBERS.get(number)
-        # Ours may be stricter, where the record has no tolerance.
+        # mbv2kit may be stricter if the record has no tolerance.
         if ours is None or ours.value != value or leaf["tolerance"] not in (None, ours.tolerance):
             missing.append(number)
     assert missing == []
 
 
-def test_table_2_and_table_3_are_the_recorded_ones(recorded: dict[str, Any]) -> None:
+def test_tables_2_and_3_match_the_record(recorded: dict[str, Any]) -> None:
     for number, row in enumerate(recorded["table2_architecture"]["rows"], start=1):
         size, _, channels = row["input"].split("x")
         columns = [int(size), int(channels)] + [row[name] for name in "tcns"]
@@ -188,7 +188,7 @@ def test_table_2_and_table_3_are_the_recorded_ones(recorded: dict[str, Any]) -> 
                 assert NUMBERS[f"table3/{row['size']}/{network}_{column}"].value == row[network][column]
 
 
-def test_the_printed_numbers_give_the_ratios_of_the_text(recorded: dict[str, Any]) -> None:
+def test_the_printed_numbers_give_the_ratios_in_the_text(recorded: dict[str, Any]) -> None:
     for ratio, (larger, smaller) in OF_PRINTED.items():
         values = [NUMBERS[number].value for number in (larger, smaller)]
         assert isinstance(values[0], float | int)
@@ -196,7 +196,7 @@ def test_the_printed_numbers_give_the_ratios_of_the_text(recorded: dict[str, Any
         assert has_digits_of(values[0] / values[1], LEAVES[ratio]["ours"])
 
 
-def test_other_ways_of_counting_give_the_recorded_numbers_too(recorded: dict[str, Any]) -> None:
+def test_alternative_counts_match_the_record(recorded: dict[str, Any]) -> None:
     """Parameters with batch norm, multiply-adds without padding, YOLOv2's newer configuration."""
     for number, leaf in LEAVES.items():
         case = CASES.get(number.rpartition("/")[0])

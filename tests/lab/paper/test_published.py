@@ -38,13 +38,13 @@ def test_a_cell_is_a_number_with_the_unit_and_kind_of_its_column() -> None:
     assert (other_kind.kind, other_kind.value) == ("params_nobn", 3.4)
 
 
-def test_a_number_of_the_text_has_no_row() -> None:
+def test_a_number_in_the_text_has_no_row() -> None:
     scales = load()["table7"].numbers["table7/mf_scales"]
     assert (scales.row, scales.column, scales.source) == ("", "mf_scales", "Figure 8 caption")
     assert scales.value == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
-def test_what_can_be_counted_has_a_tolerance_or_a_reason() -> None:
+def test_countable_numbers_have_a_tolerance_or_a_reason() -> None:
     for table in load().values():
         for item in table.numbers.values():
             if item.kind not in ("accuracy", "time", "setting"):
@@ -57,7 +57,7 @@ def test_every_quirk_is_a_paragraph() -> None:
     assert all(quirk.endswith(".") and "\n" not in quirk for quirk in quirks())
 
 
-def test_an_explanation_of_no_number_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_an_explanation_of_an_unknown_number_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     path = changed(tmp_path, notes={"table4/mobilenet_v2/param": "It is so."})
     with pytest.raises(
         UserError, match=r"no number 'table4/mobilenet_v2/param'.*Did you mean 'table4/mobilenet_v2/params'"
@@ -76,7 +76,7 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         tmp_path,
         tables={"extra": {"title": "t", "source": "s", "numbers": {"x": {"name": "x", "kind": "tme", "value": 1}}}},
     )
-    with pytest.raises(UserError, match=r"'extra/x' is of the kind 'tme'. Did you mean 'time'"):
+    with pytest.raises(UserError, match=r"'extra/x' has the unknown kind 'tme'. Did you mean 'time'"):
         load(path)
 
 
@@ -99,15 +99,15 @@ def test_several_numbers_agree_if_each_does() -> None:
     assert verdict((8, 9, 9), value=(8, 9), tolerance=0.02) is Verdict.DISAGREES
 
 
-def test_what_is_known_not_to_reproduce_must_still_be_counted_as_before() -> None:
+def test_what_is_known_not_to_reproduce_must_still_have_the_known_count() -> None:
     known = {"value": 6.9, "counted": 6.108776, "reason": "unknown"}
     assert verdict(6.108776, **known) is Verdict.KNOWN
     assert verdict(6.11, **known) is Verdict.DISAGREES
-    # Not even the published number itself: then the reason would be wrong.
+    # Even the published number itself disagrees, because it would make the reason wrong.
     assert verdict(6.9, **known) is Verdict.DISAGREES
 
 
-def test_what_we_have_no_number_for_is_not_measured() -> None:
+def test_a_number_without_a_count_is_not_measured() -> None:
     assert verdict(None, kind="time") is Verdict.NOT_MEASURED
     assert verdict(3.4, tolerance=None) is Verdict.AGREES
 

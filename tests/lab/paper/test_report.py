@@ -29,7 +29,7 @@ CLASSIFIER: dict[str, Any] = {
 
 
 class Cells(HTMLParser):
-    """The texts of all cells of all tables, and every tag."""
+    """Collects the texts of all table cells, and all tags."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Cells(HTMLParser):
 
 
 def make_run(folder: Path, **changes: Any) -> Path:
-    """Leaves the figures of an evaluation, 71.9 % of 50,000 images of ImageNet unless told otherwise."""
+    """Writes the metrics of an evaluation, by default 71.9 % on 50,000 images of ImageNet."""
     model = CLASSIFIER | changes.pop("model", {})
     metrics = {"task": "classification", "dataset": "imagenet", "split": "val", "images": 50_000, "seconds": 1.0}
     folder.mkdir(parents=True)
@@ -74,13 +74,13 @@ def test_every_published_table_is_in_a_section() -> None:
     assert there == set(load())
 
 
-def test_the_key_tables_takes_all_one_or_several_in_the_papers_order() -> None:
+def test_the_key_tables_selects_all_one_or_several_in_the_papers_order() -> None:
     assert section_names("all") == section_names(None) == list(SECTIONS)
     assert section_names("table4") == ["table4"]
     assert section_names(["table7", "figure1"]) == ["figure1", "table7"]
 
 
-def test_an_unknown_table_is_refused_with_the_nearest() -> None:
+def test_an_unknown_table_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match=r"There is no table 'tabel4' to report on. Did you mean 'table4'"):
         section_names(["figure1", "tabel4"])
 
@@ -91,26 +91,26 @@ def test_a_table_has_both_numbers_their_difference_and_a_verdict(tmp_path: Path)
     ssdlite = row_of(report, "SSDLite")
     assert ssdlite[4:6] == ["0.35", "0.178 (1)"]
     assert ssdlite[-1] == "parameters: agrees; multiply-adds: known not to reproduce"
-    assert "(1) It is twice our count" in report
+    assert "(1) It is twice mbv2kit's count" in report
     assert report.count("## ") == 2
 
 
-def test_the_summary_counts_the_verdicts_of_the_wanted_tables(tmp_path: Path) -> None:
+def test_the_summary_counts_the_verdicts_of_the_selected_tables(tmp_path: Path) -> None:
     comparisons = write_report(["table5"], tmp_path / "report", tmp_path)
     assert [comparison.number.table for comparison in comparisons] == ["table5"] * 4
-    line = "3 numbers agree, 1 are known not to reproduce, 0 are not measured here, 0 do not agree."
+    line = "3 numbers agree, 1 are known not to reproduce, 0 are not measured, 0 disagree."
     assert summary_line(comparisons) == line
     assert line in (tmp_path / "report" / "report.md").read_text()
     assert line in (tmp_path / "report" / "report.html").read_text()
 
 
-def test_table_2_is_read_off_the_network(tmp_path: Path) -> None:
+def test_table_2_is_read_from_the_network(tmp_path: Path) -> None:
     report = report_of(tmp_path, "table2")
     assert row_of(report, "backbone.layers.layer_8")[1:6] == ["bottleneck", "28 x 28 x 32", "6", "64", "2"]
     assert row_of(report, "row 5")[1:5] == ["28, 32, 6, 64, 4, 2", "28, 32, 6, 64, 4, 2", "0", "agrees"]
 
 
-def test_table_3_has_the_papers_reading_and_what_is_really_there(tmp_path: Path) -> None:
+def test_table_3_has_the_papers_count_and_the_real_one(tmp_path: Path) -> None:
     lines = [
         line.strip("| ").split(" | ")
         for line in report_of(tmp_path, "table3").splitlines()
@@ -128,7 +128,7 @@ def test_table_3_has_the_papers_reading_and_what_is_really_there(tmp_path: Path)
     assert cells["112 x 112", "ShuffleNet (2x, g = 3)"][-1] == "known not to reproduce"
 
 
-def test_figures_lie_beside_the_markdown_and_within_the_page(tmp_path: Path) -> None:
+def test_figures_are_linked_in_markdown_and_embedded_in_html(tmp_path: Path) -> None:
     report = report_of(tmp_path, "figure1", "figure5")
     for path in re.findall(r"!\[.*\]\((.*)\)", report):
         with PillowImage.open(tmp_path / "report" / path) as image:
@@ -147,7 +147,7 @@ def test_an_accuracy_of_the_papers_network_and_data_set_fills_the_cell(tmp_path:
     assert "Other measurements" not in report
 
 
-def test_where_several_fit_the_one_on_most_images_counts(tmp_path: Path) -> None:
+def test_of_several_matching_runs_the_one_on_most_images_counts(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "some", images=200, metrics={"top1": 0.9, "top5": 1.0})
     make_run(tmp_path / "runs" / "whole")
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2].startswith("71.9")
@@ -165,7 +165,7 @@ def test_where_several_fit_the_one_on_most_images_counts(tmp_path: Path) -> None
         {"model": {"class_names": {"classification": ["cat", "dog"]}}},
     ],
 )
-def test_an_accuracy_of_anything_else_is_listed_below_the_table(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_other_accuracies_are_listed_below_the_table(tmp_path: Path, changes: dict[str, Any]) -> None:
     run = make_run(tmp_path / "runs" / "other", **changes)
     report = report_of(tmp_path, "table4")
     assert row_of(report, "MobileNetV2")[1:3] == ["72.0", ""]
@@ -175,7 +175,7 @@ def test_an_accuracy_of_anything_else_is_listed_below_the_table(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"task": "classification"}', '{"metrics": 3}'])
-def test_damaged_runs_are_left_out(tmp_path: Path, damaged: str) -> None:
+def test_damaged_runs_are_skipped(tmp_path: Path, damaged: str) -> None:
     run = make_run(tmp_path / "runs" / "mine")
     (run / "metrics.json").write_text(damaged)
     report = report_of(tmp_path, "table4")
@@ -185,24 +185,24 @@ def test_damaged_runs_are_left_out(tmp_path: Path, damaged: str) -> None:
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2] == ""
 
 
-def test_ablations_are_told_how_to_be_made_where_there_are_none(tmp_path: Path) -> None:
+def test_without_ablations_the_report_says_how_to_make_them(tmp_path: Path) -> None:
     report = report_of(tmp_path, "figure6", "figure7")
     assert "experiment=paper/ablation seed=0" in report
-    assert "No run on mobilenet_v2 is below" in report
+    assert "contains no run on mobilenet_v2" in report
 
 
 def ablation(folder: Path, seed: int, curve: list[float], **backbone: str) -> None:
-    """Leaves the training of one form of the block."""
-    form = {"name": "mobilenet_v2", "width": 0.35, "bottleneck": "linear", "shortcut": "bottleneck"} | backbone
+    """Writes the files of a training run with one variant of the block."""
+    variant = {"name": "mobilenet_v2", "width": 0.35, "bottleneck": "linear", "shortcut": "bottleneck"} | backbone
     model = {
-        "backbone": form,
+        "backbone": variant,
         "heads": {"segmentation": {"name": "deeplab_v3"}},
         "class_names": {"segmentation": ["sky", "road"]},
     }
     make_run(folder, task="segmentation", dataset="voc", metrics={"mIoU": curve[-1]}, model=model)
     config = {
         "dataset": {"name": "voc", "root": "/data/streets"},
-        "backbone": form,
+        "backbone": variant,
         "input": {"size": [33, 33]},
         "trainer": {"max_epochs": len(curve)},
         "seed": seed,
@@ -213,12 +213,12 @@ def ablation(folder: Path, seed: int, curve: list[float], **backbone: str) -> No
     (folder / "metrics.csv").write_text("epoch,val/mIoU\n" + "\n".join(lines) + "\n")
 
 
-def test_runs_that_differ_in_the_form_of_the_block_alone_are_the_curves_of_figure_6(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_the_block_become_the_curves_of_figure_6(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     ablation(runs / "linear_0", 0, [0.1, 0.3])
     ablation(runs / "linear_1", 1, [0.1, 0.4])
     ablation(runs / "relu6", 0, [0.1, 0.2], bottleneck="relu6")
-    # Longer, so another experiment.
+    # Trained for more epochs, so a different experiment.
     ablation(runs / "none", 0, [0.1, 0.2, 0.3], shortcut="none")
     report = report_of(tmp_path, "figure6")
     assert "segmentation on voc in streets, mobilenet_v2 of width 0.35, 33 x 33 pixels, 2 epochs" in report
@@ -230,11 +230,11 @@ def test_runs_that_differ_in_the_form_of_the_block_alone_are_the_curves_of_figur
 
 def test_the_memory_of_every_network_is_listed(tmp_path: Path) -> None:
     report = report_of(tmp_path, "memory")
-    # The image as bytes, the input of block 2 and its expansion, folded: 16 and 96 channels at 112 x 112.
+    # The image in bytes, the input of block 2 and its folded expansion: 16 and 96 channels at 112 x 112.
     (line,) = [line for line in report.splitlines() if line.startswith("| Table 4 | MobileNetV2 |")]
     assert "| 5,880 |" in line
     split = row_of(report, "split, first convolution fused into the first block")
-    # In floats: block 2's input, output, expansion and filtered map.
+    # In floats: block 2's input, expansion and filtered map.
     assert split[1] == f"{(16 * 112**2 + 96 * 112**2 + 96 * 56**2) * 4 / 1024:,.0f}"
     assert len([line for line in report.splitlines() if re.match(r"\| Table [467] \|", line)]) == 20
 
@@ -248,14 +248,14 @@ def hostile_pages(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_any_text_is_shown_as_it_is_in_html(hostile_pages: Path) -> None:
+def test_special_characters_are_escaped_in_html(hostile_pages: Path) -> None:
     page = Cells((hostile_pages / "report.html").read_text())
     assert "b" not in page.tags
     assert page.cells[0] == HOSTILE
     assert page.cells[2] == HOSTILE
 
 
-def test_any_text_is_shown_as_it_is_in_markdown(hostile_pages: Path) -> None:
+def test_special_characters_are_escaped_in_markdown(hostile_pages: Path) -> None:
     text = (hostile_pages / "report.md").read_text()
     assert "<" not in text
     escaped = r"&lt;b&gt;a\|b\*\_c\_\* &amp; \`x\` \[y\](z)&lt;/b&gt;"
@@ -274,15 +274,15 @@ def test_every_verdict_has_a_column_in_the_summary(tmp_path: Path) -> None:
     assert row_of(report, "")[1:] == [str(verdict) for verdict in Verdict]
 
 
-def test_an_evaluation_may_describe_its_model_itself(tmp_path: Path) -> None:
+def test_an_evaluation_may_contain_its_models_description(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "eval")
-    figures = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(figures | {"model": model_in_brief(CLASSIFIER, "classification")}))
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"model": model_in_brief(CLASSIFIER, "classification")}))
     (run / "model" / "model.json").unlink()
     assert row_of(report_of(tmp_path, "table4"), "MobileNetV2")[2].startswith("71.9")
 
 
-def test_figure_7_is_drawn_on_the_images_of_the_newest_training_of_the_papers_form(tmp_path: Path) -> None:
+def test_figure_7_shows_the_newest_run_of_the_papers_variant(tmp_path: Path) -> None:
     backbone = {"name": "mobilenet_v2", "width": 0.35}
     spec = ModelSpec(
         backbone=backbone,
@@ -297,7 +297,7 @@ def test_figure_7_is_drawn_on_the_images_of_the_newest_training_of_the_papers_fo
     (run / "config.yaml").write_text(json.dumps(config))
     make_run(tmp_path / "runs" / "newer", model={"backbone": backbone | {"bottleneck": "relu6"}})
     report = report_of(tmp_path, "figure7")
-    assert f"Figure 7, ours: {run}, 3 images of shapes, split val." in report
+    assert f"Figure 7 by mbv2kit: {run}, 3 images of shapes, split val." in report
     # Layer 3 expands the 8 channels of width 0.35 to 48.
     assert row_of(report, "layer_3")[1:3] == ["48", "8"]
     assert len([line for line in report.splitlines() if line.startswith("| layer_")]) == 16

@@ -3,7 +3,7 @@ import pytest
 from mbv2kit.lab.paper.table3 import Cell, Column, corrected_columns, paper_columns
 
 # Table 3 of the paper by resolution: channels and Kb of each network; its 32 channels (800 Kb) of ShuffleNet at 112 and
-# the 199 Kb of MobileNetV1 at 7 are misprints, and stand here as they should be.
+# the 199 Kb of MobileNetV1 at 7 are misprints, corrected here.
 PRINTED: dict[str, dict[int, tuple[int, float]]] = {
     "mobilenet_v1": {112: (64, 1600), 56: (128, 800), 28: (256, 400), 14: (512, 200), 7: (1024, 100), 1: (1024, 2)},
     "mobilenet_v2": {112: (16, 400), 56: (32, 200), 28: (64, 100), 14: (160, 62), 7: (320, 31), 1: (1280, 2.5)},
@@ -20,7 +20,7 @@ def channels(columns: dict[str, Column]) -> dict[str, dict[int, int]]:
     return {name: {side: cell.channels for side, cell in column.cells.items()} for name, column in columns.items()}
 
 
-def test_by_the_papers_reading_the_papers_numbers_come_out() -> None:
+def test_the_papers_way_of_counting_gives_its_numbers() -> None:
     columns = paper_columns()
     assert channels(columns) == {
         name: {side: width for side, (width, _) in cells.items()} for name, cells in PRINTED.items()
@@ -32,7 +32,7 @@ def test_by_the_papers_reading_the_papers_numbers_come_out() -> None:
     assert maxima == {"mobilenet_v1": 1605.632, "mobilenet_v2": 401.408, "shufflenet": 627.2}
 
 
-def test_corrected_are_the_widest_tensors_that_are_there() -> None:
+def test_corrected_columns_have_the_widest_real_tensors() -> None:
     columns = corrected_columns()
     assert channels(columns) == THERE
     assert {name: column.maximum for name, column in columns.items()} == {
