@@ -230,7 +230,7 @@ def test_a_header_says_how_to_run_it_and_where_the_figures_are_from(name: str) -
     header = [line for line in (FOLDER / f"{name}.yaml").read_text().partition("defaults:")[0].splitlines() if line]
     assert header[0] == "# @package _global_"
     assert all(line.startswith("#") for line in header)
-    assert any(f"python tools/train.py experiment=paper/{name} dataset.root=DIR" in line for line in header)
+    assert any(f"mbv2kit train experiment=paper/{name} dataset.root=DIR" in line for line in header)
     assert "Table" in " ".join(header) or name == "deeplab_coco"
 
 

@@ -113,8 +113,12 @@ def _leaves(branch: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 
 
 def _line(key: str, value: Any, comments: Mapping[str, str]) -> list[str]:
-    left = f"  {key}={_value(value)}"
-    text = wrap(comments.get(key, ""), _WIDTH - _COLUMN, break_on_hyphens=False, break_long_words=False)
+    left, comment = f"  {key}={_value(value)}", comments.get(key, "")
+    if ". " not in comment:
+        comment = comment.removesuffix(".")
+    if value == "???":
+        comment = f"required: {comment}" if comment else "required"
+    text = wrap(comment, _WIDTH - _COLUMN, break_on_hyphens=False, break_long_words=False)
     if text and len(left) < _COLUMN - 1:
         left = f"{left:<{_COLUMN}}{text.pop(0)}"
     return [left, *(" " * _COLUMN + line for line in text)]

@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, slips, exit codes and sweeps."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,6 +208,7 @@ def test_help_asks_for_no_value(root: Path, name: str) -> None:
     done = tool(root, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"mbv2kit {name.replace('_', '-')} " in done.stdout
+    assert re.search(r"^  \w+=VALUE +required: \w", done.stdout, re.MULTILINE)
     done = tool(root, name)
     assert done.returncode == 2
     assert "has no value; give one with" in done.stderr
