@@ -1,10 +1,14 @@
 """A registry maps names to constructors and fills itself from the modules of one package.
 
-To add a name, add a module to the package and decorate a class or function in it; nothing else changes.
+To add a name, add a module to the package and decorate a class or function in it; nothing else changes. The options of
+a part are the arguments of its constructor that have a default, and they are its keys on the command line. Options that
+several parts share are the fields of a frozen dataclass: an argument whose default is such a dataclass stands for its
+fields.
 """
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
@@ -20,21 +24,39 @@ class Registry(Generic[T]):
     Args:
         kind: What the parts are called in messages.
         package: Dotted name of the package whose modules register the parts; they are imported on first use.
+        group: Group of the command line whose choices the names are; ``kind`` unless given.
+        name_key: Key of that group that holds the name.
+        shared: Dataclass of options that every part has besides those of its constructor.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(
+        self, kind: str, package: str, *, group: str | None = None, name_key: str = "name", shared: object = None
+    ) -> None:
         self.kind = kind
+        self.group = group or kind
+        self.name_key = name_key
+        self.shared = shared
         self._package = package
         self._builders: dict[str, Callable[..., T]] = {}
+        self._defaults: dict[str, dict[str, Any]] = {}
         self._imported = False
 
-    def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Registers the decorated class or function under ``name``; raises ValueError if the name is taken."""
+    def register(self, name: str, **defaults: Any) -> Callable[[Callable[..., T]], Callable[..., T]]:
+        """Registers the decorated class or function under ``name``.
+
+        Args:
+            name: What users call the part.
+            **defaults: Options whose default under this name differs from that of the constructor.
+
+        Raises:
+            ValueError: The name is taken.
+        """
 
         def add(builder: Callable[..., T]) -> Callable[..., T]:
             if name in self._builders:
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {self._builders[name]} and {builder}")
             self._builders[name] = builder
+            self._defaults[name] = defaults
             return builder
 
         return add
@@ -51,6 +73,18 @@ class Registry(Generic[T]):
             raise UserError(f"There is no {self.kind} '{name}'.{nearest(name, self._builders)}")
         return self._builders[name]
 
+    def get_class(self, name: str) -> type[T]:
+        """Returns the class of ``name``, for what it declares before anything is built.
+
+        Raises:
+            UserError: The name is unknown.
+            TypeError: It is the name of a function.
+        """
+        builder = self.get(name)
+        if not isinstance(builder, type):
+            raise TypeError(f"{self.kind} '{name}' must be a class, got {builder}")
+        return builder
+
     def create(self, name: str, *args: Any, **options: Any) -> T:
         """Builds ``name``.
 
@@ -59,25 +93,56 @@ class Registry(Generic[T]):
         """
         builder = self.get(name)
         parameters = inspect.signature(builder).parameters
+        known = [key for parameter in parameters.values() for key in _expand(parameter)]
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             for option in options:
-                if option not in parameters:
-                    raise UserError(f"{self.kind} '{name}' has no option '{option}'.{nearest(option, parameters)}")
+                if option not in known:
+                    raise UserError(f"{self.kind} '{name}' has no option '{option}'.{nearest(option, known)}")
+        shared = _values(self.shared)
+        options = {key: value for key, value in self._defaults.get(name, {}).items() if key not in shared} | options
         try:
+            for key, parameter in parameters.items():
+                if _are_options(parameter.default):
+                    given = {field: options.pop(field) for field in _expand(parameter) if field in options}
+                    options[key] = replace(parameter.default, **given)
             return builder(*args, **options)
         except UserError as error:
             # The constructor knows its options, but not the name that it is registered under.
-            if str(error).partition(" ")[0] in parameters:
+            if str(error).partition(" ")[0] in known:
                 raise UserError(f"{self.kind} '{name}': {error}") from None
             raise
 
     def options(self, name: str) -> dict[str, Any]:
-        """Returns the arguments of the constructor of ``name`` that have a default, with their defaults."""
-        parameters = inspect.signature(self.get(name)).parameters
-        return {key: p.default for key, p in parameters.items() if p.default is not p.empty}
+        """Returns the options of the constructor of ``name``, with their defaults."""
+        defaults: dict[str, Any] = {}
+        for parameter in inspect.signature(self.get(name)).parameters.values():
+            defaults |= {key: value for key, value in _expand(parameter).items() if value is not parameter.empty}
+        return defaults | {key: value for key, value in self._defaults.get(name, {}).items() if key in defaults}
+
+    def keys(self, name: str) -> dict[str, Any]:
+        """Returns the keys that ``group=name`` puts on the command line, with their defaults."""
+        options = self.options(name)
+        changed = self._defaults.get(name, {})
+        shared = {key: changed.get(key, value) for key, value in _values(self.shared).items()}
+        return {self.name_key: name, **shared, **options}
 
     def _import_all(self) -> None:
         if not self._imported:
             self._imported = True
             for module in iter_modules(import_module(self._package).__path__, prefix=f"{self._package}."):
                 import_module(module.name)
+
+
+def _are_options(default: object) -> bool:
+    """Tells whether the default of an argument is a dataclass of options."""
+    return is_dataclass(default) and not isinstance(default, type)
+
+
+def _values(options: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass of options; nothing for anything else."""
+    return {field.name: getattr(options, field.name) for field in fields(options)} if _are_options(options) else {}
+
+
+def _expand(parameter: inspect.Parameter) -> dict[str, Any]:
+    """Returns the options that an argument stands for, with their defaults: itself, or the fields of its default."""
+    return _values(parameter.default) if _are_options(parameter.default) else {parameter.name: parameter.default}

@@ -15,7 +15,8 @@ from mbv2kit.data.augment import create_augment
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.model import model_spec
-from mbv2kit.training.schedule import Schedule, create_schedule
+from mbv2kit.training.parts import training_parts
+from mbv2kit.training.schedules import Schedule, create_schedule
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "conf" / "experiment" / "paper"
@@ -29,7 +30,7 @@ Setup = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def setup() -> Setup:
     """Composes a set-up and resolves it."""
-    register_parts(ROOT / "conf")
+    register_parts(ROOT / "conf", training_parts())
 
     def compose(name: str, *overrides: str) -> dict[str, Any]:
         config = compose_config(ROOT / "conf", "train", [f"experiment=paper/{name}", *overrides])

@@ -14,7 +14,12 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
     package = tmp_path / "engine_room"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "from mbv2kit.registry import Registry\nENGINES = Registry('engine', __name__)"
+        "from dataclasses import dataclass\n"
+        "from mbv2kit.registry import Registry\n"
+        "@dataclass(frozen=True)\n"
+        "class FuelOptions:\n"
+        "    fuel: str = 'none'\n"
+        "ENGINES = Registry('engine', __name__, group='motor', name_key='kind', shared=FuelOptions())\n"
     )
     (package / "steam.py").write_text(
         "from engine_room import ENGINES\n"
@@ -27,6 +32,22 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
         "        if boiler == 'wood':\n"
         "            raise UserError('wood.txt: this boiler burns.')\n"
         "        self.boiler, self.pressure, self.valves = boiler, pressure, valves\n"
+    )
+    (package / "sail.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from engine_room import ENGINES\n"
+        "@dataclass(frozen=True)\n"
+        "class CrewOptions:\n"
+        "    sailors: int = 3\n"
+        "    captain: str = 'Ann'\n"
+        "    def __post_init__(self):\n"
+        "        if self.sailors < 1:\n"
+        "            raise ValueError('no sailors')\n"
+        "@ENGINES.register('sloop')\n"
+        "@ENGINES.register('schooner', sailors=12, masts=2, fuel='coffee')\n"
+        "class Sail:\n"
+        "    def __init__(self, wood, masts=1, crew: CrewOptions = CrewOptions(captain='Bob'), flag='red'):\n"
+        "        self.wood, self.masts, self.crew, self.flag = wood, masts, crew, flag\n"
     )
     (package / "wind.py").write_text(
         "from engine_room import ENGINES\n@ENGINES.register('wind')\ndef wind(**options):\n    return options\n"
@@ -41,7 +62,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
 
 
 def test_a_file_in_the_package_adds_a_name(engines: Registry[Any]) -> None:
-    assert engines.names() == ["steam", "wind"]
+    assert engines.names() == ["schooner", "sloop", "steam", "wind"]
 
 
 def test_create_passes_arguments_and_keeps_other_defaults(engines: Registry[Any]) -> None:
@@ -52,6 +73,44 @@ def test_create_passes_arguments_and_keeps_other_defaults(engines: Registry[Any]
 def test_options_are_the_arguments_with_a_default(engines: Registry[Any]) -> None:
     assert engines.options("steam") == {"pressure": 2.5, "valves": (1, 2)}
     assert engines.options("wind") == {}
+
+
+def test_an_argument_with_a_dataclass_as_default_stands_for_its_fields(engines: Registry[Any]) -> None:
+    assert list(engines.options("sloop").items()) == [
+        ("masts", 1), ("sailors", 3), ("captain", "Bob"), ("flag", "red")
+    ]  # fmt: skip
+    engine = engines.create("sloop", "oak", sailors=5, flag="blue")
+    assert (engine.masts, engine.crew.sailors, engine.crew.captain, engine.flag) == (1, 5, "Bob", "blue")
+    assert engines.create("sloop", "oak").crew.sailors == 3
+    with pytest.raises(ValueError, match="no sailors"):
+        engines.create("sloop", "oak", sailors=0)
+    with pytest.raises(UserError, match=r"engine 'sloop' has no option 'sailor'\. Did you mean 'sailors'\?"):
+        engines.create("sloop", "oak", sailor=5)
+    with pytest.raises(UserError, match="engine 'sloop' has no option 'crew'"):
+        engines.create("sloop", "oak", crew=None)
+
+
+def test_a_name_may_change_defaults_of_the_constructor(engines: Registry[Any]) -> None:
+    assert engines.options("schooner") == {"masts": 2, "sailors": 12, "captain": "Bob", "flag": "red"}
+    engine = engines.create("schooner", "oak", masts=3)
+    assert (engine.masts, engine.crew.sailors, engine.crew.captain) == (3, 12, "Bob")
+
+
+def test_keys_are_the_name_the_shared_options_and_those_of_the_constructor(engines: Registry[Any]) -> None:
+    assert list(engines.keys("steam").items()) == [
+        ("kind", "steam"), ("fuel", "none"), ("pressure", 2.5), ("valves", (1, 2))
+    ]  # fmt: skip
+    assert engines.keys("schooner")["fuel"] == "coffee"
+    assert engines.group == "motor"
+
+
+def test_a_class_is_found_by_name_and_a_function_is_none(engines: Registry[Any]) -> None:
+    assert engines.get_class("steam").__name__ == "Steam"
+    assert engines.get_class("schooner") is engines.get_class("sloop")
+    with pytest.raises(TypeError, match="engine 'wind' must be a class"):
+        engines.get_class("wind")
+    with pytest.raises(UserError, match="There is no engine 'winds'"):
+        engines.get_class("winds")
 
 
 def test_an_unknown_name_names_the_nearest(engines: Registry[Any]) -> None:

@@ -22,6 +22,7 @@ from mbv2kit.inference.run import infer
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.run import train
 
 pytestmark = pytest.mark.usefixtures("clean_process")
@@ -107,7 +108,7 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def compose(root: Path, tool: str, *overrides: str) -> DictConfig:
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     return compose_config(root / "conf", tool, overrides)
 
 

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser, run_and_report
@@ -13,12 +13,14 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mbv2kit.cli.config import compose, conf_folder, register_parts, registries, without_hydra
+from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
 from mbv2kit.cli.help import help_text
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.process import configure_threads
+from mbv2kit.registry import Registry
 
 Job = Callable[[DictConfig], int | None]
+Parts = Callable[[], Iterable[Registry[Any]]]
 
 
 def run_command(
@@ -27,7 +29,7 @@ def run_command(
     job: Job,
     argv: Sequence[str] | None = None,
     *,
-    parts: bool = False,
+    parts: Parts | None = None,
     conf: Path | None = None,
 ) -> NoReturn:
     """Composes the configuration of a command with its command line, runs ``job`` on it and exits.
@@ -41,7 +43,8 @@ def run_command(
         job: What to do with the configuration. It imports what takes long to import, so that mistakes are reported at
             once. In a sweep (``-m``) each job's ``run_dir`` is the subfolder of its number.
         argv: The command line without the command, Hydra's flags included; None takes that of this process.
-        parts: Whether the configuration has the groups of the registries, which needs torch.
+        parts: Returns the registries whose names are choices of the configuration's groups; it imports them. None if
+            there are no such groups.
         conf: Folder of the configuration files; None for the project's own.
     """
     configure_threads()
@@ -59,10 +62,10 @@ def run_command(
         sys.exit(141)
 
 
-def _run(name: str, description: str, job: Job, arguments: list[str], parts: bool, conf: Path) -> int:
+def _run(name: str, description: str, job: Job, arguments: list[str], parts: Parts | None, conf: Path) -> int:
     config_name = name.replace("-", "_")
-    if parts:
-        register_parts(conf)
+    registries = [] if parts is None else list(parts())
+    register_parts(conf, registries)
     parser = get_args_parser()
     known, rest = parser.parse_known_args(arguments)
     for argument in rest:
@@ -77,7 +80,7 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: boo
     config = compose(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
 
     if known.help:
-        print(help_text(conf, config_name, config, description, registries() if parts else {}))
+        print(help_text(conf, config_name, config, description, registries))
         return 0
     sys.argv = [f"mbv2kit {name}", *flags, *overrides]
     codes: list[int] = []

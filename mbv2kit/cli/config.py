@@ -1,10 +1,10 @@
 """The configuration of a command, composed by Hydra, with one sentence for each mistake in an override.
 
-Hydra composes the files in ``conf/``. The groups ``backbone`` and ``head`` have no files there: each name in a registry
-is a choice, and the arguments of its constructor are the keys. So is a ``dataset`` whose source has no file.
+Hydra composes the files in ``conf/``. Groups of registered parts, such as ``backbone``, need no files there: each name
+in the registry is a choice, and the options of its constructor are the keys.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,26 +30,17 @@ def conf_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def register_parts(conf: Path) -> None:
-    """Makes every backbone, head and source a choice of its group, with its options as keys.
+def register_parts(conf: Path, registries: Iterable[Registry[Any]]) -> None:
+    """Makes every registered part a choice of its group, with its options as keys.
 
-    A name that has a file in ``conf`` is left to that file.
+    Args:
+        conf: Folder of the configuration files; a part that has a file there is left to that file.
+        registries: The registries of the parts.
     """
-    common = {"dataset": {"root": None, "train_split": "train", "val_split": "val"}}
-    for group, registry in registries().items():
+    for registry in registries:
         for name in registry.names():
-            if not (conf / group / f"{name}.yaml").exists():
-                node = {"name": name, **common.get(group, {}), **registry.options(name)}
-                ConfigStore.instance().store(group=group, name=name, node=node)
-
-
-def registries() -> dict[str, Registry[Any]]:
-    """Returns what builds the choices of each group of parts; importing it takes seconds."""
-    from mbv2kit.backbones.registry import BACKBONES
-    from mbv2kit.data.sources.base import SOURCES
-    from mbv2kit.heads.registry import HEADS
-
-    return {"backbone": BACKBONES, "head": HEADS, "dataset": SOURCES}
+            if not (conf / registry.group / f"{name}.yaml").exists():
+                ConfigStore.instance().store(group=registry.group, name=name, node=registry.keys(name))
 
 
 def compose_config(

@@ -1,6 +1,6 @@
 """The text of ``--help``: the command's description, the groups with their choices, and every key with its meaning."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import wrap
@@ -25,7 +25,7 @@ FLAGS
 
 
 def help_text(
-    conf: Path, config_name: str, config: DictConfig, description: str, registries: Mapping[str, Registry[Any]]
+    conf: Path, config_name: str, config: DictConfig, description: str, registries: Sequence[Registry[Any]]
 ) -> str:
     """Writes the help of a command for the parts that its command line chooses.
 
@@ -34,7 +34,7 @@ def help_text(
         config_name: Name of the configuration, without suffix.
         config: The composed configuration, Hydra's own node included.
         description: Text at the top.
-        registries: What builds the choices that have no file, for each group.
+        registries: Registries of the choices that have no file.
     """
     with open_hydra(conf) as loader:
         groups = Groups(loader, config_name, config)
@@ -56,11 +56,12 @@ def _choices(groups: Groups) -> Iterator[str]:
 
 
 def _comments(
-    loader: ConfigLoader, config_name: str, config: DictConfig, registries: Mapping[str, Registry[Any]]
+    loader: ConfigLoader, config_name: str, config: DictConfig, registries: Sequence[Registry[Any]]
 ) -> dict[str, str]:
     """Returns the meaning of every dotted key, from the first file or constructor that says it."""
     sources = config.hydra.runtime.config_sources
     folders = [Path(source["path"]) for source in sources if source["schema"] == "file"]
+    parts = {registry.group: registry for registry in registries}
     comments: dict[str, str] = {}
     defaults = loader.compute_defaults_list(config_name, list(config.hydra.overrides.task), RunMode.RUN).defaults
     for default in defaults:
@@ -71,8 +72,10 @@ def _comments(
         file = next((path for folder in folders if (path := folder / f"{default.config_path}.yaml").is_file()), None)
         if file is not None:
             found = yaml_comments(file.read_text(encoding="utf-8"))
-        elif group in registries:
-            found = argument_comments(registries[group].get(name))
+        elif group in parts:
+            shared = parts[group].shared
+            found = {} if shared is None else argument_comments(type(shared))
+            found |= argument_comments(parts[group].get(name))
         else:
             continue
         about = {group: found.pop("", "")}

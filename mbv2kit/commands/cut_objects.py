@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.data.sources import SOURCES
 
 
 def job(config: DictConfig) -> None:
@@ -28,4 +29,4 @@ def job(config: DictConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("cut-objects", __doc__, job, argv)
+    run_command("cut-objects", __doc__, job, argv, parts=lambda: [SOURCES])

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from mbv2kit.cli.command import run_command
 from mbv2kit.cli.config import compose_config, conf_folder, register_parts
 from mbv2kit.errors import UserError, nearest
+from mbv2kit.training.parts import training_parts
 
 METRICS = {"classification": "top1", "detection": "AP50", "segmentation": "mIoU"}
 
@@ -28,7 +29,7 @@ def job(config: DictConfig) -> None:
     for task in config.tasks:
         if task not in METRICS:
             raise UserError(f"tasks: there is no task '{task}'.{nearest(str(task), METRICS)}")
-    register_parts(conf_folder())
+    register_parts(conf_folder(), training_parts())
     started = time.perf_counter()
     runs = {task: RunFolder(Path(config.run_dir) / task) for task in config.tasks}
     for task, run in runs.items():

@@ -12,6 +12,7 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.data.sources import SOURCES
 
 
 def job(config: DictConfig) -> None:
@@ -23,4 +24,4 @@ def job(config: DictConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("eval", __doc__, job, argv, parts=True)
+    run_command("eval", __doc__, job, argv, parts=lambda: [SOURCES])

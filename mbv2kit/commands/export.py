@@ -16,6 +16,7 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.data.sources import SOURCES
 
 
 def job(config: DictConfig) -> int:
@@ -27,4 +28,4 @@ def job(config: DictConfig) -> int:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("export", __doc__, job, argv, parts=True)
+    run_command("export", __doc__, job, argv, parts=lambda: [SOURCES])

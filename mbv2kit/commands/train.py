@@ -14,6 +14,7 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.training.parts import training_parts
 
 
 def job(config: DictConfig) -> None:
@@ -25,4 +26,4 @@ def job(config: DictConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("train", __doc__, job, argv, parts=True)
+    run_command("train", __doc__, job, argv, parts=training_parts)

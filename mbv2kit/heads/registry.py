@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -127,11 +126,7 @@ def options_from_data(options: Mapping[str, Any], box_shapes: Callable[[], Shape
     Raises:
         UserError: The name is unknown, or the data do not hold what the head needs.
     """
-    builder = HEADS.get(options["name"])
-    kind = builder.func if isinstance(builder, partial) else builder
-    if isinstance(kind, type) and issubclass(kind, Head):
-        return kind.options_from_data(options, box_shapes)
-    return dict(options)
+    return HEADS.get_class(options["name"]).options_from_data(options, box_shapes)
 
 
 def list_heads() -> list[str]:

@@ -1,7 +1,6 @@
 """SSD on a mobile network, and SSDLite, its form with separable convolutions (MobileNetV2, Section 6.2)."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -99,7 +98,7 @@ class SSD(MultiBox):
         return self.predict(maps)
 
 
-HEADS.register("ssd")(partial(SSD, separable=False))
+HEADS.register("ssd", separable=False)(SSD)
 
 
 def _extra_map(in_channels: int, out_channels: int, separable: bool, style: ConvStyle) -> nn.Module:

@@ -1,7 +1,6 @@
 """SSD: Single Shot MultiBox Detector. Liu et al., ECCV 2016, arXiv 1512.02325."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -142,6 +141,7 @@ class SSD300(MultiBox):
         return self.predict(maps)
 
 
+@HEADS.register("ssd512", first_scale=0.07, min_scale=0.15)
 class SSD512(SSD300):
     """Boxes from seven feature maps of VGG16, for inputs of 512 x 512; all else is as in :class:`SSD300`.
 
@@ -156,9 +156,6 @@ class SSD512(SSD300):
         Extra(256, padding=1, kernel_size=4),
     )
     boxes_per_cell = (4, 6, 6, 6, 6, 4, 4)
-
-
-HEADS.register("ssd512")(partial(SSD512, first_scale=0.07, min_scale=0.15))
 
 
 class L2Norm(nn.Module):

@@ -18,7 +18,7 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.plan import Plan
-from mbv2kit.training.schedule import create_schedule
+from mbv2kit.training.schedules import create_schedule
 from mbv2kit.training.start import load_weights, unfold_norms
 from mbv2kit.training.task import VisionTask
 

@@ -17,9 +17,9 @@ from mbv2kit.structures import Task
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
-from mbv2kit.training.optim import create_optimizer
+from mbv2kit.training.optimizers import create_optimizer
 from mbv2kit.training.qat import FloatTraining
-from mbv2kit.training.schedule import Schedule
+from mbv2kit.training.schedules import Schedule
 
 
 class VisionTask(lightning.LightningModule):

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.training.parts import training_parts
 
 TINY = (
     "input.size=[32,32] backbone.width=0.35 dataset.size=64 dataset.train_count=8 dataset.val_count=4 "
@@ -46,7 +47,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
         monkeypatch.setattr(sys, "argv", [f"{name}.py"])
         with pytest.raises(SystemExit) as exit_:
-            run_command(name, import_module(f"mbv2kit.commands.{name}").__doc__, code, list(arguments), parts=True)
+            run_command(
+                name, import_module(f"mbv2kit.commands.{name}").__doc__, code, list(arguments), parts=training_parts
+            )
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
 

@@ -13,23 +13,25 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.cli.command import run_command
 from mbv2kit.cli.config import compose_config, register_parts
+from mbv2kit.data.augment import PRESETS
 from mbv2kit.data.sources.base import SOURCES
 from mbv2kit.errors import UserError
-from mbv2kit.heads.registry import HEADS
-from mbv2kit.registry import Registry
+from mbv2kit.training.optimizers import OPTIMIZERS
+from mbv2kit.training.parts import training_parts
+from mbv2kit.training.schedules import SCHEDULES
 
 Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture
 def train(root: Path) -> Compose:
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     return lambda *overrides, **options: compose_config(root / "conf", "train", overrides, **options)
 
 
 @pytest.fixture
 def evaluation(root: Path) -> Compose:
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     return lambda *overrides: compose_config(root / "conf", "eval", overrides)
 
 
@@ -40,7 +42,7 @@ def with_experiment(root: Path, tmp_path: Path) -> Compose:
         target = tmp_path / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(source.read_text())
-    register_parts(tmp_path / "conf")
+    register_parts(tmp_path / "conf", training_parts())
 
     def compose(text: str, *overrides: str) -> DictConfig:
         experiment = tmp_path / "conf" / "experiment" / "cells" / "trial.yaml"
@@ -172,46 +174,77 @@ def test_every_experiment_of_the_project_composes(train: Compose, root: Path) ->
 # Parts of the registries.
 
 
-def test_every_backbone_and_head_is_a_choice_with_its_arguments_as_keys(root: Path) -> None:
-    register_parts(root / "conf")
-    registries: dict[str, Registry[Any]] = {"backbone": BACKBONES, "head": HEADS}
-    for group, registry in registries.items():
+def test_every_registered_part_is_a_choice_with_its_options_as_keys(root: Path) -> None:
+    register_parts(root / "conf", training_parts())
+    groups = {registry.group for registry in training_parts()}
+    assert groups == {"augment", "backbone", "dataset", "head", "optimizer", "scheduler"}
+    for registry in training_parts():
         for name in registry.names():
-            node = OmegaConf.to_container(ConfigStore.instance().load(f"{group}/{name}.yaml").node)
+            node = OmegaConf.to_container(ConfigStore.instance().load(f"{registry.group}/{name}.yaml").node)
+            assert isinstance(node, dict)
             options = registry.options(name).items()
             expected = {key: list(value) if isinstance(value, tuple) else value for key, value in options}
-            assert node == {"name": name, **expected}
+            shared = {"root", "train_split", "val_split", "decay_norm_bias_depthwise"} & set(node)
+            assert {key: value for key, value in node.items() if key not in shared} == {
+                registry.name_key: name,
+                **expected,
+            }
 
 
-def test_the_files_of_the_datasets_hold_the_options_of_the_sources(root: Path) -> None:
-    for path in (root / "conf" / "dataset").glob("*.yaml"):
-        node = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(node, dict)
-        assert node.pop("name") == path.stem
-        assert node.pop("root") is None
-        assert {"train_split", "val_split"} <= set(node)
-        del node["train_split"], node["val_split"]
-        assert node == SOURCES.options(path.stem)
+def test_keys_that_all_parts_of_a_group_share(train: Compose) -> None:
+    config = train("dataset=voc", "optimizer=sgd")
+    assert (config.dataset.root, config.dataset.train_split, config.dataset.val_split) == (None, "train", "val")
+    assert config.optimizer.decay_norm_bias_depthwise is False
+    config = train("dataset=coco", "task=detection")
+    assert (config.dataset.root, config.dataset.train_split, config.dataset.val_split) == (
+        None,
+        "train2017",
+        "val2017",
+    )
 
 
-def test_a_new_backbone_and_a_new_source_need_no_file(
+def test_parts_that_are_registered_anew_need_no_file(
     train: Compose, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BACKBONES, "_builders", dict(BACKBONES._builders))
-    monkeypatch.setattr(SOURCES, "_builders", dict(SOURCES._builders))
     monkeypatch.setattr(ConfigStore.instance(), "repo", deepcopy(ConfigStore.instance().repo))
+    for registry in training_parts():
+        monkeypatch.setattr(registry, "_builders", {name: registry.get(name) for name in registry.names()})
 
     def tiny(depth: int = 3, width: float = 1.0, output_stride: int = 32, sides: tuple[int, ...] = (1, 2)) -> Any: ...
     def stars(*, task: str, split: str, root: Path, magnitude: float = 6.0) -> Any: ...
+    def tilt(preprocess: Any, *, degrees: float = 10.0) -> Any: ...
+    def lion(params: Any, lr: float = 1e-4, weight_decay: float = 0.1) -> Any: ...
+    def linear(steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.5) -> Any: ...
 
     BACKBONES.register("tiny")(tiny)
-    SOURCES.register("stars")(stars)
-    register_parts(root / "conf")
-    config = train("backbone=tiny", "backbone.depth=5", "dataset=stars", "dataset.magnitude=2.5")
+    SOURCES.register("stars", val_split="test")(stars)
+    PRESETS.register("tilt")(tilt)
+    OPTIMIZERS.register("lion")(lion)
+    SCHEDULES.register("linear", warmup_epochs=2.0)(linear)
+    register_parts(root / "conf", training_parts())
+    config = train(
+        *("backbone=tiny", "backbone.depth=5", "dataset=stars", "dataset.magnitude=2.5"),
+        *("augment=tilt", "optimizer=lion", "optimizer.lr=1", "scheduler=linear"),
+    )
     assert config.backbone == {"name": "tiny", "depth": 5, "width": 1.0, "output_stride": 32, "sides": [1, 2]}
     assert config.dataset == {
-        "name": "stars", "root": None, "train_split": "train", "val_split": "val", "magnitude": 2.5
+        "name": "stars", "root": None, "train_split": "train", "val_split": "test", "magnitude": 2.5
     }  # fmt: skip
+    assert config.augment == {"preset": "tilt", "degrees": 10.0}
+    assert config.optimizer == {
+        "name": "lion", "decay_norm_bias_depthwise": False, "lr": 1, "weight_decay": 0.1
+    }  # fmt: skip
+    assert config.scheduler == {"name": "linear", "warmup_epochs": 2.0}
+
+
+def test_the_trainers_differ_in_two_keys(train: Compose) -> None:
+    cpu, gpu = (train(f"trainer={name}").trainer for name in ("cpu", "gpu"))
+    assert (cpu.accelerator, cpu.precision) == ("cpu", "32-true")
+    assert (gpu.accelerator, gpu.precision) == ("gpu", "bf16-mixed")
+    rest = [
+        {key: value for key, value in node.items() if key not in ("accelerator", "precision")} for node in (cpu, gpu)
+    ]
+    assert rest[0] == rest[1]
 
 
 # Evaluation.

@@ -12,13 +12,14 @@ from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.suggestions import suggest
 from mbv2kit.errors import UserError
+from mbv2kit.training.parts import training_parts
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 @cache
 def keys(tool: str, *overrides: str) -> tuple[str, ...]:
-    register_parts(CONF)
+    register_parts(CONF, training_parts())
     return tuple(flatten(compose_config(CONF, tool, overrides)))
 
 
@@ -106,7 +107,7 @@ def test_only_keys_of_the_command_are_suggested(name: str) -> None:
 
 
 def test_the_command_line_says_it_in_one_sentence() -> None:
-    register_parts(CONF)
+    register_parts(CONF, training_parts())
     with pytest.raises(UserError) as error:
         compose_config(CONF, "train", ["epochs=3"])
     assert str(error.value) == "There is no key 'epochs'. Did you mean 'trainer.max_epochs'?"

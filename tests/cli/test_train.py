@@ -21,6 +21,7 @@ from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.run import train
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +123,7 @@ def test_a_backbone_that_is_registered_can_be_trained_at_once(run: Run, tiny: li
     "name", [path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in sorted(EXPERIMENTS.rglob("*.yaml"))]
 )
 def test_an_experiment_can_be_run_and_changed(root: Path, tmp_path: Path, name: str) -> None:
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     config: Any = compose_config(root / "conf", "train", [f"experiment={name}", "trainer.max_epochs=3", "seed=7"])
     assert (config.trainer.max_epochs, config.seed) == (3, 7)
     # What an experiment names exists, and its parts fit together; only the data may be missing here.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import Accuracy
+from mbv2kit.evaluation.evaluators.accuracy import Accuracy
 from mbv2kit.structures import Classification, Sample
 
 SEVEN = tuple("abcdefg")

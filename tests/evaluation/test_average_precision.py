@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import AveragePrecision
+from mbv2kit.evaluation.evaluators.average_precision import AveragePrecision
 from mbv2kit.structures import Detections, Sample
 
 Image = tuple[Detections, Sample]

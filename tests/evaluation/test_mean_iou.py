@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import MeanIoU
+from mbv2kit.evaluation.evaluators.mean_iou import MeanIoU
 from mbv2kit.structures import IGNORE, Sample, Segmentation
 
 Mask = NDArray[np.uint8]

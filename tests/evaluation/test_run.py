@@ -21,6 +21,7 @@ from mbv2kit.inference.torch_models import as_trained, folded
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.training.parts import training_parts
 
 Trained = Callable[[str], RunFolder]
 SHAPES = ["dataset=shapes", "dataset.size=64", "dataset.val_count=6"]
@@ -29,7 +30,7 @@ SHAPES = ["dataset=shapes", "dataset.size=64", "dataset.val_count=6"]
 @pytest.fixture
 def evaluation(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
     """Composes an evaluation that runs in an empty folder."""
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     monkeypatch.chdir(tmp_path)
     return lambda *overrides: compose_config(root / "conf", "eval", ["loader.workers=0", *overrides])
 

@@ -11,9 +11,6 @@ from rich.console import Console
 
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import (
-    Accuracy,
-    AveragePrecision,
-    MeanIoU,
     Scores,
     create_evaluator,
     model_in_brief,
@@ -21,6 +18,9 @@ from mbv2kit.evaluation import (
     print_scores,
     write_metrics,
 )
+from mbv2kit.evaluation.evaluators.accuracy import Accuracy
+from mbv2kit.evaluation.evaluators.average_precision import AveragePrecision
+from mbv2kit.evaluation.evaluators.mean_iou import MeanIoU
 
 CELLS = Scores(
     {"AP": 0.5391, "APs": math.nan},

@@ -28,6 +28,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.tta import SCALES, MultiScaleFlip, scaled_side
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.run import train
 from tests.norms import randomize_norms
 
@@ -353,7 +354,7 @@ def test_masks_that_cannot_be_averaged_are_a_sentence(monkeypatch: pytest.Monkey
 @pytest.fixture
 def tool(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
     """Composes a tool's configuration; what runs then runs in an empty folder."""
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     monkeypatch.chdir(tmp_path)
     return lambda name, *overrides: compose_config(root / "conf", name, overrides)
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.run import train
 
 SIZES = {"classification": 32, "detection": 64, "segmentation": 33}
@@ -24,7 +25,7 @@ def _clean_process(clean_process: None) -> None:
 @pytest.fixture(scope="session")
 def tiny(root: Path) -> Compose:
     """Composes a run of four steps an epoch, on inputs of a few dozen pixels."""
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
 
     def compose(run_dir: Path, *overrides: str, task: str = "classification") -> DictConfig:
         size = SIZES[task]

@@ -10,11 +10,12 @@ from omegaconf import DictConfig
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.errors import UserError
 from mbv2kit.training.adopt import adopt
+from mbv2kit.training.parts import training_parts
 from tests.training.test_start import spec
 
 
 def compose(root: Path, *overrides: str) -> DictConfig:
-    register_parts(root / "conf")
+    register_parts(root / "conf", training_parts())
     return compose_config(root / "conf", "train", overrides)
 
 

@@ -22,7 +22,7 @@ from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.qat import FloatTraining, Int8Training, QatOptions
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.run import train
-from mbv2kit.training.schedule import Schedule
+from mbv2kit.training.schedules.constant import Constant
 from mbv2kit.training.task import VisionTask
 from tests.training.test_qat_simulation import build, draw, see, simulated
 from tests.training.test_task import OPTIMIZER, evaluation_batch, silence, training_batch
@@ -120,7 +120,7 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
     task = VisionTask(
         model,
         optimizer=OPTIMIZER,
-        schedule=Schedule("constant", steps_per_epoch=1, epochs=1),
+        schedule=Constant(steps_per_epoch=1, epochs=1),
         finetuning=FineTuning(),
         ema_decay=0.9,
         seed=0,

@@ -18,6 +18,7 @@ from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.callbacks import MovableCheckpoint
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.resume import resumed_config
 from mbv2kit.training.run import train
 from mbv2kit.training.task import VisionTask
@@ -198,7 +199,7 @@ def job(config: DictConfig) -> None:
 def command(*overrides: str) -> int:
     """Runs `mbv2kit train` in this process and returns the exit code."""
     with pytest.raises(SystemExit) as exit_:
-        run_command("train", "", job, overrides, parts=True)
+        run_command("train", "", job, overrides, parts=training_parts)
     assert isinstance(exit_.value.code, int)
     return exit_.value.code
 

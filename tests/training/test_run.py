@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import Accuracy, Scores
+from mbv2kit.evaluation import Scores
+from mbv2kit.evaluation.evaluators.accuracy import Accuracy
 from mbv2kit.exporting.check import check
 from mbv2kit.exporting.files import open_for_check
 from mbv2kit.heads.classifier import Classifier

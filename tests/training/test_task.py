@@ -11,7 +11,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Sample, Task
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.schedule import Schedule
+from mbv2kit.training.schedules.constant import Constant
 from mbv2kit.training.task import VisionTask
 
 PREPROCESS = Preprocess(size=(64, 64), resize="stretch", crop_fraction=1.0, fill=127)
@@ -33,7 +33,7 @@ def make_task(
         class_names=names,
         input=PREPROCESS,
     )
-    schedule = Schedule("constant", steps_per_epoch=1, epochs=1)
+    schedule = Constant(steps_per_epoch=1, epochs=1)
     return VisionTask(
         VisionModel(spec),
         optimizer=OPTIMIZER,

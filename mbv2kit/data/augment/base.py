@@ -6,13 +6,13 @@ epoch and the index, whatever worker makes it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from mbv2kit.data.augment.checks import number_within, size_of
-from mbv2kit.data.augment.color import ColorJitter
+from mbv2kit.data.augment.color import ColorJitter, ColorOptions
 from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
@@ -22,23 +22,42 @@ from mbv2kit.registry import Registry
 from mbv2kit.structures import IGNORE, Sample
 
 
-class Augment(ABC):
-    """Turns a sample of any size into a training sample of exactly one size, the network's input unless told.
-
-    Every field of the sample follows the image. A box stays when its center is in view; it is clipped to what is
-    shown of the image and dropped when less than a pixel is left of a side. A mask is 255 where no image is.
-
-    Args:
-        input_rule: How the model wants its images.
-        size: Height and width of the training images; those of ``input_rule`` where it is None.
-        horizontal_flip: Probability of a mirrored image, 0..1.
-        vertical_flip: Probability of an image upside down, 0..1.
-        color: What happens to the colors; nothing where it is None.
+@dataclass(frozen=True, slots=True)
+class FlipOptions:
+    """How often an image is mirrored.
 
     Attributes:
-        needs: The field without which a sample is of no use to the preset.
-        dropped_boxes: How many boxes became too small to keep since this object was made; boxes that a crop left
-            out on purpose do not count. Each loader process counts its own.
+        horizontal_flip: Probability of swapping left and right, 0..1; 0 where the two differ in meaning, as in digits,
+            letters and signs.
+        vertical_flip: Probability of turning the image upside down, 0..1; 0.5 suits views from above or through a
+            microscope.
+
+    Raises:
+        UserError: A value is out of range.
+    """
+
+    horizontal_flip: float = 0.0
+    vertical_flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        number_within("horizontal_flip", self.horizontal_flip, 0, 1)
+        number_within("vertical_flip", self.vertical_flip, 0, 1)
+
+
+class Augment(ABC):
+    """Turns a sample of any size into a training sample of exactly one size, usually that of the network's input.
+
+    Every field of the sample follows the image. A box stays when its center is in view; it is clipped to the visible
+    part of the image, and dropped when less than a pixel of a side is left. Where there is no image, a mask is 255.
+
+    Args:
+        preprocess: How the model wants its images.
+        size: Height and width of the training images; None for those of ``preprocess``.
+        flips: How often the image is mirrored.
+        color: How much the colors change.
+
+    Attributes:
+        needs: The field that the preset needs in every sample.
     """
 
     needs: Literal["label", "boxes", "mask"] | None = None
@@ -48,16 +67,13 @@ class Augment(ABC):
         preprocess: Preprocess,
         *,
         size: tuple[int, int] | None = None,
-        horizontal_flip: float = 0.0,
-        vertical_flip: float = 0.0,
-        color: ColorJitter | None = None,
+        flips: FlipOptions = FlipOptions(),
+        color: ColorOptions = ColorOptions(),
     ) -> None:
         self.preprocess = preprocess
         self.size = preprocess.size if size is None else size_of(size)
-        self.dropped_boxes = 0
-        self._flip_x = number_within("horizontal_flip", horizontal_flip, 0, 1)
-        self._flip_y = number_within("vertical_flip", vertical_flip, 0, 1)
-        self._color = color
+        self._flips = flips
+        self._jitter = ColorJitter(color)
 
     @abstractmethod
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
@@ -71,11 +87,12 @@ class Augment(ABC):
         """
         if self.needs is not None and getattr(sample, self.needs) is None:
             raise ValueError(f"{type(self).__name__} needs samples with '{self.needs}'; {sample.image_id} has none.")
-        chosen = self.choose_view(sample, rng)
-        view = replace(chosen, mirror_x=rng.random() < self._flip_x, mirror_y=rng.random() < self._flip_y)
-        part = view.cut(sample.image, resize_image)
-        if self._color is not None:
-            part = self._color(part, rng)
+        view = replace(
+            self.choose_view(sample, rng),
+            mirror_x=rng.random() < self._flips.horizontal_flip,
+            mirror_y=rng.random() < self._flips.vertical_flip,
+        )
+        part = self._jitter(view.cut(sample.image, resize_image), rng)
         image = view.paste(part, np.full((*self.size, 3), self.preprocess.fill, dtype=np.uint8))
         mask = sample.mask
         if mask is not None:
@@ -92,7 +109,6 @@ class Augment(ABC):
         left, top, right, bottom = view.target
         corner = np.array([left, top, left, top], dtype=np.float32)
         boxes, keep = clean_boxes(view.carry(sample.boxes[inside]) - corner, bottom - top, right - left)
-        self.dropped_boxes += int((~keep).sum())
         return replace(
             sample,
             boxes=boxes[keep] + corner,
@@ -101,7 +117,7 @@ class Augment(ABC):
         )
 
 
-PRESETS: Registry[Augment] = Registry("augment preset", "mbv2kit.data.augment")
+PRESETS: Registry[Augment] = Registry("augment preset", "mbv2kit.data.augment", group="augment", name_key="preset")
 
 
 def create_augment(config: Mapping[str, Any], preprocess: Preprocess) -> Augment:

@@ -6,9 +6,9 @@ Both only choose a window on the image, which may reach beyond it; the pixels ar
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.data.augment.base import PRESETS, Augment, refuse_crop
+from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
 from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
-from mbv2kit.data.augment.color import ColorJitter
+from mbv2kit.data.augment.color import ColorOptions
 from mbv2kit.data.augment.view import Rectangle, View, centers_inside
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Boxes, Sample
@@ -18,27 +18,25 @@ _ATTEMPTS = 50
 
 @PRESETS.register("detection")
 class DetectionAugment(Augment):
-    """Expansion, IoU crop, mirroring and color; the window is then shown as the input rule shows an image.
+    """Expansion, IoU crop, mirroring and color; preprocessing then shows the window as it would show an image.
+
+    The published TensorFlow configuration of SSDLite on MobileNetV2 has the crop and the mirroring alone:
+    ``expand_probability=0`` and no color.
 
     Args:
-        input_rule: How the model wants its images; ``crop`` is refused.
-        expand_probability: How often the image is laid on a larger, filled canvas, 0..1.
-        expand_max: Largest side of the canvas over the image's side, 1..10.
-        crop_probability: How often a part is cut out, 0..1; otherwise, and for an image without objects, the
-            whole is kept.
-        crop_min_iou: IoU with at least one object in it that a crop must reach; one is drawn, the others are tried
-            when no crop reaches it. 0 asks only for an object's center.
-        crop_scale: Side of the crop over the side of what it is cut from, from..to, each in 0..1.
-        crop_ratio: Width over height of the crop in pixels, from..to.
-        horizontal_flip: Probability of a mirrored image, 0..1.
-        vertical_flip: Probability of an image upside down, 0..1, for views from above or through a microscope.
-        brightness: Factor drawn from 1 ± this, 0..1; likewise ``contrast`` and ``saturation``.
-        contrast: See ``brightness``.
-        saturation: See ``brightness``.
-        hue: Turn of the color circle drawn from ± this, 0..0.5; not 0 costs about half a millisecond an image.
+        preprocess: How the model wants its images; ``resize: crop`` is refused.
+        expand_probability: How often the image is laid on a larger canvas, which makes its objects small, 0..1.
+        expand_max: Largest side of the canvas over the image's, 1..10; 4 in SSD, which needs a long training.
+        crop_probability: How often a part is cut out, 0..1; an image without objects is never cut.
+        crop_min_iou: IoU with at least one object that a crop must reach, each in 0..1; one is drawn for each image,
+            and the others follow in random order where no crop reaches it.
+        crop_scale: Side of the crop over the side of what it is cut from, from..to, each in 0.01..1.
+        crop_ratio: Width over height of the crop in pixels, from..to, each in 0.1..10.
+        flips: How often the image is mirrored.
+        color: How much the colors change; SSD has a hue of 0.1.
 
     Raises:
-        UserError: A value is out of range, or the input rule is ``crop``.
+        UserError: A value is out of range, or ``preprocess`` crops.
     """
 
     needs = "boxes"
@@ -53,16 +51,11 @@ class DetectionAugment(Augment):
         crop_min_iou: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
         crop_scale: tuple[float, float] = (0.3, 1.0),
         crop_ratio: tuple[float, float] = (0.5, 2.0),
-        horizontal_flip: float = 0.5,
-        vertical_flip: float = 0.0,
-        brightness: float = 0.125,
-        contrast: float = 0.5,
-        saturation: float = 0.5,
-        hue: float = 0.0,
+        flips: FlipOptions = FlipOptions(horizontal_flip=0.5),
+        color: ColorOptions = ColorOptions(brightness=0.125, contrast=0.5, saturation=0.5),
     ) -> None:
         refuse_crop(preprocess)
-        color = ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
-        super().__init__(preprocess, horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, color=color)
+        super().__init__(preprocess, flips=flips, color=color)
         self._expand_probability = number_within("expand_probability", expand_probability, 0, 1)
         self._expand_max = number_within("expand_max", expand_max, 1, 10)
         self._crop_probability = number_within("crop_probability", crop_probability, 0, 1)

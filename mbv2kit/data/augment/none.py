@@ -1,4 +1,4 @@
-"""No randomness: a sample as evaluation and inference see it."""
+"""No randomness: a sample as in evaluation and inference."""
 
 from dataclasses import replace
 
@@ -12,13 +12,15 @@ from mbv2kit.structures import Sample
 
 @PRESETS.register("none")
 class NoAugment(Augment):
-    """Shows each image exactly as the model's input rule does, and its boxes and mask to match.
+    """No randomness: every image exactly as in evaluation, with its boxes and mask to match.
+
+    For overfitting a few images on purpose, and as a baseline.
 
     Args:
-        input_rule: How the model wants its images.
+        preprocess: How the model wants its images.
 
     Raises:
-        UserError: On a call, for boxes or a mask under the rule ``crop``.
+        UserError: On a call, for boxes or a mask where ``preprocess`` crops.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
@@ -26,12 +28,12 @@ class NoAugment(Augment):
         super().__init__(preprocess)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns the whole image, placed as the rule places it."""
+        """Returns the whole image, placed as in preprocessing."""
         height, width = sample.image.shape[:2]
         return View.through((0, 0, width, height), (height, width), self.preprocess.content(height, width))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Returns a new sample whose image equals ``input_rule(sample.image)``; ``rng`` has no influence."""
+        """Returns a new sample whose image equals that of ``preprocess(sample.image)``; ``rng`` has no influence."""
         if self.preprocess.resize != "crop":
             return super().__call__(sample, rng)
         if sample.boxes is not None or sample.mask is not None:

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,7 +57,22 @@ class Source(ABC):
             logger.info("Left out %d boxes without area in %d images: %s", len(names), len(images), shown)
 
 
-SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources")
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """Options of every data set.
+
+    Attributes:
+        root: The data set's folder, absolute or relative to the current one; null for one that makes its own images.
+        train_split: Name of the split to train on.
+        val_split: Name of the split to validate and evaluate on.
+    """
+
+    root: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+
+
+SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions())
 
 
 def create_source(name: str, *, task: Task, split: str, root: str | Path | None = None, **options: Any) -> Source:
@@ -96,24 +112,23 @@ def check_source(name: str, task: Task, root: str | Path | None) -> Path | None:
     """
     if task not in TASKS:
         raise UserError(f"There is no task '{task}'.{nearest(task, TASKS)}")
-    layout = _layout(name)
-    if task not in provides(name):
-        others = ", ".join(other for other in SOURCES.names() if task in provides(other))
-        raise UserError(
-            f"dataset '{name}' serves {', '.join(sorted(provides(name)))}, not {task}; datasets that do: {others}."
-        )
-    if not layout:
+    serving = [each for each in SOURCES.names() if task in SOURCES.get_class(each).provides]
+    source = SOURCES.get_class(name)
+    if task not in source.provides:
+        served = ", ".join(sorted(source.provides))
+        raise UserError(f"dataset '{name}' serves {served}, not {task}; datasets that do: {', '.join(serving)}.")
+    if not source.layout:
         if root is not None:
             raise UserError(f"dataset '{name}' makes its own images: leave dataset.root out (got {root}).")
         return None
     if root is None:
-        fitting = [each for each in SOURCES.names() if task in provides(each) and _layout(each)]
+        fitting = ", ".join(each for each in serving if SOURCES.get_class(each).layout)
         raise UserError(
-            f"dataset '{name}' needs dataset.root=FOLDER. Layouts for {task}: {', '.join(fitting)}. {_expected(layout)}"
+            f"dataset '{name}' needs dataset.root=FOLDER. Layouts for {task}: {fitting}. {_expected(source.layout)}"
         )
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
-        raise layout_error(folder, "dataset.root is not an existing folder", layout)
+        raise layout_error(folder, "dataset.root is not an existing folder", source.layout)
     return folder
 
 
@@ -139,14 +154,3 @@ def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
 
 def _expected(layout: str) -> str:
     return f"Expected layout:\n{layout}"
-
-
-def _layout(name: str) -> str:
-    layout: str = getattr(SOURCES.get(name), "layout", "")
-    return layout
-
-
-def provides(name: str) -> frozenset[Task]:
-    """Returns the tasks that the source ``name`` serves."""
-    tasks: frozenset[Task] = getattr(SOURCES.get(name), "provides", frozenset())
-    return tasks

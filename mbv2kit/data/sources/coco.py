@@ -21,7 +21,7 @@ from mbv2kit.structures import IGNORE, Boxes, Image, Sample, Task
 _IMAGE_FOLDERS = ("images/{split}", "{split}", "images")
 
 
-@SOURCES.register("coco")
+@SOURCES.register("coco", train_split="train2017", val_split="val2017")
 class Coco(Source):
     """Detection and segmentation from COCO's JSON.
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, confusion_matrix, share, unique_names
+from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Classification, Sample
 
 
-class Accuracy:
+@EVALUATORS.register("accuracy")
+class Accuracy(Evaluator):
     """Counts how often the true class is the first, or among the first five, that the model names.
 
     With five classes or fewer ``top5`` is 1 by nature.
@@ -16,6 +18,8 @@ class Accuracy:
     Args:
         class_names: The data set's classes, in the order of their ids.
     """
+
+    task = "classification"
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)

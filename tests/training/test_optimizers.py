@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.training.optim import RMSprop, create_optimizer, parameter_groups
+from mbv2kit.training.optimizers import create_optimizer, parameter_groups
+from mbv2kit.training.optimizers.rmsprop import RMSprop
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ def test_rmsprop_is_tensorflows(lr: float, decay: float, momentum: float, eps: f
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(3, 4)), [rng.normal(scale=3, size=(3, 4)) for _ in range(8)]
     weight = nn.Parameter(torch.from_numpy(start.copy()))
-    optimizer = RMSprop([weight], lr=lr, decay=decay, momentum=momentum, eps=eps)
+    optimizer = RMSprop([weight], lr=lr, weight_decay=0.0, decay=decay, momentum=momentum, eps=eps)
     path = tensorflow_rmsprop(start, gradients, lr, decay, momentum, eps)
     for gradient, expected in zip(gradients, path, strict=True):
         weight.grad = torch.from_numpy(gradient.copy())
@@ -45,7 +46,7 @@ def test_rmsprop_is_tensorflows(lr: float, decay: float, momentum: float, eps: f
 
 def test_a_changed_learning_rate_leaves_the_momentum_as_it_was_built_up() -> None:
     weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = RMSprop([weight], lr=1.0, decay=0.0, momentum=0.5, eps=0.0)
+    optimizer = RMSprop([weight], lr=1.0, weight_decay=0.0, decay=0.0, momentum=0.5, eps=0.0)
     for lr in (1.0, 0.0):
         optimizer.param_groups[0]["lr"] = lr
         weight.grad = torch.ones(1, dtype=torch.float64)
@@ -175,11 +176,23 @@ def test_an_optimizer_is_built_from_its_config(config: dict[str, object], kind: 
     assert all(group["lr"] == 0.1 for group in optimizer.param_groups)
 
 
+def test_a_key_that_a_config_leaves_out_keeps_its_default() -> None:
+    optimizer = create_optimizer(Small(), {"name": "sgd", "momentum": 0.5})
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [4e-5, 0.0]
+    assert {(group["lr"], group["momentum"], group["nesterov"]) for group in optimizer.param_groups} == {
+        (0.05, 0.5, True)
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "rmsprpo"}, r"optimizer.name 'rmsprpo' is unknown\. Did you mean 'rmsprop'\?"),
-        ({"nesterov": True}, "optimizer 'rmsprop' cannot be built with .*nesterov"),
+        ({"name": "rmsprpo"}, r"There is no optimizer 'rmsprpo'\. Did you mean 'rmsprop'\?"),
+        ({"name": None}, r"optimizer\.name must be one of adamw, rmsprop, sgd, got None\."),
+        ({"nesterov": True}, "optimizer 'rmsprop' has no option 'nesterov'"),
+        ({"momentun": 0.5}, r"optimizer 'rmsprop' has no option 'momentun'\. Did you mean 'momentum'\?"),
+        ({"lr": "fast"}, "optimizer 'rmsprop' cannot be built with .*'lr': 'fast'"),
+        ({"lr": None}, "optimizer 'rmsprop' cannot be built with .*'lr': None"),
         ({"lr": -1}, "optimizer 'rmsprop' cannot be built with .*'lr': -1.*must not be negative"),
         ({"eps": -1}, "must not be negative"),
         ({"momentum": 1}, r"decay and momentum lie in \[0, 1\)"),

@@ -14,11 +14,13 @@ from mbv2kit.evaluation.classes import (
     share,
     unique_names,
 )
+from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import IGNORE, Sample, Segmentation
 
 
-class MeanIoU:
+@EVALUATORS.register("mean_iou")
+class MeanIoU(Evaluator):
     """Counts the pixels of a whole data set, as Pascal VOC does: images are not averaged, pixels are added up.
 
     Pixels whose ground truth is 255 count nowhere. A class that neither the ground truth nor any prediction holds has
@@ -27,6 +29,8 @@ class MeanIoU:
     Args:
         class_names: The data set's classes, in the order of their ids, the background included where it is one.
     """
+
+    task = "segmentation"
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)

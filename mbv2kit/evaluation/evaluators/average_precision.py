@@ -11,6 +11,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
 from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, mean_of_known, unique_names
+from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Boxes, Detections, Sample
 
@@ -46,7 +47,8 @@ class _Curves:
     recall: NDArray[np.float64]
 
 
-class AveragePrecision:
+@EVALUATORS.register("average_precision")
+class AveragePrecision(Evaluator):
     """Collects detections and true boxes, and measures them by COCO's protocol.
 
     The hundred best detections of an image, of whatever class, count; the rest is dropped. What lies in a crowd box
@@ -56,6 +58,8 @@ class AveragePrecision:
     Args:
         class_names: The data set's classes, in the order of their ids.
     """
+
+    task = "detection"
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)

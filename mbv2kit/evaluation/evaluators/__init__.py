@@ -1,0 +1,5 @@
+"""Evaluators by name: one file each; a file in this package that registers one adds it."""
+
+from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator, create_evaluator
+
+__all__ = ["EVALUATORS", "Evaluator", "create_evaluator"]
