@@ -283,7 +283,7 @@ def test_three_bad_steps_in_a_row_end_the_run_and_the_last_checkpoint_is_kept(
         (["backbone.output_stride=7"], "output_stride"),
         (["loader.workers=-1"], "loader.workers must be at least 0, got -1"),
         (["optimizer.lr=-0.1"], "optimizer 'adamw' cannot be built with .*Invalid learning rate"),
-        (["scheduler.warmup_epochs=3"], "scheduler.warmup_epochs must be between 0 and trainer.max_epochs"),
+        (["scheduler.warmup_epochs=3"], "schedule 'cosine': warmup_epochs must be between 0 and the epochs of the run"),
         (["dataset.val_split=test"], "no split 'test'; splits found: train, val"),
         (["head=ssdlite"], "head 'ssdlite' does detection, but task is classification"),
         (["trainer.accelerator=gpux"], "This machine cannot train with trainer.accelerator=gpux, trainer.devices=1"),
