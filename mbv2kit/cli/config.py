@@ -112,10 +112,11 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
 
 
 def _check_default_task(config: DictConfig) -> None:
-    from mbv2kit.data.sources.base import provides
+    from mbv2kit.data.sources.base import SOURCES
 
-    dataset, task, served = config.dataset.name, config.task.name, sorted(provides(config.dataset.name))
-    if served and task not in served:
+    dataset, task = config.dataset.name, config.task.name
+    served = sorted(SOURCES.get_class(dataset).provides)
+    if task not in served:
         names = " or ".join(f"task={other}" for other in served)
         raise UserError(
             f"dataset '{dataset}' does not serve {task}, the default task; name one that it serves: {names}."

@@ -14,7 +14,7 @@ from mbv2kit.backbones.registry import BACKBONES
 from mbv2kit.cli.command import run_command
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.augment import PRESETS
-from mbv2kit.data.sources.base import SOURCES
+from mbv2kit.data.sources.base import SOURCES, Source
 from mbv2kit.errors import UserError
 from mbv2kit.training.optimizers import OPTIMIZERS
 from mbv2kit.training.parts import training_parts
@@ -211,13 +211,18 @@ def test_parts_that_are_registered_anew_need_no_file(
         monkeypatch.setattr(registry, "_builders", {name: registry.get(name) for name in registry.names()})
 
     def tiny(depth: int = 3, width: float = 1.0, output_stride: int = 32, sides: tuple[int, ...] = (1, 2)) -> Any: ...
-    def stars(*, task: str, split: str, root: Path, magnitude: float = 6.0) -> Any: ...
+
+    class Stars(Source):
+        provides = frozenset({"classification"})
+
+        def __init__(self, *, task: str, split: str, root: Path, magnitude: float = 6.0) -> None: ...
+
     def tilt(preprocess: Any, *, degrees: float = 10.0) -> Any: ...
     def lion(params: Any, lr: float = 1e-4, weight_decay: float = 0.1) -> Any: ...
     def linear(steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.5) -> Any: ...
 
     BACKBONES.register("tiny")(tiny)
-    SOURCES.register("stars", val_split="test")(stars)
+    SOURCES.register("stars", val_split="test")(Stars)
     PRESETS.register("tilt")(tilt)
     OPTIMIZERS.register("lion")(lion)
     SCHEDULES.register("linear", warmup_epochs=2.0)(linear)
