@@ -192,7 +192,7 @@ def test_every_registered_part_is_a_choice_with_its_options_as_keys(root: Path) 
 
 
 def test_keys_that_all_parts_of_a_group_share(train: Compose) -> None:
-    config = train("dataset=voc", "optimizer=sgd")
+    config = train("dataset=voc", "optimizer=sgd", "task=detection")
     assert (config.dataset.root, config.dataset.train_split, config.dataset.val_split) == (None, "train", "val")
     assert config.optimizer.decay_norm_bias_depthwise is False
     config = train("dataset=coco", "task=detection")
