@@ -36,7 +36,7 @@ def run_command(command: Sequence[str], places: Mapping[str, str]) -> FinishedPr
             process = subprocess.Popen(
                 arguments,
                 cwd=output,
-                env=environment(),
+                env=environment(arguments[0]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

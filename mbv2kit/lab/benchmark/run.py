@@ -1,4 +1,4 @@
-"""The job of ``tools/benchmark.py``: measures competitors and writes benchmark.json, benchmark.md and plots."""
+"""The job of ``mbv2kit benchmark``: measures competitors and writes benchmark.json, benchmark.md and plots."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -1,20 +1,25 @@
 """Starts and controls a worker process, which is suspended between its turns."""
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 from time import monotonic
 from types import TracebackType
 from typing import IO, Any
 
+import mbv2kit
 from mbv2kit.process import THREAD_SETTINGS
 
-ROOT = Path(__file__).parents[3]
+_PACKAGE = Path(mbv2kit.__file__).parent
 
 
 class CompetitorError(Exception):
@@ -25,13 +30,27 @@ class SkippedError(CompetitorError):
     """A competitor is skipped because something that it needs is missing."""
 
 
-def environment() -> dict[str, str]:
-    """Returns the environment variables of competitors: those of this process without mbv2kit's own settings."""
+def environment(python: str) -> dict[str, str]:
+    """Returns the environment variables of a competitor: those of this process without mbv2kit's own settings.
+
+    Args:
+        python: Interpreter of the competitor, which finds mbv2kit in these variables.
+    """
     # run_tool sets these, which users of other libraries do not.
     kept = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
-    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    folder = str(_PACKAGE.parent) if python == sys.executable else _package_alone()
+    paths = [folder, *filter(None, [kept.get("PYTHONPATH")])]
     # Otherwise ultralytics checks for a network connection at every start, and waits if there is none.
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}
+
+
+@cache
+def _package_alone() -> str:
+    """Makes a temporary folder with only mbv2kit in it, so that other interpreters see no other package beside it."""
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    Path(folder, _PACKAGE.name).symlink_to(_PACKAGE)
+    return folder
 
 
 class Worker:
@@ -63,7 +82,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment(),
+            env=environment(python),
             bufsize=0,
         )
         try:

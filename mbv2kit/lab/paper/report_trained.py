@@ -75,7 +75,7 @@ def figure_6(data: ReportData) -> Section:
             blocks.append(_final(curves, ablation.metric))
     if not groups:
         blocks.append(
-            "The folder runs= contains no such runs. To make them, run python tools/train.py "
+            "The folder runs= contains no such runs. To make them, run mbv2kit train "
             "experiment=paper/ablation seed=0 dataset.root=DIR, then the same with paper/ablation_relu6, "
             "paper/ablation_expansions and paper/ablation_no_shortcut."
         )

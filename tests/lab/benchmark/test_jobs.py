@@ -1,9 +1,18 @@
 from pathlib import Path
 
+import pytest
 import yaml
 
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
+from mbv2kit.lab.benchmark.jobs.models import open_models
+from mbv2kit.models.exports import Export, Precision
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.models.spec import ModelSpec
+
+EXPORTS: dict[str, Precision] = {"model.onnx": "fp32", "model_int8.onnx": "int8"}
 
 
 def test_a_case_notes_the_published_file_that_it_runs_without(tmp_path: Path) -> None:
@@ -29,3 +38,50 @@ def test_every_library_has_a_key_for_its_interpreter(root: Path, tmp_path: Path)
     assert libraries == keys
     needed = {name for each in competitors for name in each.assets}
     assert needed <= asset_table(tmp_path).keys()
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> RunFolder:
+    """A run whose model has two exported files."""
+    model = ModelFolder(RunFolder(tmp_path / "mine").model)
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2"},
+        heads={"classification": {"name": "classifier"}},
+        class_names={"classification": ("cat", "dog")},
+        input=Preprocess((32, 32)),
+    )
+    model.save(spec, b"")
+    for file, precision in EXPORTS.items():
+        export = Export(
+            file=file,
+            format="onnx",
+            precision=precision,
+            size=(32, 32),
+            batch=None,
+            outputs=("probabilities",),
+            nms_options=None,
+            sha256="",
+        )
+        (tmp_path / file).touch()
+        model.add_export(export, tmp_path)
+    return RunFolder(tmp_path / "mine")
+
+
+def test_a_run_its_model_folder_and_its_files_name_the_same_model(run_folder: RunFolder) -> None:
+    folder = run_folder.model
+    for name in (run_folder.path, folder, folder / "model.safetensors", folder / "model.json"):
+        (model,) = open_models("classification", [str(name)], lambda _: 7)
+        assert (model.folder, model.label, model.madds) == (folder, "", 7)
+        assert [export.file for export in model.exports] == list(EXPORTS)
+    (model,) = open_models("classification", [str(folder / "model_int8.onnx")], lambda _: None)
+    assert [export.file for export in model.exports] == ["model_int8.onnx"]
+
+
+def test_several_models_have_labels_that_tell_them_apart(run_folder: RunFolder) -> None:
+    run, folder = str(run_folder.path), str(run_folder.model)
+
+    def labels(*names: str) -> list[str]:
+        return [model.label for model in open_models("classification", names, lambda _: None)]
+
+    assert labels(run, folder) == ["mine ", "model "]
+    assert labels(folder, f"{run}/../mine/model") == [f"{folder} ", f"{run}/../mine/model "]

@@ -1,8 +1,11 @@
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mbv2kit
 from mbv2kit.lab.benchmark.worker import CompetitorError, SkippedError, Worker, environment
 from mbv2kit.lab.benchmark.worker_process import time_calls
 
@@ -61,7 +64,16 @@ def test_competitors_do_not_get_the_settings_of_mbv2kit(monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("OPENCV_FOR_THREADS_NUM", "1")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    found = environment()
+    found = environment(sys.executable)
     assert "OMP_WAIT_POLICY" not in found
     assert "OPENCV_FOR_THREADS_NUM" not in found
     assert found["PYTHONPATH"].split(os.pathsep)[1] == "/elsewhere"
+
+
+def test_another_interpreter_finds_mbv2kit_and_no_other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    folder = Path(environment("/elsewhere/python")["PYTHONPATH"])
+    assert [path.name for path in folder.iterdir()] == ["mbv2kit"]
+    code = "import mbv2kit; print(mbv2kit.__version__)"
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == mbv2kit.__version__

@@ -30,7 +30,7 @@ def list_cases(
     Args:
         jobs: Keys of :data:`JOBS`.
         models: Models of mbv2kit by task.
-        infer_options: Sets of keys for ``tools/infer.py``; each is a competitor in the jobs on files.
+        infer_options: Sets of keys for ``mbv2kit infer``; each is a competitor in the jobs on files.
         published: Folder of Google's .tflite files, or None; a case notes the file that it runs without.
     """
     classifiers = models.get("classification", ())

@@ -10,6 +10,7 @@ from mbv2kit.inference.runtimes import RUNTIMES
 from mbv2kit.lab.benchmark.competitor import FunctionCompetitor
 from mbv2kit.models.exports import Export
 from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import find_model
 from mbv2kit.structures import Task
 
 MODELS = "mbv2kit.lab.benchmark.competitors.mbv2kit_models"
@@ -22,7 +23,7 @@ class Model:
     Attributes:
         folder: Absolute path.
         label: Prefix of the names of its competitors if a job has several models, otherwise empty.
-        exports: Exported files.
+        exports: Exported files to measure.
         madds: Multiply-adds for one image; None if they could not be counted.
     """
 
@@ -32,29 +33,32 @@ class Model:
     madds: int | None
 
 
-def open_models(task: Task, folders: Sequence[str], count: Callable[[Path], int | None]) -> list[Model]:
-    """Reads the model folders of a task.
+def open_models(task: Task, names: Sequence[str], count: Callable[[Path], int | None]) -> list[Model]:
+    """Reads the models of a task.
 
     Args:
         task: Task that all models must have.
-        folders: Paths of the folders.
+        names: Run folders, model folders or files in model folders; of an exported file, only that file is measured.
         count: Counts the multiply-adds of the model in a folder.
 
     Raises:
-        UserError: A folder is no model folder, has another task, or has no exported file.
+        UserError: A name is no model, or the model has another task or no exported file.
     """
     models = []
-    for name in folders:
-        folder = Path(name).resolve()
-        spec, exports = ModelFolder(folder).read_spec(), ModelFolder(folder).read_exports()
+    short_names = [Path(name).name for name in names]
+    for name, short_name in zip(names, short_names, strict=True):
+        folder = find_model(name) or ModelFolder(Path(name))
+        spec, exports = folder.read_spec(), folder.read_exports()
         if task not in spec.heads:
-            raise UserError(f"models.{task}: {name} does {' and '.join(spec.heads)}, not {task}; name another folder.")
+            raise UserError(f"models.{task}: {name} does {' and '.join(spec.heads)}, not {task}; name another model.")
         if not exports:
             raise UserError(
-                f"models.{task}: {name} has no exported file; make some with python tools/export.py checkpoint={name}."
+                f"models.{task}: {name} has no exported file; make some with mbv2kit export checkpoint={name}."
             )
-        label = f"{folder.name} " if len(folders) > 1 else ""
-        models.append(Model(folder, label, exports, count(folder)))
+        named = tuple(export for export in exports if export.file == short_name)
+        label = f"{short_name if short_names.count(short_name) == 1 else name} " if len(names) > 1 else ""
+        path = folder.path.resolve()
+        models.append(Model(path, label, named or exports, count(path)))
     return models
 
 

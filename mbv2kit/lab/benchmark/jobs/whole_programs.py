@@ -37,7 +37,7 @@ def file_cases(models: Sequence[Model], infer_options: Sequence[Sequence[str]]) 
 
     Args:
         models: Classifiers of mbv2kit.
-        infer_options: Sets of keys for ``tools/infer.py``, each a competitor.
+        infer_options: Sets of keys for ``mbv2kit infer``, each a competitor.
     """
     titles = {"hd": "JPEG files of 1920 x 1080", "plain": "JPEG files of original size"}
     return [
@@ -88,7 +88,7 @@ def memory_cases(models: Sequence[Model], infer_options: Sequence[Sequence[str]]
         Case(
             job="memory",
             name="peak",
-            title="Peak memory of tools/infer.py, images of 1920 x 1080",
+            title="Peak memory of mbv2kit infer, images of 1920 x 1080",
             unit="MB",
             baseline=(competitors[0].name if competitors else "", peak_of(MANY)),
             competitors=competitors,
@@ -148,7 +148,7 @@ def _mbv2kit(
 ) -> list[ProgramCompetitor]:
     return [
         ProgramCompetitor(
-            name=" ".join([f"{model.label}tools/infer.py", *options]),
+            name=" ".join([f"{model.label}mbv2kit infer", *options]),
             group="mbv2kit",
             precision="int8" if "precision=int8" in options else "fp16" if "precision=fp16" in options else "fp32",
             library="mbv2kit",
@@ -156,7 +156,7 @@ def _mbv2kit(
             commands={
                 key: [
                     sys.executable,
-                    # As the console script does it, of which another environment may have no copy.
+                    # What the console script does; other environments may lack the script.
                     "-c",
                     "from mbv2kit.commands import main; main()",
                     "infer",
