@@ -99,10 +99,10 @@ def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
             cells += _rates(row, measures, peaks) if has_rates else []
         rows.append(cells)
     counts = sorted({len(values) for row in case.rows for values in row.rounds.values()})
-    notes = [f"Medians (quartiles) of {', '.join(map(str, counts))} rounds." if counts else "Nothing was measured."]
+    notes = [f"Medians (quartiles); rounds: {', '.join(map(str, counts))}." if counts else "Nothing was measured."]
     if case.unit == "s":
         name, measure = case.baseline
-        notes.append(f"Speed-up over {name} in the same round; over its {measure} where it lacks the measure.")
+        notes.append(f"Speed-up over {name} in the same round, of its {measure} time for measures that it lacks.")
     return Table(columns=columns, rows=rows, title=case.title, notes=[*notes, *case.notes])
 
 
