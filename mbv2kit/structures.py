@@ -96,6 +96,11 @@ class Detections:
                 f"{count} boxes need as many class_ids and scores, got {self.class_ids.shape} and {self.scores.shape}"
             )
 
+    def at_least(self, score: float) -> "Detections":
+        """Returns the objects whose score is ``score`` or higher."""
+        kept = self.scores >= score
+        return Detections(self.boxes[kept], self.class_ids[kept], self.scores[kept])
+
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:

@@ -20,6 +20,8 @@ from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image,
 BACKGROUND = "background"
 LONG_SIDE = 320
 BEST = 5
+# Boxes of a lower score would hide the image.
+DRAW_MIN_SCORE = 0.4
 _BLEND = 0.55
 _PANEL = (27, 29, 33)
 _INK = (236, 236, 236)
@@ -46,7 +48,9 @@ def palette(class_names: Sequence[str]) -> NDArray[np.uint8]:
     return colors
 
 
-def annotate(image: Image, prediction: Prediction, class_names: Sequence[str], min_score: float = 0.4) -> Image:
+def annotate(
+    image: Image, prediction: Prediction, class_names: Sequence[str], min_score: float = DRAW_MIN_SCORE
+) -> Image:
     """Draws a prediction: the best classes below the image, boxes with tags, or colored regions with a legend.
 
     Args:
@@ -65,10 +69,10 @@ def annotate(image: Image, prediction: Prediction, class_names: Sequence[str], m
         best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
         return _draw_classes(image, [(class_id, f"{score:.1%}", score) for class_id, score in best], class_names)
     if isinstance(prediction, Detections):
-        kept = prediction.scores >= min_score
-        class_ids, scores = prediction.class_ids[kept].tolist(), prediction.scores[kept].tolist()
+        shown = prediction.at_least(min_score)
+        class_ids, scores = shown.class_ids.tolist(), shown.scores.tolist()
         tags = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_ids, scores, strict=True)]
-        return _draw_boxes(image, prediction.boxes[kept], class_ids, tags)
+        return _draw_boxes(image, shown.boxes, class_ids, tags)
     return _draw_regions(image, prediction.mask, class_names)
 
 
@@ -93,7 +97,7 @@ def annotate_ground_truth(sample: Sample, class_names: Sequence[str]) -> Image:
 
 
 def next_to_ground_truth(
-    sample: Sample, prediction: Prediction, class_names: Sequence[str], min_score: float = 0.4
+    sample: Sample, prediction: Prediction, class_names: Sequence[str], min_score: float = DRAW_MIN_SCORE
 ) -> Image:
     """Draws the ground truth on the left and the prediction on the right, with a caption above each.
 

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.runtimes import RuntimeName, open_session
+from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
 from mbv2kit.models.spec import ModelSpec
 
@@ -22,9 +22,12 @@ def open_export(spec: ModelSpec, folder: Path, export: Export, runtime: RuntimeN
     Raises:
         UserError: The runtime is not installed, or the file is damaged.
     """
+    opened = partial(open_session, runtime, folder, export)
+    parallel = RUNTIMES[runtime].parallel
     return Predictor(
         spec,
-        partial(open_session, runtime, folder, export, threads),
+        opened if parallel else lambda _: opened(threads),
+        threads=threads if parallel else 1,
         size=export.size,
         batch=export.batch,
         nms_options=export.nms_options,

@@ -47,6 +47,11 @@ def expand(paths: Iterable[str]) -> list[Path]:
     return images
 
 
+def names_several(name: str) -> bool:
+    """Whether a name stands for a folder or a pattern, and so for any number of images."""
+    return isdir(name) or (has_magic(name) and not exists(name))
+
+
 def _images_among(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
 

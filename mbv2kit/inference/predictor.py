@@ -1,13 +1,25 @@
-"""Predictor: a network that is ready to run, from the network's inputs to predictions in the pixels of each image."""
+"""Predictor: a network that is ready to run, from images to predictions in the pixels of each image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from os import PathLike
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.errors import UserError
+from mbv2kit.imaging.images import UnreadableImageError
 from mbv2kit.imaging.postprocess import NmsOptions, Outputs, postprocess
-from mbv2kit.imaging.preprocess import Placement, Preprocess
+from mbv2kit.imaging.preprocess import Placement, Preprocess, preprocess_file
+from mbv2kit.inference.pipeline import Predict, count_workers
+from mbv2kit.inference.result_list import Results
+from mbv2kit.inference.results import MIN_SCORE, Result
+from mbv2kit.inference.sources import Source, to_sources
+from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Image, Prediction, Task
@@ -18,7 +30,8 @@ class Predictor:
 
     Args:
         spec: What the model is.
-        open_session: Opens the network; called once here, and once for each copy.
+        open_session: Opens the network for a number of threads; called once here, and once for each copy.
+        threads: Threads of the session, which copies divide among them when they run together; 1 where they cannot.
         size: Height and width of the network's input; None for that of the spec.
         batch: Images at a time that the network takes; None for any number.
         nms_options: NMS options of a detector whose network does no NMS; None for the other tasks.
@@ -32,8 +45,9 @@ class Predictor:
     def __init__(
         self,
         spec: ModelSpec,
-        open_session: Callable[[], Session],
+        open_session: Callable[[int], Session],
         *,
+        threads: int = 1,
         size: tuple[int, int] | None = None,
         batch: int | None = None,
         nms_options: NmsOptions | None = None,
@@ -43,22 +57,111 @@ class Predictor:
         self.batch = batch
         self._nms_options = nms_options
         self._open_session = open_session
-        self._session = open_session()
+        self._threads = threads
+        self._session = open_session(threads)
+        # The copies that no list of results uses at the moment, by their number of threads.
+        self._idle: defaultdict[int, list[Predictor]] = defaultdict(list)
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
         """For each task the names of its classes, by class id."""
         return self.spec.class_names
 
-    def copy(self) -> "Predictor":
-        """Opens the same network once more, to run next to this one in another thread."""
-        return Predictor(
-            self.spec,
-            self._open_session,
-            size=self.preprocess.size,
-            batch=self.batch,
-            nms_options=self._nms_options,
-        )
+    # A string may also be a folder or a pattern; in a list it always gives Results.
+    @overload
+    def __call__(
+        self, images: str | PathLike[str], *, bgr: bool = ..., min_score: float = ..., batch_size: int | None = ...
+    ) -> Result | Any: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[Any], *, bgr: bool = ..., min_score: float = ..., batch_size: int | None = ...
+    ) -> Results: ...
+
+    @overload
+    def __call__(
+        self, images: Any, *, bgr: bool = ..., min_score: float = ..., batch_size: int | None = ...
+    ) -> Result: ...
+
+    def __call__(
+        self, images: Any, *, bgr: bool = False, min_score: float = MIN_SCORE, batch_size: int | None = None
+    ) -> Result | Results:
+        """Predicts for one image or several.
+
+        Args:
+            images: A path, or an image as :func:`mbv2kit.imaging.intake.to_rgb` takes it: a numpy array, a torch tensor
+                or a Pillow image. Or several: a folder, a pattern such as ``"photos/*.jpg"``, or a list of all these.
+            bgr: Whether arrays hold blue, green and red in this order, as OpenCV's frames do.
+            min_score: Boxes of a lower score are left out, 0..1.
+            batch_size: How many of several images to process at a time; None for as many as the network takes, or one
+                where it takes any number.
+
+        Returns:
+            A :class:`Result` for one image, :class:`Results` for several: a list that is computed as it is read, where
+            a file that cannot be read has a result with an ``error``.
+
+        Raises:
+            UserError: The image cannot be read, an array is not an image, or an argument is out of range.
+        """
+        if not 0 <= min_score <= 1:
+            raise UserError(f"min_score must be in 0..1, got {min_score}.")
+        at_a_time, sources = self.batch_size(batch_size), to_sources(images, bgr=bgr)
+        predict = partial(self.predict, min_score=min_score)
+        if isinstance(sources, list):
+            return Results(sources, predict, partial(self._workers, min_score), at_a_time)
+        (result,) = predict([sources])
+        if result.error is not None:
+            raise UnreadableImageError(result.error)
+        return result
+
+    def batch_size(self, wanted: int | None) -> int:
+        """Returns how many images to process at a time.
+
+        Args:
+            wanted: The number; None for as many as the network takes, or one where it takes any number.
+
+        Raises:
+            UserError: It is not a whole number from 1 up.
+        """
+        # A configuration may hold anything.
+        if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+            raise UserError(
+                f"batch_size must be a whole number from 1 up, or null for what suits the model, got {wanted}."
+            )
+        return wanted or self.batch or 1
+
+    def predict(
+        self, sources: Sequence[Source], *, min_score: float = MIN_SCORE, stages: Stages | None = None
+    ) -> list[Result]:
+        """Predicts for files and images, all in one batch.
+
+        Args:
+            sources: Paths, and ``(H, W, 3)`` uint8 RGB images of any size.
+            min_score: Boxes of a lower score are left out of the results, 0..1.
+            stages: Adds up the time spent on reading, the network and postprocessing.
+
+        Returns:
+            A result for each source; that of a file that cannot be read has an ``error``.
+        """
+        stages = stages or Stages()
+        with stages.timing("reading"):
+            read = [_read(source, self.preprocess) for source in sources]
+        predictions = iter(self._predict([each for each in read if not isinstance(each, UnreadableImageError)], stages))
+        results = []
+        for source, each in zip(sources, read, strict=True):
+            path, pixels = (None, source) if isinstance(source, np.ndarray) else (source, None)
+            result = partial(Result, path=path, pixels=pixels, class_names=self.class_names, min_score=min_score)
+            if isinstance(each, UnreadableImageError):
+                results.append(result(size=(0, 0), predictions={}, error=str(each)))
+            else:
+                results.append(result(size=each[1].image, predictions=next(predictions)))
+        return results
+
+    def predict_inputs(
+        self, inputs: NDArray[np.uint8], placements: Sequence[Placement]
+    ) -> list[dict[Task, Prediction]]:
+        """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`."""
+        return self.postprocess(self.outputs(inputs), placements)
 
     def outputs(self, images: NDArray[np.uint8]) -> Outputs:
         """Computes the network's outputs for any number of inputs, ``(B, H, W, 3)`` uint8 RGB."""
@@ -90,15 +193,47 @@ class Predictor:
             for i, placement in enumerate(placements)
         ]
 
-    def predict(self, images: Sequence[Image]) -> list[dict[Task, Prediction]]:
-        """Predicts for ``(H, W, 3)`` uint8 RGB arrays of any size; see :meth:`postprocess`."""
-        if not images:
-            return []
-        inputs, placements = zip(*(self.preprocess(image) for image in images), strict=True)
-        return self.predict_inputs(np.stack(inputs), placements)
+    def copy(self, threads: int | None = None) -> "Predictor":
+        """Opens the same network once more, to run next to this one in another thread.
 
-    def predict_inputs(
-        self, inputs: NDArray[np.uint8], placements: Sequence[Placement]
-    ) -> list[dict[Task, Prediction]]:
-        """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`."""
-        return self.postprocess(self.outputs(inputs), placements)
+        Args:
+            threads: Threads of the copy's session; None for as many as here.
+        """
+        return Predictor(
+            self.spec,
+            self._open_session,
+            threads=threads or self._threads,
+            size=self.preprocess.size,
+            batch=self.batch,
+            nms_options=self._nms_options,
+        )
+
+    def _predict(self, read: Sequence[tuple[Image, Placement]], stages: Stages) -> list[dict[Task, Prediction]]:
+        if not read:
+            return []
+        inputs, placements = zip(*read, strict=True)
+        with stages.timing("network"):
+            outputs = self.outputs(np.stack(inputs))
+        with stages.timing("postprocessing"):
+            return self.postprocess(outputs, placements)
+
+    @contextmanager
+    def _workers(self, min_score: float, images: int) -> Iterator[list[Predict]]:
+        """Gives what predicts for several batches at a time: copies, among which the threads are divided."""
+        count = count_workers(self._threads, images)
+        idle, copies = self._idle[self._threads // count], list[Predictor]()
+        try:
+            for _ in range(count if count > 1 else 0):
+                copies.append(idle.pop() if idle else self.copy(self._threads // count))
+            yield [partial(predictor.predict, min_score=min_score) for predictor in copies or [self]]
+        finally:
+            idle += copies
+
+
+def _read(source: Source, preprocess: Preprocess) -> tuple[Image, Placement] | UnreadableImageError:
+    if isinstance(source, np.ndarray):
+        return preprocess(source)
+    try:
+        return preprocess_file(source, preprocess)
+    except UnreadableImageError as error:
+        return error

@@ -1,125 +1,308 @@
-"""What is written about an image: its lines of ``predictions.jsonl``, its drawings and its mask."""
+"""Result: what a model predicts for one image, as values, as a line of ``predictions.jsonl`` and as a drawing."""
 
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from mbv2kit.imaging.draw import BEST, annotate, palette
-from mbv2kit.imaging.images import UnreadableImageError, count_values, decode
-from mbv2kit.inference.pipeline import Predicted, Unreadable
-from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.errors import UserError, first_few, one_line
+from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate, palette
+from mbv2kit.imaging.images import count_values, decode
+from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
 
-# A millionth of a score and a hundredth of a pixel: finer than any model knows, short enough to read.
+if TYPE_CHECKING:
+    import supervision
+
+# Boxes of a lower score are no part of a result.
+MIN_SCORE = 0.05
+# A millionth of a score and a hundredth of a pixel: finer than any model predicts, short enough to read.
 _SCORE_DIGITS = 6
 _PIXEL_DIGITS = 2
+_JPEG = (".jpg", ".jpeg")
+_PROPERTIES: Mapping[type[Prediction], str] = {
+    Classification: "top(), labels, scores and class_ids",
+    Detections: "boxes, labels, scores and class_ids",
+    Segmentation: "mask and fractions",
+}
 
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Writer:
-    """Writes the drawings and masks of images, and says what their lines shall hold; threads may share it.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Result:
+    """The prediction of a model for one image, in the pixels of that image.
+
+    The properties are those of the model's task; any other one raises AttributeError:
+
+    * classification: :meth:`top`, and ``labels``, ``scores`` and ``class_ids`` of all classes, best first;
+    * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first;
+    * segmentation: ``mask`` and ``fractions``.
+
+    A model of several tasks gives a result for each: ``result["detection"].boxes``.
 
     Attributes:
-        output: The folder, which is there.
-        tasks: Which of the model's tasks to write of.
+        path: The image's file; None for an image that was passed as an array.
+        size: Height and width of the image; zeros where it could not be read.
+        predictions: The prediction of each task; none where the image could not be read.
         class_names: For each task the names of its classes, by class id.
-        min_score: Boxes below it are left out of the lines, 0..1.
-        draw_min_score: Boxes below it are left out of the drawings, 0..1.
-        draws: Whether drawings are made.
+        min_score: Boxes of a lower score are left out, 0..1.
+        pixels: ``(H, W, 3)`` uint8 RGB of an image that was passed as an array; None for a file.
+        error: Why the file could not be read, in one sentence; None where it was.
     """
 
-    output: Path
-    tasks: Sequence[Task]
+    path: Path | None
+    size: tuple[int, int]
+    predictions: Mapping[Task, Prediction]
     class_names: Mapping[Task, Sequence[str]]
-    min_score: float
-    draw_min_score: float
-    draws: bool
+    min_score: float = MIN_SCORE
+    pixels: Image | None = None
+    error: str | None = None
 
-    def write(self, name: str, result: Predicted | Unreadable) -> list[Record]:
-        """Writes the files of one image and returns its records, one for each task, or one that says what is wrong.
+    def __getitem__(self, task: Task) -> "Result":
+        """Returns the result of one of the model's tasks.
+
+        Raises:
+            UserError: The model does not do the task, or the image could not be read.
+        """
+        if self.error is not None:
+            raise UserError(self.error)
+        if task not in self.predictions:
+            raise UserError(f"The model does {' and '.join(self.predictions)}, not {task}.")
+        return replace(self, predictions={task: self.predictions[task]})
+
+    @property
+    def task(self) -> Task:
+        """The task, where the model does only one."""
+        return self._only("task")[0]
+
+    @property
+    def image(self) -> Image:
+        """``(H, W, 3)`` uint8 RGB pixels of the image, read anew where it is a file."""
+        if self.pixels is not None:
+            return self.pixels
+        assert self.path is not None
+        return decode(self.path)
+
+    @property
+    def boxes(self) -> Boxes:
+        """``(N, 4)`` float32: the corners x1, y1, x2 and y2 of the objects, in pixels."""
+        return self._detections("boxes").boxes
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """``(N,)`` float32 in 0..1: the scores of the objects, or of all classes."""
+        return self._ranking("scores").scores
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """``(N,)`` int64: the classes of the objects, or all classes."""
+        return self._ranking("class_ids").class_ids
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of :attr:`class_ids`."""
+        ranking = self._ranking("labels")
+        return [self._names[class_id] for class_id in ranking.class_ids.tolist()]
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """``(H, W)`` uint8: the class of every pixel."""
+        return self._segmentation("mask").mask
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """The share of the pixels that each class has, 0..1, for the classes that are in the image."""
+        return _fractions(self._segmentation("fractions").mask, self._names)
+
+    def top(self, count: int = BEST) -> list[tuple[str, float]]:
+        """Returns the names and scores of the most likely classes, best first."""
+        _, prediction = self._only("top")
+        if not isinstance(prediction, Classification):
+            raise self._lacks("top()", prediction)
+        best = zip(prediction.class_ids[:count].tolist(), prediction.scores[:count].tolist(), strict=True)
+        return [(self._names[class_id], score) for class_id, score in best]
+
+    def to_dict(self, mask: str | None = None) -> Record:
+        """Returns the line of ``predictions.jsonl`` for the image, ready for JSON.
 
         Args:
-            name: Of its files, without suffix.
-            result: The predictions, or the error.
+            mask: Path of a file with the mask that the line is to name; None for none.
         """
-        if isinstance(result, Unreadable):
-            return [{"image": str(result.path), "error": result.error}]
-        height, width = result.size
-        records = []
-        for task in self.tasks:
-            prediction, names = result.predictions[task], self.class_names[task]
-            record: Record = {"image": str(result.path), "width": width, "height": height, "task": task}
-            if isinstance(prediction, Segmentation):
-                mask = Path("masks", f"{name}.png")
-                _write_mask(self.output / mask, prediction.mask, names)
-                record["mask"] = mask.as_posix()
-            records.append(record | describe(prediction, names, self.min_score))
-        return self._draw(name, result) or records
+        image = None if self.path is None else str(self.path)
+        if self.error is not None:
+            return {"image": image, "error": self.error}
+        task, prediction = self._only("to_dict()")
+        line: Record = {"image": image, "width": self.size[1], "height": self.size[0], "task": task}
+        if mask is not None:
+            line["mask"] = mask
+        return line | describe(prediction, self._names, self.min_score)
 
-    def _draw(self, name: str, result: Predicted) -> list[Record]:
-        """Draws the predictions; returns the record of the error where the whole image cannot be read."""
-        if not self.draws:
-            return []
+    def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
+        """Returns the result in the form of the package supervision.
+
+        Objects are ``Detections``, and so are the classes of a mask but its background, each with the box around its
+        pixels; both have their names in ``data["class_name"]``. Classes of an image are ``Classifications``.
+
+        Raises:
+            UserError: The package supervision is not installed.
+        """
+        from mbv2kit.inference.to_supervision import to_supervision
+
+        _, prediction = self._only("to_supervision()")
+        shown = self._detections("boxes") if isinstance(prediction, Detections) else prediction
+        return to_supervision(shown, self._names)
+
+    def plot(self, min_score: float = DRAW_MIN_SCORE) -> Image:
+        """Draws the prediction: boxes with names, colored regions, or the most likely classes below the image.
+
+        Args:
+            min_score: Boxes of a lower score are not drawn, 0..1.
+
+        Returns:
+            ``(H, W, 3)`` uint8 RGB, with the text below the image; a small image is enlarged so that text is readable.
+        """
+        _, prediction = self._only("plot()")
+        return annotate(self.image, prediction, self._names, min_score)
+
+    def save(self, path: str | Path, min_score: float = DRAW_MIN_SCORE) -> Path:
+        """Writes the drawing of :meth:`plot` to a file, in the format of its suffix.
+
+        Returns:
+            ``path``. Its folder is made where it does not exist.
+
+        Raises:
+            UserError: The suffix is not that of an image, or the file cannot be written.
+        """
+        drawing, path = self.plot(min_score), Path(path)
+        jpeg = path.suffix.lower() in _JPEG
+        if not jpeg and path.suffix.lower() not in PillowImage.registered_extensions():
+            raise UserError(f"{path} has no suffix of an image format; name a file such as result.jpg.")
         try:
-            # The network's input was decoded no larger than the network needs it.
-            image = decode(result.path)
-        except UnreadableImageError as error:
-            return self.write(name, Unreadable(result.path, str(error)))
-        folder = self.output / "images"
-        folder.mkdir(exist_ok=True)
-        for task in self.tasks:
-            drawing = annotate(image, result.predictions[task], self.class_names[task], self.draw_min_score)
-            stem = name if len(self.tasks) == 1 else f"{name}_{task}"
-            jpeg = simplejpeg.encode_jpeg(drawing, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
-            (folder / f"{stem}.jpg").write_bytes(jpeg)
-        return []
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if jpeg:
+                path.write_bytes(_encode_jpeg(drawing))
+            else:
+                PillowImage.fromarray(drawing).save(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror or one_line(error)}).") from None
+        return path
+
+    def save_mask(self, path: str | Path) -> Path:
+        """Writes the mask as a palette PNG, as VOC does: a viewer shows colors, a program reads class ids.
+
+        Returns:
+            ``path``. Its folder is made where it does not exist.
+        """
+        image, path = PillowImage.fromarray(self.mask), Path(path)
+        image.putpalette(palette(self._names).tobytes())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Regions are long runs of one class: to look for runs alone takes a third of the time, and fewer bytes.
+        image.save(path, "png", compress_type=zlib.Z_RLE)
+        return path
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Result({self.error})"
+        name = "array" if self.path is None else str(self.path)
+        found = "; ".join(_summary(self[task]) for task in self.predictions)
+        return f"Result({name}, {self.size[1]} x {self.size[0]}: {found})"
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """Returns the drawing, which notebooks show."""
+        return _encode_jpeg(self.plot()) if len(self.predictions) == 1 else None
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return self.class_names[self.task]
+
+    def _only(self, name: str) -> tuple[Task, Prediction]:
+        """Returns the task and the prediction of a model of one task, for the property ``name``."""
+        if self.error is not None:
+            raise UserError(self.error)
+        if len(self.predictions) != 1:
+            tasks = list(self.predictions)
+            raise AttributeError(f'The model does {" and ".join(tasks)}; write result["{tasks[0]}"].{name}')
+        ((task, prediction),) = self.predictions.items()
+        return task, prediction
+
+    def _ranking(self, name: str) -> Classification | Detections:
+        _, prediction = self._only(name)
+        if isinstance(prediction, Segmentation):
+            raise self._lacks(name, prediction)
+        return prediction if isinstance(prediction, Classification) else self._detections(name)
+
+    def _detections(self, name: str) -> Detections:
+        _, prediction = self._only(name)
+        if not isinstance(prediction, Detections):
+            raise self._lacks(name, prediction)
+        return prediction.at_least(self.min_score)
+
+    def _segmentation(self, name: str) -> Segmentation:
+        _, prediction = self._only(name)
+        if not isinstance(prediction, Segmentation):
+            raise self._lacks(name, prediction)
+        return prediction
+
+    def _lacks(self, name: str, prediction: Prediction) -> AttributeError:
+        return AttributeError(f"A result of {self.task} has no {name}; it has {_PROPERTIES[type(prediction)]}.")
 
 
 def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:
-    """Says a prediction in plain values: the five best ``classes``, ``boxes``, or each class's share in ``fractions``.
+    """Returns a prediction as plain values: the five best ``classes``, the ``boxes``, or the ``fractions`` of classes.
 
     Args:
         prediction: In pixels of the image.
         class_names: By class id.
-        min_score: Boxes below it are left out.
+        min_score: Boxes of a lower score are left out.
     """
     if isinstance(prediction, Classification):
         best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
         return {"classes": [_label(class_id, score, class_names) for class_id, score in best]}
     if isinstance(prediction, Detections):
-        found = zip(prediction.class_ids.tolist(), prediction.scores.tolist(), prediction.boxes.tolist(), strict=True)
+        kept = prediction.at_least(min_score)
+        found = zip(kept.class_ids.tolist(), kept.scores.tolist(), kept.boxes.tolist(), strict=True)
         return {
             "boxes": [
                 _label(class_id, score, class_names) | {"box": [round(value, _PIXEL_DIGITS) for value in box]}
                 for class_id, score, box in found
-                if score >= min_score
             ]
         }
-    counts = count_values(prediction.mask)
-    pixels: Counter[str] = Counter()
-    for class_id in np.flatnonzero(counts).tolist():
-        # Several classes may share a name.
-        pixels[class_names[class_id]] += counts[class_id].item()
-    return {"fractions": {name: round(count / prediction.mask.size, _SCORE_DIGITS) for name, count in pixels.items()}}
+    fractions = _fractions(prediction.mask, class_names)
+    return {"fractions": {name: round(share, _SCORE_DIGITS) for name, share in fractions.items()}}
 
 
 def _label(class_id: int, score: float, class_names: Sequence[str]) -> Record:
     return {"class_id": class_id, "label": class_names[class_id], "score": round(score, _SCORE_DIGITS)}
 
 
-def _write_mask(path: Path, mask: NDArray[np.uint8], class_names: Sequence[str]) -> None:
-    """Writes class indices as a palette PNG, as VOC does: a viewer shows colors, a program reads indices."""
-    path.parent.mkdir(exist_ok=True)
-    image = PillowImage.fromarray(mask)
-    image.putpalette(palette(class_names).tobytes())
-    # Regions are long runs of one class: to look for nothing else takes a third of the time and fewer bytes.
-    image.save(path, compress_type=zlib.Z_RLE)
+def _fractions(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, float]:
+    counts = count_values(mask)
+    pixels: Counter[str] = Counter()
+    for class_id in np.flatnonzero(counts).tolist():
+        # Several classes may share a name.
+        pixels[class_names[class_id]] += counts[class_id].item()
+    return {name: count / mask.size for name, count in pixels.items()}
+
+
+def _encode_jpeg(drawing: Image) -> bytes:
+    data: bytes = simplejpeg.encode_jpeg(drawing, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
+    return data
+
+
+def _summary(result: Result) -> str:
+    """Returns what was predicted in a few words."""
+    if result.task == "classification":
+        return ", ".join(f"{label} {score:.2f}" for label, score in result.top(3))
+    if result.task == "detection":
+        counts = Counter(result.labels)
+        found = first_few(f"{count} {label}" for label, count in counts.most_common())
+        return found or "no objects"
+    fractions = sorted(result.fractions.items(), key=lambda item: -item[1])
+    return first_few(f"{label} {fraction:.1%}" for label, fraction in fractions)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -13,9 +14,11 @@ from omegaconf import DictConfig
 from mbv2kit.errors import UserError
 from mbv2kit.inference.image_paths import expand, output_names
 from mbv2kit.inference.loading import Request, load
-from mbv2kit.inference.pipeline import Pipeline, Predicted, Unreadable, count_workers
+from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.results import Record, Writer
+from mbv2kit.inference.results import Record, Result
+from mbv2kit.inference.stages import Stages
+from mbv2kit.inference.writer import Writer
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.structures import Task
@@ -48,21 +51,28 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     origin = "" if request.checkpoint else " (of the newest finished run)"
     print(f"Model: {loaded.name}{origin}", *loaded.notes, sep="\n")
     keep_freed_memory()
-    pipeline = Pipeline(loaded.predictor, config.batch_size, workers=workers)
+    batch_size = loaded.predictor.batch_size(config.batch_size)
+    predictors = [loaded.predictor, *(loaded.predictor.copy() for _ in range(workers - 1))]
+    stages = Stages()
+    predict = [partial(each.predict, min_score=config.min_score, stages=stages) for each in predictors]
+    names = output_names(images)
     writer = Writer(
         output=Path(config.output or OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"),
         tasks=_tasks(loaded.predictor, config.task, loaded.name),
-        class_names=loaded.predictor.class_names,
-        min_score=config.min_score,
         draw_min_score=config.draw_min_score,
         draws=config.save_images,
     )
+
+    def write(index: int, result: Result) -> list[Record]:
+        with stages.timing("writing"):
+            return writer.write(names[index], result)
+
     ready = perf_counter()
-    unreadable = _write_all(pipeline, images, writer)
+    unreadable = _write_all(process(predict, images, batch_size, write), len(images), writer.output)
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
         print(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
-    print(pipeline.stages.describe(len(images), workers, perf_counter() - ready))
+    print(stages.describe(len(images), workers, perf_counter() - ready))
     count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     failed = f", {unreadable} of them unreadable (see the errors in predictions.jsonl)" if unreadable else ""
     print(f"{count}{failed}, {perf_counter() - started:.1f} s: {writer.output}")
@@ -91,25 +101,19 @@ def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     return [task]
 
 
-def _write_all(pipeline: Pipeline, images: Sequence[Path], writer: Writer) -> int:
-    """Writes the results of all images; returns how many of them could not be read."""
-    names = output_names(images)
-
-    def write(place: int, result: Predicted | Unreadable) -> list[Record]:
-        with pipeline.stages.timing("writing"):
-            return writer.write(names[place], result)
-
+def _write_all(results: Iterable[list[Record]], total: int, output: Path) -> int:
+    """Writes the records of all images, each as soon as it is there; returns how many images could not be read."""
     unreadable = 0
     try:
-        writer.output.mkdir(parents=True, exist_ok=True)
-        with (writer.output / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-            for records in _watched(pipeline.process(images, write), len(images)):
+        output.mkdir(parents=True, exist_ok=True)
+        with (output / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+            for records in _watched(results, total):
                 unreadable += "error" in records[0]
                 lines.writelines(json.dumps(record) + "\n" for record in records)
                 lines.flush()
     except OSError as error:
         raise UserError(
-            f"output={writer.output} cannot be written ({error.strerror or error}); name another folder."
+            f"output={output} cannot be written ({error.strerror or error}); name another folder."
         ) from None
     return unreadable
 

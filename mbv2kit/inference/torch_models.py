@@ -37,4 +37,4 @@ def split(model: VisionModel, session: SplitSession) -> Predictor:
 
 def _shared(model: VisionModel, session: Session) -> Predictor:
     # torch can run one network for several threads at a time.
-    return Predictor(model.spec, lambda: session, nms_options=model.nms_options)
+    return Predictor(model.spec, lambda _: session, nms_options=model.nms_options)

@@ -16,7 +16,6 @@ from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.run import evaluate
-from mbv2kit.inference.pipeline import Pipeline, Predicted
 from mbv2kit.inference.torch_models import as_trained, folded
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
@@ -93,10 +92,9 @@ def test_images_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_p
     paths = [tmp_path / f"{index}.png" for index in range(len(source))]
     for path, sample in zip(paths, (source[index] for index in range(len(source))), strict=True):
         PillowImage.fromarray(sample.image).save(path)
-    results = list(Pipeline(folded(VisionModel.load(run.model)), batch_size=5).predict(paths))
+    results = folded(VisionModel.load(run.model))(paths, batch_size=5)
     assert len(results) == len(seen) == 6
     for result, expected in zip(results, seen, strict=True):
-        assert isinstance(result, Predicted)
         assert_alike(result.predictions[task], expected)
 
 

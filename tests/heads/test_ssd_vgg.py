@@ -317,5 +317,5 @@ def test_it_learns_four_images_by_heart_and_lives_on_in_a_model_folder(tmp_path:
     again = VisionModel.load(tmp_path / "model")
     evaluator = create_evaluator("detection", source.class_names)
     for sample in samples:
-        evaluator.update(as_trained(again).predict([sample.image])[0]["detection"], sample)
+        evaluator.update(as_trained(again).predict([sample.image])[0].predictions["detection"], sample)
     assert evaluator.compute().metrics["AP50"] >= 0.95

@@ -251,5 +251,5 @@ def test_it_learns_four_images_by_heart() -> None:
     model.eval()
     evaluator = create_evaluator("detection", source.class_names)
     for index in range(4):
-        evaluator.update(as_trained(model).predict([source[index].image])[0]["detection"], source[index])
+        evaluator.update(as_trained(model).predict([source[index].image])[0].predictions["detection"], source[index])
     assert evaluator.compute().metrics["AP75"] >= 0.95

@@ -36,9 +36,9 @@ class FakePredictor(Predictor):
         }
         class_names = {task: names[task] for task in tasks}
         spec = ModelSpec(backbone={}, heads={}, class_names=class_names, input=Preprocess((8, 8)))
-        super().__init__(spec, lambda: self.run)
+        super().__init__(spec, lambda _: self.run)
 
-    def copy(self) -> "FakePredictor":
+    def copy(self, threads: int | None = None) -> "FakePredictor":
         return self
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:

@@ -11,7 +11,8 @@ def test_a_line_gives_the_mean_of_an_image_and_how_many_there_were_a_second() ->
     times = Stages()
     times.seconds |= {"reading": 0.6, "network": 0.42, "postprocessing": 0.01, "writing": 0.0}
     assert times.describe(200, 2, 0.5) == (
-        "Milliseconds an image: reading 3.0, network 2.1, answers 0.1, writing 0.0; 2 at a time, 400.0 images a second"
+        "Milliseconds an image: reading 3.0, network 2.1, postprocessing 0.1, writing 0.0; "
+        "2 at a time, 400.0 images a second"
     )
     assert times.describe(1, 1, 2.0).endswith("one at a time, 0.5 images a second")
 

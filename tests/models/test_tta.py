@@ -77,7 +77,7 @@ def untouched(count: int = 2, size: tuple[int, int] = SIZE) -> list[Placement]:
 def predict(
     model: VisionModel, session: Session, images: Tensor, placements: list[Placement]
 ) -> list[dict[Task, Prediction]]:
-    predictor = Predictor(model.spec, lambda: session, nms_options=model.nms_options)
+    predictor = Predictor(model.spec, lambda _: session, nms_options=model.nms_options)
     return predictor.predict_inputs(images.permute(0, 2, 3, 1).numpy(), placements)
 
 
@@ -151,11 +151,9 @@ def test_images_come_in_by_the_model_s_own_rule() -> None:
     images = torch.from_numpy(np.stack([image for image, _ in made])).permute(0, 3, 1, 2)
     by_hand = predict(model, MultiScaleFlip(model), images, [placement for _, placement in made])
     for found, expected, array in zip(tta.predict(arrays), by_hand, arrays, strict=True):
-        mask = found["segmentation"]
-        assert isinstance(mask, Segmentation)
-        assert mask.mask.shape == array.shape[:2]
-        assert_equal(mask, expected["segmentation"])
-        assert_equal(found["classification"], expected["classification"])
+        assert found["segmentation"].mask.shape == array.shape[:2]
+        for task in ("segmentation", "classification"):
+            assert_equal(found.predictions[task], expected[task])
     assert tta.predict([]) == []
 
 
@@ -164,7 +162,7 @@ def test_without_augmentation_each_image_goes_through_once() -> None:
     images = inputs()
     (plain,) = as_trained(model).predict([images[0].permute(1, 2, 0).numpy()])
     (expected,) = predict(model, ModelSession(model), images[:1], untouched(1))
-    assert_equal(plain["classification"], expected["classification"])
+    assert_equal(plain.predictions["classification"], expected["classification"])
 
 
 # What is averaged.
@@ -391,7 +389,7 @@ def test_inference_takes_the_augmented_model(tool: Callable[..., DictConfig], tm
     assert infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip"), ["a.png"]) == 0
     (expected,) = as_trained(model, "multiscale_flip").predict([image])
     with PillowImage.open(tmp_path / "out" / "masks" / "a.png") as mask:
-        assert_equal(Segmentation(np.array(mask)), expected["segmentation"])
+        assert_equal(Segmentation(np.array(mask)), expected.predictions["segmentation"])
 
 
 @pytest.mark.slow

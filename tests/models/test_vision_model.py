@@ -227,9 +227,9 @@ def test_predictions_are_in_the_pixels_of_each_image(resize: str) -> None:
     make_images = [make_image(50, 200), make_image(120, 90), make_image(*SIZE)]
     found = as_trained(model).predict(make_images)
     assert len(found) == 3
-    for image, predictions in zip(make_images, found, strict=True):
+    for image, result in zip(make_images, found, strict=True):
         height, width = image.shape[:2]
-        classification, detections, segmentation = (predictions[task] for task in NAMES)
+        classification, detections, segmentation = (result.predictions[task] for task in NAMES)
         assert isinstance(classification, Classification)
         assert isinstance(detections, Detections)
         assert isinstance(segmentation, Segmentation)
@@ -246,11 +246,11 @@ def test_an_image_is_seen_alike_alone_and_in_company() -> None:
     together = as_trained(model).predict(make_images)
     for image, expected in zip(make_images, together, strict=True):
         (alone,) = as_trained(model).predict([image])
-        scores, others = (prediction["classification"] for prediction in (alone, expected))
+        scores, others = (result.predictions["classification"] for result in (alone, expected))
         assert isinstance(scores, Classification)
         assert isinstance(others, Classification)
         np.testing.assert_allclose(scores.scores, others.scores, rtol=1e-4)
-        masks = [prediction["segmentation"] for prediction in (alone, expected)]
+        masks = [result.predictions["segmentation"] for result in (alone, expected)]
         assert isinstance(masks[0], Segmentation)
         assert isinstance(masks[1], Segmentation)
         assert (masks[0].mask == masks[1].mask).mean() > 0.999

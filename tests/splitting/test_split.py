@@ -156,10 +156,7 @@ def test_several_images_are_seen_one_by_one() -> None:
     split = SplitSession(model, plan_evenly(model, (96, 96), 4))
     images = [make_image.permute(1, 2, 0).numpy() for make_image in make_images(80, 120).repeat(3, 1, 1, 1)]
     ours, theirs = torch_models.split(model, split).predict(images), as_trained(model).predict(images)
-    assert [one["classification"].class_ids.tolist() for one in ours] == [  # type: ignore[union-attr]
-        one["classification"].class_ids.tolist()  # type: ignore[union-attr]
-        for one in theirs
-    ]
+    assert [one.class_ids.tolist() for one in ours] == [one.class_ids.tolist() for one in theirs]
 
 
 def test_what_cannot_be_split_is_told() -> None:

@@ -121,7 +121,7 @@ def test_a_background_is_no_class(tmp_path: Path, classes: int, names: int, back
     if names == 1000:
         assert model.class_names["classification"][:2] == ("tench", "goldfish")
     (seen,) = as_trained(model).predict([np.zeros((40, 50, 3), dtype=np.uint8)])
-    assert sorted(seen["classification"].class_ids.tolist()) == list(range(names))  # type: ignore[union-attr]
+    assert sorted(seen.class_ids.tolist()) == list(range(names))
 
 
 @pytest.mark.parametrize("outputs", [7, 1001])
