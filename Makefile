@@ -16,7 +16,7 @@ help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Trains and shows a small model, from nothing, in a few minutes
-	$(BIN)/python tools/demo.py
+	$(BIN)/mbv2kit demo
 
 test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
@@ -54,7 +54,7 @@ define install
 endef
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(call install,$(VENV))
+	$(call install,$(VENV),[train])
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(call install,$(VENV),[dev])

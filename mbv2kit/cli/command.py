@@ -14,7 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
+from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.help import help_text
+from mbv2kit.cli.recipes import register_recipes
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
@@ -30,6 +32,7 @@ def run_command(
     argv: Sequence[str] | None = None,
     *,
     parts: Parts | None = None,
+    extra: str = "train",
     conf: Path | None = None,
 ) -> NoReturn:
     """Composes the configuration of a command with its command line, runs ``job`` on it and exits.
@@ -45,12 +48,17 @@ def run_command(
         argv: The command line without the command, Hydra's flags included; None takes that of this process.
         parts: Returns the registries whose names are choices of the configuration's groups; it imports them. None if
             there are no such groups.
+        extra: Extra of the package that brings everything the command needs.
         conf: Folder of the configuration files; None for the project's own.
     """
     configure_threads()
     try:
         arguments = sys.argv[1:] if argv is None else list(argv)
-        sys.exit(_run(name, description or "", job, arguments, parts, conf or conf_folder()))
+        folder = conf or conf_folder()
+        explained = explain_missing(name, extra)
+        registries = [] if parts is None else list(explained(parts)())
+        register_parts(folder, registries)
+        sys.exit(_run(name, description or "", explained(job), arguments, registries, folder))
     except UserError as error:
         _print_error(error)
         sys.exit(2)
@@ -62,10 +70,9 @@ def run_command(
         sys.exit(141)
 
 
-def _run(name: str, description: str, job: Job, arguments: list[str], parts: Parts | None, conf: Path) -> int:
-    config_name = name.replace("-", "_")
-    registries = [] if parts is None else list(parts())
-    register_parts(conf, registries)
+def _run(
+    name: str, description: str, job: Job, arguments: list[str], registries: Sequence[Registry[Any]], conf: Path
+) -> int:
     parser = get_args_parser()
     known, rest = parser.parse_known_args(arguments)
     for argument in rest:
@@ -74,13 +81,22 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     # argparse takes key=value only in one row; flags may stand anywhere between them here.
     overrides = [*known.overrides, *rest]
     flags = [argument for argument in arguments if argument not in overrides]
-    if known.config_dir or known.config_path or known.config_name or known.experimental_rerun:
-        raise UserError(f"The configuration is {conf / config_name}.yaml; put your own choices beside it in {conf}.")
+    config_name = name.replace("-", "_")
+    if known.config_path or known.config_name or known.experimental_rerun:
+        raise UserError(f"The configuration is {conf / config_name}.yaml; add your own files with --config-dir DIR.")
+    overrides = register_recipes(overrides)
     only_shows = known.help or known.hydra_help or known.cfg or known.info
-    config = compose(conf, config_name, overrides, multirun=known.multirun, complete=not only_shows)
+    config = compose(
+        conf,
+        config_name,
+        overrides,
+        config_dir=known.config_dir,
+        multirun=known.multirun,
+        complete=not only_shows,
+    )
 
     if known.help:
-        print(help_text(conf, config_name, config, description, registries))
+        print(help_text(conf, config_name, config, description, registries, known.config_dir))
         return 0
     sys.argv = [f"mbv2kit {name}", *flags, *overrides]
     codes: list[int] = []

@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import mbv2kit
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
+from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -57,16 +63,33 @@ def compose_config(
     Raises:
         UserError: A key, a choice or a value is wrong, or something is missing or cannot be worked out.
     """
-    return without_hydra(compose(conf, config_name, overrides, multirun=multirun, complete=True))
+    return without_hydra(compose(conf, config_name, register_recipes(overrides), multirun=multirun, complete=True))
 
 
-def compose(conf: Path, config_name: str, overrides: Sequence[str], *, multirun: bool, complete: bool) -> DictConfig:
+def compose(
+    conf: Path,
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    multirun: bool = False,
+    complete: bool = True,
+) -> DictConfig:
     """Composes as :func:`compose_config` does, and leaves Hydra's own node in the configuration.
 
-    A configuration that is only shown need not be ``complete``: keys may lack a value.
+    Args:
+        conf: Folder of the configuration files.
+        config_name: Name of the configuration, without suffix.
+        overrides: ``key=value`` and ``group=choice``, with the choices that :func:`register_recipes` returns.
+        config_dir: A user's folder of further choices, laid out as ``conf`` is.
+        multirun: Whether values may be sweeps.
+        complete: Whether every key must have a value; a configuration that is only shown need not.
+
+    Raises:
+        UserError: As of :func:`compose_config`, or ``config_dir`` is no folder.
     """
     try:
-        with open_hydra(conf) as loader:
+        with open_hydra(conf, config_dir) as loader:
             base = hydra.compose(config_name, return_hydra_config=True)
             groups = Groups(loader, config_name, base)
             jobs = split_sweep(parse(overrides, groups), multirun=multirun)
@@ -75,21 +98,33 @@ def compose(conf: Path, config_name: str, overrides: Sequence[str], *, multirun:
                 if missing := sorted(OmegaConf.missing_keys(without_hydra(config))):
                     raise UserError(f"'{missing[0]}' has no value; give one with {missing[0]}=VALUE.")
             return configs[0]
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         raise UserError(_sentence(error)) from error
 
 
 @contextmanager
-def open_hydra(conf: Path) -> Iterator[ConfigLoader]:
-    """Sets Hydra up for a folder of configuration files, and yields what reads them."""
+def open_hydra(conf: Path, config_dir: str | None = None) -> Iterator[ConfigLoader]:
+    """Sets Hydra up for ``conf`` and a user's folder of further choices, and yields what reads the files."""
     OmegaConf.register_new_resolver("conf_dir", lambda: str(conf.resolve()), replace=True)
     # Hydra is at work already where a job that it runs, or a program that uses Hydra itself, composes another one.
     outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            yield GlobalHydra.instance().config_loader()
+        _start_hydra(conf, config_dir)
+        yield GlobalHydra.instance().config_loader()
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def _start_hydra(conf: Path, config_dir: str | None) -> None:
+    """Starts Hydra as :func:`hydra.main` does; its public way to compose knows no second folder."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(conf.resolve()))
+    if config_dir is not None:
+        folder = Path(config_dir).absolute()
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such folder.")
+        search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+    Hydra.create_main_hydra2(task_name="mbv2kit", config_search_path=search_path)
 
 
 def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictConfig) -> DictConfig:
@@ -139,7 +174,7 @@ def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:
         return keys
     parts = [f"{group}={name}" for group, name in chosen.items() if name is not None and group != "experiment"]
     known = flatten(hydra.compose(config_name, parts))
-    check_keys(keys, known, f"conf/experiment/{experiment}.yaml: ")
+    check_keys(keys, known, f"{describe_experiment(experiment)}: ")
     return known
 
 

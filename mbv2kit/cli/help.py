@@ -25,7 +25,12 @@ FLAGS
 
 
 def help_text(
-    conf: Path, config_name: str, config: DictConfig, description: str, registries: Sequence[Registry[Any]]
+    conf: Path,
+    config_name: str,
+    config: DictConfig,
+    description: str,
+    registries: Sequence[Registry[Any]],
+    config_dir: str | None = None,
 ) -> str:
     """Writes the help of a command for the parts that its command line chooses.
 
@@ -35,8 +40,9 @@ def help_text(
         config: The composed configuration, Hydra's own node included.
         description: Text at the top.
         registries: Registries of the choices that have no file.
+        config_dir: A user's folder of further choices.
     """
-    with open_hydra(conf) as loader:
+    with open_hydra(conf, config_dir) as loader:
         groups = Groups(loader, config_name, config)
         choices = list(_choices(groups))
         comments = _comments(loader, config_name, config, registries)

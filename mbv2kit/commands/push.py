@@ -38,4 +38,4 @@ def job(config: DictConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("push", __doc__, job, argv)
+    run_command("push", __doc__, job, argv, extra="weights")

@@ -136,9 +136,27 @@ def test_a_slip_is_one_line_and_exit_code_2(
     assert (captured.out, captured.err) == ("", message)
 
 
-def test_another_folder_of_configurations_is_refused(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flag", ["--config-path", "--config-name"])
+def test_another_configuration_is_refused(toy: Run, capfd: pytest.CaptureFixture[str], flag: str) -> None:
+    assert toy(never, flag, "elsewhere") == 2
+    assert "conf/toy.yaml; add your own files with --config-dir DIR." in capfd.readouterr().err
+
+
+def test_a_folder_of_further_choices(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[DictConfig] = []
+    Path("mine", "fruit").mkdir(parents=True)
+    Path("mine", "fruit", "plum.yaml").write_text("name: plum\n")
+    assert toy(seen.append, "fruit=plum", "--config-dir", "mine") == 0
+    assert toy(seen.append, "--config-dir=mine", "-m", "fruit=plum,pear") == 0
+    assert [config.fruit.name for config in seen] == ["plum", "plum", "pear"]
+    assert toy(never, "--help", "-cd", "mine") == 0
+    assert "  fruit       *apple, pear, plum\n" in capfd.readouterr().out
+    assert toy(never, "fruit=plum") == 2
     assert toy(never, "--config-dir", "elsewhere") == 2
-    assert "conf/toy.yaml; put your own choices beside it" in capfd.readouterr().err
+    assert capfd.readouterr().err == (
+        "error: There is no fruit 'plum'. Known: apple, pear.\n"
+        "error: --config-dir elsewhere: there is no such folder.\n"
+    )
 
 
 def test_a_user_error_of_the_job_is_one_line_and_exit_code_2(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,67 @@
+"""A user's own experiment file: ``experiment=./my.yaml`` is a choice of the group as those in ``conf/`` are."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mbv2kit.errors import UserError, one_line
+
+_GROUP = "experiment"
+_SUFFIX = ".yaml"
+
+
+def register_recipes(overrides: Sequence[str]) -> list[str]:
+    """Makes every file that ``experiment=`` names a choice of the group.
+
+    Args:
+        overrides: The command line; a value that ends in ``.yaml`` is a path, relative to the current folder.
+
+    Returns:
+        The command line with the choices in place of the files.
+
+    Raises:
+        UserError: There is no such file, or it holds no configuration.
+    """
+    return [_register(line) if line.startswith(f"{_GROUP}=") and _SUFFIX in line else line for line in overrides]
+
+
+def describe_experiment(choice: str) -> str:
+    """Returns the path of an experiment's file, as a user would look for it."""
+    path = f"{_GROUP}/{choice}{_SUFFIX}"
+    if ConfigStore.instance().get_type(path) is ObjectType.CONFIG:
+        return str(ConfigStore.instance().load(path).provider)
+    return f"conf/{path}"
+
+
+def _register(line: str) -> str:
+    try:
+        override = OverridesParser.create().parse_override(line)
+    except OverrideParseException:
+        return line  # reported with the other overrides
+    values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+    names = [_store(value) if isinstance(value, str) and value.endswith(_SUFFIX) else str(value) for value in values]
+    return f"{_GROUP}={','.join(names)}"
+
+
+def _store(file: str) -> str:
+    path = Path(file).expanduser()
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{_GROUP}={file}: there is no such file.") from None
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{_GROUP}={file} cannot be read: {one_line(error)}.") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{_GROUP}={file} holds no keys; write some, such as those of conf/experiment.")
+    # No file of the project can have the same name.
+    folder, _, name = os.path.abspath(path).removesuffix(_SUFFIX).strip(os.sep).rpartition(os.sep)
+    ConfigStore.instance().store(name=name, group=f"{_GROUP}/{folder}", node=content, package="_global_", provider=file)
+    return f"'{folder}/{name}'"
