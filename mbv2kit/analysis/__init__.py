@@ -1,1 +1,1 @@
-"""What a network costs, and what the paper says of it: multiply-adds, activation memory, figures and tables."""
+"""Analyzes networks: multiply-adds, parameters, activation memory and activation patterns."""

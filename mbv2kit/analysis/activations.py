@@ -1,8 +1,8 @@
-"""How many channels of each expansion are positive behind ReLU6: the activation patterns of Figure 7.
+"""Counts the positive channels of each expansion after ReLU6: the activation patterns of Figure 7.
 
-Where a pixel has as many positive channels as its bottleneck has channels, or more, ReLU can be inverted (the paper's
-appendix): with its expansion by t that is a share of 1/t. That their rows of weights are independent is taken for
-granted here. ReLU6 also cuts off at 6, which the figure leaves aside, and so does this count.
+ReLU is invertible at a pixel if at least as many channels are positive as the bottleneck has channels (the paper's
+appendix), a share of 1/t for an expansion by t. This assumes independent rows of weights and, like the figure, ignores
+that ReLU6 also clips at 6.
 """
 
 import math
@@ -26,12 +26,12 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class ActivationPattern:
-    """How many channels of one expansion are positive, over all pixels of some images.
+    """Numbers of positive channels of one expansion, over all pixels of some images.
 
     Attributes:
         layer: Name of the block in the backbone, such as ``layer_3``.
-        threshold: Channels of the bottleneck that is expanded: as many must be positive for ReLU to be invertible.
-        pixels: ``(n + 1,)`` number of pixels by how many of the n channels are positive.
+        threshold: Positive channels that make ReLU invertible: the channels of the expanded bottleneck.
+        pixels: ``(n + 1,)``, the number of pixels with 0, 1, ... n positive channels.
     """
 
     layer: str
@@ -40,46 +40,46 @@ class ActivationPattern:
 
     @property
     def channels(self) -> int:
-        """The channels of the expansion, n."""
+        """Channels of the expansion, n."""
         return len(self.pixels) - 1
 
     @property
     def mean(self) -> float:
-        """Positive channels in the mean over the pixels, in 0..n."""
+        """Mean number of positive channels over the pixels, in 0..n."""
         return float(np.average(np.arange(len(self.pixels)), weights=self.pixels))
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the positive channels from pixel to pixel."""
+        """Standard deviation of the number of positive channels over the pixels."""
         squares = (np.arange(len(self.pixels)) - self.mean) ** 2
         return math.sqrt(np.average(squares, weights=self.pixels))
 
     @property
     def min(self) -> int:
-        """Positive channels of the pixel that has the fewest."""
+        """Smallest number of positive channels of a pixel."""
         return int(np.flatnonzero(self.pixels)[0])
 
     @property
     def max(self) -> int:
-        """Positive channels of the pixel that has the most."""
+        """Largest number of positive channels of a pixel."""
         return int(np.flatnonzero(self.pixels)[-1])
 
     @property
     def share_below(self) -> float:
-        """Share of the pixels that are under the threshold, in 0..1: there ReLU is not invertible."""
+        """Share of pixels below the threshold, where ReLU is not invertible; in 0..1."""
         return float(self.pixels[: self.threshold].sum() / self.pixels.sum())
 
 
 def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[ActivationPattern, ...]:
-    """Counts the positive channels of every expansion while a model sees images.
+    """Counts the positive channels of every expansion while a model runs on images.
 
     Args:
-        model: On mobilenet_v2; it is left in evaluation mode. An untrained network like the paper's has
-            ``zero_init_residual`` off.
-        images: ``(H, W, 3)`` uint8 RGB, of any size; each goes in by the model's input rule.
+        model: Model on mobilenet_v2; it is left in evaluation mode. For an untrained network as in the paper, set
+            ``zero_init_residual`` to false.
+        images: ``(H, W, 3)`` uint8 RGB images of any size.
 
     Returns:
-        A pattern for each block that expands, in the order in which they run.
+        A pattern for each block with an expansion, in order of execution.
 
     Raises:
         UserError: The backbone has no expansions, or there are no images.
@@ -91,9 +91,9 @@ def activation_patterns(model: VisionModel, images: Sequence[Image]) -> tuple[Ac
     }
     if not expansions:
         name = model.spec.backbone["name"]
-        raise UserError(f"Backbone '{name}' has no expansions whose channels could be counted; take mobilenet_v2.")
+        raise UserError(f"Backbone '{name}' has no expansions; use mobilenet_v2.")
     if not images:
-        raise UserError("Channels are counted on images, and there are none; give at least one.")
+        raise UserError("There are no images to count channels on; give at least one.")
     pixels = {name: np.zeros(expand.conv.out_channels + 1, np.int64) for name, expand in expansions.items()}
 
     def count(name: str, _expand: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -1,32 +1,30 @@
-"""Parameters and multiply-adds of a network, layer by layer, counted on the operations that it really runs."""
+"""Counts the parameters and multiply-adds of a network layer by layer, on the operations that it runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from rich.markup import escape
-from rich.table import Table
 from torch import nn
 
 from mbv2kit.analysis.contractions import fold_norms
 from mbv2kit.analysis.graph import Graph, Operation, Shape, trace
 
-# Operator -> place of the first of its two matrices among the arguments; in front of it is what is added.
+# Matrix products, with the index of the first of their two matrices among the arguments.
 MATRIX_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class LayerComplexity:
-    """What one step of the network costs.
+    """Cost of one operation.
 
     Attributes:
-        module: Path of the module that ran it.
-        kind: What it is, such as ``3 x 3 depthwise conv``, ``linear`` or ``batch norm``; ``unused`` for parameters that
-            no step reads.
-        output_shape: Of its result, the batch first; empty for what is unused.
-        parameters: That are counted here; what a module costs that runs twice is counted the first time.
-        norm_parameters: How many of them are scales and shifts of a batch normalization.
-        madds: Its multiply-adds.
+        module: Path of the module that runs it.
+        kind: Description such as ``3 x 3 depthwise conv``, ``linear`` or ``batch norm``; ``unused`` for parameters that
+            no operation reads.
+        output_shape: Shape of the result, including the batch; empty if unused.
+        parameters: Parameters; those of a module that runs several times count only the first time.
+        norm_parameters: Number of these that are scales and shifts of a batch normalization.
+        madds: Multiply-adds.
     """
 
     module: str
@@ -39,10 +37,10 @@ class LayerComplexity:
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """What a network costs for one image.
+    """Cost of a network for one image; as text, a table of its layers.
 
     Attributes:
-        layers: Every step that has parameters or multiply-adds, in the order in which they run.
+        layers: All operations with parameters or multiply-adds, in order of execution.
     """
 
     layers: tuple[LayerComplexity, ...]
@@ -54,7 +52,7 @@ class Complexity:
 
     @property
     def norm_parameters(self) -> int:
-        """Scales and shifts of batch normalizations, which the paper's figures for parameters leave out."""
+        """Scales and shifts of batch normalizations, which some of the paper's numbers exclude."""
         return sum(layer.norm_parameters for layer in self.layers)
 
     @property
@@ -62,32 +60,48 @@ class Complexity:
         """All multiply-adds."""
         return sum(layer.madds for layer in self.layers)
 
+    def __str__(self) -> str:
+        rows = [("module", "layer", "output", "parameters", "multiply-adds")]
+        for layer in self.layers:
+            shape = " x ".join(map(str, layer.output_shape[1:]))
+            rows.append((layer.module, layer.kind, shape, f"{layer.parameters:,}", f"{layer.madds:,}"))
+        rows.append(("", "", "sum", f"{self.parameters:,}", f"{self.madds:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join([*lines, f"{self.norm_parameters:,} of the parameters belong to batch normalizations"])
+
 
 def complexity(
     model: nn.Module, size: tuple[int, int], *, folded: bool = False, space_to_batch: bool = False
 ) -> Complexity:
-    """Counts what a model costs in use.
+    """Counts the parameters and multiply-adds of a model in evaluation mode.
 
-    A convolution has ``out_h * out_w * out_c * in_c / groups * k * k`` multiply-adds, a product of matrices as many as
-    it multiplies numbers, and nothing else has any: no bias, normalization, activation, pooling or addition.
+    A convolution has ``out_h * out_w * out_c * in_c / groups * k * k`` multiply-adds, a matrix product one for each
+    multiplication. Nothing else counts: no bias, normalization, activation, pooling or addition.
 
     Args:
-        model: On any device; see :func:`~mbv2kit.analysis.graph.trace`.
+        model: Model on any device; see :func:`~mbv2kit.analysis.graph.trace`.
         size: Height and width of the input.
-        folded: Whether batch normalizations are folded into the convolutions before them, each of which then has its
-            weights and one bias a channel.
-        space_to_batch: Whether dilated convolutions are charged on a map padded to a multiple of the dilation on each
-            side, as TensorFlow ran them; the multiply-adds of the paper's Table 7 are such.
+        folded: Whether batch normalizations are folded into the preceding convolutions, each of which then has its
+            weights and one bias per channel.
+        space_to_batch: Whether dilated convolutions run on maps padded to a multiple of the dilation, as in TensorFlow
+            and in the paper's Table 7.
 
     Raises:
-        UserError: The model cannot run on such an input.
+        UserError: The model cannot run on an input of this size.
     """
     graph = trace(model, size)
     return graph_complexity(fold_norms(graph) if folded else graph, space_to_batch=space_to_batch)
 
 
 def graph_complexity(graph: Graph, *, space_to_batch: bool = False) -> Complexity:
-    """Counts what the operations of a traced graph cost; see :func:`complexity`."""
+    """Counts the parameters and multiply-adds of a traced graph; see :func:`complexity`."""
     layers: list[LayerComplexity] = []
     counted: set[object] = set()
     for operation in graph.operations:
@@ -123,27 +137,14 @@ def multiply_adds(operation: Operation, *, space_to_batch: bool = False) -> int:
     return 0
 
 
-def complexity_table(complexity: Complexity) -> Table:
-    """Builds a table for people: a row a layer, the sums below."""
-    table = Table("module", "layer", show_footer=True)
-    table.add_column("output", "sum", justify="right")
-    table.add_column("parameters", f"{complexity.parameters:,}", justify="right")
-    table.add_column("multiply-adds", f"{complexity.madds:,}", justify="right")
-    for layer in complexity.layers:
-        shape = " x ".join(map(str, layer.output_shape[1:]))
-        table.add_row(escape(layer.module), layer.kind, shape, f"{layer.parameters:,}", f"{layer.madds:,}")
-    table.caption = f"{complexity.norm_parameters:,} of the parameters belong to batch normalizations"
-    return table
-
-
 def _new_parameters(operation: Operation, sizes: Mapping[str, int], counted: set[object]) -> tuple[int, int]:
-    """The parameters of an operation that were not counted before, and how many of them are a normalization's."""
+    """Returns an operation's parameters that are not yet counted, and how many of them belong to a normalization."""
     norm = operation.norm
     if norm is None:
         parameters = sum(sizes[name] for name in operation.parameters if name not in counted)
         counted.update(operation.parameters)
         return parameters, parameters if "batch_norm" in operation.name else 0
-    # A convolution that two normalizations share is folded into two, each with weights of its own.
+    # A convolution that two normalizations share becomes two folded ones, each with its own weights.
     pair = (operation.parameters, norm.module, norm.parameters)
     if pair in counted:
         return 0, 0

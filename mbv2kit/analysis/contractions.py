@@ -1,4 +1,4 @@
-"""The same network with fewer steps or less memory: what an inference engine does to a graph before it runs it."""
+"""Optimizes a graph as inference engines do: folds batch norms and runs activations in place."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,7 @@ from mbv2kit.analysis.graph import Graph, Operation, ancestors, users
 
 
 def fold_norms(graph: Graph) -> Graph:
-    """Makes every batch normalization that alone reads a convolution's result a part of that convolution."""
+    """Folds each batch normalization into the preceding convolution if nothing else reads that convolution's result."""
     operations: list[Operation | None] = list(graph.operations)
     touching = users(graph)
     for position, norm in enumerate(graph.operations):
@@ -22,10 +22,10 @@ def fold_norms(graph: Graph) -> Graph:
 
 
 def in_place_activations(graph: Graph) -> Graph:
-    """Lets every operation that works value by value, such as ReLU6 or an addition, write over what nobody needs again.
+    """Lets elementwise operations, such as ReLU6 or an addition, overwrite an input that nothing else needs any more.
 
-    It takes an input that all its other users come before in every order, so no order is lost; the inputs and outputs
-    of the graph are left alone.
+    All other users of such an input come earlier in every order, so every order remains possible. Inputs and outputs of
+    the graph are never overwritten.
     """
     before = ancestors(graph)
     touching = users(graph)
@@ -49,7 +49,7 @@ def in_place_activations(graph: Graph) -> Graph:
 
 
 def _moved(operation: Operation, homes: Mapping[int, int]) -> Operation:
-    """The operation with every storage where it is now."""
+    """Returns the operation with its storages replaced."""
     reads, writes, overwritable = (
         tuple(homes.get(index, index) for index in indices)
         for indices in (operation.reads, operation.writes, operation.overwritable)

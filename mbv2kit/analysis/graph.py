@@ -1,6 +1,6 @@
-"""A network as a graph: the operations that one forward pass really runs, and the memory that each reads and writes.
+"""Traces a network as a graph: the operations of one forward pass, and the memory that each reads and writes.
 
-The pass runs on torch's meta device: shapes are worked out, nothing is computed and nothing is allocated.
+The pass runs on torch's meta device, which only computes shapes and allocates nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
+from mbv2kit.nn.tensors import storage_id, tensors_in
 
 META = torch.device("meta")
 Shape = tuple[int, ...]
@@ -23,12 +24,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The memory of one activation; all views of a tensor share it.
+    """Memory of one activation, shared by all views of a tensor.
 
     Attributes:
-        shape: Of the tensor that was written there first.
-        elements: Number of values that it holds.
-        bytes: Its size.
+        shape: Shape of the tensor first written there.
+        elements: Number of values.
+        bytes: Size in bytes.
     """
 
     shape: Shape
@@ -37,7 +38,7 @@ class Storage:
 
 
 class Convolution(NamedTuple):
-    """How a convolution moves over its input, for each side of the map."""
+    """Options of a convolution, for each dimension of the map."""
 
     stride: Shape
     padding: Shape
@@ -51,19 +52,19 @@ class Operation:
     """One step of the forward pass.
 
     Attributes:
-        name: Of torch's operator without its namespace, such as ``convolution`` or ``hardtanh``; a batch normalization
-            by running statistics is called ``batch_norm`` whatever operator runs it.
-        module: Path of the innermost module that was running; empty for the model itself.
+        name: Name of torch's operator without namespace, such as ``convolution`` or ``hardtanh``; ``batch_norm`` for
+            any batch normalization by running statistics.
+        module: Path of the innermost running module; empty for the model itself.
         reads: Indices of the storages that it reads.
         writes: Indices of the storages that it writes; one that it also reads is changed in place.
-        overwritable: Those of ``reads`` into which it could write its result: it reads them value by value, and they
-            have the result's shape, type and layout.
-        shapes: Of all its tensor arguments in their order, parameters among them.
-        output_shape: Of its first result.
+        overwritable: The ``reads`` that could hold its result: it reads them elementwise, and they have the result's
+            shape, type and layout.
+        shapes: Shapes of all tensor arguments in order, including parameters.
+        output_shape: Shape of the first result.
         parameters: Names of the parameters that it reads.
-        convolution: Stride and the like, where it is one.
-        norm: The batch normalization that :func:`~mbv2kit.analysis.contractions.fold_norms` made a part of it.
-        internal_bytes: Memory that it needs for itself while it runs, ``size`` in Section 5.1; a trace knows of none.
+        convolution: Options of a convolution; None for other operations.
+        norm: Batch normalization that :func:`~mbv2kit.analysis.contractions.fold_norms` folded into it.
+        internal_bytes: Workspace, ``size`` in Section 5.1; 0 in traced graphs.
     """
 
     name: str
@@ -81,17 +82,17 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What a network does to one batch.
+    """Operations of a network on one batch.
 
-    Parameters, buffers and all that is worked out from them alone, such as anchors, are constants: they are no storages
-    and what makes them is no operation.
+    Parameters, buffers and everything computed from them alone, such as anchors, are constants: the graph contains
+    neither their storages nor the operations that make them.
 
     Attributes:
-        operations: In an order in which they can run; see :func:`dependencies` for the others.
-        storages: What the operations' indices mean. After a contraction some are used no more.
-        inputs: Storages that are there at the start.
-        outputs: Storages that must be there at the end.
-        parameters: Number of elements of every parameter of the model, used or not, by its name.
+        operations: Operations in a valid order; see :func:`dependencies` for others.
+        storages: Storages by index; contractions may leave some unused.
+        inputs: Storages that exist at the start.
+        outputs: Storages that must exist at the end.
+        parameters: Number of elements of every parameter of the model, used or not, by name.
     """
 
     operations: tuple[Operation, ...]
@@ -102,26 +103,26 @@ class Graph:
 
 
 def build_on_meta(spec: ModelSpec) -> VisionModel:
-    """Builds a model that has shapes but no weights, in evaluation mode.
+    """Builds a model on the meta device, without weights, in evaluation mode.
 
     Raises:
-        UserError: A name or an argument in the spec is wrong.
+        UserError: A name or an argument in the spec is invalid.
     """
     with META:
         return VisionModel(spec).eval()
 
 
 def trace(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Graph:
-    """Records what a model does in evaluation mode; the model itself is left as it is.
+    """Records the operations of a model in evaluation mode, without changing the model.
 
     Args:
-        model: On any device. A ``VisionModel`` is given ``(batch, 3, *size)`` uint8, any other module
-            floats of that shape, in the type of its first parameter.
+        model: Model on any device. Its input is ``(batch, 3, *size)``: uint8 for a ``VisionModel``, for other modules
+            of the type of their first floating-point parameter.
         size: Height and width of the input.
         batch: Number of images.
 
     Raises:
-        UserError: The model cannot run on such an input.
+        UserError: The model cannot run on an input of this size.
     """
     network = copy_to_meta(model).eval()
     floats = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
@@ -137,9 +138,9 @@ def trace(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Graph:
 
 
 def dependencies(graph: Graph) -> tuple[int, ...]:
-    """Returns for each operation which others must come before it, bit i for operation i; only the nearest are named.
+    """Returns the direct predecessors of each operation as bit masks, bit i for operation i.
 
-    Who reads a storage comes behind who wrote it, and who writes it anew behind all who read or wrote the old values.
+    A reader of a storage comes after its writer; a new writer comes after all readers and the writer of the old values.
     """
     writer: dict[int, int] = {}
     readers: dict[int, int] = {}
@@ -157,7 +158,7 @@ def dependencies(graph: Graph) -> tuple[int, ...]:
 
 
 def ancestors(graph: Graph) -> tuple[int, ...]:
-    """Returns for each operation all that come before it in every order, bit i for operation i."""
+    """Returns all predecessors of each operation, direct or not, as bit masks."""
     result: list[int] = []
     for direct in dependencies(graph):
         result.append(direct)
@@ -167,7 +168,7 @@ def ancestors(graph: Graph) -> tuple[int, ...]:
 
 
 def bits(mask: int) -> Iterator[int]:
-    """Returns the positions of the ones in ``mask``, from the lowest."""
+    """Yields the positions of the ones in ``mask``, from the lowest."""
     while mask:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
@@ -175,7 +176,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def users(graph: Graph) -> list[list[int]]:
-    """Returns for each storage the operations that read or write it, in order."""
+    """Returns the operations that read or write each storage, in order."""
     result: list[list[int]] = [[] for _ in graph.storages]
     for position, operation in enumerate(graph.operations):
         for index in {*operation.reads, *operation.writes}:
@@ -184,7 +185,7 @@ def users(graph: Graph) -> list[list[int]]:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator that torch runs for ``network`` on ``images``, views among them."""
+    """Intercepts every operator, including views, that torch runs for ``network`` on ``images``."""
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -194,9 +195,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running = [""]
         self.indices: dict[int, int] = {}
         self.inputs = (self._index(images),)
-        # Of every constant the parameters that it was made from.
-        self.constants: dict[int, tuple[str, ...]] = {_key(p): (name,) for name, p in network.named_parameters()}
-        # A storage is known by its address, which another one could get if it were given back.
+        # The parameters that each constant was computed from.
+        self.constants: dict[int, tuple[str, ...]] = {storage_id(p): (name,) for name, p in network.named_parameters()}
+        # Keeps all tensors alive, so that no new storage gets the id of a freed one.
         self.alive: list[Tensor] = [images]
         for name, module in network.named_modules():
             module.register_forward_pre_hook(partial(self._enter, name))
@@ -204,20 +205,22 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        arguments, results = list(_tensors([args, kwargs])), list(_tensors(result))
+        arguments, results = list(tensors_in([args, kwargs])), list(tensors_in(result))
         self.alive += results
-        keys = [_key(argument) for argument in arguments]
+        keys = [storage_id(argument) for argument in arguments]
         reads = _unique(self.indices[key] for key in keys if key in self.indices)
         parameters = _unique(name for key in keys for name in self.constants.get(key, ()))
         if not reads:
-            self.constants.update({_key(value): parameters for value in results if _key(value) not in self.constants})
+            self.constants.update(
+                {storage_id(value): parameters for value in results if storage_id(value) not in self.constants}
+            )
             return result
         changes = func._schema.is_mutable
-        written = [value for value in results if changes or _key(value) not in keys]
+        written = [value for value in results if changes or storage_id(value) not in keys]
         if written:
             name = str(func.overloadpacket).removeprefix("aten.")
             value_by_value = torch.Tag.pointwise in func.tags and not changes
-            other = {_key(argument) for argument in arguments if _layout(argument) != _layout(written[0])}
+            other = {storage_id(argument) for argument in arguments if _layout(argument) != _layout(written[0])}
             overwritable = [key for key in keys if key in self.indices and key not in other] if value_by_value else []
             self.operations.append(
                 Operation(
@@ -235,12 +238,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def graph(self, result: Any) -> Graph:
-        """What was recorded, if ``result`` is what the network returned."""
-        outputs = _unique(self.indices[_key(value)] for value in _tensors(result) if _key(value) in self.indices)
+        """Returns the recorded graph; ``result`` is what the network returned."""
+        outputs = _unique(
+            self.indices[storage_id(value)] for value in tensors_in(result) if storage_id(value) in self.indices
+        )
         needed = {*outputs, *(index for operation in self.operations for index in operation.reads)}
         operations = []
         for operation in self.operations:
-            # By-products that nobody reads, such as the places of the maxima in max pooling, are a matter of torch.
+            # Leaves out by-products of torch that nothing reads, such as the indices of max pooling.
             used = tuple(index for index in operation.writes if index in needed)
             operations.append(replace(operation, writes=used or operation.writes[:1]))
         parameters = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
@@ -253,16 +258,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running.pop()
 
     def _index(self, tensor: Tensor) -> int:
-        key = _key(tensor)
+        key = storage_id(tensor)
         if key not in self.indices:
             self.indices[key] = len(self.storages)
             size = tensor.untyped_storage().nbytes()
             self.storages.append(Storage(tuple(tensor.shape), size // tensor.itemsize, size))
         return self.indices[key]
-
-
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
@@ -272,16 +273,6 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 def _convolution(args: Sequence[Any]) -> Convolution:
     stride, padding, dilation, transposed, _, groups = args[3:9]
     return Convolution(tuple(stride), tuple(padding), tuple(dilation), transposed, groups)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _unique(values: Iterable[T]) -> tuple[T, ...]:

@@ -1,4 +1,4 @@
-"""The least memory that a network's activations need, over all orders of its operations (Section 5.1)."""
+"""Finds the order of a network's operations with the smallest activation memory (Section 5.1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from mbv2kit.analysis.graph import Graph, ancestors, bits, dependencies, users
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """The best order in which to run a graph, and what it needs.
+class BestOrder:
+    """The order of a graph's operations with the smallest peak memory.
 
     Attributes:
-        peak: The most bytes that are held at once.
+        peak: Most bytes held at once.
         order: Indices of the operations.
-        step: Place in ``order`` of the first operation during which the peak is reached.
-        live: Indices of the storages that are held then.
+        step: Position in ``order`` of the first operation that reaches the peak.
+        live: Indices of the storages held at that operation.
     """
 
     peak: int
@@ -25,14 +25,14 @@ class MemoryPlan:
     live: tuple[int, ...]
 
 
-def peak_memory(graph: Graph) -> MemoryPlan:
-    """Finds the order of the operations that needs the least memory, exactly: M(G) of Section 5.1.
+def peak_memory(graph: Graph) -> BestOrder:
+    """Finds the order of the operations with the smallest peak memory, exactly: M(G) of Section 5.1.
 
-    While an operation runs, memory holds what it reads and writes, what it needs for itself, and all that was there
-    before and is read or returned later. A storage is given back as soon as its last user has run.
+    While an operation runs, memory holds what it reads and writes, its workspace, and everything computed earlier that
+    is read or returned later. A storage is freed as soon as its last user has run.
 
-    At worst the search takes time exponential in the number of branches that lie side by side. All networks of this
-    project, NASNet-A's cells of ten branches among them, are a matter of less than a second.
+    The worst case is exponential in the number of parallel branches. All networks of this project, including NASNet-A
+    with cells of ten branches, take less than a second.
 
     Raises:
         ValueError: The graph has no operation.
@@ -44,7 +44,7 @@ def peak_memory(graph: Graph) -> MemoryPlan:
 
 
 def live_storages(graph: Graph, done: int, running: int) -> tuple[int, ...]:
-    """Returns the storages that are held while the operation ``running`` runs behind those of the mask ``done``."""
+    """Returns the storages held while operation ``running`` runs, after the operations in the mask ``done``."""
     started = done | 1 << running
     live = []
     for index, touching in enumerate(users(graph)):
@@ -57,7 +57,7 @@ def live_storages(graph: Graph, done: int, running: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The operations that have run, as a mask; the bytes held behind them; those that may run next; the way here."""
+    """The operations done and those ready to run, as masks; the bytes held; and the last step with the state before."""
 
     done: int
     held: int
@@ -67,9 +67,9 @@ class _State:
 
 
 class _Search:
-    """A best-first search for the way from no operation done to all done whose largest step is the least.
+    """Best-first search for the order of operations whose largest step is smallest.
 
-    Which operations are done says all about what is held, so sets of operations are the nodes, whatever their order.
+    The memory held depends only on which operations are done, not on their order, so the nodes are sets of operations.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -80,7 +80,7 @@ class _Search:
         for position, needed in enumerate(self.needs):
             for earlier in bits(needed):
                 self.enables[earlier] |= 1 << position
-        # What a step adds to the memory, and the storages that it may give back with the mask of all their users.
+        # Bytes that each operation allocates; and the storages that it may free, as (mask of all users, bytes).
         self.adds = [0] * self.size
         self.releases: list[list[tuple[int, int]]] = [[] for _ in range(self.size)]
         self.start = 0
@@ -99,7 +99,7 @@ class _Search:
                 self.lifetimes.append((0 if there else 1 << touching[0], -1 if stays else mask, size))
 
     def run(self) -> _State:
-        """Returns the last state of the best way."""
+        """Returns the final state of the best order."""
         ready = sum(1 << position for position, needed in enumerate(self.needs) if not needed)
         numbers = count()
         bound = self._least_bound()
@@ -116,37 +116,37 @@ class _Search:
                 needed = max(bound, self._during(state, position))
                 following = self._settle(self._step(state, position), needed)
                 if following.done not in seen:
-                    # Among equal bounds the state that is furthest goes on, so that a bound that suffices ends soon.
+                    # Among equal bounds, the state with the most operations done comes first: fewer states are visited.
                     heappush(heap, (needed, -following.done.bit_count(), next(numbers), following))
 
-    def plan(self, state: _State) -> MemoryPlan:
-        """Reads the way to ``state`` back."""
+    def plan(self, state: _State) -> BestOrder:
+        """Returns the order of operations that led to ``state``."""
         steps = list(_way(state))[::-1]
         held = [self._during(before, position) for before, position in steps]
         peak = max(held)
         step = held.index(peak)
         before, position = steps[step]
         live = live_storages(self.graph, before.done, position)
-        return MemoryPlan(peak, tuple(position for _, position in steps), step, live)
+        return BestOrder(peak, tuple(position for _, position in steps), step, live)
 
     def _during(self, state: _State, position: int) -> int:
         return state.held + self.adds[position] + self.graph.operations[position].internal_bytes
 
     def _step(self, state: _State, position: int) -> _State:
         done = state.done | 1 << position
-        given_back = sum(size for mask, size in self.releases[position] if not mask & ~done)
+        freed = sum(size for mask, size in self.releases[position] if not mask & ~done)
         ready = state.ready & ~(1 << position)
         for later in bits(self.enables[position]):
             if not self.needs[later] & ~done:
                 ready |= 1 << later
-        return _State(done, state.held + self.adds[position] - given_back, ready, position, state)
+        return _State(done, state.held + self.adds[position] - freed, ready, position, state)
 
     def _settle(self, state: _State, bound: int) -> _State:
-        """Runs all that costs nothing: steps that fit under ``bound`` and leave no more held than before.
+        """Runs all operations that cost nothing: those within ``bound`` that do not increase the bytes held.
 
-        Nothing is lost by it. What a step adds is fixed and what it gives back only grows with the steps that are done,
-        so one that does not raise what is held now would not do so later either. Moved to the front of any order it
-        therefore leaves no more held at any step of the rest, and its own step fits.
+        This keeps the result optimal. What an operation allocates is fixed, and what it frees only grows as others are
+        done, so an operation that does not increase the bytes held now would not do so later either. Moved to the front
+        of any order, it therefore increases the memory at no other step, and its own step is within the bound.
         """
         position = self._free_step(state, bound)
         while position is not None:
@@ -161,7 +161,7 @@ class _Search:
         return None
 
     def _least_bound(self) -> int:
-        """The most that is held at any operation in every order: a bound from below, which is often the answer."""
+        """Returns a lower bound of the peak: the largest memory that an operation needs in any order."""
         before = ancestors(self.graph)
         behind = [0] * self.size
         for position, mask in enumerate(before):
@@ -179,7 +179,7 @@ class _Search:
 
 
 def _way(state: _State) -> Iterator[tuple[_State, int]]:
-    """The steps that led to ``state``, the last one first: what was done before, and the operation."""
+    """Yields the steps that led to ``state``, the last one first, as (state before, operation)."""
     while state.before is not None:
         yield state.before, state.last
         state = state.before

@@ -1,6 +1,6 @@
-"""Image arrays as tensors."""
+"""Image arrays as tensors; tensors in nested containers, and the memory that they share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,3 +12,19 @@ from mbv2kit.structures import Image
 def images_to_tensor(images: Sequence[Image]) -> Tensor:
     """Stacks ``(H, W, 3)`` uint8 arrays of one size into ``(B, 3, H, W)`` uint8, channels last in memory."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yields the tensors in nested mappings, lists and tuples, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def storage_id(tensor: Tensor) -> int:
+    """Returns a number that is equal for tensors that share memory; a later tensor may get that of a freed one."""
+    return int(tensor.untyped_storage()._cdata)

@@ -1,11 +1,13 @@
 """Measures how many bytes of tensors are alive at once while code runs."""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from mbv2kit.nn.tensors import storage_id, tensors_in
 
 
 class MemoryProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -36,15 +38,15 @@ class MemoryProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # An in-place operator returns its argument: no new memory.
         if not func._schema.is_mutable:
             # The statistics that a batch norm also returns are empty in evaluation, except on the meta device.
-            for tensor in _tensors(result[:1] if "batch_norm" in func.name() else result):
-                self._watch(tensor, but=[*_tensors(args)])
+            for tensor in tensors_in(result[:1] if "batch_norm" in func.name() else result):
+                self._watch(tensor, but=[*tensors_in(args)])
         return result
 
     def _watch(self, tensor: Tensor, but: Iterable[Tensor] = ()) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._watched or any(other.untyped_storage()._cdata == key for other in but):
+        key = storage_id(tensor)
+        if key in self._watched or any(storage_id(other) == key for other in but):
             return
+        storage = tensor.untyped_storage()
         size = storage.nbytes()
 
         def forget(_: object) -> None:
@@ -54,11 +56,3 @@ class MemoryProbe(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watched[key] = weakref.ref(storage, forget)
         self.current += size
         self.peak = max(self.peak, self.current)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

@@ -1,4 +1,4 @@
-"""Positive channels behind the expansions: counted once more, in theory, and in the published network."""
+"""Positive channels of the expansions: counted in another way, in theory, and in the published network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def noise(count: int, size: int = 64) -> list[Image]:
     return list(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
-def test_a_pattern_sums_up_its_pixels() -> None:
+def test_the_statistics_of_a_pattern() -> None:
     counts = np.array([1, 1, 1, 2, 4, 4])
     pattern = ActivationPattern("layer_3", threshold=2, pixels=np.bincount(counts, minlength=7))
     assert pattern.channels == 6
@@ -46,7 +46,7 @@ def test_a_pattern_sums_up_its_pixels() -> None:
     assert pattern.share_below == pytest.approx(3 / 6)
 
 
-def test_it_counts_what_a_loop_over_the_blocks_counts() -> None:
+def test_it_counts_the_same_as_a_loop_over_the_blocks() -> None:
     model = build(width=0.35)
     randomize_norms(model)
     images = noise(BATCH + 3, size=50)
@@ -70,7 +70,7 @@ def test_it_counts_what_a_loop_over_the_blocks_counts() -> None:
         assert pattern.share_below == pytest.approx((counts < pattern.threshold).double().mean().item(), abs=1e-3)
 
 
-def test_hooks_are_gone_afterwards_and_the_weights_untouched() -> None:
+def test_hooks_are_removed_and_weights_unchanged() -> None:
     model = build(width=0.35)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first = activation_patterns(model, noise(2))
@@ -81,8 +81,8 @@ def test_hooks_are_gone_afterwards_and_the_weights_untouched() -> None:
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
-def test_untrained_channels_are_positive_as_a_coin_falls() -> None:
-    """Whatever goes in, fresh weights make each channel positive for half of all draws (the paper's step 0)."""
+def test_half_of_the_untrained_channels_are_positive() -> None:
+    """For any input, half of all random weights make a channel positive (step 0 in the paper)."""
     shares = []
     for seed in range(4):
         torch.manual_seed(seed)
@@ -90,19 +90,19 @@ def test_untrained_channels_are_positive_as_a_coin_falls() -> None:
         shares.append([pattern.mean / pattern.channels for pattern in patterns])
         assert all(pattern.share_below == 0 for pattern in patterns)
     for share, pattern in zip(np.mean(shares, axis=0), patterns, strict=True):
-        # Channels fall apart from one another; pixels of one network do not.
+        # Channels are independent of one another; pixels of one network are not.
         assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(len(shares) * pattern.channels))
 
 
 def test_a_backbone_without_expansions_and_no_images_are_refused() -> None:
-    with pytest.raises(UserError, match=r"Backbone 'mobilenet_v1' has no expansions .* take mobilenet_v2\."):
+    with pytest.raises(UserError, match=r"Backbone 'mobilenet_v1' has no expansions; use mobilenet_v2\."):
         activation_patterns(build("mobilenet_v1", width=0.25), noise(1))
     with pytest.raises(UserError, match="give at least one"):
         activation_patterns(build(width=0.35), [])
 
 
 @pytest.mark.slow
-def test_training_spreads_the_published_networks_counts_and_leaves_nearly_all_invertible(shared_data: Path) -> None:
+def test_in_the_published_network_counts_spread_and_nearly_all_stay_invertible(shared_data: Path) -> None:
     trained, _ = open_model(str(shared_data / "weights" / "mobilenet_v2_1.0_224_quant.tflite"))
     images = [decode(path) for path in sorted((shared_data / "imagenet_samples" / "val").glob("*/*"))[::10]]
     spec = replace(trained.spec, backbone={**trained.spec.backbone, "zero_init_residual": False})

@@ -1,14 +1,12 @@
 from collections.abc import Callable
-from io import StringIO
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.analysis.complexity import complexity, complexity_table, graph_complexity
+from mbv2kit.analysis.complexity import complexity, graph_complexity
 from mbv2kit.analysis.graph import build_on_meta, trace
 from mbv2kit.backbones import create_backbone, list_backbones
 from mbv2kit.errors import UserError
@@ -58,7 +56,7 @@ def fitting_pairs() -> list[tuple[str, str]]:
         ("mobilenet_v2", "ssdlite", 80, 320, 4_337_013, 788_830_144),
     ],
 )
-def test_counts_are_the_known_ones(
+def test_counts_have_the_known_values(
     backbone: str, head: str, classes: int, size: int, parameters: int, madds: int
 ) -> None:
     cost = complexity(build(backbone, head, classes), (size, size))
@@ -78,7 +76,7 @@ def test_without_its_norms_mobilenet_v2_has_the_papers_parameters() -> None:
         ("mobilenet_v1", {"aspp": True, "feature": "last"}, 16, 12.7609, 14.2266),
     ],
 )
-def test_dilation_is_charged_as_tensorflow_ran_it_where_asked(
+def test_space_to_batch_counts_dilation_as_tensorflow_runs_it(
     backbone: str, options: dict[str, Any], output_stride: int, plain: float, padded: float
 ) -> None:
     """Table 7's billions of multiply-adds."""
@@ -93,12 +91,12 @@ def test_without_dilation_space_to_batch_changes_nothing() -> None:
         assert complexity(model, (97, 130)) == complexity(model, (97, 130), space_to_batch=True)
     dilated = nn.Conv2d(3, 5, (3, 1), dilation=(4, 6), padding=(4, 0))
     assert complexity(dilated, (9, 9)).madds == 9 * 9 * 5 * 3 * 3
-    # The rows alone are padded, from 9 to 12: along them the kernel has no reach.
+    # Only the rows are padded, from 9 to 12: along the other dimension the kernel has size 1.
     assert complexity(dilated, (9, 9), space_to_batch=True).madds == 12 * 9 * 5 * 3 * 3
 
 
 @pytest.mark.parametrize(("backbone", "head"), fitting_pairs())
-def test_hooks_count_the_same_on_every_model_and_folding_changes_parameters_alone(backbone: str, head: str) -> None:
+def test_hooks_count_the_same_on_every_model_and_folding_changes_only_parameters(backbone: str, head: str) -> None:
     model = build(backbone, head, 3)
     cost, folded = complexity(model, (320, 320)), complexity(model, (320, 320), folded=True)
     parameters, madds = count(model, 320)
@@ -106,18 +104,18 @@ def test_hooks_count_the_same_on_every_model_and_folding_changes_parameters_alon
     assert cost.parameters == parameters
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     assert cost.norm_parameters == sum(2 * norm.num_features for norm in norms)
-    # A norm has a scale and a shift a channel, of which the bias alone stays; those in front of no convolution stay.
+    # A folded norm leaves one bias per channel of its scale and shift; norms without a convolution before them stay.
     assert folded.parameters == cost.parameters - (cost.norm_parameters - folded.norm_parameters) // 2
 
 
 def test_folded_ssdlite_has_the_size_of_the_released_model() -> None:
-    """As in OpenVINO's list of models: 4.475 M parameters, 1.525 GFLOPs of two operations a multiply-add."""
+    """OpenVINO's list of models has 4.475 M parameters and 1.525 GFLOPs, two operations per multiply-add."""
     cost = complexity(build("mobilenet_v2", "ssdlite", 90), (300, 300), folded=True)
     assert (round(cost.parameters / 1e6, 3), cost.norm_parameters) == (4.475, 0)
     assert cost.madds == pytest.approx(1.525e9 / 2, rel=0.02)
 
 
-def test_layers_come_in_order_with_what_they_are() -> None:
+def test_layers_come_in_order_with_their_kinds() -> None:
     cost = complexity(build("mobilenet_v2", "classifier", 1000), (224, 224))
     assert [(layer.kind, layer.output_shape, layer.parameters, layer.madds) for layer in cost.layers[:5]] == [
         ("3 x 3 conv", (1, 32, 112, 112), 864, 10_838_016),
@@ -130,19 +128,19 @@ def test_layers_come_in_order_with_what_they_are() -> None:
     last = cost.layers[-1]
     assert (last.module, last.kind, last.output_shape) == ("heads.classification.linear", "linear", (1, 1000))
     assert (last.parameters, last.madds) == (1_281_000, 1_280_000)
-    # 53 convolutions and linear layers and 17 bottlenecks: Table 2.
+    # Table 2: 53 convolutions and linear layers, 17 bottlenecks.
     assert sum(layer.madds > 0 for layer in cost.layers) == 53
     assert sum("depthwise" in layer.kind for layer in cost.layers) == 17
 
 
-def test_a_module_that_runs_twice_costs_its_multiply_adds_twice_and_its_parameters_once() -> None:
+def test_a_module_that_runs_twice_counts_twice_in_multiply_adds_and_once_in_parameters() -> None:
     block = ConvNormAct(3, 3, 3, style=ConvStyle())
     for folded, parameters in [(False, 81 + 6), (True, 81 + 3)]:
         cost = complexity(nn.Sequential(block, block), (8, 8), folded=folded)
         assert (cost.parameters, cost.madds) == (parameters, 2 * 81 * 64)
 
 
-def test_a_convolution_that_two_norms_share_is_folded_into_two() -> None:
+def test_a_convolution_that_two_norms_share_becomes_two() -> None:
     conv = nn.Conv2d(3, 3, 1)
     model = nn.Sequential(conv, nn.BatchNorm2d(3), conv, nn.BatchNorm2d(3, affine=False))
     assert complexity(model, (8, 8)).parameters == 9 + 3 + 6
@@ -150,7 +148,7 @@ def test_a_convolution_that_two_norms_share_is_folded_into_two() -> None:
 
 
 class Net(nn.Module):
-    """Two 4 x 4 weights, and whatever a function does with them."""
+    """Two 4 x 4 weights in an arbitrary function."""
 
     def __init__(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -185,17 +183,19 @@ def test_functions_are_counted_like_modules(
     assert (used, cost.parameters) == (parameters, 20)
 
 
-def test_the_cost_is_that_of_one_image() -> None:
+def test_the_cost_is_for_one_image() -> None:
     model = build("mobilenet_v2", "classifier", 10, width=0.35)
     assert graph_complexity(trace(model, (64, 64), batch=3)).madds == 3 * complexity(model, (64, 64)).madds
 
 
-def test_the_table_shows_every_layer_and_the_sums() -> None:
+def test_the_text_shows_every_layer_and_the_sums() -> None:
     cost = complexity(build("mobilenet_v2", "classifier", 1000), (224, 224))
-    console = Console(file=StringIO(), width=200)
-    console.print(complexity_table(cost))
-    assert isinstance(console.file, StringIO)
-    text = console.file.getvalue()
-    assert all(layer.module in text for layer in cost.layers)
-    for expected in ("3,504,872", "300,774,272", "34,112 of the parameters", "1280 x 7 x 7", "3 x 3 depthwise conv"):
-        assert expected in text
+    heading, *rows, sums, norms = str(cost).splitlines()
+    assert heading.split() == ["module", "layer", "output", "parameters", "multiply-adds"]
+    assert len(rows) == len(cost.layers)
+    assert all(row.startswith(f"{layer.module} ") for row, layer in zip(rows, cost.layers, strict=True))
+    assert len({len(row) for row in (heading, *rows, sums)}) == 1
+    (depthwise,) = [row for row in rows if row.startswith("backbone.layers.layer_2.depthwise.conv ")]
+    assert " ".join(depthwise.split()[1:]) == "3 x 3 depthwise conv 32 x 112 x 112 288 3,612,672"
+    assert sums.split() == ["sum", "3,504,872", "300,774,272"]
+    assert norms == "34,112 of the parameters belong to batch normalizations"

@@ -41,7 +41,7 @@ class Function(nn.Module):
 
 
 class Everything(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes on which devices torch makes tensors."""
+    """Records the devices on which torch creates tensors."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ def steps(graph: Graph) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     return [(operation.name, operation.reads, operation.writes) for operation in graph.operations]
 
 
-def test_operations_come_with_what_they_read_and_write() -> None:
+def test_operations_list_what_they_read_and_write() -> None:
     graph = trace_function(lambda x: torch.cat([x.relu(), x.sigmoid()], dim=1) * 2)
     (image, rectified, squashed, joined, result) = range(5)
     assert steps(graph) == [
@@ -78,14 +78,14 @@ def test_operations_come_with_what_they_read_and_write() -> None:
     assert graph.storages[joined].shape == (1, 6, 4, 4)
 
 
-def test_views_are_no_operations_and_no_memory() -> None:
+def test_views_are_neither_operations_nor_memory() -> None:
     graph = trace_function(lambda x: x.permute(0, 2, 3, 1)[:, :2].expand(5, -1, -1, -1).unbind(0)[3].relu())
     assert steps(graph) == [("relu", (0,), (1,))]
     copied = trace_function(lambda x: x.permute(0, 2, 3, 1).reshape(-1).relu())
     assert [name for name, *_ in steps(copied)] == ["clone", "relu"]
 
 
-def test_what_works_in_place_writes_what_it_reads() -> None:
+def test_in_place_operations_write_what_they_read() -> None:
     graph = trace_function(lambda x: F.relu_(x + 1))
     assert steps(graph) == [("add", (0,), (1,)), ("relu_", (1,), (1,))]
 
@@ -103,7 +103,7 @@ def test_what_works_in_place_writes_what_it_reads() -> None:
     ]
 
 
-def test_constants_are_no_activations() -> None:
+def test_constants_are_not_activations() -> None:
     grid = torch.ones(4)
     weight = nn.Parameter(torch.ones(4))
 
@@ -128,7 +128,7 @@ def test_constants_are_no_activations() -> None:
     assert graph.outputs == (2,)
 
 
-def test_by_products_that_nobody_reads_are_left_out() -> None:
+def test_unused_by_products_are_left_out() -> None:
     pooled = trace_function(lambda x: F.max_pool2d(x, 2))
     assert steps(pooled) == [("max_pool2d_with_indices", (0,), (1,))]
     both = trace_function(lambda x: F.max_pool2d(x, 2, return_indices=True))
@@ -136,7 +136,7 @@ def test_by_products_that_nobody_reads_are_left_out() -> None:
     assert [both.storages[index].bytes for index in both.outputs] == [3 * 4 * 4, 3 * 4 * 8]
 
 
-def test_a_result_that_nobody_needs_is_still_made() -> None:
+def test_an_unused_result_is_kept() -> None:
     def forward(x: Tensor) -> Tensor:
         x.relu()
         return x + 1
@@ -144,7 +144,7 @@ def test_a_result_that_nobody_needs_is_still_made() -> None:
     assert steps(trace_function(forward)) == [("relu", (0,), (1,)), ("add", (0,), (2,))]
 
 
-def test_a_vision_model_takes_bytes_and_other_modules_floats_of_their_type() -> None:
+def test_a_vision_model_gets_uint8_and_other_modules_floats_of_their_type() -> None:
     image = trace(build_on_meta(SPEC), (64, 96), batch=2).storages[0]
     assert (image.shape, image.bytes) == ((2, 3, 64, 96), 2 * 3 * 64 * 96)
     assert trace(nn.Conv2d(3, 4, 1).half(), (8, 8)).storages[0].bytes == 2 * 3 * 64
@@ -161,7 +161,7 @@ def test_operations_know_their_module_and_a_shared_one_runs_twice() -> None:
     assert [op.module for op in trace_function(lambda x: x.relu()).operations] == [""]
 
 
-def test_a_convolution_says_how_it_moves() -> None:
+def test_a_convolution_has_its_options() -> None:
     graph = trace(nn.Conv2d(3, 6, (3, 1), stride=(2, 1), padding=(4, 0), dilation=(4, 1), groups=3), (8, 8))
     (operation,) = graph.operations
     assert operation.convolution == ((2, 1), (4, 0), (4, 1), False, 3)
@@ -169,7 +169,7 @@ def test_a_convolution_says_how_it_moves() -> None:
     assert operation.output_shape == (1, 6, 4, 8)
 
 
-def test_nothing_is_allocated_and_the_model_is_left_as_it_was() -> None:
+def test_tracing_allocates_nothing_and_does_not_change_the_model() -> None:
     model = VisionModel(SPEC).train()
     before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
     with Everything() as seen:
@@ -188,14 +188,14 @@ def test_models_with_and_without_weights_have_the_same_graph() -> None:
     assert trace(model, (64, 96)) == trace(VisionModel(SPEC), (64, 96))
 
 
-def test_training_by_phases_is_not_what_is_traced() -> None:
+def test_dilation_by_phases_is_not_traced() -> None:
     block = InvertedResidual(8, 8, expansion=6, dilation=2, style=ConvStyle()).train()
     graph = trace(nn.Sequential(nn.Conv2d(3, 8, 1), block), (32, 32))
     dilations = [op.convolution.dilation for op in graph.operations if op.convolution is not None]
     assert dilations == [(1, 1), (1, 1), (2, 2), (1, 1)]
 
 
-def test_a_norm_becomes_part_of_its_convolution() -> None:
+def test_a_norm_is_folded_into_its_convolution() -> None:
     graph = trace(nn.Sequential(ConvNormAct(3, 8, 3, style=ConvStyle()), nn.BatchNorm2d(8)), (8, 8))
     folded = fold_norms(graph)
     assert [op.name for op in folded.operations] == ["convolution", "hardtanh", "batch_norm"]
@@ -218,7 +218,7 @@ def test_a_norm_becomes_part_of_its_convolution() -> None:
     ],
     ids=["unused", "read twice", "returned", "behind relu", "alone", "in front", "of its own batch"],
 )
-def test_a_norm_that_is_not_a_convolutions_own_stays(function: Callable[..., Any], request: Any) -> None:
+def test_a_norm_without_a_convolution_of_its_own_stays(function: Callable[..., Any], request: Any) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -236,7 +236,7 @@ def in_place(function: Callable[[Tensor], Any]) -> list[tuple[str, tuple[int, ..
     return steps(in_place_activations(trace_function(function)))
 
 
-def test_an_activation_is_written_over_its_input() -> None:
+def test_an_activation_overwrites_its_input() -> None:
     image, first, second = 0, 1, 3
     assert in_place(lambda x: F.hardtanh(F.avg_pool2d(x, 1)).relu() + 1) == [
         ("avg_pool2d", (image,), (first,)),
@@ -251,7 +251,7 @@ def test_an_activation_is_written_over_its_input() -> None:
 
     assert in_place(residual) == [
         ("avg_pool2d", (image,), (first,)),
-        # Still needed for the addition, which is the one that may write over it.
+        # The addition still needs it, and may overwrite it.
         ("relu", (first,), (2,)),
         ("avg_pool2d", (2,), (second,)),
         ("add", (first, second), (first,)),
@@ -272,13 +272,13 @@ def test_an_activation_is_written_over_its_input() -> None:
     ],
     ids=["input", "output", "type", "smaller", "transposed", "layout", "part", "needed elsewhere"],
 )
-def test_what_cannot_be_written_over_is_not(function: Callable[[Tensor], Any], index: int) -> None:
+def test_what_is_needed_later_is_not_overwritten(function: Callable[[Tensor], Any], index: int) -> None:
     written = [operation for operation in in_place(function) if index in operation[2]]
     assert len(written) == 1
     assert index not in written[0][1]
 
 
-def test_in_place_takes_memory_from_no_order() -> None:
+def test_in_place_activations_never_need_more_memory() -> None:
     graph = fold_norms(trace(build_on_meta(SPEC), (64, 96)))
     contracted = in_place_activations(graph)
     assert ancestors(contracted) == ancestors(graph)
@@ -288,7 +288,7 @@ def test_in_place_takes_memory_from_no_order() -> None:
     assert names.count("add") == 10
 
 
-def test_writers_wait_for_readers_and_readers_for_writers() -> None:
+def test_writers_come_after_readers_and_readers_after_writers() -> None:
     a, b = 0, 1
     operations = (
         Operation("make", reads=(a,), writes=(b,)),

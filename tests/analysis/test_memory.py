@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mbv2kit.analysis.contractions import fold_norms, in_place_activations
 from mbv2kit.analysis.graph import Graph, Operation, Storage, build_on_meta, trace
-from mbv2kit.analysis.memory import MemoryPlan, live_storages, peak_memory
+from mbv2kit.analysis.memory import BestOrder, live_storages, peak_memory
 from mbv2kit.backbones import create_backbone, list_backbones
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
@@ -23,14 +23,14 @@ def graph_of(
 
 
 def random_graph(seed: int) -> Graph:
-    """Up to 7 operations that read one to three storages and write new ones, or one that they read; 1 to 3 inputs."""
+    """Returns a graph of up to 7 operations, which read 1 to 3 storages and write new ones or one of those."""
     draw = random.Random(seed)
     inputs = list(range(draw.randint(1, 3)))
     sizes = [draw.randint(0, 20) for _ in inputs]
     operations = []
     for _ in range(draw.randint(3, 7)):
         reads = draw.sample(range(len(sizes)), min(len(sizes), draw.randint(1, 3)))
-        # Recent storages above all, so that some graphs are deep and others broad.
+        # Prefers recent storages, so that some graphs are deep and others broad.
         if draw.random() < 0.5:
             reads = sorted({*reads[1:], len(sizes) - 1})
         if draw.random() < 0.25:
@@ -45,7 +45,7 @@ def random_graph(seed: int) -> Graph:
 
 
 def bytes_at(graph: Graph, done: Sequence[int], running: int) -> int:
-    """Section 5.1 word by word: what is there and still wanted, and what the operation makes and needs for itself."""
+    """Section 5.1 literally: what exists and is still needed, what the operation writes, and its workspace."""
     there = set(graph.inputs).union(*(graph.operations[k].writes for k in (*done, running)))
     remaining = [op for k, op in enumerate(graph.operations) if k not in done]
     wanted = set(graph.outputs).union(*(op.reads for op in remaining), *(op.writes for op in remaining))
@@ -53,7 +53,7 @@ def bytes_at(graph: Graph, done: Sequence[int], running: int) -> int:
 
 
 def must_precede(graph: Graph, first: int, second: int) -> bool:
-    """Whether an earlier operation and a later one touch the same storage, and one of them changes it."""
+    """Returns whether two operations touch the same storage and one of them changes it."""
     a, b = graph.operations[first], graph.operations[second]
     return bool({*a.writes} & {*b.reads, *b.writes} or {*a.reads} & {*b.writes})
 
@@ -69,8 +69,8 @@ def brute_force(graph: Graph) -> int:
     return best(())
 
 
-def check(graph: Graph, plan: MemoryPlan) -> None:
-    """The plan's order is one that can run, and needs at the step that it names what it says, and nowhere more."""
+def check(graph: Graph, plan: BestOrder) -> None:
+    """Checks that the order is valid, and that its peak is at the given step and nowhere higher."""
     place = {operation: step for step, operation in enumerate(plan.order)}
     assert sorted(place) == list(range(len(graph.operations)))
     for j in place:
@@ -90,8 +90,8 @@ def test_no_order_of_a_random_graph_needs_less(seed: int) -> None:
     check(graph, plan)
 
 
-def test_the_branch_that_gives_back_most_goes_first() -> None:
-    # Two branches from one image of 10: one swells to 100 and leaves 1, the other leaves 50.
+def test_the_branch_that_frees_most_goes_first() -> None:
+    # Two branches from one image of 10: one grows to 100 and leaves 1, the other leaves 50.
     image, wide, thin, thick, result = range(5)
     operations = [
         Operation("thick", reads=(image,), writes=(thick,)),
@@ -100,10 +100,10 @@ def test_the_branch_that_gives_back_most_goes_first() -> None:
         Operation("join", reads=(thin, thick), writes=(result,)),
     ]
     plan = peak_memory(graph_of(operations, [10, 100, 1, 50, 2], [image], [result]))
-    assert plan == MemoryPlan(peak=111, order=(1, 2, 0, 3), step=1, live=(image, wide, thin))
+    assert plan == BestOrder(peak=111, order=(1, 2, 0, 3), step=1, live=(image, wide, thin))
 
 
-def test_an_operations_own_memory_counts_while_it_runs() -> None:
+def test_the_workspace_of_an_operation_counts_while_it_runs() -> None:
     operations = [
         Operation("a", reads=(0,), writes=(1,), internal_bytes=7),
         Operation("b", reads=(1,), writes=(2,)),
@@ -112,7 +112,7 @@ def test_an_operations_own_memory_counts_while_it_runs() -> None:
     assert (plan.peak, plan.step) == (12, 0)
 
 
-def test_what_is_returned_stays_and_what_nobody_reads_is_never_there() -> None:
+def test_outputs_are_held_and_unused_inputs_are_not() -> None:
     operations = [Operation("a", reads=(0,), writes=(1,)), Operation("b", reads=(1,), writes=(2,))]
     assert peak_memory(graph_of(operations, [10, 1, 1, 99], [0, 3], [0, 2])).peak == 12
     assert peak_memory(graph_of(operations, [10, 1, 1, 99], [0, 3], [0, 2, 3])).peak == 12 + 99
@@ -124,7 +124,7 @@ def test_a_graph_without_operations_is_refused() -> None:
         peak_memory(graph_of([], [1], [0], [0]))
 
 
-def test_a_chain_needs_what_its_greatest_step_needs() -> None:
+def test_a_chain_needs_as_much_as_its_largest_step() -> None:
     """Equation (2) of the paper: without branches M(G) is the largest sum of inputs and outputs."""
     chain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(36, 7))
     graph = trace(chain, (8, 8))
@@ -132,7 +132,7 @@ def test_a_chain_needs_what_its_greatest_step_needs() -> None:
     assert peak_memory(graph).peak == max(steps) == 4 * (3 * 64 + 8 * 36)
 
 
-def test_a_residual_keeps_its_input_until_it_is_added() -> None:
+def test_a_residual_holds_its_input_until_the_addition() -> None:
     class Residual(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             x = F.avg_pool2d(x, 2)
@@ -164,7 +164,7 @@ def model_graph(backbone: str, heads: dict[Task, str], size: int) -> Graph:
 
 
 @pytest.mark.parametrize(("backbone", "heads", "size"), MODELS)
-def test_every_network_has_a_plan_and_contractions_never_need_more(
+def test_every_network_has_a_best_order_and_contractions_never_need_more(
     backbone: str, heads: dict[Task, str], size: int
 ) -> None:
     graph = model_graph(backbone, heads, size)
@@ -178,7 +178,7 @@ def test_every_network_has_a_plan_and_contractions_never_need_more(
 
 
 def test_mobilenet_v2_needs_two_wide_maps_of_its_second_block() -> None:
-    """At 224 pixels, 32 bits a number: 96 channels at 112 x 112 twice, or at 112 and 56 where ReLU6 works in place."""
+    """At 224 pixels in 32 bits: 96 channels at 112 x 112 twice, or at 112 and 56 if ReLU6 works in place."""
     graph = model_graph("mobilenet_v2", CLASSIFIER, 224)
     wide, filtered = 4 * 96 * 112 * 112, 4 * 96 * 56 * 56
     for contracted, peak, module in [
@@ -192,8 +192,8 @@ def test_mobilenet_v2_needs_two_wide_maps_of_its_second_block() -> None:
         assert sorted(contracted.storages[k].bytes for k in plan.live) == sorted([wide, peak - wide])
 
 
-def test_ten_branches_side_by_side_are_no_trouble() -> None:
-    """As in a cell of NASNet; they could run in more orders than could ever be tried."""
+def test_ten_parallel_branches_are_searched_quickly() -> None:
+    """As in a cell of NASNet; there are far too many orders to try them all."""
 
     class Cell(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def test_ten_branches_side_by_side_are_no_trouble() -> None:
     graph = trace(Cell(), (32, 32))
     plan = peak_memory(graph)
     check(graph, plan)
-    # The branch that needs most goes first, while nothing of the others is there: its 34 x 34 map twice.
+    # The branch that needs most goes first, before the others hold anything: its 34 x 34 map twice.
     image, half, padded = (4 * 3 * side * side for side in (32, 16, 34))
     assert plan.peak == 2 * half + 2 * padded
     assert image + half < plan.peak

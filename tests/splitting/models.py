@@ -1,4 +1,4 @@
-"""Models whose every number matters."""
+"""Models in which every parameter affects the outputs."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Windows and bands, beside a convolution that marks what it touches."""
+"""Compares windows and bands with the rows that a convolution really reads."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from tests.splitting.models import build
     data=st.data(),
 )
 @settings(max_examples=200, deadline=None)
-def test_a_window_knows_what_a_convolution_looks_at(
+def test_a_window_knows_the_rows_that_a_convolution_reads(
     size: int, kernel: int, stride: int, dilation: int, padding: str, data: st.DataObject
 ) -> None:
     if stride > 1:
@@ -38,14 +38,14 @@ def test_a_window_knows_what_a_convolution_looks_at(
     rows = torch.nonzero(touched.sum(dim=(0, 1, 3))).flatten().tolist()
     needed = window.needed(range(start, stop))
     assert set(rows) <= set(needed)
-    # A window with gaps may step over rows.
+    # A window with gaps may skip rows.
     assert dilation > 1 or kernel < stride or rows == list(needed)
 
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("padding", ["symmetric", "tf_same"])
 @pytest.mark.parametrize("size", [96, 97, 110])
-def test_bands_compute_every_row_and_need_no_row_that_is_not_there(keep: bool, padding: str, size: int) -> None:
+def test_bands_compute_every_row_and_need_only_rows_that_exist(keep: bool, padding: str, size: int) -> None:
     model = build(padding=padding)
     blocks = find_chain(model, (size, size)).blocks
     for first, last in ((0, 1), (0, 4), (1, 3), (2, 8), (4, 6)):

@@ -1,4 +1,4 @@
-"""Amounts of memory."""
+"""Amounts of memory as text."""
 
 import pytest
 
@@ -18,11 +18,11 @@ from mbv2kit.splitting.budget import parse_bytes
         ("1GiB", 2**30),
     ],
 )
-def test_amounts_as_people_write_them(text: str | int, amount: int) -> None:
+def test_amounts_are_parsed(text: str | int, amount: int) -> None:
     assert parse_bytes(text) == amount
 
 
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "1 parsec", "1e3", "0.1"])
-def test_what_is_no_amount_is_a_sentence(text: str) -> None:
+def test_invalid_amounts_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="memory_budget must be an amount of memory"):
         parse_bytes(text)

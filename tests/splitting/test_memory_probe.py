@@ -1,4 +1,4 @@
-"""Bytes alive, counted by hand."""
+"""Compares the probe with counts by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from mbv2kit.splitting.memory_probe import MemoryProbe
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_memory_counts_from_its_making_until_nobody_holds_it(device: str) -> None:
+def test_memory_counts_from_its_allocation_until_it_is_freed(device: str) -> None:
     held = torch.zeros(10, device=device)
     with torch.no_grad(), MemoryProbe([held]) as probe:
         assert probe.current == 40
@@ -34,7 +34,7 @@ def test_parameters_and_views_of_them_do_not_count() -> None:
     assert probe.peak == 28
 
 
-def test_what_a_kernel_returns_beside_its_result_counts_too() -> None:
+def test_all_outputs_of_an_operator_count() -> None:
     with torch.no_grad(), MemoryProbe() as probe:
         values, indices = torch.zeros(4, 8).max(dim=1)
     assert probe.current == 4 * 4 + 4 * 8

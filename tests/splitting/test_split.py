@@ -1,4 +1,4 @@
-"""The split network beside the plain one, and the bytes that really were alive beside those that were planned."""
+"""Compares the split network with the plain one, and measured with planned memory."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from tests.splitting.models import build
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = (96, 128, 160, 192, 224)
 GROUPS = (1, 2, 3, 4, 5, 10)
-# More groups than channels: one channel at a time.
+# More groups than channels, which runs one channel at a time.
 MOST = 10_000
 
 
@@ -44,7 +44,7 @@ def difference(model: VisionModel, found: Mapping[str, Raw], images: Tensor) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
-def test_it_computes_what_the_plain_network_computes_in_the_planned_memory(width: float) -> None:
+def test_a_split_network_computes_the_same_in_the_planned_memory(width: float) -> None:
     model = build(width=width)
     for size, groups in [*product(SIZES, GROUPS), (SIZES[0], MOST)]:
         plan = plan_evenly(model, (size, size), groups)
@@ -81,7 +81,7 @@ def test_bands_and_groups_are_exact_in_double_precision(padding: str, size: tupl
         ("segmentation", {"name": "deeplab_v3", "feature": "layer_14"}, {"width": 0.5}),
     ],
 )
-def test_it_serves_every_head_and_keeps_its_plan(task: Any, head: dict[str, Any], backbone: dict[str, Any]) -> None:
+def test_every_head_runs_in_the_planned_memory(task: Any, head: dict[str, Any], backbone: dict[str, Any]) -> None:
     size = (129, 161)
     model = build(task, head, **backbone)
     least = smallest_peak(model, size)
@@ -95,7 +95,7 @@ def test_it_serves_every_head_and_keeps_its_plan(task: Any, head: dict[str, Any]
 
 
 @pytest.mark.parametrize("width", [0.35, 1.0])
-def test_a_plan_keeps_its_budget_and_a_larger_budget_recomputes_less(width: float) -> None:
+def test_a_plan_fits_its_budget_and_a_larger_budget_recomputes_less(width: float) -> None:
     model = build(width=width, classes=1000)
     least = smallest_peak(model, (224, 224))
     recomputed = []
@@ -110,7 +110,7 @@ def test_a_plan_keeps_its_budget_and_a_larger_budget_recomputes_less(width: floa
         plan_memory(model, (224, 224), least - 1)
 
 
-def test_the_last_convolution_is_split_even_where_the_head_needs_more_than_a_channel_of_it() -> None:
+def test_the_last_convolution_is_split_although_the_head_reads_all_of_its_channels() -> None:
     model = build(classes=100_000, width=0.35)
     size = (448, 448)
     plan = plan_memory(model, size, 1_600_000)
@@ -131,17 +131,17 @@ def test_mobilenet_v2_at_224_runs_within(budget: int) -> None:
     assert plan.recomputed < 0.05
 
 
-def test_activations_of_eight_bits_need_less_and_256_kb_are_enough() -> None:
+def test_8_bit_activations_need_less_and_256_kb_are_enough() -> None:
     model = build(classes=1000)
     assert plan_memory(model, (224, 224), 256_000, torch.int8).peak <= 256_000
     assert smallest_peak(model, (224, 224)) > 256_000
     even = [plan_evenly(model, (224, 224), 1, dtype).peak for dtype in (torch.float32, torch.float16, torch.int8)]
     image = 3 * 224 * 224
-    # Without the image, which is bytes in any case.
+    # Without the image, which is always in bytes.
     assert (even[0] - image) == 2 * (even[1] - image) == 4 * (even[2] - image)
 
 
-def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
+def test_the_plain_network_needs_what_is_counted_by_hand() -> None:
     model = build(classes=1000)
     images = make_images(224, 224)
     with torch.no_grad(), MemoryProbe([images]) as probe:
@@ -151,7 +151,7 @@ def test_the_plain_run_needs_what_is_counted_by_hand() -> None:
     assert probe.peak == block_2 + make_image + 4 * make_image
 
 
-def test_several_images_are_seen_one_by_one() -> None:
+def test_several_images_run_one_by_one() -> None:
     model = build()
     split = SplitSession(model, plan_evenly(model, (96, 96), 4))
     images = [make_image.permute(1, 2, 0).numpy() for make_image in make_images(80, 120).repeat(3, 1, 1, 1)]
@@ -159,7 +159,7 @@ def test_several_images_are_seen_one_by_one() -> None:
     assert [one.class_ids.tolist() for one in ours] == [one.class_ids.tolist() for one in theirs]
 
 
-def test_what_cannot_be_split_is_told() -> None:
+def test_what_cannot_be_split_is_refused() -> None:
     with pytest.raises(UserError, match="Only mobilenet_v2 can run within a memory budget"):
         plan_evenly(VisionModel(replace(build().spec, backbone={"name": "mobilenet_v1"})), (96, 96), 2)
     with pytest.raises(UserError, match="shortcut 'expansion'"):

@@ -102,7 +102,9 @@ def _case(case: CaseResult, peaks: dict[str, float]) -> Table:
     notes = [f"Medians (quartiles); rounds: {', '.join(map(str, counts))}." if counts else "Nothing was measured."]
     if case.unit == "s":
         name, measure = case.baseline
-        notes.append(f"Speed-up over {name} in the same round, of its {measure} time for measures that it lacks.")
+        notes.append(
+            f"Speed-up: time of {name} in the same round over this time; its {measure} time where it lacks the measure."
+        )
     return Table(columns=columns, rows=rows, title=case.title, notes=[*notes, *case.notes])
 
 
