@@ -55,10 +55,10 @@ def run_command(
     try:
         arguments = sys.argv[1:] if argv is None else list(argv)
         folder = conf or conf_folder()
-        explained = explain_missing(name, extra)
-        registries = [] if parts is None else list(explained(parts)())
-        register_parts(folder, registries)
-        sys.exit(_run(name, description or "", explained(job), arguments, registries, folder))
+        with explain_missing(name, extra):
+            registries = [] if parts is None else list(parts())
+            register_parts(folder, registries)
+        sys.exit(_run(name, description or "", explain_missing(name, extra)(job), arguments, registries, folder))
     except UserError as error:
         _print_error(error)
         sys.exit(2)
