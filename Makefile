@@ -8,9 +8,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
 export NO_ALBUMENTATIONS_UPDATE := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-litert test-executorch lint format clean
+.PHONY: help demo test test-litert test-executorch lint format docs clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +39,11 @@ format: $(VENV)/.installed-dev ## Formats the code and mends what ruff can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean: ## Removes the virtual environments and caches; outputs/ stays
-	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+docs: $(VENV)/.installed-dev ## Builds the documentation into site/; a broken link is an error
+	$(BIN)/python -m mkdocs build --strict
+
+clean: ## Removes the virtual environments, caches and what was built; outputs/ stays
+	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python:
