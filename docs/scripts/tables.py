@@ -36,11 +36,11 @@ def table(name: str) -> str:
     """Returns the table ``name`` as Markdown, with the command, date and machine below it."""
     data = load(name)
     columns = {key: ({"title": value} if isinstance(value, str) else value) for key, value in data["columns"].items()}
-    numeric = [all(_is_number(row.get(key)) for row in data["rows"]) for key in columns]
+    numeric = [_is_number(next((row[key] for row in data["rows"] if row[key] is not None), None)) for key in columns]
     lines = [
         [column["title"] for column in columns.values()],
         ["---:" if each else "---" for each in numeric],
-        *([_cell(row.get(key), column.get("format", "")) for key, column in columns.items()] for row in data["rows"]),
+        *([_cell(row[key], column.get("format", "")) for key, column in columns.items()] for row in data["rows"]),
     ]
     source = [f"{data['date']:%Y-%m-%d}", *([load("machines")[data["machine"]]["title"]] if "machine" in data else [])]
     source += [f"`{data['command']}`"] if data.get("command") else []
@@ -56,7 +56,7 @@ def load(name: str) -> dict[str, Any]:
 
 def _is_number(value: object) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(each is None or isinstance(each, int | float) for each in values)
+    return all(isinstance(each, int | float) for each in values)
 
 
 def _cell(value: object, spec: str) -> str:
