@@ -122,7 +122,7 @@ def _leaves(branch: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 
 
 def _line(key: str, value: Any, comments: Mapping[str, str]) -> list[str]:
-    left, comment = f"  {key}={_value(value)}", comments.get(key, "")
+    left, comment = f"  {key}={format_value(value)}", comments.get(key, "")
     if ". " not in comment:
         comment = comment.removesuffix(".")
     if value == "???":
@@ -133,12 +133,12 @@ def _line(key: str, value: Any, comments: Mapping[str, str]) -> list[str]:
     return [left, *(" " * _COLUMN + line for line in text)]
 
 
-def _value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Returns a value as it is written on the command line."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_value, value)) + "]"
+        return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(format_value, value)) + "]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return "VALUE" if value == "???" else str(value)
