@@ -1,4 +1,4 @@
-"""What a user may write as ``group=choice`` and ``key=value``, and the sentence for what is wrong with it."""
+"""Checks of ``group=choice`` and ``key=value`` on the command line; every mistake is one sentence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from mbv2kit.structures import TASKS
 
 
 class Groups:
-    """The groups that a configuration is made of.
+    """The groups of parts that a configuration consists of.
 
     Args:
         loader: Hydra's reader of configuration files.
@@ -24,7 +24,7 @@ class Groups:
         config: The composed configuration, Hydra's own node included.
 
     Attributes:
-        chosen: The choice that ``config`` takes of each group; None where it takes none.
+        chosen: The choice of ``config`` for each group; None for a group that it leaves out.
     """
 
     def __init__(self, loader: ConfigLoader, config_name: str, config: DictConfig) -> None:
@@ -34,7 +34,7 @@ class Groups:
         self.chosen: dict[str, str | None] = {key: value for key, value in choices if not key.startswith("hydra/")}
 
     def choices(self, group: str, folder: str = "") -> list[str]:
-        """Lists what may follow ``group=``; choices in sub-folders are called ``folder/name``."""
+        """Lists the choices of a group; those in subfolders are called ``folder/name``."""
         path = f"{group}/{folder}".rstrip("/")
         files = self._loader.get_group_options(path, ObjectType.CONFIG, self._config_name, [])
         folders = self._loader.get_group_options(path, ObjectType.GROUP, self._config_name, [])
@@ -63,10 +63,10 @@ def parse(lines: Sequence[str], groups: Groups) -> list[Override]:
 
 
 def split_sweep(overrides: Sequence[Override], *, multirun: bool) -> Iterator[list[str]]:
-    """Yields jobs that together hold every value of a sweep: the first of each, then the others one at a time.
+    """Yields jobs that together use every value of a sweep: the first value of each key, then the others one by one.
 
     Raises:
-        UserError: There are several values for a key, but no sweep is asked for.
+        UserError: A key has several values, but ``multirun`` is off.
     """
     sweeps = [item for item in overrides if item.is_sweep_override()]
     if sweeps and not multirun:
@@ -84,7 +84,7 @@ def split_sweep(overrides: Sequence[Override], *, multirun: bool) -> Iterator[li
 
 
 def check_group_choice(choice: Override, choices: Sequence[str]) -> None:
-    """Raises a UserError where ``group=choice`` names no choice of the group."""
+    """Raises a UserError if ``group=choice`` names no choice of the group."""
     group, value = choice.key_or_group, choice.value()
     if choice.is_add() or choice.is_force_add() or choice.is_delete():
         raise UserError(f"'{choice.input_line}': write {group}=CHOICE.{nearest(str(value), choices)}")
@@ -95,7 +95,7 @@ def check_group_choice(choice: Override, choices: Sequence[str]) -> None:
 
 
 def check_override(override: Override, known: Mapping[str, Any]) -> None:
-    """Raises a UserError where ``key=value`` names no key of ``known`` (see :func:`flatten`) or gives a wrong value."""
+    """Raises a UserError if ``key=value`` names no key of ``known`` (see :func:`flatten`) or its value is wrong."""
     key, value = override.key_or_group, override.value()
     if override.is_delete():
         check_keys({key: None}, known)
@@ -109,8 +109,8 @@ def check_keys(values: Mapping[str, Any], known: Mapping[str, Any], origin: str 
     """Checks dotted keys and their values against those of a configuration.
 
     Args:
-        values: What is to be set.
-        known: What there is, with the defaults; a value must be of its default's kind.
+        values: Values to set.
+        known: Existing keys with their defaults; a value must be of the same kind as its default.
         origin: Beginning of the message.
 
     Raises:
@@ -136,7 +136,7 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _expected(default: Any, value: Any) -> str | None:
-    """Says what a value should have been, or None where it is of the default's kind; null may stand anywhere."""
+    """Returns what a value should be, or None if it is of the same kind as its default; null always is."""
     if value is None or default is None or (isinstance(value, str) and "${" in value):
         return None
     if isinstance(default, dict):
@@ -153,7 +153,7 @@ def _expected(default: Any, value: Any) -> str | None:
 
 
 def flatten(branch: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Maps the dotted name of every key, those of whole branches included, to its unresolved value."""
+    """Maps the dotted name of every key and every branch to its unresolved value."""
     tree: Any = OmegaConf.to_container(branch) if isinstance(branch, DictConfig) else branch
     flat: dict[str, Any] = {}
     for key, value in tree.items():
