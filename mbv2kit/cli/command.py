@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
 from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.help import help_text
+from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.recipes import register_recipes
-from mbv2kit.errors import UserError, nearest
+from mbv2kit.cli.suggestions import unknown_flag
+from mbv2kit.errors import UserError
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
 
@@ -73,15 +75,17 @@ def run_command(
 def _run(
     name: str, description: str, job: Job, arguments: list[str], registries: Sequence[Registry[Any]], conf: Path
 ) -> int:
+    config_name = name.replace("-", "_")
     parser = get_args_parser()
+    parser.allow_abbrev = False
     known, rest = parser.parse_known_args(arguments)
     for argument in rest:
         if argument.startswith("-"):
-            raise UserError(f"There is no flag '{argument}'.{nearest(argument, parser._option_string_actions)}")
+            keys = flatten(without_hydra(compose(conf, config_name, complete=False)))
+            raise UserError(unknown_flag(argument, parser._option_string_actions, keys))
     # argparse takes key=value only in one row; flags may stand anywhere between them here.
     overrides = [*known.overrides, *rest]
     flags = [argument for argument in arguments if argument not in overrides]
-    config_name = name.replace("-", "_")
     if known.config_path or known.config_name or known.experimental_rerun:
         raise UserError(f"The configuration is {conf / config_name}.yaml; add your own files with --config-dir DIR.")
     overrides = register_recipes(overrides)

@@ -69,7 +69,7 @@ def compose_config(
 def compose(
     conf: Path,
     config_name: str,
-    overrides: Sequence[str],
+    overrides: Sequence[str] = (),
     *,
     config_dir: str | None = None,
     multirun: bool = False,
@@ -97,6 +97,7 @@ def compose(
             for config in configs if complete else ():
                 if missing := sorted(OmegaConf.missing_keys(without_hydra(config))):
                     raise UserError(f"'{missing[0]}' has no value; give one with {missing[0]}=VALUE.")
+                _check_default_task(config)
             return configs[0]
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         raise UserError(_sentence(error)) from error
@@ -141,12 +142,13 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
     OmegaConf.to_container(without_hydra(config), resolve=True)
-    if "task" in groups.chosen and not {"task", "experiment"} & {choice.key_or_group for choice in choices}:
-        _check_default_task(config)
     return config
 
 
 def _check_default_task(config: DictConfig) -> None:
+    named = {line.partition("=")[0] for line in config.hydra.overrides.task}
+    if "task" not in config.hydra.runtime.choices or named & {"task", "experiment"}:
+        return
     from mbv2kit.data.sources.base import SOURCES
 
     dataset, task = config.dataset.name, config.task.name

@@ -1,7 +1,7 @@
 """Which key a user meant: by the last part of its name, by the names of other tools, or by a similar spelling."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 
 # Names of ultralytics, timm, torchvision's references, Lightning and transformers, for each of our keys. Where several
 # keys have a name in common, the first that the command has is meant.
@@ -83,17 +83,36 @@ def suggest(key: str, known: Iterable[str], parent: str) -> str:
     return f" Known: {', '.join(sorted(_last(each) for each in beside))}." if beside else ""
 
 
+def unknown_flag(argument: str, flags: Iterable[str], known: Iterable[str]) -> str:
+    """Returns the message for an unknown flag; other tools write as flags what are keys here.
+
+    Args:
+        argument: The flag that a user gave, which may have a value behind ``=``.
+        flags: Every flag that there is.
+        known: Every dotted name that the command has.
+    """
+    flag, keys = argument.partition("=")[0], list(known)
+    name = flag.lstrip("-")
+    meant = _by_other_name(name, keys) or _by_last_part(name, keys)
+    if meant:
+        hint = f"Write {meant[0]}=VALUE."
+    elif close := get_close_matches(flag, list(flags), n=1, cutoff=_ALIKE):
+        hint = f"Did you mean '{close[0]}'?"
+    else:
+        hint = "Settings are written key=value; --help lists them."
+    return f"There is no flag '{flag}'. {hint}"
+
+
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
 
 
 def _by_other_name(name: str, keys: Sequence[str]) -> list[str]:
-    plain = name.lower().replace("-", "_")
-    return [key for key, names in _OTHER_NAMES.items() if key in keys and plain in names.split()][:1]
+    return [key for key, names in _OTHER_NAMES.items() if key in keys and _plain(name) in names.split()][:1]
 
 
 def _by_last_part(name: str, keys: Sequence[str]) -> list[str]:
-    found = [key for key in keys if _last(key) == name]
+    found = [key for key in keys if _last(key) == _plain(name)]
     return found if len(found) <= _MOST else []
 
 
@@ -105,6 +124,10 @@ def _by_spelling(name: str, keys: Sequence[str], beside: Sequence[str]) -> list[
         if score >= _ALIKE:
             close[key] = max(score, close.get(key, 0.0))
     return [max(close, key=lambda key: close[key])] if close else []
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def _likeness(one: str, other: str) -> float:

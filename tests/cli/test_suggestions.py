@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.cli.overrides import flatten
-from mbv2kit.cli.suggestions import suggest
+from mbv2kit.cli.suggestions import suggest, unknown_flag
 from mbv2kit.errors import UserError
 from mbv2kit.training.parts import training_parts
 
@@ -104,6 +104,25 @@ def test_only_keys_of_the_command_are_suggested(name: str) -> None:
     text = suggest(name, known, "")
     words = text.removeprefix(" Did you mean ").removeprefix(" Known: ").rstrip("?.").replace("'", "")
     assert set(words.replace(" or ", ", ").split(", ")) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--epochs", "Write trainer.max_epochs=VALUE."),
+        ("--batch-size=16", "Write loader.batch_size=VALUE."),
+        ("--lr", "Write optimizer.lr=VALUE."),
+        ("--seed", "Write seed=VALUE."),
+        ("--hepl", "Did you mean '--help'?"),
+        ("--multi-run", "Did you mean '--multirun'?"),
+        ("-b", "Settings are written key=value; --help lists them."),
+        ("--nonsense", "Settings are written key=value; --help lists them."),
+    ],
+)
+def test_a_flag_of_other_tools_leads_to_the_key(argument: str, hint: str) -> None:
+    flag = argument.partition("=")[0]
+    found = unknown_flag(argument, ["--help", "-h", "--multirun", "-m"], keys("train"))
+    assert found == f"There is no flag '{flag}'. {hint}"
 
 
 def test_the_command_line_says_it_in_one_sentence() -> None:
