@@ -1,7 +1,9 @@
-"""What a job says on screen, and in its log file."""
+"""What a job reports: on the screen, and in the log file of its run."""
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from rich.logging import RichHandler
 
 from mbv2kit.cli.console import open_console
 
+_OWN = "mbv2kit"
+_LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric", "matplotlib", "faster_coco_eval", "fsspec")
 _HELD_LINES = 1000
 _LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 # Beginnings of warnings about what is meant to be as it is.
@@ -22,14 +26,56 @@ _ADVICE = (
 )
 
 
-def set_up_logging() -> None:
-    """Sends what the run says to the screen, keeps it for :func:`log_to`, and quiets the libraries' chatter."""
-    handlers = [_screen(), MemoryHandler(_HELD_LINES)]
-    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    for library in ("lightning", "lightning.pytorch", "lightning.fabric", "matplotlib", "faster_coco_eval", "fsspec"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    for advice in _ADVICE:
-        warnings.filterwarnings("ignore", advice)
+def show_log() -> None:
+    """Shows on stderr what a command reports, in place of all other logging of the process."""
+    logging.basicConfig(level=logging.INFO, handlers=[_screen()], force=True)
+
+
+@contextmanager
+def job_log() -> Iterator[None]:
+    """Reports what a job does while it runs, and holds the report for :func:`log_to`.
+
+    The report goes to the handlers of the program that runs the job, or to stderr if it has none. A level of the logger
+    ``mbv2kit`` that the program has set stays; otherwise it is INFO. Libraries report warnings and errors alone. In the
+    end everything is as it was.
+    """
+    root, own = logging.getLogger(), logging.getLogger(_OWN)
+    libraries = [logging.getLogger(name) for name in _LIBRARIES]
+    handlers, levels = root.handlers[:], {logger: logger.level for logger in (own, *libraries)}
+    if not handlers:
+        root.addHandler(_screen())
+    root.addHandler(_Held(_HELD_LINES))
+    own.setLevel(own.level or logging.INFO)
+    for library in libraries:
+        library.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for advice in _ADVICE:
+                warnings.filterwarnings("ignore", advice)
+            yield
+    finally:
+        for handler in [each for each in root.handlers if each not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def log_to(file: Path) -> None:
+    """Writes what the job has reported so far, and everything that follows, to ``file`` as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = logging.FileHandler(file)
+    written.setFormatter(_LINE)
+    root = logging.getLogger()
+    for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
+        for record in held.buffer:
+            written.handle(record)
+        root.removeHandler(held)
+    root.addHandler(written)
+
+
+class _Held(MemoryHandler):
+    """Holds a report until there is a file for it."""
 
 
 def _screen() -> logging.Handler:
@@ -42,16 +88,3 @@ def _screen() -> logging.Handler:
         handler = logging.StreamHandler()
         handler.setFormatter(_LINE)
     return handler
-
-
-def log_to(file: Path) -> None:
-    """Writes what the run has said so far, and all that follows, to ``file`` as well."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    written = logging.FileHandler(file)
-    written.setFormatter(_LINE)
-    root = logging.getLogger()
-    for held in [handler for handler in root.handlers if isinstance(handler, MemoryHandler)]:
-        for record in held.buffer:
-            written.handle(record)
-        root.removeHandler(held)
-    root.addHandler(written)

@@ -23,6 +23,7 @@ METRICS = {"classification": "top1", "detection": "AP50", "segmentation": "mIoU"
 
 def job(config: DictConfig) -> None:
     """Trains each task by its experiment file, then prints the metrics and where the images are."""
+    from mbv2kit.cli.logs import show_log
     from mbv2kit.models.run_folder import RunFolder
     from mbv2kit.training.run import train
 
@@ -30,6 +31,7 @@ def job(config: DictConfig) -> None:
         if task not in METRICS:
             raise UserError(f"tasks: there is no task '{task}'.{nearest(str(task), METRICS)}")
     register_parts(conf_folder(), training_parts())
+    show_log()
     started = time.perf_counter()
     runs = {task: RunFolder(Path(config.run_dir) / task) for task in config.tasks}
     for task, run in runs.items():

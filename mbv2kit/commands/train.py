@@ -11,6 +11,7 @@ mbv2kit train resume=outputs/detection/coco/2026-01-31_12-00-00
 from collections.abc import Sequence
 from typing import NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
@@ -19,9 +20,11 @@ from mbv2kit.training.parts import training_parts
 
 def job(config: DictConfig) -> None:
     """Trains; what takes seconds to import is imported once the command line is known to be right."""
+    from mbv2kit.cli.logs import show_log
     from mbv2kit.training.run import train
 
-    train(config)
+    show_log()
+    train(config, list(HydraConfig.get().overrides.task))
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 from rich.progress import track
 
-from mbv2kit.cli.logs import set_up_logging
+from mbv2kit.cli.logs import job_log
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sampling import evenly_spaced
@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 IMAGES = 16
 
 
+@job_log()
 def evaluate(config: DictConfig) -> None:
     """Evaluates what ``checkpoint`` names on a split of ``dataset``, and writes a folder of results.
 
@@ -38,7 +39,6 @@ def evaluate(config: DictConfig) -> None:
         UserError: There is no such model or data set, or the two do not fit together.
     """
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    set_up_logging()
     keep_freed_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     keys = ("task", "runtime", "precision", "output_stride", "tta")

@@ -1,11 +1,11 @@
 """What a training run is about to do: its folder, its configuration and the number format it trains for."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
@@ -50,8 +50,12 @@ class Plan:
         return self.run.checkpoints / "best.ckpt"
 
 
-def resolve(config: DictConfig) -> Plan:
+def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     """Finds the run folder and the configuration that apply, and checks what needs neither weights nor data.
+
+    Args:
+        config: As composed.
+        overrides: The ``key=value`` that the config was composed with: what changes in a run that is resumed.
 
     Raises:
         UserError: A value is out of range, the data set's folder is not there, ``run_dir`` holds another run, or
@@ -63,7 +67,6 @@ def resolve(config: DictConfig) -> Plan:
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
     else:
         run = RunFolder(Path(config.resume))
-        overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         config = resumed_config(run, overrides)
         done = run.finished and config.trainer.max_epochs <= OmegaConf.load(run.config).trainer.max_epochs
         if done:

@@ -1,8 +1,10 @@
 """A training run, from the configuration to the run folder."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
-from mbv2kit.cli.logs import set_up_logging
+from mbv2kit.cli.logs import job_log
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.training.data import open_data
@@ -13,11 +15,16 @@ from mbv2kit.training.plan import resolve
 from mbv2kit.training.start import open_start
 
 
-def train(config: DictConfig) -> RunFolder:
+@job_log()
+def train(config: DictConfig, overrides: Sequence[str] = ()) -> RunFolder:
     """Trains the model that a config describes and leaves a run folder.
 
     With ``resume`` an existing run continues under its own config; keys on the command line change it, such as a
     larger ``trainer.max_epochs``. A finished run stays as it is.
+
+    Args:
+        config: As composed from ``conf/train.yaml``.
+        overrides: The ``key=value`` that it was composed with: what changes in a run that is resumed.
 
     Returns:
         The run folder. ``finished`` is False where a signal stopped the run, whose state is saved.
@@ -25,9 +32,8 @@ def train(config: DictConfig) -> RunFolder:
     Raises:
         UserError: Something in the config or the data cannot be used, which leaves no run folder; or training failed.
     """
-    set_up_logging()
     keep_freed_memory()
-    plan = resolve(config)
+    plan = resolve(config, overrides)
     if plan.done:
         return plan.run
     trainer = create_trainer(plan)

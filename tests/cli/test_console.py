@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from mbv2kit.cli.console import open_console
-from mbv2kit.cli.logs import set_up_logging
+from mbv2kit.cli.logs import show_log
 from mbv2kit.evaluation.scores import Scores, print_scores
 
 NAME = "a class whose name is as long as a sentence, " * 4
@@ -25,7 +25,7 @@ def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("clean_process")
 def test_a_message_in_a_pipe_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    set_up_logging()
+    show_log()
     logging.getLogger("mbv2kit.anything").info(NAME)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.endswith(f" INFO {NAME}")

@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from PIL import Image as PillowImage
 
 from mbv2kit.commands.convert import job
+from mbv2kit.commands.eval import job as evaluate
+from mbv2kit.commands.train import job as train
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation.run import evaluate
 from mbv2kit.inference.run import infer
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.training.run import train
 from mbv2kit.weights.classes import read_class_names
 from tests.trap import Trap
 from tests.weights.test_open import state_of_torchvision

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.evaluation.run import evaluate
-from mbv2kit.training.run import train
+from mbv2kit.commands.eval import job as evaluate
+from mbv2kit.commands.train import job as train
 
 Run = Callable[..., int]
 

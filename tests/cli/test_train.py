@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mbv2kit.backbones import BACKBONES, Backbone
 from mbv2kit.cli.config import compose_config, register_parts
+from mbv2kit.commands.train import job
 from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
@@ -75,7 +76,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(root: Path, tmp_path: Path, tiny: li
 
 
 def test_results_go_below_the_folder_where_the_tool_was_started(run: Run, tiny: list[str], tmp_path: Path) -> None:
-    assert run("train", train, *tiny) == 0
+    assert run("train", job, *tiny) == 0
     (folder,) = (tmp_path / "outputs" / "classification" / "shapes").iterdir()
     assert (folder / "metrics.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
@@ -83,7 +84,7 @@ def test_results_go_below_the_folder_where_the_tool_was_started(run: Run, tiny: 
 
 @pytest.mark.slow
 def test_a_sweep_leaves_a_run_for_each_value(run: Run, tiny: list[str], tmp_path: Path) -> None:
-    assert run("train", train, *tiny, "-m", "backbone.width=0.35,0.5", "run_dir=widths") == 0
+    assert run("train", job, *tiny, "-m", "backbone.width=0.35,0.5", "run_dir=widths") == 0
     widths = [VisionModel.load(tmp_path / "widths" / job / "model").spec.backbone["width"] for job in ("0", "1")]
     assert widths == [0.35, 0.5]
 
@@ -113,7 +114,7 @@ def patches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patches")
 def test_a_backbone_that_is_registered_can_be_trained_at_once(run: Run, tiny: list[str], tmp_path: Path) -> None:
     tiny.remove("backbone.width=0.35")
-    assert run("train", train, *tiny, "backbone=patches", "backbone.channels=5", "run_dir=mine") == 0
+    assert run("train", job, *tiny, "backbone=patches", "backbone.channels=5", "run_dir=mine") == 0
     model = VisionModel.load(tmp_path / "mine" / "model")
     assert isinstance(model.backbone, Patches)
     assert model.backbone.feature_info[0].channels == 5
@@ -144,6 +145,6 @@ def test_a_recipe_without_data_names_the_layouts_that_fit_before_weights_are_fet
         "finetune_segmentation": "dataset 'voc' needs dataset.root=FOLDER. Layouts for segmentation: coco, voc.",
     }
     for name, message in layouts.items():
-        assert run("train", train, f"experiment=recipes/{name}", "weights=nowhere.pth") == 2
+        assert run("train", job, f"experiment=recipes/{name}", "weights=nowhere.pth") == 2
         assert capfd.readouterr().err.startswith(f"error: {message} Expected layout:\n")
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.commands.train import job
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.callbacks import MovableCheckpoint
@@ -190,10 +191,6 @@ def test_a_run_stopped_twice_and_moved_ends_the_same(
 
 
 # What may change on the way.
-
-
-def job(config: DictConfig) -> None:
-    train(config)
 
 
 def command(*overrides: str) -> int:
