@@ -4,12 +4,14 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from mbv2kit.process import configure_threads
 
@@ -17,7 +19,14 @@ configure_threads()
 
 import torch  # noqa: E402 - its threads read the setting as they are made
 
+if TYPE_CHECKING:
+    from mbv2kit.models.run_folder import RunFolder
+
 ROOT = Path(__file__).parents[1]
+# Sides of the inputs of tiny runs.
+SIZES = {"classification": 32, "detection": 64, "segmentation": 33}
+
+Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,3 +87,41 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data in {folder}; set MBV2KIT_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(root: Path) -> Compose:
+    """Composes a run of four steps an epoch, on inputs of a few dozen pixels."""
+    from mbv2kit.cli.config import compose_config, register_parts
+    from mbv2kit.training.parts import training_parts
+
+    register_parts(root / "conf", training_parts())
+
+    def compose(run_dir: Path, *overrides: str, task: str = "classification") -> DictConfig:
+        size = SIZES[task]
+        small = (
+            f"task={task} input.size=[{size},{size}] backbone.width=0.35 "
+            "dataset.size=64 dataset.train_count=17 dataset.val_count=6 loader.batch_size=4 loader.workers=0 "
+            "trainer.max_epochs=2 trainer.progress_bar=false export=false"
+        )
+        return compose_config(root / "conf", "train", [*small.split(), f"run_dir='{run_dir}'", *overrides])
+
+    return compose
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> "Callable[[str], RunFolder]":
+    """Trains a task once in the session, when it is first asked for, and returns the run; treat it as read-only."""
+    from mbv2kit.models.run_folder import RunFolder
+    from mbv2kit.training.run import train
+
+    runs: dict[str, RunFolder] = {}
+
+    def get(task: str) -> RunFolder:
+        if task not in runs:
+            folder = tmp_path_factory.mktemp("runs") / task
+            train(tiny(folder, "export=true", task=task))
+            runs[task] = RunFolder(folder)
+        return runs[task]
+
+    return get

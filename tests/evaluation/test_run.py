@@ -22,6 +22,8 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
 from mbv2kit.training.parts import training_parts
 
+pytestmark = pytest.mark.usefixtures("clean_process")
+
 Trained = Callable[[str], RunFolder]
 SHAPES = ["dataset=shapes", "dataset.size=64", "dataset.val_count=6"]
 
@@ -103,14 +105,14 @@ def test_without_a_checkpoint_the_newest_run_is_taken_and_said(
     trained: Trained,
     evaluation: Callable[..., DictConfig],
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run = trained("classification")
     copytree(run.path, tmp_path / "outputs" / "mine")
     with pytest.raises(UserError, match=r"no finished detection run below .*task=detection"):
         evaluate(evaluation("task=detection"))
     evaluate(evaluation())
-    assert "outputs/mine/model" in capfd.readouterr().err
+    assert "outputs/mine/model" in caplog.text
     (folder,) = Path("outputs/eval/classification/shapes").iterdir()
     assert_close(figures(folder), figures(run.path))
 
