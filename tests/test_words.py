@@ -8,12 +8,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Folders and files that keep to the glossary.
 KEPT = (
+    "conf",
+    "mbv2kit/cli",
     "mbv2kit/errors.py",
     "mbv2kit/imaging",
     "mbv2kit/nn",
     "mbv2kit/process.py",
     "mbv2kit/registry.py",
     "mbv2kit/structures.py",
+    "tests/cli",
     "tests/imaging",
     "tests/nn",
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mbv2kit.cli.comments import argument_comments, yaml_comments
+from mbv2kit.cli.comments import part_comments, yaml_comments
 from mbv2kit.cli.help import format_value
 from mbv2kit.commands import COMMANDS
 from mbv2kit.evaluation.evaluators import EVALUATORS
@@ -87,9 +87,7 @@ def parts_page(registry: Registry[Any]) -> str:
     sections = [f"# {title}\n\n{choices}"]
     for name in registry.names():
         builder = registry.get(name)
-        comments = argument_comments(builder)
-        if registry.shared is not None:
-            comments = argument_comments(type(registry.shared)) | comments
+        comments = part_comments(registry, name)
         keys = {key: value for key, value in registry.keys(name).items() if key != registry.name_key}
         described = {f"{group}.{key}": (value, comments.get(key, "")) for key, value in keys.items()}
         sections += [f"## {name}\n\n{_description(builder)}", _table(described)]

@@ -1,4 +1,4 @@
-"""What each key means: the comments beside the keys of a YAML file, and the arguments in a docstring.
+"""What each key means: the comments on the keys of a YAML file, and the arguments in a docstring.
 
 Both readers map dotted keys to one line of text. The empty key stands for the file, class or function as a whole.
 """
@@ -8,8 +8,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from functools import partial
+from typing import Any
 
 import yaml
+
+from mbv2kit.registry import Registry
 
 _PACKAGE = "@package"
 # A line of an Args section: names, a type that may be given, and the beginning of the text.
@@ -58,6 +61,12 @@ def argument_comments(builder: object) -> dict[str, str]:
         if is_dataclass(parameter.default):
             comments = _docstring_comments(type(parameter.default).__doc__ or "") | comments
     return comments
+
+
+def part_comments(registry: Registry[Any], name: str) -> dict[str, str]:
+    """Reads what the keys of a registered part mean; those that every part has are fields of ``registry.shared``."""
+    shared = {} if registry.shared is None else argument_comments(type(registry.shared))
+    return shared | argument_comments(registry.get(name))
 
 
 def _keys(node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, yaml.Mark, yaml.Mark]]:

@@ -30,7 +30,7 @@ from mbv2kit.registry import Registry
 
 
 def conf_folder() -> Path:
-    """Returns the folder of the configuration files: in the package once it is installed, beside it in a checkout."""
+    """Returns the folder of the configuration files: in the installed package, or next to it in a checkout."""
     package = Path(mbv2kit.__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"

@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mbv2kit.cli.comments import argument_comments, yaml_comments
+from mbv2kit.cli.comments import part_comments, yaml_comments
 from mbv2kit.cli.config import open_hydra, without_hydra
 from mbv2kit.cli.overrides import Groups
 from mbv2kit.registry import Registry
@@ -79,9 +79,7 @@ def _comments(
         if file is not None:
             found = yaml_comments(file.read_text(encoding="utf-8"))
         elif group in parts:
-            shared = parts[group].shared
-            found = {} if shared is None else argument_comments(type(shared))
-            found |= argument_comments(parts[group].get(name))
+            found = part_comments(parts[group], name)
         else:
             continue
         about = {group: found.pop("", "")}

@@ -64,7 +64,7 @@ _OTHER_NAMES: Mapping[str, str] = {
 }
 _MOST = 3
 # How alike two spellings must be: among the keys of the group that a user named, and among all others.
-_ALIKE_BESIDE, _ALIKE = 0.6, 0.8
+_ALIKE_SIBLING, _ALIKE = 0.6, 0.8
 
 
 def suggest(key: str, known: Iterable[str], parent: str) -> str:
@@ -76,11 +76,11 @@ def suggest(key: str, known: Iterable[str], parent: str) -> str:
         parent: The deepest existing group on the way to ``key``; empty for the top.
     """
     name, keys = _last(key), list(known)
-    beside = [each for each in keys if each.rpartition(".")[0] == parent]
-    meant = _by_other_name(name, keys) or _by_last_part(name, keys) or _by_spelling(name, keys, beside)
+    siblings = [each for each in keys if each.rpartition(".")[0] == parent]
+    meant = _by_other_name(name, keys) or _by_last_part(name, keys) or _by_spelling(name, keys, siblings)
     if meant:
         return f" Did you mean {' or '.join(map(repr, meant))}?"
-    return f" Known: {', '.join(sorted(_last(each) for each in beside))}." if beside else ""
+    return f" Known: {', '.join(sorted(_last(each) for each in siblings))}." if siblings else ""
 
 
 def unknown_flag(argument: str, flags: Iterable[str], known: Iterable[str]) -> str:
@@ -116,9 +116,9 @@ def _by_last_part(name: str, keys: Sequence[str]) -> list[str]:
     return found if len(found) <= _MOST else []
 
 
-def _by_spelling(name: str, keys: Sequence[str], beside: Sequence[str]) -> list[str]:
-    likeness = {key: _likeness(name, _last(key)) for key in beside}
-    close = {key: score for key, score in likeness.items() if score >= _ALIKE_BESIDE}
+def _by_spelling(name: str, keys: Sequence[str], siblings: Sequence[str]) -> list[str]:
+    likeness = {key: _likeness(name, _last(key)) for key in siblings}
+    close = {key: score for key, score in likeness.items() if score >= _ALIKE_SIBLING}
     for key in keys:
         score = max(_likeness(name, word) for word in (_last(key), *_OTHER_NAMES.get(key, "").split()))
         if score >= _ALIKE:

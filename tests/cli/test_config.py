@@ -296,7 +296,7 @@ def test_a_slip_in_evaluation(evaluation: Compose, override: str, message: str) 
             "detection",
             "'detection' is not of the form key=value. Did you mean 'task=detection' or 'augment=detection'?",
         ),
-        ("/some/picture.jpg", "'/some/picture.jpg' is not of the form key=value."),
+        ("/some/image.jpg", "'/some/image.jpg' is not of the form key=value."),
         ("input.size=[1", "'input.size=[1' cannot be read; "),
         ("seed=1,2", "'seed=1,2' holds several values: add -m to run a job for each, or write seed=[1,2] for a list."),
         ("seed=range(3)", "'seed=range(3)' holds several values: add -m to run a job for each."),

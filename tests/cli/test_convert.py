@@ -91,11 +91,11 @@ def test_of_a_bad_file_one_line_and_nothing_else(
         (tmp_path / "bad").write_bytes(b"\xf0\xff\xff\x7fTFL3" + bytes(range(256)))
     else:
         damage(tmp_path, kind)
-    PillowImage.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    PillowImage.new("RGB", (32, 32)).save(tmp_path / "image.png")
     before = sorted(tmp_path.rglob("*"))
 
     def see(config: DictConfig) -> int:
-        return infer(config, ["picture.png"])
+        return infer(config, ["image.png"])
 
     tools: list[tuple[str, Any, list[str]]] = [
         ("convert", job, ["source=bad", "output=converted"]),
@@ -127,7 +127,7 @@ def test_a_run_starts_from_converted_weights(run: Run, tmp_path: Path, tiny: lis
     tiny.remove("backbone.width=0.35")
     assert run("train", train, *tiny, f"weights={state}", "optimizer.lr=0", "ema.decay=null", "run_dir=mine") == 0
     model = VisionModel.load(tmp_path / "mine" / "model")
-    # The network is that of the weights, although nobody said so again.
+    # The network is that of the weights, although the command line does not repeat it.
     assert (model.spec.backbone["width"], model.spec.backbone["norm_eps"]) == (0.35, 1e-5)
     assert model.spec.mean == pytest.approx((123.675, 116.28, 103.53))
     assert torch.equal(model.state_dict()["backbone.layers.layer_1.conv.weight"], stem(state))

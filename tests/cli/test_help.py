@@ -25,7 +25,7 @@ defaults:
   - _self_
   - fruit: apple
 price: 1.5 # euros
-# How it is packed, and for whom: this takes more words than fit into one line beside the key, so that they are wrapped.
+# How it is packed, and for whom: this takes more words than fit into one line with the key, so that they are wrapped.
 packing:
   box: null # "paper" or 'wood'; null: # none
   ribbon: {length: 2, colors: [red, "#0f0"]}
@@ -51,7 +51,7 @@ KEYS: key=value sets one of them
 
   price=1.5                             euros
 
-packing: How it is packed, and for whom: this takes more words than fit into one line beside the
+packing: How it is packed, and for whom: this takes more words than fit into one line with the
   key, so that they are wrapped.
   packing.box=null                      "paper" or 'wood'; null: # none
   packing.ribbon.length=2

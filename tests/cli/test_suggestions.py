@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv2kit.cli.config import compose_config, register_parts
@@ -98,6 +98,7 @@ def test_the_data_set_of_an_evaluation_is_its_folder_as_soon_as_it_is_named() ->
     assert suggest("data", keys("eval", "dataset=voc"), "") == " Did you mean 'dataset.root'?"
 
 
+@settings(deadline=None)  # the first example composes the configuration
 @given(st.text("abcdeimnopstz_.", min_size=1, max_size=12))
 def test_only_keys_of_the_command_are_suggested(name: str) -> None:
     known = keys("infer")
