@@ -1,1 +1,1 @@
-"""What reproduces the paper and measures speed; no user of the library needs it."""
+"""The benchmark and the comparison with the paper; no other part of mbv2kit depends on them."""
