@@ -124,7 +124,7 @@ class Planner:
         return self._plan(tuple(segments), last_groups, last_peak)
 
     def smallest(self) -> int:
-        """Returns the smallest budget in bytes for which there is a plan, found by bisection over the possible peaks."""
+        """Returns the smallest budget in bytes for which there is a plan, by bisection over the possible peaks."""
         _, last = self._last(0)
         peaks = sorted({candidate.least for candidate in self.candidates} | {last})
         low, high = 0, len(peaks) - 1
