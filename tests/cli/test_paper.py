@@ -29,7 +29,7 @@ def test_help_names_every_table(run: Run, capfd: pytest.CaptureFixture[str]) -> 
     assert run("paper", job, "--help") == 0
     shown = capfd.readouterr().out
     assert "mbv2kit paper tables=[table4,figure5,memory] output=report" in shown
-    assert "runs: outputs\n" in shown
+    assert "  runs=outputs " in shown
 
 
 def test_without_output_a_folder_of_the_time_is_made(run: Run) -> None:

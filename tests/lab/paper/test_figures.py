@@ -174,5 +174,5 @@ def test_figure_curves_shows_mean_and_range_of_the_runs(tmp_path: Path, drawn: l
 
 @pytest.mark.parametrize("runs", [[], [([1, 2], [3.0, 4.0]), ([5, 6], [7.0, 8.0])]])
 def test_runs_without_a_common_epoch_are_refused(tmp_path: Path, runs: list[tuple[list[float], list[float]]]) -> None:
-    with pytest.raises(UserError, match=rf"'linear' has no epoch that all its {len(runs)} runs have"):
+    with pytest.raises(UserError, match=rf"The {len(runs)} runs of 'linear' have no epoch in common"):
         figures.figure_curves({"linear": runs}, tmp_path / "curves.png")
