@@ -51,8 +51,8 @@ KEYS: key=value sets one of them
 
   price=1.5                             euros
 
-packing: How it is packed, and for whom: this takes more words than fit into one line with the
-  key, so that they are wrapped.
+packing: How it is packed, and for whom: this takes more words than fit into one line with the key,
+  so that they are wrapped.
   packing.box=null                      "paper" or 'wood'; null: # none
   packing.ribbon.length=2
   packing.ribbon.colors=[red,#0f0]
