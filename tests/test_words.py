@@ -11,14 +11,18 @@ KEPT = (
     "conf",
     "mbv2kit/cli",
     "mbv2kit/errors.py",
+    "mbv2kit/exporting",
     "mbv2kit/imaging",
     "mbv2kit/nn",
     "mbv2kit/process.py",
     "mbv2kit/registry.py",
     "mbv2kit/structures.py",
+    "mbv2kit/weights",
     "tests/cli",
+    "tests/exporting",
     "tests/imaging",
     "tests/nn",
+    "tests/weights",
 )
 # Keys of the command line, which keep their names.
 KEYS = re.compile(r"(?:accuracy|calibration|check)_pictures|[\"'.]?\b(?:pictures|contenders)\b[\"'=:]")

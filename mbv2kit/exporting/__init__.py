@@ -1,1 +1,1 @@
-"""From a trained model to files that run without torch: ONNX, OpenVINO, LiteRT, ExecuTorch."""
+"""Exports a trained model to files that run without torch: ONNX, OpenVINO, LiteRT, ExecuTorch."""

@@ -1,4 +1,4 @@
-"""The images that an export needs: to compare answers on, to calibrate with, to measure accuracy on."""
+"""The images that an export needs: to compare outputs, to calibrate and to measure accuracy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mbv2kit.structures import Image, Task
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Inputs made of images, ``(H, W, 3)`` uint8 each, and where those came from, in words."""
+    """Inputs of a network, ``(H, W, 3)`` uint8 each, and a description of where the images come from."""
 
     inputs: list[Image]
     origin: str
@@ -27,9 +27,9 @@ class ExportData:
     """Images for one model.
 
     Attributes:
-        spec: Of the model.
+        spec: Spec of the model.
         preprocess: How an image becomes the exported network's input.
-        dataset: A config's ``dataset``; None where it is not known.
+        dataset: The ``dataset`` of a config; None if it is unknown.
     """
 
     spec: ModelSpec
@@ -38,26 +38,26 @@ class ExportData:
 
     @property
     def task(self) -> Task:
-        """The task whose ground truth decides about accuracy: the model's first."""
+        """The task on which accuracy is measured: the first of the model."""
         return next(iter(self.spec.heads))
 
     def calibration(self, paths: str | Sequence[str] | None, count: int) -> Images:
-        """Returns what int8 takes its ranges from: the images named, or else of the training split.
+        """Returns the images from which int8 takes its ranges: those of ``paths``, or else of the training split.
 
         Raises:
-            UserError: There are none.
+            UserError: There are no images.
         """
         if paths is not None:
             return self._from_files("calibration", paths, count)
         if self.dataset is None:
             raise UserError(
-                "precision=int8 takes ranges from real images, and the model does not say what it was trained on; "
-                "name some hundred with calibration=DIR, or a data set: dataset=NAME dataset.root=DIR."
+                "precision=int8 takes ranges from real images, and the data set of the model is unknown; name a few "
+                "hundred images with calibration=DIR, or a data set: dataset=NAME dataset.root=DIR."
             )
         return self._from_split(self.dataset, self.dataset["train_split"], count)
 
-    def shown(self, paths: str | Sequence[str] | None, count: int) -> Images:
-        """Returns what the file is checked on: the images named, or of the validation split, or made ones."""
+    def for_check(self, paths: str | Sequence[str] | None, count: int) -> Images:
+        """Returns the images of the check: those of ``paths``, or else of the validation split, or drawn ones."""
         if paths is not None:
             return self._from_files("pictures", paths, count)
         if self.dataset is not None:
@@ -66,7 +66,7 @@ class ExportData:
         return Images(self._inputs(source, range(count)), "drawn on the fly; name real ones with pictures=DIR")
 
     def ground_truth(self) -> Source | None:
-        """Opens the validation split with the model's classes; None where no data set is known."""
+        """Opens the validation split with the model's classes; None if the data set is unknown."""
         if self.dataset is None:
             return None
         source = open_source(self.dataset, self.task, self.dataset["val_split"])

@@ -1,10 +1,10 @@
-"""ExecuTorch (.pte) with XNNPACK: a small runtime in C++ for phones and boards, and quick on a CPU."""
+"""Writes ExecuTorch files (.pte) for XNNPACK: a small runtime in C++ for phones and boards, also fast on a CPU."""
 
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
-import executorch.kernels.quantized  # noqa: F401 - makes the operations between bytes and floats known
+import executorch.kernels.quantized  # noqa: F401 - registers operations between bytes and floats
 import torch
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS, ConstantPadConfig
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
@@ -29,7 +29,7 @@ from torchao.quantization.pt2e.quantizer import (
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from mbv2kit.errors import UserError
-from mbv2kit.exporting.executorch_rewrites import BYTES, InForms, aten, feeds_alone, pad_in_convolutions
+from mbv2kit.exporting.executorch_rewrites import BYTES, Rewritten, aten, feeds_alone, pad_in_convolutions
 from mbv2kit.exporting.fp16 import round_to
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import LARGEST, prepare_for_rounding
@@ -37,8 +37,8 @@ from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
 from mbv2kit.structures import Image
 
-# The network sees pixels in 128ths, which is exact, so that the weights of the first convolution are of the size of all
-# others and can be rounded like them.
+# Pixels enter the network in units of 1/128, which is exact. The weights of the first convolution then have the
+# magnitude of all others and can be rounded in the same way.
 _PIXEL_SCALE = 2.0**-7
 
 _ACTIVATIONS = QuantizationSpec(
@@ -66,29 +66,27 @@ def export_executorch(
     precision: Precision,
     calibration: Sequence[Image] | None,
 ) -> None:
-    """Writes a network as one .pte file: uint8 images in, answers in the order of ``network.output_names`` out.
+    """Writes a network as one .pte file with uint8 images as input and the outputs ``network.output_names``, in order.
 
-    The input is a tensor ``(batch, 3, H, W)`` whose memory is that of ``(batch, H, W, 3)``, which ExecuTorch calls
-    channels last. All but the making of floats from bytes, and of a mask's bytes, is done by XNNPACK.
+    The input is a tensor ``(batch, 3, H, W)`` with the memory layout of ``(batch, H, W, 3)``, which ExecuTorch calls
+    channels last. XNNPACK runs everything except the conversions from bytes to floats and from floats to a mask.
 
-    ``int8`` computes the layers in 8-bit integers, with weights scaled by channel and biases corrected for their
-    rounding; what is before and behind, such as softmax and the decoding of boxes, stays in float32. ``fp16`` has its
-    layers in half floats.
+    ``int8`` computes the layers in 8-bit integers, with weights scaled by channel and biases corrected for the rounding
+    of the weights. Operations before the first and after the last layer, such as softmax and decoding boxes, stay in
+    float32. ``fp16`` computes the layers in fp16.
 
     Args:
-        network: What to write.
+        network: The network to write.
         path: The file.
-        batch: Images at a time.
-        precision: In which the network shall compute.
-        calibration: Inputs that int8 takes its ranges from, ``(H, W, 3)`` uint8 each.
+        batch: Number of images per batch.
+        precision: Precision in which the network computes.
+        calibration: Inputs from which int8 takes its ranges, ``(H, W, 3)`` uint8 each.
 
     Raises:
         UserError: ``batch`` is None: memory is planned for a fixed number of images.
     """
     if batch is None:
-        raise UserError(
-            "An ExecuTorch file takes a fixed number of images at a time; give batch=1, or as many as you need."
-        )
+        raise UserError("An ExecuTorch file has a fixed batch size; give batch=1, or as many images as you need.")
     example = _channels_last(network.example(batch))
     batches = [image[None].repeat(batch, axis=0) for image in calibration or ()]
     with quietly(), torch.no_grad():
@@ -102,16 +100,16 @@ def export_executorch(
         pad_in_convolutions(module)
         if precision == "int8":
             module = _quantize(module, [_channels_last(torch.from_numpy(images)) for images in batches])
-        program = _compute_constants(torch.export.export(InForms(module), (example,)))
+        program = _compute_constants(torch.export.export(Rewritten(module), (example,)))
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner(_CONFIGS)])
         path.write_bytes(lowered.to_executorch().buffer)
 
 
 class _Images(nn.Module):
-    """A network for images that lie in memory as XNNPACK wants them, so that nothing is transposed.
+    """A network for images in the memory layout of XNNPACK, so that nothing is transposed.
 
-    Bytes become floats by the operation that undoes a quantization, which takes a sixth of the time of a cast. The mean
-    is that of a whole row of pixels: XNNPACK is slow at numbers that come in threes.
+    Bytes become floats by dequantization, which takes a sixth of the time of a cast. The mean is stored for a whole row
+    of pixels, because XNNPACK is slow at broadcasting three values.
     """
 
     mean: Tensor
@@ -140,7 +138,7 @@ def _quantize(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
     _keep_floats(module)
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(QuantizationConfig(_ACTIVATIONS, _ACTIVATIONS, _WEIGHTS, None))
-    # The logits of a classifier stay floats: in eight bits, the two highest are often the same number.
+    # The logits of a classifier stay floats: in 8 bits, the two highest are often equal.
     linear = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer.set_operator_type(aten.linear.default, linear)
     prepared = prepare_pt2e(module, quantizer)
@@ -151,9 +149,9 @@ def _quantize(module: GraphModule, batches: Sequence[Tensor]) -> GraphModule:
 
 
 def _annotate_bounded(module: GraphModule) -> None:
-    """Says of ReLU6 and of padding, which XNNPACK's quantizer does not know, how to quantize them.
+    """Annotates ReLU6 and padding, which XNNPACK's quantizer does not know, for quantization.
 
-    A convolution is cut to 0..6 as it is rounded, not after it, and zeros around a map are in the map's own scale.
+    A convolution is clipped to 0..6 when it is rounded, not afterwards, and zeros around a map have the map's scale.
     """
     for node in module.graph.nodes:
         if node.target is aten.hardtanh.default and feeds_alone(node.args[0], aten.conv2d.default):
@@ -169,7 +167,7 @@ def _annotate_bounded(module: GraphModule) -> None:
 
 
 def _keep_floats(module: GraphModule) -> None:
-    """Keeps the quantizer from what is before the first layers and behind the last ones, such as anchors and boxes."""
+    """Excludes operations before the first and after the last layers, such as boxes, from quantization."""
     layers = (aten.conv2d.default, aten.linear.default)
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
     fed: set[Node] = set()
@@ -187,7 +185,7 @@ def _keep_floats(module: GraphModule) -> None:
 
 
 class _PadConfig(ConstantPadConfig):  # type: ignore[misc] # the library has no types
-    """Has XNNPACK pad in 8 bits, which it can, where ExecuTorch would make floats of them."""
+    """Lets XNNPACK pad in 8 bits, which it supports; ExecuTorch would convert to floats."""
 
     def supported_precision_types(self) -> list[ConfigPrecisionType]:
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
@@ -197,7 +195,7 @@ _CONFIGS = [_PadConfig if config is ConstantPadConfig else config for config in 
 
 
 def _compute_constants(program: ExportedProgram) -> ExportedProgram:
-    """Computes what does not depend on the images, such as anchors, but makes no floats of int8 weights."""
+    """Computes values that do not depend on the images, such as anchors, but keeps weights in int8."""
     program = program.run_decompositions({})
     kept = {node.target for node in program.graph.nodes if "quantized_decomposed" in str(node.target)}
     computed: ExportedProgram = constant_prop_pass(program, custom_skip_targets=kept)

@@ -1,4 +1,4 @@
-"""What each format needs to be written: who writes it, in which precisions, and who runs it for the check."""
+"""The formats of exported files: how each is written, in which precisions, and which runtime checks it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Writer(Protocol):
         precision: Precision,
         calibration: Sequence[Image] | None,
     ) -> None:
-        """Writes ``path``; ``calibration`` are inputs for int8, None for the float precisions."""
+        """Writes ``path``; ``calibration`` holds inputs for int8 and is None for other precisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class FormatInfo:
     """How a format is written.
 
     Attributes:
-        writer: Name of the function in the module of the format's name beside this file.
-        packages: What it imports, for each what to give to pip install.
-        precisions: Those that it can be written in.
-        runtime: What runs it for the check.
-        any_batch: Whether one file can take any number of images at a time.
+        writer: Name of the function that writes it, in the module of this package with the format's name.
+        packages: Packages that the module imports; the values are arguments of pip install.
+        precisions: Supported precisions.
+        runtime: Runtime that checks the file.
+        any_batch: Whether a file can take batches of any size.
     """
 
     writer: str
@@ -70,7 +70,7 @@ FORMATS: dict[Format, FormatInfo] = {
 
 
 def find_writer(format: Format) -> Writer:
-    """Returns what writes a format; raises :class:`UserError` where a package for it is missing."""
+    """Returns the function that writes a format; raises :class:`UserError` if a package for it is missing."""
     info = FORMATS[format]
     for package, install in info.packages.items():
         if find_spec(package) is None:

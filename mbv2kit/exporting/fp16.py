@@ -1,8 +1,8 @@
-"""A network whose weights are half floats, rounded so that their errors cancel.
+"""Rounds the weights of a network to fp16 so that their errors cancel.
 
-Neighboring pixels are much the same, and behind a ReLU6 all of them are positive, so that what counts most about the
-errors of a channel's weights is their sum. With that at zero, no box of a trained SSDLite moves by more than 0.4 pixels
-where the weights alone are halved; with every weight rounded to the nearest number some move by 3.
+Neighboring pixels are similar, and after a ReLU6 all of them are positive, so the sum of the errors of a channel's
+weights matters most. If the sum is zero, fp16 weights move no box of a trained SSDLite by more than 0.4 pixels; if
+every weight is rounded to the nearest number, some boxes move by 3.
 """
 
 from copy import deepcopy
@@ -15,10 +15,10 @@ from mbv2kit.models.export_network import ExportNetwork
 
 @torch.no_grad()
 def round_to(network: ExportNetwork, dtype: torch.dtype) -> ExportNetwork:
-    """Returns a copy whose weights are numbers of a narrower float type, and those of each channel add up as before.
+    """Returns a copy whose weights are rounded to a narrower float type; the sum of each channel's weights is kept.
 
     Args:
-        network: With its norms folded; it is copied, and stays in float32.
+        network: Network with folded norms; the copy stays in float32.
         dtype: ``torch.float16`` or ``torch.bfloat16``.
     """
     copy = deepcopy(network)
@@ -30,13 +30,13 @@ def round_to(network: ExportNetwork, dtype: torch.dtype) -> ExportNetwork:
 
 
 def _round_with_sums(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rounds rows of numbers so that the sum of each stays."""
+    """Rounds numbers so that the sum of each row is kept."""
     rounded = exact.to(dtype).double()
-    # What lies in the middle between two numbers is as good as the one as the other.
+    # A number halfway between two others may be rounded either way, so those nearest to halfway come first.
     steps = _steps(rounded, dtype)
-    doubtful = ((rounded - exact).abs() / steps).argsort(dim=1, descending=True, stable=True)
-    _balance(rounded, exact, steps, order=doubtful, across=True)
-    # The rest of the sum is a matter of the coarsest step that brings it closer, and of finer ones.
+    undecided = ((rounded - exact).abs() / steps).argsort(dim=1, descending=True, stable=True)
+    _balance(rounded, exact, steps, order=undecided, across=True)
+    # Then the coarsest steps that bring the sum closer, followed by finer ones.
     steps = _steps(rounded, dtype)
     coarse = steps.argsort(dim=1, descending=True, stable=True)
     _balance(rounded, exact, steps, order=coarse, across=False)
@@ -44,17 +44,17 @@ def _round_with_sums(exact: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _steps(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns how far each number of a type is from the next one above it in magnitude."""
+    """Returns the distance of each number to the next larger one in magnitude."""
     limits = torch.finfo(dtype)
-    # frexp has mantissas from 0.5 up, so a step is half of what its exponent says.
+    # Mantissas of frexp start at 0.5, so the step is half of what the exponent suggests.
     steps = torch.ldexp(torch.full_like(numbers, limits.eps / 2), torch.frexp(numbers).exponent)
     return steps.clamp(min=limits.smallest_normal * limits.eps)
 
 
 def _balance(rounded: Tensor, exact: Tensor, steps: Tensor, *, order: Tensor, across: bool) -> None:
-    """Moves numbers by a step each, in an order, where that brings the sum of their row closer to the exact one.
+    """Moves numbers by one step, in the given order, if that brings the sum of their row closer to the exact sum.
 
-    ``across``: only those that come to lie on the other side of their exact value.
+    With ``across``, a number only moves to the other side of its exact value.
     """
     total = (rounded - exact).sum(dim=1)
     for column in order.T[:, :, None]:

@@ -1,4 +1,4 @@
-"""LiteRT (.tflite), by litert-torch: for phones and boards, and quick on a CPU through XNNPACK."""
+"""Writes LiteRT files (.tflite) with litert-torch: for phones and boards, also fast on a CPU through XNNPACK."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.fp16 import round_to
-from mbv2kit.exporting.litert_precision import INPUT, halve_weights, quantize
+from mbv2kit.exporting.litert_precision import INPUT, quantize, store_weights_as_fp16
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
@@ -24,7 +24,7 @@ from mbv2kit.models.exports import Precision
 from mbv2kit.process import silence_stderr
 from mbv2kit.structures import Image
 
-with silence_stderr():  # it greets there
+with silence_stderr():  # the library prints a banner
     import litert_torch
 
 _ATEN = torch.ops.aten
@@ -38,41 +38,42 @@ def export_litert(
     precision: Precision,
     calibration: Sequence[Image] | None,
 ) -> None:
-    """Writes a network as one .tflite file with uint8 images in, and its answers, by name, out.
+    """Writes a network as one .tflite file with uint8 images as input and named outputs.
 
-    ``fp16`` halves the weights alone. ``int8`` computes all from the first layer to the last in 8-bit integers, with
-    weights scaled by channel; what is before and behind, such as softmax and the decoding of boxes, stays in float32.
+    ``fp16`` stores the weights in fp16 and computes in float32. ``int8`` computes everything from the first to the last
+    layer in 8-bit integers, with weights scaled by channel. Operations before and after, such as softmax and decoding
+    boxes, stay in float32.
 
     Args:
-        network: What to write.
+        network: The network to write.
         path: The file.
-        batch: Images at a time.
-        precision: In which the network shall compute.
-        calibration: Inputs that int8 takes its ranges from, ``(H, W, 3)`` uint8 each.
+        batch: Number of images per batch.
+        precision: Precision in which the network computes.
+        calibration: Inputs from which int8 takes its ranges, ``(H, W, 3)`` uint8 each.
 
     Raises:
-        UserError: ``batch`` is None: shapes in such files are fixed.
+        UserError: ``batch`` is None, but shapes in the file are fixed.
     """
     if batch is None:
-        raise UserError("A LiteRT file takes a fixed number of images at a time; say how many, for instance batch=1.")
+        raise UserError("A LiteRT file has a fixed batch size; give batch=1, or as many images as you need.")
     with _silently():
         if precision == "int8":
             assert calibration is not None
             batches = [np.repeat(image[None], batch, axis=0) for image in calibration]
             model = quantize(_convert(prepare_for_rounding(network, batches), batch), batches)
         elif precision == "fp16":
-            model = halve_weights(_convert(round_to(network, torch.float16), batch))
+            model = store_weights_as_fp16(_convert(round_to(network, torch.float16), batch))
         else:
             model = _convert(network, batch)
     path.write_bytes(model)
 
 
 class _ChannelsLast(nn.Module):
-    """A network with all that it does to whole images in LiteRT's order of memory, and its answers by name.
+    """A network that processes whole images in LiteRT's memory layout, with named outputs.
 
-    Only in this order is subtracting the mean free of transpositions and padding a part of the first convolution.
-    Masks are enlarged by LiteRT's own operation: before its arg-max over the last axis, which takes a sixth of the time
-    of that over another, it is quicker than matrix products.
+    In this layout, subtracting the mean needs no transposition, and padding becomes part of the first convolution.
+    Masks are enlarged by LiteRT's own operation, which is faster than matrix products because arg-max over the last
+    axis then takes a sixth of the time.
     """
 
     mean: Tensor
@@ -111,14 +112,14 @@ def _convert(network: ExportNetwork, batch: int) -> bytes:
 
 
 def _keep_channels_last(module: GraphModule) -> None:
-    """Rewrites three operations in forms whose order of memory survives conversion.
+    """Rewrites three operations in forms whose memory layout survives the conversion.
 
-    litert-torch 0.10 transposes a map before an average that drops its sides, and around padding where other layers
-    read the map as well; it mixes up the sides of an average that is spread over a map.
+    litert-torch 0.10 transposes a map before an average that removes height and width, and around padding if other
+    layers read the map too. It confuses height and width of an average that is expanded to a map.
     """
     rewrites: Mapping[Any, Callable[[Graph, Node], Node | None]] = {
         _ATEN.mean.dim: _average,
-        _ATEN.expand.default: _spread,
+        _ATEN.expand.default: _expand,
         _ATEN.pad.default: _append_zeros,
     }
     for node in list(module.graph.nodes):
@@ -139,7 +140,7 @@ def _average(graph: Graph, mean: Node) -> Node | None:
     return graph.call_function(_ATEN.reshape.default, (kept, list(mean.meta["val"].shape)))
 
 
-def _spread(graph: Graph, expand: Node) -> Node | None:
+def _expand(graph: Graph, expand: Node) -> Node | None:
     shape = expand.meta["val"].shape
     if len(shape) != 4:
         return None
@@ -160,7 +161,7 @@ def _append_zeros(graph: Graph, pad: Node) -> Node | None:
 
 
 def _compute_constants(module: GraphModule) -> None:
-    """Replaces what does not depend on the images, such as anchors, by its value: LiteRT has no float64."""
+    """Replaces values that do not depend on the images, such as anchors, by constants: LiteRT has no float64."""
     values: dict[Node, Any] = {}
     for node in list(module.graph.nodes):
         if node.op == "get_attr":
@@ -183,6 +184,6 @@ def _compute_constants(module: GraphModule) -> None:
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Holds back what the converter writes to stderr as well, from Python and from C++."""
+    """Also discards what the converter writes to stderr, from Python and from C++."""
     with quietly(), redirect_stderr(io.StringIO()), silence_stderr():
         yield

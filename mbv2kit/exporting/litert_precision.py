@@ -1,4 +1,4 @@
-"""The narrower forms of a .tflite file: half floats, and 8-bit integers."""
+"""Converts a .tflite file from float32 to fp16 weights or to 8-bit integers."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from mbv2kit.inference.runtimes.litert import SIGNATURE
 from mbv2kit.process import silence_stderr, usable_cores
 from mbv2kit.structures import Image
 
-with silence_stderr():  # they greet there
+with silence_stderr():  # the libraries print banners
     from ai_edge_litert.tools import flatbuffer_utils
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -21,8 +21,8 @@ INPUT = "images"
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def halve_weights(model: bytes) -> bytes:
-    """Returns a .tflite file with its weights as half floats, from one with float32."""
+def store_weights_as_fp16(model: bytes) -> bytes:
+    """Returns a .tflite file with fp16 weights, from a file with float32."""
     weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
     config = qtyping.OpQuantizationConfig(
         weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
@@ -36,12 +36,12 @@ def halve_weights(model: bytes) -> bytes:
 def quantize(model: bytes, batches: Sequence[Image]) -> bytes:
     """Returns a .tflite file that computes in 8-bit integers from its first layer to its last.
 
-    Weights are scaled by channel. What is before and behind the layers, such as softmax and the decoding of boxes,
-    stays in float32.
+    Weights are scaled by channel. Operations before and after the layers, such as softmax and decoding boxes, stay in
+    float32.
 
     Args:
         model: The file with float32.
-        batches: Inputs that the ranges are taken from, ``(B, H, W, 3)`` uint8 each.
+        batches: Inputs from which the ranges are taken, ``(B, H, W, 3)`` uint8 each.
     """
     quantizer = Quantizer(model)
     quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
@@ -53,7 +53,7 @@ def quantize(model: bytes, batches: Sequence[Image]) -> bytes:
         quantizer.update_quantization_recipe(scope, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     recipe = RecipeManager()
     recipe.load_quantization_recipe(quantizer.get_quantization_recipe())
-    # The widest ranges: moving averages, the quantizer's own choice, cut a fifth off and cost MobileNetV2 13 points.
+    # The full range: moving averages, the quantizer's default, cut off a fifth and cost MobileNetV2 13 points.
     calibrator = Calibrator(model, num_threads=usable_cores(), qsv_update_func=min_max_update)
     calibrator.calibrate({SIGNATURE: [{INPUT: batch} for batch in batches]}, recipe)
     result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
@@ -61,7 +61,7 @@ def quantize(model: bytes, batches: Sequence[Image]) -> bytes:
 
 
 def _outside_of_layers(model: bytes) -> list[str]:
-    """Names the results of the operations before the first layers and behind the last ones."""
+    """Names the outputs of the operations before the first and after the last layers."""
     content = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     graph = content.subgraphs[0]
     layers = [flatbuffer_utils.opcode_to_name(content, operator.opcodeIndex) in _LAYERS for operator in graph.operators]

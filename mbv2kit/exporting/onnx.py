@@ -1,4 +1,4 @@
-"""ONNX, by torch's own exporter: read by ONNX Runtime, OpenVINO and many more."""
+"""Writes ONNX files with torch's exporter; ONNX Runtime, OpenVINO and many others read them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ def export_onnx(
     """Writes a network as one ONNX file.
 
     Args:
-        network: What to write.
+        network: The network to write.
         path: The file.
-        batch: Images at a time; None for any number.
+        batch: Number of images per batch; None allows any number.
         precision: ``fp32`` or ``int8``.
-        calibration: Inputs that int8 takes its ranges from.
+        calibration: Inputs from which int8 takes its ranges.
     """
     if precision == "fp32":
         _export(network, path, batch)
@@ -44,7 +44,7 @@ def export_onnx(
 
 
 def _export(network: ExportNetwork, path: Path, batch: int | None) -> None:
-    # A batch of one would be taken for a constant.
+    # torch.export treats a batch of one as a constant.
     example = network.example(batch or 2)
     shapes = ({0: torch.export.Dim.DYNAMIC},) if batch is None else None
     with quietly():

@@ -1,8 +1,8 @@
-"""Biases that make up for what rounding the weights does to the mean of every channel.
+"""Bias correction: biases that compensate for the effect of rounded weights on the mean of every channel.
 
-The errors of a channel's rounded weights do not cancel where its inputs are positive throughout, as they are behind a
-ReLU6: the channel is shifted by a constant, which its bias can take back (Nagel et al., Data-Free Quantization Through
-Weight Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with means measured on images).
+The errors of a channel's rounded weights do not cancel if its inputs are all positive, as they are after a ReLU6. They
+shift the channel by a constant, which its bias can undo (Nagel et al., Data-Free Quantization Through Weight
+Equalization and Bias Correction, arXiv 1906.04721, section 4.2; here with means measured on images).
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ LAYERS = frozenset({"Conv", "Gemm"})
 
 
 def give_biases(model: ModelProto) -> None:
-    """Gives a bias of zero to each layer that has none, in place; the exporter leaves such biases out."""
+    """Adds a bias of zero to each layer without a bias, in place."""
     graph = Graph(model.graph)
     for node in graph.nodes:
         if node.op_type in LAYERS and len(node.input) == 2 and graph.is_constant(node.input[1]):
@@ -31,9 +31,9 @@ def correct_biases(exact: ModelProto, quantized: ModelProto, batches: Iterable[N
     """Corrects the biases of the quantized network in place.
 
     Args:
-        exact: The network before; every layer has a bias.
-        quantized: The same one with pairs of QuantizeLinear and DequantizeLinear.
-        batches: Images to measure means on, ``(B, H, W, 3)`` uint8 each.
+        exact: The network before quantization; every layer has a bias.
+        quantized: The same network with pairs of QuantizeLinear and DequantizeLinear.
+        batches: Images on which means are measured, ``(B, H, W, 3)`` uint8 each.
     """
     graph, before = Graph(quantized.graph), Graph(exact.graph)
     layers = [node for node in graph.nodes if node.op_type in LAYERS and _is_quantized(graph, node)]
@@ -41,7 +41,7 @@ def correct_biases(exact: ModelProto, quantized: ModelProto, batches: Iterable[N
     means = _input_means(exact, {node.name: node.input[0] for node in before.nodes if node.name in names}, batches)
     weights = {node.name: before.constant(node.input[1]) for node in before.nodes if node.name in names}
     for node in layers:
-        rounded, bias = graph.maker(node.input[1]), graph.maker(node.input[2])
+        rounded, bias = graph.producer(node.input[1]), graph.producer(node.input[2])
         assert rounded is not None
         assert bias is not None
         error = _dequantize(graph, rounded) - weights[node.name]
@@ -53,28 +53,28 @@ def correct_biases(exact: ModelProto, quantized: ModelProto, batches: Iterable[N
 
 
 def _channel_axis(node: NodeProto) -> int:
-    """Returns the axis of a layer's weights that counts its output channels."""
+    """Returns the axis of the output channels in a layer's weights."""
     return 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
 
 
 def _is_quantized(graph: Graph, node: NodeProto) -> bool:
-    weight = graph.maker(node.input[1])
+    weight = graph.producer(node.input[1])
     return weight is not None and weight.op_type == "DequantizeLinear"
 
 
 def _input_means(
     model: ModelProto, inputs: dict[str, str], batches: Iterable[NDArray[np.uint8]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Returns, for each layer by name, the mean of every channel of the tensor that it reads."""
+    """Returns, by name of the layer, the mean of every channel of its input."""
     probed = ModelProto()
     probed.CopyFrom(model)
-    shown = sorted(set(inputs.values()))
+    names = sorted(set(inputs.values()))
     del probed.graph.output[:]
-    probed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in shown)
+    probed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     session = ort.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
-    sums, count = {name: np.zeros(1) for name in shown}, 0
+    sums, count = {name: np.zeros(1) for name in names}, 0
     for images in batches:
-        for name, values in zip(shown, session.run(shown, {session.get_inputs()[0].name: images}), strict=True):
+        for name, values in zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True):
             sums[name] = sums[name] + values.mean(axis=tuple(range(2, values.ndim)), dtype=np.float64).sum(axis=0)
         count += len(images)
     return {layer: sums[tensor] / count for layer, tensor in inputs.items()}
@@ -87,7 +87,7 @@ def _dequantize(graph: Graph, node: NodeProto) -> NDArray[np.float64]:
 
 
 def _shift(node: NodeProto, error: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns by how much an error of the weights shifts the mean of each output channel, borders left aside."""
+    """Returns by how much errors of the weights shift the mean of each output channel, ignoring borders."""
     if node.op_type == "Gemm":
         return np.asarray(np.tensordot(error, means, axes=(1 - _channel_axis(node), 0)))
     groups = attribute(node, "group", 1)

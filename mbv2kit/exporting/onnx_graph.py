@@ -1,4 +1,4 @@
-"""Small questions that one asks of an ONNX graph, and changes that one makes to it."""
+"""Helpers to query and edit an ONNX graph."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 
 class Graph:
-    """An ONNX graph with its constants and nodes by name; what is changed here is changed in the graph.
+    """An ONNX graph with its constants and nodes by name; every change is made in the graph itself.
 
     Args:
         proto: The graph, whose nodes are in the order in which they run.
@@ -24,7 +24,7 @@ class Graph:
         """The nodes, in the order in which they run."""
         return list(self.proto.node)
 
-    def maker(self, tensor: str) -> NodeProto | None:
+    def producer(self, tensor: str) -> NodeProto | None:
         """Returns the node that computes a tensor; None for inputs and constants."""
         return next((node for node in self.proto.node if tensor in node.output), None)
 
@@ -41,7 +41,7 @@ class Graph:
         return np.asarray(numpy_helper.to_array(self._constants[tensor]))
 
     def set_constant(self, tensor: str, values: NDArray[Any]) -> str:
-        """Stores values under a name, new or known, and returns it."""
+        """Stores values under a new or existing name, and returns the name."""
         stored = numpy_helper.from_array(np.ascontiguousarray(values), tensor)
         if tensor in self._constants:
             self._constants[tensor].CopyFrom(stored)
@@ -51,14 +51,14 @@ class Graph:
         return tensor
 
     def insert_before(self, node: NodeProto, new: Iterable[NodeProto]) -> None:
-        """Puts new nodes before one of the graph's."""
+        """Inserts new nodes before a node of the graph."""
         place = self.nodes.index(node)
         for i, each in enumerate(new):
             self.proto.node.insert(place + i, each)
         self._forget_shapes()
 
     def remove(self, nodes: Iterable[NodeProto]) -> None:
-        """Drops nodes, and the constants that nobody else reads."""
+        """Removes nodes, and the constants that no other node reads."""
         for node in nodes:
             self.proto.node.remove(node)
         used = {name for node in self.proto.node for name in node.input}
@@ -69,12 +69,12 @@ class Graph:
         self._forget_shapes()
 
     def _forget_shapes(self) -> None:
-        # Those of tensors that are other ones now would contradict what is inferred.
+        # The shapes of changed tensors would contradict the inferred ones.
         del self.proto.value_info[:]
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """Returns an attribute of a node, a number or a list of numbers; the default where it has none."""
+    """Returns an attribute of a node, a number or a list of numbers, or the default if it has none."""
     return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
 
 

@@ -1,9 +1,9 @@
-"""Int8 ONNX: post-training quantization for ONNX Runtime, in the form with QuantizeLinear and DequantizeLinear.
+"""Writes int8 ONNX: post-training quantization for ONNX Runtime, with QuantizeLinear and DequantizeLinear.
 
-Weights are signed, with a scale for each output channel; activations are unsigned, from the least to the greatest value
-seen. Those are the forms for which x86 processors have an instruction (VNNI): of a network with signed activations
-ONNX Runtime leaves the depthwise convolutions in floats. ReLU6 costs nothing, the range of what follows it cuts off the
-same values. What comes behind the last maps - pooling, softmax, box decoding, interpolation - stays in floats.
+Weights are signed, with a scale for each output channel. Activations are unsigned, from the smallest to the largest
+value on the calibration images. x86 processors have an instruction for this combination (VNNI); with signed
+activations, ONNX Runtime leaves depthwise convolutions in floats. ReLU6 is free, because the range of the next tensor
+clips the same values. Operations after the last maps - pooling, softmax, box decoding, interpolation - stay in floats.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,30 +23,30 @@ from mbv2kit.exporting.onnx_pixels import read_bytes, use_whole_means
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.structures import Image
 
-# Layers with weights are quantized wherever they are, these where all that they read are maps of such layers.
+# Layers with weights are always quantized, these operations if they read only maps of such layers.
 _ON_MAPS = frozenset({"Add", "AveragePool", "Clip", "Concat", "LeakyRelu", "MaxPool", "Relu"})
-# Repeats a map and rounds nothing.
+# Repeats a map and rounds no value.
 _REPEATS = "Expand"
 
 
 def quantize_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> None:
-    """Writes a network of :func:`~mbv2kit.exporting.onnx.export_onnx` in int8.
+    """Writes a network in int8, from a file of :func:`~mbv2kit.exporting.onnx.export_onnx`.
 
     Args:
         source: The network in float32.
         target: The file to write.
-        calibration: Inputs of the network, ``(H, W, 3)`` uint8 each, at least one, to take ranges and means from.
+        calibration: At least one input, ``(H, W, 3)`` uint8 each, from which ranges and means are taken.
     """
     with TemporaryDirectory() as folder, quietly():
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
-        # Only ONNX's own inference of shapes is needed; the other kind wants one more package.
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        # ONNX's own shape inference is enough; the symbolic kind needs another package.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         exact = onnx.load(prepared)
         give_biases(exact)
         pixels = use_whole_means(exact)
         onnx.save(exact, prepared)
         batch = exact.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-        given = (
+        overrides = (
             {}
             if pixels is None
             else {pixels[0]: [{"scale": np.array(1, np.float32), "zero_point": np.array(pixels[1], np.uint8)}]}
@@ -62,8 +62,8 @@ def quantize_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=sorted(LAYERS | _ON_MAPS),
             nodes_to_quantize=_nodes_to_quantize(exact),
-            # Logits of a linear layer come out as floats at no cost, a convolution's cannot.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"], "TensorQuantOverrides": given},
+            # A linear layer can return its logits as floats at no cost, a convolution cannot.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"], "TensorQuantOverrides": overrides},
         )
         model = onnx.load(quantized)
         correct_biases(exact, model, _batches(calibration, batch))
@@ -73,7 +73,7 @@ def quantize_onnx(source: Path, target: Path, calibration: Sequence[Image]) -> N
 
 
 def _nodes_to_quantize(model: ModelProto) -> list[str]:
-    """Names the layers with weights, and what is computed from their maps alone."""
+    """Names the layers with weights, and the operations that read only their maps."""
     graph = Graph(model.graph)
     maps: set[str] = set()
     names = []
@@ -88,7 +88,7 @@ def _nodes_to_quantize(model: ModelProto) -> list[str]:
 
 
 def _batches(images: Sequence[Image], batch: int) -> Iterator[NDArray[np.uint8]]:
-    """Yields batches of a size; the last one is filled up from the start."""
+    """Yields batches of one size; the last one is filled with images from the start."""
     for start in range(0, len(images), batch):
         yield np.stack([images[(start + i) % len(images)] for i in range(batch)])
 

@@ -1,7 +1,8 @@
-"""Suppression of boxes inside an ONNX file, for programs that shall get boxes and nothing else.
+"""Adds non-maximum suppression to an ONNX file, for programs that expect final boxes.
 
-ONNX's own operator does it. It looks at every class of every box, so that it takes longer than
-:class:`mbv2kit.imaging.postprocess.NmsOptions`, which the files without it are read by; see docs/performance.md.
+It is ONNX's operator NonMaxSuppression, which examines every class of every box. This takes longer than
+:class:`mbv2kit.imaging.postprocess.NmsOptions`, which mbv2kit uses for files without suppression; see
+docs/performance.md.
 """
 
 from pathlib import Path
@@ -12,8 +13,8 @@ import onnx.parser
 
 from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions
 
-# NonMaxSuppression takes the corners of a box in any order: x and y may change places, in all boxes alike. Rows of
-# zeros behind the boxes make sure that there are as many as are to be given.
+# NonMaxSuppression accepts x and y in any order if it is the same in all boxes. Rows of zeros after the boxes ensure
+# that there are always max_detections rows.
 _TAIL = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 suppress (float[1, boxes, 4] boxes, float[1, boxes, classes] scores) => (float[1, {count}, 6] {output})
@@ -59,13 +60,13 @@ suppress (float[1, boxes, 4] boxes, float[1, boxes, classes] scores) => (float[1
 
 
 def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int]) -> None:
-    """Puts ``detections`` ``(1, max_detections, 6)`` in the place of ``boxes`` and ``scores``.
+    """Replaces the outputs ``boxes`` and ``scores`` by ``detections`` ``(1, max_detections, 6)``.
 
-    See :mod:`mbv2kit.imaging.postprocess` for what they hold.
+    :mod:`mbv2kit.imaging.postprocess` describes these outputs.
 
     Args:
-        path: File of a network with a batch of 1; it is written anew.
-        nms_options: Which boxes are shown.
+        path: File of a network with a batch size of 1; it is overwritten.
+        nms_options: Options of the suppression.
         size: Height and width of the input.
     """
     network = onnx.load(path)

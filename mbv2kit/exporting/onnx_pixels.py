@@ -1,7 +1,7 @@
-"""How a quantized ONNX network reads images: the bytes as they are, without a float in between.
+"""Lets a quantized ONNX network read the bytes of images directly, without floats in between.
 
-An image is quantized already, with scale 1 and its mean color as the zero. Turning it to floats, subtracting the
-mean and quantizing the difference costs a fifth of the whole network's time, and half a gray level of accuracy.
+An image is already quantized, with scale 1 and its mean color as the zero point. Converting it to floats, subtracting
+the mean and quantizing the difference costs a fifth of the network's time, and half a gray level of precision.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,18 @@ from mbv2kit.exporting.onnx_graph import Graph, attribute, set_attribute
 
 
 def use_whole_means(model: ModelProto) -> tuple[str, int] | None:
-    """Makes what the first convolution reads whole numbers, pixels minus one gray level, in place; answers stay.
+    """Makes the first convolution read whole numbers, pixels minus one gray level; changes the model in place.
 
-    What the mean has beyond that gray level goes into the bias of the convolution. Where the three channels have means
-    of their own, the image gets a frame of the mean color, in whole gray levels, and the convolution pads no more.
+    The rest of the mean goes into the bias of the convolution, so that the outputs stay the same. If the means of the
+    three channels differ, the image gets a border of the mean color, in whole gray levels, and the convolution no
+    longer pads.
 
     Args:
         model: The network; its first convolution has a bias.
 
     Returns:
-        The tensor that the first convolution reads, and the gray level that is subtracted; None where the network does
-        not begin with the mean and a convolution.
+        The tensor that the first convolution reads, and the gray level that is subtracted; None if the network does not
+        begin by subtracting the mean before a convolution.
     """
     graph = Graph(model.graph)
     image = model.graph.input[0]
@@ -37,7 +38,7 @@ def use_whole_means(model: ModelProto) -> tuple[str, int] | None:
     gray = int(color[0])
     if len(set(color)) > 1:
         gray = 0
-        _frame(graph, image, transpose, color, _margins(conv, image))
+        _add_border(graph, image, transpose, color, _margins(conv, image))
         set_attribute(conv, "pads", [0, 0, 0, 0])
     weight, bias = graph.constant(conv.input[1]).astype(np.float64), graph.constant(conv.input[2])
     graph.set_constant(subtract.input[1], np.full((1, 3, 1, 1), gray, dtype=np.float32))
@@ -49,9 +50,9 @@ def read_bytes(model: ModelProto, tensor: str) -> None:
     """Feeds the image's bytes to a quantized network whose input ``tensor`` has scale 1, in place."""
     graph = Graph(model.graph)
     (quantize,) = graph.users(tensor)
-    subtract = graph.maker(tensor)
+    subtract = graph.producer(tensor)
     assert subtract is not None
-    cast = graph.maker(subtract.input[0])
+    cast = graph.producer(subtract.input[0])
     assert cast is not None
     for user in graph.users(quantize.output[0]):
         user.input[0] = cast.input[0]
@@ -72,43 +73,43 @@ def _begin(graph: Graph, image: str) -> tuple[NodeProto, NodeProto, NodeProto] |
 
 
 def _margins(conv: NodeProto, image: ValueInfoProto) -> list[tuple[int, int]]:
-    """Returns how many pixels a convolution reads above and below, and left and right of its input."""
+    """Returns how many pixels a convolution reads above and below its input, and left and right of it."""
     size = [side.dim_value for side in image.type.tensor_type.shape.dim[1:3]]
     pads, strides, kernel = (attribute(conv, name) for name in ("pads", "strides", "kernel_shape"))
     margins = []
-    for side, before, behind, stride, reach in zip(size, pads[:2], pads[2:], strides, kernel, strict=True):
-        steps = (side + before + behind - reach) // stride
+    for side, before, after, stride, reach in zip(size, pads[:2], pads[2:], strides, kernel, strict=True):
+        steps = (side + before + after - reach) // stride
         margins.append((before, max(0, steps * stride + reach - before - side)))
     return margins
 
 
-def _frame(
+def _add_border(
     graph: Graph,
     image: ValueInfoProto,
     transpose: NodeProto,
     color: NDArray[np.uint8],
     margins: list[tuple[int, int]],
 ) -> None:
-    """Lays bars of a color around the image, before the node that transposes it."""
+    """Adds a border of a color around the image, before the node that transposes it."""
     height, width = (side.dim_value for side in image.type.tensor_type.shape.dim[1:3])
     (above, below), (left, right) = margins
-    ones = graph.set_constant("frame.ones", np.ones(3, dtype=np.int64))
+    ones = graph.set_constant("border.ones", np.ones(3, dtype=np.int64))
     nodes = [
-        helper.make_node("Shape", [image.name], ["frame.batch"], name="frame.batch", start=0, end=1),
-        helper.make_node("Concat", ["frame.batch", ones], ["frame.repeats"], name="frame.repeats", axis=0),
+        helper.make_node("Shape", [image.name], ["border.batch"], name="border.batch", start=0, end=1),
+        helper.make_node("Concat", ["border.batch", ones], ["border.repeats"], name="border.repeats", axis=0),
     ]
 
-    def lay(inside: str, bars: tuple[int, int], shape: Callable[[int], tuple[int, ...]], axis: int) -> str:
+    def add(inside: str, bars: tuple[int, int], shape: Callable[[int], tuple[int, ...]], axis: int) -> str:
         parts = [inside]
-        for name, thickness, place in ((f"frame.{axis}.before", bars[0], 0), (f"frame.{axis}.behind", bars[1], 2)):
+        for name, thickness, place in ((f"border.{axis}.before", bars[0], 0), (f"border.{axis}.after", bars[1], 2)):
             if thickness:
                 bar = graph.set_constant(f"{name}.bar", np.broadcast_to(color, shape(thickness)))
-                nodes.append(helper.make_node("Expand", [bar, "frame.repeats"], [name], name=name))
+                nodes.append(helper.make_node("Expand", [bar, "border.repeats"], [name], name=name))
                 parts.insert(place, name)
-        nodes.append(helper.make_node("Concat", parts, [f"frame.{axis}"], name=f"frame.{axis}", axis=axis))
-        return f"frame.{axis}"
+        nodes.append(helper.make_node("Concat", parts, [f"border.{axis}"], name=f"border.{axis}", axis=axis))
+        return f"border.{axis}"
 
-    wide = lay(image.name, (left, right), lambda thickness: (1, height, thickness, 3), axis=2)
-    framed = lay(wide, (above, below), lambda thickness: (1, thickness, left + width + right, 3), axis=1)
-    transpose.input[0] = framed
+    wide = add(image.name, (left, right), lambda thickness: (1, height, thickness, 3), axis=2)
+    bordered = add(wide, (above, below), lambda thickness: (1, thickness, left + width + right, 3), axis=1)
+    transpose.input[0] = bordered
     graph.insert_before(transpose, nodes)

@@ -1,4 +1,4 @@
-"""OpenVINO: an .xml file that describes the network, and beside it a .bin file with the weights."""
+"""Writes OpenVINO models: an .xml file with the network, and a .bin file of the same name with the weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,8 @@ with without_telemetry():
     import openvino as ov
     from openvino.passes import ConstantFolding, Manager
 
-# A shape is no value that could be rounded, and what it is the shape of may lie anywhere in the network.
+# Constants, inputs and shapes are no arithmetic that could be quantized. A shape may be that of any tensor, so the
+# search does not go beyond it.
 _NO_ARITHMETIC = frozenset({"Constant", "Parameter", "ShapeOf"})
 
 
@@ -30,22 +31,22 @@ def export_openvino(
     precision: Precision,
     calibration: Sequence[Image] | None,
 ) -> None:
-    """Writes a network as an OpenVINO model, which also says its precision under ``mbv2kit`` in its ``rt_info``.
+    """Writes a network as an OpenVINO model, with its precision under ``mbv2kit`` in its ``rt_info``.
 
     Args:
-        network: What to write.
+        network: The network to write.
         path: The .xml file; the .bin file has the same name.
-        batch: Images at a time; None for any number.
-        precision: ``fp16`` halves the file; in which half floats it is computed is the processor's affair. Weights are
-            rounded to what this one has, bfloat16 or float16.
-        calibration: Inputs to take the ranges of int8 from, ``(H, W, 3)`` uint8 each; some hundred are enough.
+        batch: Number of images per batch; None allows any number.
+        precision: ``fp16`` halves the file. The processor that runs it decides between float16 and bfloat16; weights
+            are rounded to the type that this processor supports.
+        calibration: Inputs from which int8 takes its ranges, ``(H, W, 3)`` uint8 each; a few hundred are enough.
     """
     if precision == "fp16":
         has_bfloat16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         network = round_to(network, torch.bfloat16 if has_bfloat16 else torch.float16)
     with TemporaryDirectory() as folder, quietly():
-        # By way of ONNX the graph is a quarter of what OpenVINO's own reading of torch modules gives, the inputs and
-        # outputs have their names, and nothing is reported to OpenVINO's makers as its converter does.
+        # Converted from ONNX, the graph is a quarter of one converted from torch, and inputs and outputs have names.
+        # OpenVINO's converter for torch also sends telemetry.
         onnx = Path(folder) / "model.onnx"
         export_onnx(network, onnx)
         model = ov.Core().read_model(onnx)
@@ -62,40 +63,39 @@ def export_openvino(
 
 
 def _quantize(model: ov.Model, calibration: Sequence[Image]) -> ov.Model:
-    """Quantizes weights by channel and activations by tensor, and corrects the biases for the mean error (NNCF)."""
+    """Quantizes weights by channel and activations by tensor with NNCF, which also corrects the biases."""
     with without_telemetry():
         import nncf
 
     return nncf.quantize(
         model,
         nncf.Dataset(calibration, lambda image: image[None]),
-        # Ranges are symmetric about zero: with a zero point for each, ImageNet's and VOC's networks are no more
-        # accurate, and up to a tenth slower.
+        # Symmetric ranges: zero points made ImageNet and VOC networks no more accurate, and up to a tenth slower.
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(names=_behind_last_layers(model)),
+        ignored_scope=nncf.IgnoredScope(names=_after_last_layers(model)),
     )
 
 
-def _behind_last_layers(model: ov.Model) -> list[str]:
-    """Names what turns the outputs of the last layers into answers, where eight bits would cost accuracy and save none.
+def _after_last_layers(model: ov.Model) -> list[str]:
+    """Names the operations after the last layers, where 8 bits would cost accuracy and save no time.
 
-    Those are softmax, the decoding of boxes, interpolation and arg-max, wherever the outputs come from.
+    These are softmax, the decoding of boxes, interpolation and arg-max.
     """
     names = set()
-    left = list(model.get_results())
-    while left:
-        for value in left.pop().input_values():
+    open_nodes = list(model.get_results())
+    while open_nodes:
+        for value in open_nodes.pop().input_values():
             node = value.get_node()
             if node.get_friendly_name() in names or _is_layer(node) or node.get_type_name() in _NO_ARITHMETIC:
                 continue
             names.add(node.get_friendly_name())
-            left.append(node)
+            open_nodes.append(node)
     return sorted(names)
 
 
 def _is_layer(node: ov.Node) -> bool:
-    # The products of matrices that interpolate have maps as outputs, a linear layer has rows.
+    # Matrix products that interpolate return maps, a linear layer returns rows.
     kind = node.get_type_name()
     return kind in ("Convolution", "GroupConvolution") or (
         kind == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2

@@ -1,4 +1,4 @@
-"""What an export is asked for: the keys of ``conf/export.yaml``, checked."""
+"""The options of an export, which are keys of ``conf/export.yaml``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ class ExportOptions:
     """Which file to write, and how to check it.
 
     Attributes:
-        format: Of the file.
-        precision: In which the network shall compute.
-        size: Height and width of the input; None for that of the model.
-        batch: Images at a time; None for any number where the format can, and else 1.
-        nms: Whether the file suppresses boxes itself.
-        calibration: Files, folders or patterns that int8 takes its ranges from; None for the training split.
-        calibration_pictures: How many of them.
-        max_loss: How far the main figure may fall on the validation split, 0..1.
-        accuracy_pictures: How many images of that split; None for all.
-        sensitive_layers: How many of the layers that suffer most from int8 are named.
-        pictures: Files, folders or patterns to compare answers on; None for the validation split.
-        check_pictures: How many of them.
+        format: Format of the file.
+        precision: Precision in which the network computes.
+        size: Height and width of the input; None takes that of the model.
+        batch: Number of images per batch; None allows any number if the format does, and is 1 otherwise.
+        nms: Whether the file includes non-maximum suppression.
+        calibration: Files, folders or patterns from which int8 takes its ranges; None takes the training split.
+        calibration_pictures: Number of images for the ranges.
+        max_loss: Largest allowed fall of the main metric on the validation split, 0..1.
+        accuracy_pictures: Number of images of that split; None takes all.
+        sensitive_layers: Number of layers to list that lose most by int8.
+        pictures: Files, folders or patterns on which outputs are compared; None takes the validation split.
+        check_pictures: Number of images for the comparison.
 
     Raises:
-        UserError: A value is unknown or out of range, or two of them do not go together.
+        UserError: A value is unknown or out of range, or two values contradict each other.
     """
 
     format: Format = "onnx"
@@ -60,15 +60,15 @@ class ExportOptions:
         if self.size is not None:
             if not isinstance(self.size, list | tuple) or len(self.size) != 2:
                 raise UserError(
-                    f"size needs two numbers, [height, width], or null for that of training, got {self.size}."
+                    f"size must be two numbers, [height, width], or null for the size of training, got {self.size}."
                 )
             for side in self.size:
                 _check_count("size", side, 1)
             object.__setattr__(self, "size", tuple(self.size))
         if self.nms and (self.format != "onnx" or self.batch != 1):
             raise UserError(
-                f"nms=true is for format=onnx with batch=1, got format={self.format} and batch={self.batch}; "
-                "leave it out and boxes are suppressed outside the file, which is faster."
+                f"nms=true needs format=onnx and batch=1, got format={self.format} and batch={self.batch}; without it, "
+                "boxes are suppressed outside the file, which is faster."
             )
 
 

@@ -1,4 +1,4 @@
-"""What exporters and quantizers tell their developers, held back from users."""
+"""Suppresses messages of exporters and quantizers that are of no use to users."""
 
 import io
 import logging
@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Holds back notes of progress, warnings of libraries about their own insides, and all logs below errors."""
+    """Suppresses output to stdout, Python warnings, and logs below errors."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

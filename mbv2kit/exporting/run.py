@@ -1,4 +1,4 @@
-"""The job of exporting: a file in the model folder, checked against the model."""
+"""Exports a model and checks the file: the function behind the command ``export``."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -32,14 +32,14 @@ from mbv2kit.weights.open import open_model
 
 
 def export(config: DictConfig) -> int:
-    """Writes the file that a config asks for, checks it and prints what was found.
+    """Writes the file that a config describes, checks it and prints the results.
 
     Returns:
-        The exit code: 0, or 1 where the file's outputs differ too much from the model's or it loses too much accuracy;
-        no file is left then.
+        The exit code: 0, or 1 if the outputs of the file differ from those of the model or the accuracy falls too far;
+        no file is kept then.
 
     Raises:
-        UserError: A key, the model or the data cannot be used.
+        UserError: The config is wrong, or a file or package that it needs is missing.
     """
     keep_freed_memory()
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -55,7 +55,7 @@ def export(config: DictConfig) -> int:
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")
 
-    shown = data.shown(options.pictures, options.check_pictures)
+    shown = data.for_check(options.pictures, options.check_pictures)
     calibration: Images | None = None
     if options.precision == "int8":
         calibration = data.calibration(options.calibration, options.calibration_pictures)
@@ -88,9 +88,7 @@ def export(config: DictConfig) -> int:
 def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | None) -> Path:
     if named is None:
         if folder is None:
-            raise UserError(
-                f"checkpoint={checkpoint} is no model folder that the file could go to; name one: output=DIR"
-            )
+            raise UserError(f"checkpoint={checkpoint} is no model folder to write the file to; name one: output=DIR")
         return folder.path
     output = Path(named)
     if ModelFolder(output).exists and (folder is None or output.resolve() != folder.path.resolve()):
@@ -99,7 +97,7 @@ def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | Non
 
 
 def _show(console: Console, report: Report, path: Path, written: Export, shown: Images) -> None:
-    table = Table("compared with PyTorch", "found", "asked for", title_justify="left")
+    table = Table("compared with PyTorch", "found", "limit", title_justify="left")
     table.title = f"{written.file} on {len(shown.inputs)} images ({shown.origin})"
     for finding in report.findings:
         table.add_row(finding.what, f"[{'default' if finding.kept else 'red'}]{finding.value}", finding.limit)
@@ -107,10 +105,10 @@ def _show(console: Console, report: Report, path: Path, written: Export, shown: 
     table.add_row("size", f"{megabytes:.2f} MB")
     ours, torchs = report.milliseconds
     runtime = FORMATS[written.format].runtime
-    table.add_row("an image", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
+    table.add_row("time per image", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
     console.print(table)
     if not report.agrees:
-        _say(console, f"{written.file} does not answer as the model does; it was not kept.")
+        _say(console, f"The outputs of {written.file} differ from those of the model; it was not kept.")
 
 
 def _score(
@@ -121,13 +119,13 @@ def _score(
     source: Source,
     options: ExportOptions,
 ) -> bool:
-    """Prints accuracy before and after; returns whether it fell by no more than is allowed."""
+    """Prints accuracy before and after; returns whether it falls by no more than ``max_loss``."""
     indices = evenly_spaced(len(source), options.accuracy_pictures)
     before = accuracy.score(folded(model), data.task, source, indices)
     after = accuracy.score(exported, data.task, source, indices)
     accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))
     fall = accuracy.loss(data.task, before, after)
-    # Figures are counted, and their differences carry rounding errors.
+    # The metrics are fractions, and their differences have rounding errors.
     if round(fall, 9) <= options.max_loss:
         return True
     _say(
@@ -139,9 +137,9 @@ def _score(
 
 
 def _name_layers(console: Console, network: ExportNetwork, calibration: Images, count: int) -> None:
-    table = Table("layer", "figure", title="Layers that suffer most from int8", title_justify="left")
+    table = Table("layer", "change of outputs", title="Layers that lose most by int8", title_justify="left")
     for layer in most_sensitive(network, calibration.inputs, count):
-        table.add_row(layer.name, f"{layer.figure:.3g}")
+        table.add_row(layer.name, f"{layer.change:.3g}")
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Which layers suffer most from int8: each is rounded alone, and the answers are compared with those of the floats."""
+"""Finds the layers that lose most by int8: each is rounded alone, and outputs are compared with those in float32."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.structures import Image
 
-# Enough for the order of the layers, which is all that is asked for: the network runs once for every layer.
+# The network runs once for every layer on these images; they are enough for the order of the layers.
 _IMAGES = 16
 _LEAST_IMAGES = 4
 _PIXELS = 2**20
@@ -22,16 +22,16 @@ _PIXELS = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """How much the answers change when one layer alone computes in int8.
+    """How much the outputs change if only one layer computes in int8.
 
     Attributes:
-        name: Of the layer with weights, as the model calls it.
-        figure: For probabilities, scores and boxes the change in proportion to the answer, both as the root of the sum
-            of squares; for masks the share of the pixels that get another class. Of several answers the largest.
+        name: Name of the layer in the model.
+        change: For probabilities, scores and boxes, the norm of the change divided by the norm of the output; for
+            masks, the fraction of pixels whose class changes. The largest of all outputs.
     """
 
     name: str
-    figure: float
+    change: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,61 +43,61 @@ class _Layer:
 
 @torch.no_grad()
 def most_sensitive(network: ExportNetwork, images: Sequence[Image], count: int | None = None) -> list[Sensitivity]:
-    """Finds the layers that int8 hurts most, in whichever format.
+    """Finds the layers that lose most by int8, whatever the format.
 
-    A layer's weights are rounded to signed 8 bits, with a scale for each output channel, and what it hands on, behind
-    its activation, to 256 steps between the least and the greatest value seen; no bias makes up for anything. What the
-    sum of a shortcut loses is in no layer's figure.
+    A layer's weights are rounded to signed 8 bits, with a scale for each output channel. Its output, after the
+    activation, is rounded to 256 steps between its smallest and its largest value. Biases are not corrected, and the
+    rounding of the sums of shortcuts is not counted.
 
     Args:
-        network: In evaluation mode; as it was when this returns.
-        images: Inputs of the network, ``(H, W, 3)`` uint8; at most 16 of them, evenly spread, are looked at, and fewer
-            where they are large.
-        count: How many layers to name; None for all.
+        network: Network in evaluation mode; it is unchanged afterwards.
+        images: Inputs of the network, ``(H, W, 3)`` uint8. At most 16 of them, evenly spread, are used, and fewer if
+            they are large.
+        count: Number of layers to return; None returns all.
 
     Returns:
         The layers, the most sensitive one first.
     """
     height, width = network.size
-    shown = min(len(images), _IMAGES, max(_LEAST_IMAGES, _PIXELS // (height * width)))
-    inputs = torch.from_numpy(np.stack([images[i] for i in evenly_spaced(len(images), shown)]))
+    used = min(len(images), _IMAGES, max(_LEAST_IMAGES, _PIXELS // (height * width)))
+    inputs = torch.from_numpy(np.stack([images[i] for i in evenly_spaced(len(images), used)]))
     layers = _layers(network)
-    exact, ranges = _answers_and_ranges(network, layers, inputs)
+    exact, ranges = _outputs_and_ranges(network, layers, inputs)
     found = []
     for layer in layers:
         with _rounded(layer, ranges[layer.name]):
             rounded = _outputs(network, inputs)
-        figure = max(_change(a, b) for a, b in zip(exact, rounded, strict=True))
-        found.append(Sensitivity(layer.name, figure))
-    return sorted(found, key=lambda layer: -layer.figure)[:count]
+        change = max(_change(a, b) for a, b in zip(exact, rounded, strict=True))
+        found.append(Sensitivity(layer.name, change))
+    return sorted(found, key=lambda layer: -layer.change)[:count]
 
 
 def _layers(network: nn.Module) -> list[_Layer]:
-    """Lists the layers with weights, each with the module whose output int8 stores: its activation, if it has one."""
-    behind: dict[nn.Module, nn.Module] = {}
+    """Lists the layers with weights, each with the module whose output is stored in int8: its activation, if any."""
+    following: dict[nn.Module, nn.Module] = {}
     for part in network.modules():
         if isinstance(part, nn.Sequential):
-            behind.update({a: b for a, b in pairwise(part) if isinstance(b, nn.Identity | nn.ReLU | nn.ReLU6)})
+            following.update({a: b for a, b in pairwise(part) if isinstance(b, nn.Identity | nn.ReLU | nn.ReLU6)})
     layers = []
     for name, part in network.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             last: nn.Module = part
-            while last in behind:
-                last = behind[last]
+            while last in following:
+                last = following[last]
             layers.append(_Layer(name, part, last))
     return layers
 
 
 def _outputs(network: ExportNetwork, inputs: Tensor) -> list[Tensor]:
-    # One by one takes no longer on a CPU, and no memory to speak of.
+    # On a CPU, single images take no longer than a batch, and less memory.
     outputs = [network(image[None]) for image in inputs]
     return [torch.cat(each) for each in zip(*outputs, strict=True)]
 
 
-def _answers_and_ranges(
+def _outputs_and_ranges(
     network: ExportNetwork, layers: Sequence[_Layer], inputs: Tensor
 ) -> tuple[list[Tensor], dict[str, tuple[float, float]]]:
-    """Returns the answers, and the least and the greatest value that each layer hands on; zero is always between."""
+    """Returns the outputs, and the smallest and largest value of each layer's output, between which zero lies."""
     ranges = {layer.name: (0.0, 0.0) for layer in layers}
 
     def watch(name: str, output: Tensor) -> None:
@@ -115,7 +115,7 @@ def _answers_and_ranges(
 
 @contextmanager
 def _rounded(layer: _Layer, limits: tuple[float, float]) -> Iterator[None]:
-    """Lets one layer compute as int8 would."""
+    """Makes one layer compute as in int8."""
     weight = layer.weighted.weight
     kept = weight.clone()
     least, greatest = limits

@@ -1,4 +1,4 @@
-"""The ONNX file that every training run leaves, so that inference is fast with no further step."""
+"""Writes an ONNX file at the end of every training run, so that inference is fast without an export."""
 
 import logging
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 def export_trained(model: VisionModel, folder: Path, inputs: Sequence[Image]) -> None:
-    """Adds ``model.onnx`` to a model folder, if it answers as the model does; else it says why it does not.
+    """Adds ``model.onnx`` to a model folder if its outputs are those of the model; otherwise logs the reason.
 
-    A run that is trained is never lost for want of it.
+    A failed export never fails the training run.
 
     Args:
-        model: In evaluation mode, as saved in ``folder``.
+        model: Model in evaluation mode, as saved in ``folder``.
         folder: The model folder.
-        inputs: Some to compare answers on.
+        inputs: Inputs on which outputs are compared, ``(H, W, 3)`` uint8 each.
     """
     network = ExportNetwork(model).eval()
     with TemporaryDirectory() as scratch:
@@ -37,7 +37,7 @@ def export_trained(model: VisionModel, folder: Path, inputs: Sequence[Image]) ->
         report = check(model, open_for_check(model, Path(scratch), export), export, inputs)
         if not report.agrees:
             found = "; ".join(f"{each.what}: {each.value}" for each in report.findings if not each.kept)
-            _log.warning("%s does not answer as the model does (%s) and was not kept", export.file, found)
+            _log.warning("the outputs of %s differ from those of the model (%s); it was not kept", export.file, found)
             return
         keep(export, Path(scratch), folder, model.spec)
     ours, torchs = report.milliseconds

@@ -14,7 +14,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.plan import Plan
 from mbv2kit.weights.open import open_model
-from mbv2kit.weights.tensors import load_tensors
+from mbv2kit.weights.partial_loading import load_tensors
 
 _log = logging.getLogger(__name__)
 

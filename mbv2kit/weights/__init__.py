@@ -1,1 +1,1 @@
-"""Published weights in, our models out: one file for each place where weights are published."""
+"""Reads published weights as models of mbv2kit; one module for each origin of weights."""

@@ -1,4 +1,4 @@
-"""The model card: a model folder and its figures as the README.md that the Hugging Face Hub reads."""
+"""Writes the model card of a model folder and its metrics: the README.md that the Hugging Face Hub reads."""
 
 import json
 import re
@@ -16,25 +16,25 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Task
 
-# What the Hub calls each task, and what a model of it does.
+# The Hub's name of each task, and what a model of that task does.
 _PIPELINES: Mapping[Task, str] = {
     "classification": "image-classification",
     "detection": "object-detection",
     "segmentation": "image-segmentation",
 }
-_DEEDS: Mapping[Task, str] = {
+_PURPOSES: Mapping[Task, str] = {
     "classification": "names the class of an image",
     "detection": "finds the objects in an image",
     "segmentation": "names the class of every pixel of an image",
 }
 _PRINTED: Mapping[Task, str] = {
-    "classification": 'print(model.class_names["classification"][found["classification"].class_ids[0]])',
-    "detection": 'print(found["detection"].boxes, found["detection"].class_ids, found["detection"].scores)',
-    "segmentation": 'print(found["segmentation"].mask)',
+    "classification": 'print(model.class_names["classification"][results["classification"].class_ids[0]])',
+    "detection": 'print(results["detection"].boxes, results["detection"].class_ids, results["detection"].scores)',
+    "segmentation": 'print(results["segmentation"].mask)',
 }
 
-# Figures that have a name among the metrics that the Hub knows; the others keep ours.
-_METRICS = {"top1": "accuracy", "mIoU": "mean_iou"}
+# Metrics that have another name on the Hub; the others keep their name.
+_HUB_METRICS = {"top1": "accuracy", "mIoU": "mean_iou"}
 
 # The Hub's identifiers of licenses that weights come under (its documentation, "Licenses").
 # fmt: off
@@ -49,7 +49,7 @@ _LICENSES = frozenset({
 # fmt: on
 _NOT_STATED = "not stated"
 
-# Longer lists are cut: the whole one is in the files beside the card.
+# Longer lists are cut; the files that are published with the card hold all of them.
 _LONG_LIST = 100
 _START = 10
 
@@ -59,11 +59,11 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any] | None
 
     Args:
         description: The content of ``model.json``.
-        metrics: The content of ``metrics.json``; None where there is none.
+        metrics: The content of ``metrics.json``; None if there is none.
         repository: ``OWNER/NAME`` on the Hub.
 
     Returns:
-        Markdown behind a head in YAML.
+        Markdown after a header in YAML.
     """
     spec = ModelSpec.from_dict(description)
     tasks = [task for task in TASKS if task in spec.heads]
@@ -73,18 +73,18 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any] | None
     sections = [
         f"---\n{head}---",
         f"# {name}",
-        f"A model of mbv2kit, a vision toolkit around MobileNetV2. It {'; it '.join(_DEEDS[task] for task in tasks)}.",
+        f"A model of mbv2kit, a vision toolkit around MobileNetV2. It {', '.join(_PURPOSES[task] for task in tasks)}.",
         *_model(spec, tasks),
         *_classes(spec, tasks),
         *_provenance(origins),
-        *_figures(metrics),
+        *_metrics(metrics),
         *_usage(tasks, repository),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _origins(origin: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yields where the weights come from, then where those come from that they started from, and so on."""
+    """Yields the origin of the weights, then of those that their training started from, and so on."""
     yield {key: value for key, value in origin.items() if key != "started_from"}
     if isinstance(origin.get("started_from"), Mapping):
         yield from _origins(origin["started_from"])
@@ -108,7 +108,7 @@ def _head(
 
 
 def _license(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the license of the newest weights that state one: what was trained from them is bound by it."""
+    """Returns the license of the newest weights that state one, which binds all weights trained from them."""
     stated = next((str(origin["licence"]) for origin in origins if origin.get("licence")), None)
     if stated is None:
         return {}
@@ -124,17 +124,17 @@ def _license(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     if metrics is None:
         return {}
-    figures = [
-        {"type": _METRICS.get(key, key), "name": key, "value": value}
+    values = [
+        {"type": _HUB_METRICS.get(key, key), "name": key, "value": value}
         for key, value in metrics["metrics"].items()
         if value is not None
     ]
     result = {
         "task": {"type": _PIPELINES[metrics["task"]]},
         "dataset": {"name": metrics["dataset"], "type": metrics["dataset"], "split": metrics["split"]},
-        "metrics": figures,
+        "metrics": values,
     }
-    return {"model-index": [{"name": name, "results": [result]}]} if figures else {}
+    return {"model-index": [{"name": name, "results": [result]}]} if values else {}
 
 
 def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
@@ -152,7 +152,7 @@ def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
         ("resize rule", f"{_code(spec.input.resize)}: {_resize(spec.input)}"),
         ("normalization", f"within the model: minus {mean}, divided by {std}, for values in 0..255"),
     ]
-    return ["## The model", _table(("part", "what it is"), rows)]
+    return ["## The model", _table(("part", "description"), rows)]
 
 
 def _options(options: Mapping[str, Any]) -> str:
@@ -164,11 +164,11 @@ def _resize(preprocess: Preprocess) -> str:
     height, width = preprocess.size
     if preprocess.resize == "crop":
         sides = f"{round(height / preprocess.crop_fraction)} x {round(width / preprocess.crop_fraction)}"
-        return f"scaled to cover {sides} pixels, the center cut out"
+        return f"scaled to cover {sides} pixels, then the center is cut out"
     if preprocess.resize == "stretch":
-        return "stretched to that size, whatever the shape"
-    scaled = "scaled to fit" if preprocess.resize == "letterbox" else "scaled down to fit where it is larger"
-    return f"{scaled}, in the top left corner; the rest filled with gray {preprocess.fill}"
+        return "stretched to that size, whatever the aspect ratio"
+    scaled = "scaled to fit" if preprocess.resize == "letterbox" else "scaled down to fit if it is larger"
+    return f"{scaled}, in the top left corner; the rest is filled with gray {preprocess.fill}"
 
 
 def _classes(spec: ModelSpec, tasks: Sequence[Task]) -> Iterator[str]:
@@ -184,40 +184,40 @@ def _provenance(origins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if step > 0:
             yield "Training started from:"
         if origin:
-            yield _table(("of the weights", "what is known"), [(_code(key), _known(origin[key])) for key in origin])
+            yield _table(("key", "value"), [(_code(key), _known(origin[key])) for key in origin])
         else:
-            yield "Nothing is known about it."
+            yield "Unknown weights."
 
 
 def _known(value: Any) -> str:
     return _names(value) if isinstance(value, list | tuple) and value else _code(_value(value))
 
 
-def _figures(metrics: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "## Figures"
+def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
+    yield "## Metrics"
     if metrics is None:
-        yield "None are known; `python tools/eval.py` measures them."
+        yield "None yet; `python tools/eval.py` measures them."
         return
     facts = {key: _code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
     yield (
-        f"Of {facts['task']}, measured on the {facts['images']} images of the split {facts['split']} of the data set "
-        f"{facts['dataset']}; shares are in 0..1."
+        f"Task {facts['task']}, measured on the {facts['images']} images of the split {facts['split']} of the data set "
+        f"{facts['dataset']}; fractions are in 0..1."
     )
-    yield _table(tuple(metrics["metrics"]), [[_figure(value) for value in metrics["metrics"].values()]])
+    yield _table(tuple(metrics["metrics"]), [[_number(value) for value in metrics["metrics"].values()]])
     per_class: Mapping[str, Mapping[str, Any]] = metrics["per_class"]
     if not per_class:
         return
     if len(per_class) > _LONG_LIST:
-        yield f"Those of each of the {len(per_class)} classes are in `metrics.json`."
+        yield f"The metrics of each of the {len(per_class)} classes are in `metrics.json`."
         return
     columns = list(next(iter(per_class.values())))
-    rows = [[_code(name), *(_figure(figures.get(key)) for key in columns)] for name, figures in per_class.items()]
+    rows = [[_code(name), *(_number(values.get(key)) for key in columns)] for name, values in per_class.items()]
     yield _table(("class", *columns), rows)
 
 
 def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
     yield "## How to use it"
-    yield "With mbv2kit and what it needs for the Hub, `pip install 'mbv2kit[weights]'`:"
+    yield "With mbv2kit and its support for the Hub, `pip install 'mbv2kit[weights]'`:"
     yield f"```\npython tools/infer.py photos/*.jpg checkpoint=hub:{repository}\n```"
     printed = "\n".join(_PRINTED[task] for task in tasks)
     yield f"""```python
@@ -226,14 +226,14 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.hub import pull
 
 model = VisionModel.load(pull("{repository}"))
-(found,) = model.predict([decode("photo.jpg")])
+(results,) = model.predict([decode("photo.jpg")])
 {printed}
 ```"""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    # A bar ends a cell even where it is part of a code.
+    # A bar ends a cell, even within code.
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
@@ -245,11 +245,11 @@ def _names(names: Iterable[Any]) -> str:
 
 
 def _code(text: str) -> str:
-    """Shows any text as it is, whatever it means in Markdown or HTML; line breaks become spaces."""
+    """Formats a text as code, so that Markdown and HTML in it have no effect; line breaks become spaces."""
     text = " ".join(text.split())
     if not text:
         return "(empty)"
-    # A code may hold shorter rows of backticks than those around it.
+    # Code may contain shorter rows of backticks than those around it.
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in (text[0], text[-1]) else f"{fence}{text}{fence}"
 
@@ -258,7 +258,7 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _figure(value: float | None) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

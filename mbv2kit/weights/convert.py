@@ -1,4 +1,4 @@
-"""The job of ``tools/convert.py``: published weights in, a model folder out."""
+"""Converts published weights to a model folder: the function behind ``tools/convert.py``."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +8,21 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from mbv2kit.weights.classes import read_class_names
+from mbv2kit.weights.class_names import read_class_names
 from mbv2kit.weights.open import open_model
 
 
 def convert(source: str, output: str, *, license: str | None = None, class_names: str | None = None) -> None:
-    """Reads weights, writes them as a model folder and says what they are.
+    """Reads weights, writes them as a model folder and prints a summary.
 
     Args:
         source: A file, a folder or a name; see :func:`mbv2kit.weights.open.open_model`.
-        output: The folder to make.
-        license: Of the weights, in place of what the source states.
-        class_names: A text file with the names of the classes, in place of those that the source states.
+        output: The folder to create.
+        license: License of the weights, instead of the one that the source states.
+        class_names: Text file with the names of the classes, instead of those in the source.
 
     Raises:
-        UserError: The source cannot be read, or the output holds a model already; then nothing is written.
+        UserError: The source cannot be read, or the output already holds a model; nothing is written then.
     """
     folder = Path(output)
     if ModelFolder(folder).exists:
@@ -45,7 +45,7 @@ def convert(source: str, output: str, *, license: str | None = None, class_names
         raise UserError(
             f"output={output} cannot be written ({error.strerror or error}); name another folder."
         ) from None
-    print(f"{source} is now the model in {folder}:")
+    print(f"{source} is converted to the model in {folder}:")
     for line in _summary(model):
         print(f"  {line}")
 
@@ -68,6 +68,6 @@ def _summary(model: VisionModel) -> list[str]:
     left_out = spec.origin.get("left_out", [])
     if left_out:
         lines.append(
-            f"left out: {len(left_out)} tensors that this network has no place for: {', '.join(left_out[:4])}, ..."
+            f"left out: {len(left_out)} tensors that this network does not have: {', '.join(left_out[:4])}, ..."
         )
     return lines

@@ -1,4 +1,4 @@
-"""MobileNets of the transformers library, from a folder as its save_pretrained() and the Hugging Face Hub have them.
+"""Reads MobileNets of the transformers library from a folder of save_pretrained() or of the Hugging Face Hub.
 
 The networks are those of transformers/models/mobilenet_v1 and mobilenet_v2.
 """
@@ -19,9 +19,8 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.layers import make_divisible
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
-from mbv2kit.weights.files import read_tensors, sha256_of
-from mbv2kit.weights.folder import (
+from mbv2kit.weights.class_names import classification_classes, segmentation_classes, without_background
+from mbv2kit.weights.hub_folder import (
     CONFIG_FILE,
     FLAG,
     POSITIVE,
@@ -37,17 +36,18 @@ from mbv2kit.weights.folder import (
     weights_in,
 )
 from mbv2kit.weights.published import Published, Triple, gray, origin, scaled, translate
+from mbv2kit.weights.tensor_files import read_tensors, sha256_of
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
-# What each network does, by the name of its class in transformers.
+# Backbone and task of each network, by the name of its class in transformers.
 _ARCHITECTURES: dict[str, tuple[str, Task]] = {
     "MobileNetV1ForImageClassification": ("mobilenet_v1", "classification"),
     "MobileNetV2ForImageClassification": ("mobilenet_v2", "classification"),
     "MobileNetV2ForSemanticSegmentation": ("mobilenet_v2", "segmentation"),
 }
 
-# Keys of config.json that say how a network is built, with the one value that ours are built by.
+# Keys of config.json that change the network, with the one value that is supported.
 _ONE_WAY: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {"num_channels": 3, "min_depth": 8, "hidden_act": "relu6", "output_stride": 32},
     "mobilenet_v2": {
@@ -62,7 +62,8 @@ _ONE_WAY: dict[str, dict[str, Any]] = {
 _OUTPUT_STRIDE = Kind("8, 16 or 32", lambda value: value in (8, 16, 32))
 _DROPOUT = {"mobilenet_v1": 0.999, "mobilenet_v2": 0.8}
 
-# Transformers' name of each convolution with its norm, and ours within the backbone. Its stem holds our second layer.
+# Names of each convolution with its norm, in transformers and within the backbone here. The second layer of the
+# backbone is part of the stem in transformers.
 _BLOCK = {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}
 _BACKBONES: dict[str, dict[str, str]] = {
     "mobilenet_v1": {
@@ -83,23 +84,23 @@ _PARTS = {"convolution": "conv", "normalization": "norm"}
 
 
 def recognizes(tensors: Mapping[str, Tensor]) -> bool:
-    """Tells whether tensors have the names of a network that :func:`read_folder` reads.
+    """Returns whether tensors have the names of a network that :func:`read_folder` reads.
 
-    Such a file alone is not enough: padding, epsilon and class names are in ``config.json``.
+    The file alone is not enough: padding, epsilon and class names are in ``config.json``.
     """
     return any(f"{backbone}.conv_stem" in name for name in tensors for backbone in _BACKBONES)
 
 
 def read_folder(folder: Path, source: str) -> Published:
-    """Reads a folder that ``save_pretrained()`` of transformers wrote, or that the Hub has.
+    """Reads a folder that ``save_pretrained()`` of transformers wrote, or a copy from the Hub.
 
     Args:
-        folder: Holds ``config.json``, ``model.safetensors`` or ``pytorch_model.bin`` and, where there is one,
-            ``preprocessor_config.json``; a ``README.md`` beside them is asked for the license.
-        source: What ``model.json`` calls it.
+        folder: Holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``. Optional are
+            ``preprocessor_config.json`` and ``README.md``, which states the license.
+        source: Name of the source in ``model.json``.
 
     Raises:
-        UserError: A file is missing or damaged, or says that the network is built in a way that ours are not.
+        UserError: A file is missing or damaged, or the network differs from those of mbv2kit.
     """
     path = folder / CONFIG_FILE
     config = read_config(folder)
@@ -109,15 +110,15 @@ def read_folder(folder: Path, source: str) -> Published:
     tensors, left_out = translate(read_tensors(weights), _modules(backbone, task))
     scores = "linear.bias" if task == "classification" else "classify.bias"
     if f"heads.{task}.{scores}" not in tensors:
-        raise UserError(f"{weights} lacks the layer that scores the classes, though {path} announces it.")
+        raise UserError(f"{weights} lacks the layer that scores the classes, although {path} lists it.")
     outputs = tensors[f"heads.{task}.{scores}"].numel()
     names, background = _class_names(config, task, outputs, path)
     head: dict[str, Any] = {"dropout": _dropout(backbone, config, path)}
     if task == "classification":
         head |= {"name": "classifier", "background": background}
     else:
-        # TensorFlow's DeepLab, where the published weights come from, aligns the corners, which is exact for inputs of
-        # 16 k + 1 pixels; transformers' own processor aligns the edges and moves the mask by up to half a step.
+        # The published weights come from TensorFlow's DeepLab, which aligns the corners; this is exact for inputs of
+        # 16 k + 1 pixels. The processor of transformers aligns the edges, which moves the mask by up to half a step.
         head |= {"name": "deeplab_v3", "aspp": False, "align_corners": True, "norm_eps": 1e-5}
     preprocess, mean, std = _input(folder, config, task)
     spec = ModelSpec(
@@ -143,7 +144,7 @@ def _architecture(config: Mapping[str, Any], path: Path) -> tuple[str, Task]:
     if not isinstance(name, str):
         raise UserError(f"{path}: 'architectures' must name the network, got {found!r}.")
     if name not in _ARCHITECTURES:
-        raise UserError(f"{path}: a '{name}' cannot be taken in.{nearest(name, _ARCHITECTURES)}")
+        raise UserError(f"{path}: the architecture '{name}' is not supported.{nearest(name, _ARCHITECTURES)}")
     backbone, task = _ARCHITECTURES[name]
     if config.get("model_type", backbone) != backbone:
         raise UserError(f"{path}: 'model_type' must be '{backbone}' for a {name}, got {config['model_type']!r}.")
@@ -153,7 +154,7 @@ def _architecture(config: Mapping[str, Any], path: Path) -> tuple[str, Task]:
 def _backbone_options(backbone: str, config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key, value in _ONE_WAY[backbone].items():
         if config.get(key, value) != value:
-            raise UserError(f"{path}: '{key}' must be {value} for the networks here, got {config[key]!r}.")
+            raise UserError(f"{path}: '{key}' must be {value}, got {config[key]!r}; other networks are not supported.")
     options: dict[str, Any] = {
         "name": backbone,
         "width": float(value_in(config, "depth_multiplier", POSITIVE, 1.0, path)),
@@ -168,33 +169,33 @@ def _backbone_options(backbone: str, config: Mapping[str, Any], path: Path) -> d
 
 
 def _check_channels(width: float, output_stride: int, path: Path) -> None:
-    """Refuses the widths at which transformers' MobileNetV2 is another network than the paper's."""
+    """Refuses widths at which MobileNetV2 of transformers is not the network of the paper."""
     stages = [(channels, stride) for _, channels, _, stride in STAGES]
     for channels in (STEM_CHANNELS, *(channels for channels, _ in stages), LAST_CHANNELS):
-        # It rounds to a whole number first, which moves some over the middle between two multiples of 8.
+        # transformers rounds to a whole number first, which may move a number across the middle of two multiples of 8.
         theirs, ours = make_divisible(round(channels * width)), make_divisible(channels * width)
         if theirs != ours:
             raise UserError(
-                f"{path}: at 'depth_multiplier' {width} transformers makes {theirs} channels of {channels}, but "
-                f"MobileNetV2 has {ours}; such weights cannot be taken in."
+                f"{path}: at 'depth_multiplier' {width} transformers turns {channels} channels into {theirs}, but "
+                f"MobileNetV2 has {ours}; such weights are not supported."
             )
     reached = 2
     for (before, _), (channels, stride) in pairwise(stages):
         reached *= stride
         loses_stride = stride > 1 and reached > output_stride
-        # With as many channels out as in, such a block has a shortcut there.
+        # If it has as many output as input channels, transformers adds a shortcut to such a block.
         if loses_stride and make_divisible(before * width) == make_divisible(channels * width):
             raise UserError(
                 f"{path}: at 'depth_multiplier' {width} and 'output_stride' {output_stride} transformers' network has "
-                "a shortcut more than MobileNetV2; such weights cannot be taken in."
+                "a shortcut more than MobileNetV2; such weights are not supported."
             )
 
 
 def _modules(backbone: str, task: Task) -> dict[str, str]:
-    """Returns transformers' name and ours of every module that the model needs."""
+    """Returns the name of every module in transformers and its name in the model."""
     layers = {f"{backbone}.{theirs}": f"backbone.layers.{ours}" for theirs, ours in _BACKBONES[backbone].items()}
     if task == "segmentation":
-        # The head reads the map before it.
+        # The head reads the map before this layer.
         del layers[f"{backbone}.conv_1x1"]
         layers |= {f"segmentation_head.{theirs}": f"heads.{task}.{ours}" for theirs, ours in _SEGMENTATION_HEAD.items()}
     modules = {f"{theirs}.{t}": f"{ours}.{o}" for theirs, ours in layers.items() for t, o in _PARTS.items()}
@@ -214,8 +215,8 @@ def _class_names(config: Mapping[str, Any], task: Task, outputs: int, path: Path
 
 def _dropout(backbone: str, config: Mapping[str, Any], path: Path) -> float:
     value = value_in(config, "classifier_dropout_prob", SHARE, _DROPOUT[backbone], path)
-    # The library took over 0.8 and 0.999 from TensorFlow, where they are the share that is kept. Nobody drops more than
-    # half of a classifier's input on purpose.
+    # The library copied 0.8 and 0.999 from TensorFlow, where they are the fraction that is kept. A dropout of more than
+    # half of a classifier's input is never meant.
     return round(float(min(value, 1 - value)), 6)
 
 
@@ -226,7 +227,7 @@ def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[Preproc
     else:
         path = folder / CONFIG_FILE
         side = _side(config.get("image_size", 224), "height", "image_size", path)
-        # So the published models see images: of the short side, all but 32 pixels.
+        # The published models cut 32 pixels off the short side.
         values = {"crop_size": side, "size": side + 32}
     unit = 1.0
     if value_in(values, "do_rescale", FLAG, True, path):
@@ -235,7 +236,7 @@ def _input(folder: Path, config: Mapping[str, Any], task: Task) -> tuple[Preproc
     if value_in(values, "do_normalize", FLAG, True, path):
         mean = value_in(values, "image_mean", THREE, [0.5, 0.5, 0.5], path)
         std = value_in(values, "image_std", THREE_POSITIVE, [0.5, 0.5, 0.5], path)
-    # What no image covers should be zero to the network.
+    # Pixels outside the image become zero in the network.
     preprocess = replace(_preprocess(values, task, path), fill=gray(scaled(mean, unit)))
     return preprocess, scaled(mean, unit), scaled(std, unit)
 
@@ -245,15 +246,15 @@ def _preprocess(values: Mapping[str, Any], task: Task, path: Path) -> Preprocess
     crop = values.get("crop_size", 224) if value_in(values, "do_center_crop", FLAG, True, path) else None
     cut = None if crop is None else _sides(crop, "crop_size", path)
     if not value_in(values, "do_resize", FLAG, True, path):
-        raise UserError(f"{path}: 'do_resize' must be true: images of any size must fit the network's input.")
+        raise UserError(f"{path}: 'do_resize' must be true, because images of any size must fit the network's input.")
     if isinstance(size, dict) and "height" in size:
         sides = _sides(size, "size", path)
         if cut not in (None, sides):
-            raise UserError(f"{path}: 'crop_size' must equal 'size' where that has a height and a width, got {crop}.")
+            raise UserError(f"{path}: 'crop_size' must equal 'size' if that has a height and a width, got {crop}.")
         return Preprocess(size=sides, resize="stretch")
     short = _side(size, "shortest_edge", "size", path)
     if task == "segmentation":
-        # A crop would leave the image's margin without classes; the models were trained on padded images anyway.
+        # A crop would leave the image's margin without classes, and the models were trained on padded images.
         return Preprocess(size=(short, short) if cut is None else cut, resize="pad")
     if cut is None or cut[0] != cut[1] or cut[0] > short:
         raise UserError(f"{path}: 'crop_size' must be a square no larger than 'size', and 'do_center_crop' true.")
@@ -265,7 +266,7 @@ def _sides(value: Any, name: str, path: Path) -> tuple[int, int]:
 
 
 def _side(value: Any, key: str, name: str, path: Path) -> int:
-    """Returns a side in pixels from an object such as ``{"shortest_edge": 256}``, or from the number in its place."""
+    """Returns a side in pixels from an object such as ``{"shortest_edge": 256}``, or from a number."""
     side = value.get(key) if isinstance(value, dict) else value
     if not isinstance(side, int) or isinstance(side, bool) or side < 1:
         raise UserError(f"{path}: '{name}' must give '{key}' in whole pixels above 0, got {value!r}.")

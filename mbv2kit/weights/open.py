@@ -1,4 +1,4 @@
-"""The one place that turns whatever a user calls weights into a model."""
+"""Opens models and weights by whatever a user may call them: a run, a folder, a file or a published name."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
-from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
-from mbv2kit.weights.folder import CONFIG_FILE, read_config
+from mbv2kit.weights.hub_folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
+from mbv2kit.weights.tensor_files import kind_of, read_tensors, sha256_of
 
 KINDS = (
     "a run or model folder, a .tflite, .pth or .safetensors file, a folder from the Hugging Face Hub, or a name such "
@@ -18,17 +18,17 @@ KINDS = (
 
 
 def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionModel, ModelFolder | None]:
-    """Loads the model that a ``checkpoint`` or ``weights`` key stands for, on the CPU and in evaluation mode.
+    """Loads the model that a ``checkpoint`` or ``weights`` key names, on the CPU and in evaluation mode.
 
     Args:
-        checkpoint: A run, model folder, published file or name; None for the newest finished run.
-        task: Which runs count where no checkpoint is named; None for all.
+        checkpoint: A run, model folder, published file or name; None takes the newest finished run.
+        task: Task of the newest run; None allows any task.
 
     Returns:
-        The model, and its folder where it is one of ours on this machine.
+        The model, and its model folder; None for published weights.
 
     Raises:
-        UserError: There is no such thing, or it cannot be read.
+        UserError: The checkpoint does not exist or cannot be read.
     """
     folder = find_model(checkpoint, task)
     if folder is not None:
@@ -39,13 +39,13 @@ def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionM
 
 
 def read_weights(source: str) -> Published | VisionModel:
-    """Reads what others published, or a model of ours from the Hub.
+    """Reads published weights, or a model folder of mbv2kit from the Hub.
 
     Args:
         source: A file, a folder or ``ORIGIN:NAME``.
 
     Raises:
-        UserError: There is no such thing, it is damaged, or it holds a network that is not known here.
+        UserError: The source does not exist, is damaged, or holds an unknown network.
     """
     origin, _, name = source.partition(":")
     if origin == "torchvision":
@@ -86,18 +86,18 @@ def _read_file(path: Path, source: str) -> Published:
     if timm.recognizes(tensors):
         return timm.read(tensors, source=source, sha256=digest)
     if any(name.startswith("model.backbone.") for name in tensors):
-        raise UserError(f"{path} is the state of a run in training; its model comes when it is finished: give the run.")
+        raise UserError(f"{path} is the state of an unfinished run; when the run is finished, give its folder.")
     if any(name.startswith("backbone.layers.") for name in tensors):
         raise UserError(
-            f"{path} holds the tensors of a model folder, but no model.json lies beside it; give the folder."
+            f"{path} holds the tensors of a model folder, but there is no model.json next to it; give the folder."
         )
     if hugging_face.recognizes(tensors):
         raise UserError(
-            f"{path} comes from the Hugging Face Hub, where config.json says what belongs to the weights; "
-            "give the folder with both."
+            f"{path} comes from the Hugging Face Hub, where config.json describes the network; give the folder that "
+            "holds both."
         )
     raise UserError(
-        f"{path} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...) of a network that is not known "
-        "here; known are MobileNetV2, ResNet-101, DeepLabv3-ResNet-101 and VGG16 of torchvision, mobilenetv1_* and "
-        "mobilenetv2_* of timm."
+        f"{path} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...) of an unknown network; known are "
+        "MobileNetV2, ResNet-101, DeepLabv3-ResNet-101 and VGG16 of torchvision, mobilenetv1_* and mobilenetv2_* of "
+        "timm."
     )

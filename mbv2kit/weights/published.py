@@ -1,4 +1,4 @@
-"""What every origin makes of a published file: a spec and the tensors of the model that it describes."""
+"""The form into which every origin brings a published file: a spec, and the tensors of the model it describes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,18 +17,18 @@ from mbv2kit.registry import Registry
 
 Triple = tuple[float, float, float]
 
-# Widths that somebody published weights of, then all others on a fine grid.
+# Widths with published weights come first, then all others on a fine grid.
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(3, 41)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Published weights in our terms.
+    """Published weights as a spec and tensors of a model of mbv2kit.
 
     Attributes:
-        spec: The model; ``spec.origin`` says where it came from.
-        tensors: For every parameter and buffer of that model its values, by our names.
-        left_out: What the file holds beside them, such as a head that only training needs.
+        spec: Describes the model; ``spec.origin`` says where it comes from.
+        tensors: Values of every parameter and buffer of the model, by the names of its ``state_dict``.
+        left_out: Names of the other tensors of the file, such as a head that only training needs.
     """
 
     spec: ModelSpec
@@ -39,7 +39,7 @@ class Published:
         """Returns the model with its weights, on the CPU and in evaluation mode.
 
         Raises:
-            UserError: A tensor is missing or of another shape.
+            UserError: A tensor is missing or has another shape.
         """
         source = self.spec.origin["source"]
         model = VisionModel(self._in_full())
@@ -56,7 +56,7 @@ class Published:
         return model.eval()
 
     def _in_full(self) -> ModelSpec:
-        """Returns the spec with every argument written out, since defaults may change and weights do not."""
+        """Returns the spec with all default arguments, because defaults may change and the weights do not."""
         spec = self.spec
         backbone = _with_defaults(BACKBONES, spec.backbone)
         heads = {task: _with_defaults(HEADS, head) for task, head in spec.heads.items()}
@@ -70,13 +70,13 @@ def _with_defaults(registry: Registry[Any], part: Mapping[str, Any]) -> dict[str
 
 
 def origin(source: str, *, sha256: str, license: str | None, **more: Any) -> dict[str, Any]:
-    """Returns what ``model.json`` says about where weights came from.
+    """Returns what ``model.json`` says about the origin of weights.
 
     Args:
         source: The name or file that the weights were read from.
-        sha256: Of the file.
-        license: As the source states it; None where it states none.
-        **more: Whatever else a reader of ``model.json`` should know.
+        sha256: Hash of the file.
+        license: License as the source states it; None if it states none.
+        **more: Anything else that a reader of ``model.json`` should know.
     """
     return {
         "source": source,
@@ -88,28 +88,29 @@ def origin(source: str, *, sha256: str, license: str | None, **more: Any) -> dic
 
 
 def scaled(values: Sequence[float], factor: float) -> Triple:
-    """Multiplies three numbers, without the dust that a factor of 1/255 leaves in their last digits."""
+    """Multiplies three numbers, without the rounding errors that a factor of 1/255 leaves in their last digits."""
     first, second, third = (round(value * factor, 6) for value in values)
     return first, second, third
 
 
 def gray(mean: Sequence[float]) -> int:
-    """Returns the gray value that comes nearest to zero when a network subtracts ``mean``, both in 0..255.
+    """Returns the gray value that is nearest to zero after a network subtracts ``mean``, both in 0..255.
 
-    It is what should fill an input that the image does not: DeepLab sees things in a border of another value.
+    It should fill the part of an input that the image does not cover: DeepLab finds objects in a border of another
+    value.
     """
     return min(255, max(0, round(sum(mean) / len(mean))))
 
 
 def translate(tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Renames tensors by the modules that they belong to.
+    """Renames tensors, module by module.
 
     Args:
-        tensors: By the origin's names, such as ``features.0.1.running_mean``.
-        modules: The origin's name of each module, such as ``features.0.1``, and ours.
+        tensors: Tensors by the origin's names, such as ``features.0.1.running_mean``.
+        modules: The origin's name of each module, such as ``features.0.1``, and the name in mbv2kit.
 
     Returns:
-        The tensors of those modules by our names, and the names of all others.
+        The tensors of those modules by their new names, and the names of all other tensors.
     """
     renamed: dict[str, Tensor] = {}
     others: list[str] = []
@@ -123,12 +124,12 @@ def translate(tensors: Mapping[str, Tensor], modules: Mapping[str, str]) -> tupl
 
 
 def find_width(tensors: Mapping[str, Tensor], backbone: str, **options: Any) -> float:
-    """Returns the width at which a backbone has the most tensors of these shapes.
+    """Returns the width at which most tensors of a backbone have these shapes.
 
     Args:
-        tensors: By our names within the model, such as ``backbone.layers.layer_1.conv.weight``.
+        tensors: Tensors by the names of the model, such as ``backbone.layers.layer_1.conv.weight``.
         backbone: Name of the backbone.
-        **options: Its other arguments.
+        **options: Other arguments of the backbone.
     """
     shapes = {name.removeprefix("backbone."): tensor.shape for name, tensor in tensors.items()}
     best, most = 1.0, -1

@@ -1,8 +1,8 @@
-"""MobileNetV1, MobileNetV2 and DeepLabv3 from TFLite files, float or quantized.
+"""Reads MobileNetV1, MobileNetV2 and DeepLabv3 from TFLite files, float or quantized.
 
-Weights become floats again, and the batch norm that was folded into them comes back as one that changes nothing.
-Converters call layers as they like but keep their order, so the order is the map: the n-th layer of the file is the
-n-th name below.
+Weights become floats again. The batch norm that was folded into them becomes one that only adds the bias. Converters
+name layers freely but keep their order, so layers are identified by position: the n-th layer of the file has the n-th
+name below.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,16 +22,16 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.layers import Padding
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import classification_classes, segmentation_classes, without_background
-from mbv2kit.weights.files import sha256_of
+from mbv2kit.weights.class_names import classification_classes, segmentation_classes, without_background
 from mbv2kit.weights.published import Published, find_width, gray, origin
+from mbv2kit.weights.tensor_files import sha256_of
 from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
 
-# Some channels of TensorFlow's first layers never vary. With a smaller epsilon a batch norm that is trained further
-# would blow them up.
+# Some channels of TensorFlow's first layers never vary. Further training with a smaller epsilon would amplify them
+# without bound.
 NORM_EPS = 1e-3
 HEAD_EPS = 1e-5
-# TensorFlow's models take pixels in -1..1; a quantized file says so itself.
+# TensorFlow's models take pixels in -1..1; a quantized file states its scale itself.
 FLOAT_SCALE = (127.5, 127.5)
 
 MOBILENET_V1 = (
@@ -50,7 +50,7 @@ V2_SHORTCUTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Head:
-    """What stands behind the backbone, in our terms."""
+    """The head of the file's network, as parts of a model of mbv2kit."""
 
     task: Task
     options: dict[str, Any]
@@ -65,10 +65,10 @@ def read(path: Path, source: str) -> Published:
 
     Args:
         path: The file.
-        source: What ``model.json`` calls it.
+        source: Name of the source in ``model.json``.
 
     Raises:
-        UserError: The file is damaged or holds another network.
+        UserError: The file is damaged or holds an unknown network.
     """
     graph = read_graph(path)
     backbone, layers, behind = _split(graph, path)
@@ -103,7 +103,7 @@ def _backbone_options(
     if backbone == "mobilenet_v2":
         channels = [layer.weight.shape[0] for layer in layers.values()]
         options["divisible_by"] = 8 if all(count % 8 == 0 for count in channels) else 1
-        # A network below width 1 may have kept its last 1280 channels, or not.
+        # Below width 1, a network may keep its last 1280 channels or shrink them.
         options["shrink_last"] = "layer_19" in layers and channels[-1] < LAST_CHANNELS
     options["width"] = find_width(tensors, backbone, **options)
     return {"name": backbone, "output_stride": prod(layer.stride for layer in layers.values()), **options}
@@ -127,11 +127,11 @@ def _classifier(layer: Layer, graph: Graph, path: Path) -> _Head:
 
 def _deeplab(layers: Sequence[Layer], graph: Graph, path: Path) -> _Head:
     *branches, join, classify = layers
-    # Which of the two comes first differs between files.
+    # The order of the two branches differs between files.
     pooling = [layer for layer in branches if layer.input_size == (1, 1)]
     flat = [layer for layer in branches if layer.input_size != (1, 1)]
     if len(pooling) != 1 or len(flat) != 1:
-        raise UserError(f"{path}: its head is not that of the paper: one branch over the whole image, one without.")
+        raise UserError(f"{path}: its head is not that of the paper: one branch with image pooling, one without.")
     name = "heads.segmentation"
     return _Head(
         task="segmentation",
@@ -150,7 +150,7 @@ def _deeplab(layers: Sequence[Layer], graph: Graph, path: Path) -> _Head:
 
 
 def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
-    """Returns the names of the outputs where a list of that length is packed into the file, as TFLite's metadata is."""
+    """Returns the names of the outputs if the file's metadata hold a list of that length."""
     if not is_zipfile(path):
         return None
     try:
@@ -159,14 +159,14 @@ def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
                 lines = archive.read(name).decode().splitlines() if name.endswith(".txt") else []
                 if len(lines) == outputs:
                     return tuple(line.strip() for line in lines)
-    # Whatever a damaged archive makes the reader raise: BadZipFile, zlib.error, RuntimeError, UnicodeDecodeError, ...
+    # A damaged archive may make the reader raise anything: BadZipFile, zlib.error, RuntimeError, ...
     except Exception as error:
-        raise UserError(f"{path}: the labels that are packed into it are damaged ({error}); fetch it again.") from None
+        raise UserError(f"{path}: its packed labels are damaged ({error}); fetch it again.") from None
     return None
 
 
 def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]]:
-    """Returns the backbone's name, its layers by our names, and the layers behind it."""
+    """Returns the name of the backbone, its layers by name, and the layers of the head."""
     depthwise = sum(layer.kind == "depthwise" for layer in graph.layers)
     count = len(graph.layers)
     if depthwise == 13 and count == len(MOBILENET_V1) + 1 and "ADD" not in graph.operations:
@@ -174,19 +174,18 @@ def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]
     elif depthwise == 17 and count == len(MOBILENET_V2) + 1 and graph.operations.get("ADD") == V2_SHORTCUTS:
         backbone, names = "mobilenet_v2", MOBILENET_V2
     elif depthwise == 17 and count == len(MOBILENET_V2) - 1 + 4 and graph.operations.get("ADD") == V2_SHORTCUTS:
-        # DeepLab reads the last block and leaves out what comes behind it.
+        # DeepLab reads the last block and has no layer after it.
         backbone, names = "mobilenet_v2", MOBILENET_V2[:-1]
     else:
         raise UserError(
-            f"{path} holds a network of {count} layers, {depthwise} of them depthwise, which is none of those known "
-            "here: classifiers on MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), DeepLabv3 on MobileNetV2 "
-            "(55 and 17)."
+            f"{path} holds an unknown network of {count} layers, {depthwise} depthwise; known are classifiers on "
+            "MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), and DeepLabv3 on MobileNetV2 (55 and 17)."
         )
     return backbone, dict(zip(names, graph.layers, strict=False)), graph.layers[len(names) :]
 
 
 def _with_norm(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
-    """Returns the tensors of a ConvNormAct: the norm divides by 1 and adds the bias."""
+    """Returns the tensors of a ConvNormAct whose norm divides by 1 and adds the bias."""
     bias = torch.from_numpy(layer.bias)
     return {
         f"{name}.conv.weight": torch.from_numpy(layer.weight),
@@ -198,19 +197,19 @@ def _with_norm(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
 
 
 def _padding(layers: Iterable[Layer], path: Path) -> Padding:
-    """Tells how the strided convolutions pad; the others do so alike in every network."""
+    """Returns how the strided convolutions pad; the others pad the same in every network."""
     rules = {layer.padding for layer in layers if layer.stride > 1}
     if rules == {"same"}:
         return "tf_same"
     if rules == {"symmetric"}:
         return "symmetric"
     raise UserError(
-        f"{path}: its strided convolutions pad in ways ({', '.join(sorted(rules))}) that no network here has."
+        f"{path}: its strided convolutions pad in ways ({', '.join(sorted(rules))}) that are not supported."
     )
 
 
 def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], path: Path) -> None:
-    """Raises :class:`UserError` where a layer of the file computes something else than ours of that name."""
+    """Raises :class:`UserError` if a layer of the file differs from the backbone's layer of that name."""
     with torch.device("meta"):
         backbone = create_backbone(**spec.backbone)
     for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""The layers of a TFLite file: a FlatBuffer in, convolutions with float weights out."""
+"""Reads the layers of a TFLite file, with their weights as floats."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ Kind = Literal["convolution", "depthwise", "dense"]
 Activation = Literal["none", "relu", "relu6"]
 Padding = Literal["same", "valid", "symmetric"]
 
-# Operations that carry no weights and leave the order of the layers as it is.
+# Operations without weights, which do not change the order of the layers.
 _PASSING = frozenset({
     "ADD", "ARG_MAX", "AVERAGE_POOL_2D", "CONCATENATION", "DEQUANTIZE", "MEAN", "QUANTIZE", "RESHAPE",
     "RESIZE_BILINEAR", "SOFTMAX", "SQUEEZE", "PAD", "RELU", "RELU6", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
@@ -27,17 +27,16 @@ class Layer:
     """A layer with weights, in torch's layout.
 
     Attributes:
-        name: Of its output in the file, for messages.
-        kind: What it computes; a depthwise convolution has one filter a channel.
+        name: Name of its output in the file, for messages.
+        kind: Kind of layer; a depthwise convolution has one filter per channel.
         weight: ``(out, in, k, k)``, ``(channels, 1, k, k)`` for a depthwise one, ``(out, in)`` for a dense one;
             float32, with the scales of a quantized file multiplied in.
         bias: ``(out,)`` float32.
-        input_size: Height and width of what goes in; (1, 1) for a dense layer.
-        stride: Of the convolution.
-        dilation: Of the convolution.
-        padding: ``same`` as TensorFlow pads, ``symmetric`` where a PAD before it adds the same on all sides, ``valid``
-            for none.
-        activation: What follows.
+        input_size: Height and width of the input; (1, 1) for a dense layer.
+        stride: Stride of the convolution.
+        dilation: Dilation of the convolution.
+        padding: ``same`` is TensorFlow's SAME, ``symmetric`` the same on all sides by a PAD before it, ``valid`` none.
+        activation: Activation after the layer.
     """
 
     name: str
@@ -53,15 +52,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """What a file computes.
+    """The network in a file.
 
     Attributes:
         layers: In the order in which they run.
-        operations: How many of each operation there are.
+        operations: Number of operations of each kind.
         input_size: Height and width of the image.
-        input_scale: What a quantized file takes as zero in its input and as one unit, both in 0..255; None for a float
-            file, which does not say.
-        align_corners: Whether its resizing lays corner on corner; None where nothing is resized.
+        input_scale: Zero point and unit of a quantized file's input, both in 0..255; None for a float file.
+        align_corners: Whether resizing aligns the corners; None if nothing is resized.
     """
 
     layers: list[Layer]
@@ -75,27 +73,27 @@ def read_graph(path: Path) -> Graph:
     """Reads a TFLite file.
 
     Raises:
-        UserError: The file is damaged, or has operations that none of the known networks has; or the package that
-            knows the format is not installed.
+        UserError: The file is damaged, it has an operation that no known network has, or the package that reads the
+            format is not installed.
     """
     try:
         import tflite
     except ImportError:
         raise UserError(
-            f"Reading {path} takes the package tflite; install it with: pip install 'mbv2kit[weights]'"
+            f"Reading {path} needs the package tflite; install it with: pip install 'mbv2kit[weights]'"
         ) from None
     try:
         return _Reader(tflite, path.read_bytes()).read()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    # A FlatBuffer is offsets all over; what broken ones make the reader raise cannot be foreseen.
+    # A FlatBuffer is full of offsets; broken ones may make the reader raise anything.
     except Exception as error:
         raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Walks over the operations once; what a tensor is made of is kept by the tensor's index."""
+    """Walks over the operations; facts about a tensor are stored by the index of the tensor."""
 
     tflite: Any
     content: bytes
@@ -103,8 +101,8 @@ class _Reader:
     graph: Any = None
     layers: list[Layer] = field(default_factory=list)
     operations: dict[str, int] = field(default_factory=dict)
-    # Index of a tensor -> position of the layer that made it, the padding laid around it, the rate it was split by,
-    # the constant that it is a float copy of.
+    # By the index of a tensor: position of the layer that computes it, padding added to it, rate by which it is split,
+    # constant of which it is a float copy.
     made_by: dict[int, int] = field(default_factory=dict)
     padded: dict[int, Padding] = field(default_factory=dict)
     split: dict[int, int] = field(default_factory=dict)
@@ -114,11 +112,11 @@ class _Reader:
     def read(self) -> Graph:
         self.model = self.tflite.Model.GetRootAs(self.content, 0)
         if self.model.SubgraphsLength() != 1:
-            raise UserError(f"the file has {self.model.SubgraphsLength()} graphs; those of one network have 1.")
+            raise UserError(f"the file has {self.model.SubgraphsLength()} graphs; expected 1.")
         self.graph = self.model.Subgraphs(0)
         count = self.graph.OperatorsLength()
         if not 0 < count < _MOST_OPERATIONS:
-            raise UserError(f"the file has {count} operations, which no known network has; it may be damaged.")
+            raise UserError(f"the file has {count} operations, as no known network has; it may be damaged.")
         names = {value: name for name, value in vars(self.tflite.BuiltinOperator).items() if isinstance(value, int)}
         for position in range(count):
             operator = self.graph.Operators(position)
@@ -129,7 +127,7 @@ class _Reader:
         (image,) = (self.graph.Tensors(int(index)) for index in self.graph.InputsAsNumpy())
         shape = image.ShapeAsNumpy().tolist()
         if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
-            raise UserError(f"its input is of shape {shape}; an image (1, height, width, 3) was expected.")
+            raise UserError(f"its input has the shape {shape}; expected an image (1, height, width, 3).")
         return Graph(
             layers=self.layers,
             operations=self.operations,
@@ -146,7 +144,7 @@ class _Reader:
             self.layers.append(self._layer(name, operator, inputs, output))
             return
         if name not in _PASSING:
-            raise UserError(f"the file has the operation {name}, which none of the networks known here has.")
+            raise UserError(f"the file has the operation {name}, which no known network has.")
         source = inputs[0]
         if name == "PAD":
             self.padded[output] = self._padding(self._values(inputs[1]))
@@ -163,7 +161,7 @@ class _Reader:
         elif name == "RESIZE_BILINEAR":
             options = self._options(operator, self.tflite.ResizeBilinearOptions)
             if not options.AlignCorners() and not options.HalfPixelCenters():
-                raise UserError("it resizes by TensorFlow's old rule, with neither corners nor centers in line.")
+                raise UserError("it resizes by TensorFlow's old rule, which aligns neither corners nor centers.")
             self.align_corners = bool(options.AlignCorners())
 
     def _layer(self, name: str, operator: Any, inputs: list[int], output: int) -> Layer:
@@ -182,13 +180,13 @@ class _Reader:
             operator, self.tflite.DepthwiseConv2DOptions if depthwise else self.tflite.Conv2DOptions
         )
         if options.StrideH() != options.StrideW() or options.DilationHFactor() != options.DilationWFactor():
-            raise UserError(f"the layer '{common['name']}' has different strides or dilations along its two sides.")
+            raise UserError(f"the layer '{common['name']}' has different strides or dilations for height and width.")
         rate = self.split.get(inputs[0])
         same = options.Padding() == self.tflite.Padding.SAME or rate is not None
         shape = self.graph.Tensors(inputs[0]).ShapeAsNumpy().tolist()
         return Layer(
             kind="depthwise" if depthwise else "convolution",
-            # The file has (out, height, width, in), a depthwise kernel (1, height, width, channels).
+            # The layout of the file is (out, height, width, in), for a depthwise kernel (1, height, width, channels).
             weight=np.ascontiguousarray(weight.transpose(3, 0, 1, 2) if depthwise else weight.transpose(0, 3, 1, 2)),
             input_size=(shape[1], shape[2]),
             stride=options.StrideH(),
@@ -209,7 +207,7 @@ class _Reader:
         known: dict[int, Activation] = {kinds.NONE: "none", kinds.RELU: "relu", kinds.RELU6: "relu6"}
         found = options.FusedActivationFunction()
         if found not in known:
-            raise UserError(f"it has an activation (number {found}) that none of the networks known here has.")
+            raise UserError(f"it has an activation (number {found}) that no known network has.")
         return known[found]
 
     def _padding(self, amounts: NDArray[np.float32]) -> Padding:
@@ -233,18 +231,18 @@ class _Reader:
             self.tflite.TensorType.INT64: np.int64,
         }
         if tensor.Type() not in types:
-            raise UserError(f"the constant '{name}' is of a type (number {tensor.Type()}) that is not known here.")
+            raise UserError(f"the constant '{name}' has an unknown type (number {tensor.Type()}).")
         shape = tensor.ShapeAsNumpy().tolist() if tensor.ShapeLength() else []
         raw = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         kind = np.dtype(types[tensor.Type()]).newbyteorder("<")
         if not isinstance(raw, np.ndarray) or raw.nbytes != int(np.prod(shape)) * kind.itemsize:
             raise UserError(
-                f"the constant '{name}' has not the {shape} values that it should have; the file is damaged."
+                f"the constant '{name}' does not have the {shape} values that it should; the file is damaged."
             )
         values = raw.view(kind).reshape(shape).astype(np.float64)
         scales = tensor.Quantization()
         if scales is not None and scales.ScaleLength():
-            # One scale for all, or one for each step of one axis.
+            # One scale for all values, or one for each index of an axis.
             sides = [1] * len(shape)
             if scales.ScaleLength() > 1:
                 sides[scales.QuantizedDimension()] = scales.ScaleLength()
@@ -260,6 +258,6 @@ class _Reader:
             return None
         scales = image.Quantization()
         (scale,), (zero,) = scales.ScaleAsNumpy().tolist(), scales.ZeroPointAsNumpy().tolist()
-        # A signed file takes pixels less 128.
+        # A signed file takes pixels minus 128.
         offset = 128 if image.Type() == self.tflite.TensorType.INT8 else 0
         return float(zero + offset), 1 / float(scale)

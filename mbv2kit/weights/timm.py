@@ -1,4 +1,4 @@
-"""MobileNets of the timm library: a file of its releases, or a repository of the Hub (timm/models/efficientnet.py)."""
+"""Reads MobileNets of the timm library (timm/models/efficientnet.py): a file of its releases or a repository."""
 
 import re
 from collections import Counter
@@ -13,9 +13,8 @@ from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS, STEM_CHANNELS
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.weights.classes import classification_classes
-from mbv2kit.weights.files import read_tensors, sha256_of
-from mbv2kit.weights.folder import (
+from mbv2kit.weights.class_names import classification_classes
+from mbv2kit.weights.hub_folder import (
     CONFIG_FILE,
     SHARE,
     THREE,
@@ -28,8 +27,9 @@ from mbv2kit.weights.folder import (
     weights_in,
 )
 from mbv2kit.weights.published import Published, find_width, origin, scaled, translate
+from mbv2kit.weights.tensor_files import read_tensors, sha256_of
 
-# timm's names, and the backbone that is the same network.
+# Names in timm, and the options of the backbone that is the same network.
 _NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenetv1_100": {"name": "mobilenet_v1", "width": 1.0},
     "mobilenetv1_125": {"name": "mobilenet_v1", "width": 1.25},
@@ -42,7 +42,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenetv2_140": {"name": "mobilenet_v2", "width": 1.4},
 }
 
-# The weights that timm publishes of each.
+# The weights that timm publishes for each network.
 _TAGS = {
     "mobilenetv1_100": "ra4_e3600_r224_in1k",
     "mobilenetv1_125": "ra4_e3600_r224_in1k",
@@ -53,19 +53,19 @@ _TAGS = {
     "mobilenetv2_140": "ra_in1k",
 }
 
-# What belongs to those weights, unless a configuration says otherwise.
+# Preprocessing and license of those weights, unless a configuration says otherwise.
 _MEAN = {"mobilenet_v1": (0.5, 0.5, 0.5), "mobilenet_v2": (0.485, 0.456, 0.406)}
 _STD = {"mobilenet_v1": (0.5, 0.5, 0.5), "mobilenet_v2": (0.229, 0.224, 0.225)}
 _CROP, _CROP_OF_V1_125 = 0.875, 0.9
 _INTERPOLATION = "bicubic"
 _LICENSE = "Apache-2.0"
-# torch's own, which timm leaves as they are.
+# Defaults of torch, which timm keeps.
 _NORM = {"norm_eps": 1e-5, "norm_momentum": 0.1}
 
-# Arguments of timm's constructor that config.json may hold, with the one value that our networks are built by.
+# Arguments of timm's constructor that config.json may hold, with the one value that is supported.
 _ONE_WAY = {"in_chans": 3, "global_pool": "avg"}
 
-# What can be followed of the way in which a configuration has images prepared.
+# Supported values of the preprocessing in a configuration.
 _SIZE = Kind(
     "[3, height, width]",
     lambda value: (
@@ -78,7 +78,7 @@ _SIZE = Kind(
 _CROP_SHARE = Kind("a number above 0 and at most 1", lambda value: SHARE.fits(value) and value > 0)
 _CROP_MODE = Kind("'center'", lambda value: value == "center")
 
-# Blocks in each stage, and the depth that makes as many of MobileNetV2's.
+# Number of blocks in each stage; for MobileNetV2, with the depth that makes as many.
 _V1_STAGES = (1, 2, 2, 6, 2)
 _V2_STAGES: dict[tuple[int, ...], float] = {
     (1, 2, 3, 4, 3, 3, 1): 1.0,
@@ -86,7 +86,8 @@ _V2_STAGES: dict[tuple[int, ...], float] = {
     (1, 3, 5, 6, 5, 5, 1): 1.4,
 }
 
-# timm's name of each module, and ours within the layer: MobileNetV1's blocks, MobileNetV2's first and its others.
+# Names of each module in timm and within the layer here: blocks of MobileNetV1, the first block of MobileNetV2, and
+# its other blocks.
 _SEPARABLE = {
     "conv_dw": "depthwise.conv",
     "bn1": "depthwise.norm",
@@ -105,33 +106,33 @@ _INVERTED = {
 
 
 def repository(name: str) -> str:
-    """Returns the repository of the Hub that holds the weights of a network.
+    """Returns the repository on the Hub that holds the weights of a network.
 
     Args:
-        name: timm's, such as ``mobilenetv2_100``, with or without the tag of the weights: ``mobilenetv2_100.ra_in1k``.
+        name: A name of timm, such as ``mobilenetv2_100``, with or without a tag: ``mobilenetv2_100.ra_in1k``.
 
     Raises:
-        UserError: The name or the tag is unknown, or timm publishes no weights of that network.
+        UserError: The name or the tag is unknown, or timm publishes no weights for that network.
     """
     architecture, _, tag = name.partition(".")
     _check_architecture(architecture, name)
     if architecture not in _TAGS:
-        raise UserError(f"timm publishes no weights of {architecture}; it has some of {', '.join(_TAGS)}.")
+        raise UserError(f"timm publishes no weights for {architecture}, only for {', '.join(_TAGS)}.")
     if tag not in ("", _TAGS[architecture]):
         raise UserError(f"{name}: the tag '{tag}' is unknown.{nearest(tag, [_TAGS[architecture]])}")
     return f"timm/{architecture}.{_TAGS[architecture]}"
 
 
 def recognizes(tensors: Mapping[str, Tensor]) -> bool:
-    """Tells whether tensors have the names and kernels of timm's MobileNetV1 or MobileNetV2, of whatever width.
+    """Returns whether tensors have the names and kernels of timm's MobileNetV1 or MobileNetV2 of any width.
 
-    ``mobilenetv1_100h`` counts among them, so that :func:`read` can say what is wrong with it.
+    This includes ``mobilenetv1_100h``, so that :func:`read` can explain why it is refused.
     """
     stages = _stages(tensors)
     needed = {"conv_stem.weight", "classifier.bias"} | (set() if stages == _V1_STAGES else {"conv_head.weight"})
     if (stages != _V1_STAGES and stages not in _V2_STAGES) or not needed <= tensors.keys():
         return False
-    # Squeeze and excitation, kernels of 5 x 5 and other expansions make sister networks of the same layout.
+    # Related networks have the same layout, but squeeze and excitation, 5 x 5 kernels or other expansions.
     _, others = translate(tensors, _modules(stages))
     if any(name.startswith("blocks.") for name in others):
         return False
@@ -154,19 +155,19 @@ def read(
     """Reads the tensors of one of timm's MobileNets.
 
     Args:
-        tensors: By timm's names.
-        source: What ``model.json`` and messages call it.
-        sha256: Of the file.
-        architecture: timm's name of the network, where it is known; the tensors tell it otherwise.
-        config: timm's ``pretrained_cfg``, where it is known; else what belongs to the weights that timm publishes.
+        tensors: Tensors by the names of timm.
+        source: Name of the source in ``model.json`` and messages.
+        sha256: Hash of the file.
+        architecture: Name of the network in timm; None infers it from the tensors.
+        config: ``pretrained_cfg`` of timm; None takes that of the weights that timm publishes.
 
     Raises:
-        UserError: It is another network, or a value of ``config`` cannot be followed.
+        UserError: The network or a value of ``config`` is not supported.
     """
     if architecture is not None:
         _check_architecture(architecture, source)
     if not recognizes(tensors):
-        raise UserError(f"{source} holds none of timm's networks that can be taken in: {', '.join(_NETWORKS)}.")
+        raise UserError(f"{source} holds none of timm's networks that are supported: {', '.join(_NETWORKS)}.")
     stages = _stages(tensors)
     if stages == _V1_STAGES and "conv_head.weight" in tensors:
         _check_architecture("mobilenetv1_100h", source)
@@ -174,8 +175,8 @@ def read(
     backbone = _backbone(ours, stages)
     if architecture is not None and backbone != _NETWORKS[architecture]:
         raise UserError(
-            f"{source} is said to be {architecture}, which is {_NETWORKS[architecture]} here, but its tensors have the "
-            f"shapes of {backbone}; give the file or the name that belongs to it."
+            f"{source} should be {architecture}, which is {_NETWORKS[architecture]} here, but its tensors have the "
+            f"shapes of {backbone}; give the matching file or name."
         )
     config, where = config or {}, f"{source}/{CONFIG_FILE}"
     outputs = tensors["classifier.bias"].numel()
@@ -191,7 +192,7 @@ def read(
         origin=origin(
             source,
             sha256=sha256,
-            # Weights for other classes than ImageNet's are not timm's own.
+            # timm's own weights have the classes of ImageNet.
             license=config.get("license") or (_LICENSE if outputs == 1000 else None),
             background_class="first output" if background else "none",
             interpolation=config.get("interpolation", _INTERPOLATION),
@@ -201,29 +202,29 @@ def read(
 
 
 def read_folder(folder: Path, source: str) -> Published:
-    """Reads a local copy of a repository of the Hub that timm wrote.
+    """Reads a local copy of a repository on the Hub that timm wrote.
 
     Args:
-        folder: Holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``; a ``README.md`` beside them
-            is asked for the license where the configuration names none.
-        source: What ``model.json`` calls it.
+        folder: Holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``. Optional is ``README.md``,
+            which states the license if the configuration has none.
+        source: Name of the source in ``model.json``.
 
     Raises:
-        UserError: A file is missing or damaged, or it is a network that cannot be taken in.
+        UserError: A file is missing or damaged, or the network is not supported.
     """
     path = folder / CONFIG_FILE
     values = read_config(folder)
     architecture = values.get("architecture")
     if not isinstance(architecture, str):
-        raise UserError(f"{path}: 'architecture' must be timm's name of the network, got {architecture!r}.")
+        raise UserError(f"{path}: 'architecture' must be the name of a network of timm, got {architecture!r}.")
     _check_architecture(architecture, str(path))
-    # timm's first repositories have one flat object, with the names of the classes under another key.
+    # The first repositories of timm have one flat object, with the class names under another key.
     config, arguments = values.get("pretrained_cfg", values), values.get("model_args", {})
     if not isinstance(config, dict) or not isinstance(arguments, dict):
         raise UserError(f"{path}: 'pretrained_cfg' and 'model_args' must be JSON objects.")
     for key, value in (("global_pool", values.get("global_pool", "avg")), *arguments.items()):
         if key != "num_classes" and value != _ONE_WAY.get(key):
-            raise UserError(f"{path}: '{key}' of {value!r} makes another network than those here.")
+            raise UserError(f"{path}: '{key}' of {value!r} makes a network that is not supported.")
     names = values.get("label_names", values.get("labels", config.get("label_names")))
     weights = weights_in(folder)
     return read(
@@ -238,11 +239,11 @@ def read_folder(folder: Path, source: str) -> Published:
 def _check_architecture(architecture: str, where: str) -> None:
     if architecture == "mobilenetv1_100h":
         raise UserError(
-            f"{where}: mobilenetv1_100h has a layer between its pooling and its classifier, which the networks here "
-            "lack; take mobilenetv1_100 instead."
+            f"{where}: mobilenetv1_100h has a layer between its pooling and its classifier, which is not supported; "
+            "take mobilenetv1_100 instead."
         )
     if architecture not in _NETWORKS:
-        raise UserError(f"{where}: timm's '{architecture}' cannot be taken in.{nearest(architecture, _NETWORKS)}")
+        raise UserError(f"{where}: timm's '{architecture}' is not supported.{nearest(architecture, _NETWORKS)}")
 
 
 def _stages(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -254,7 +255,7 @@ def _stages(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 
 def _modules(stages: tuple[int, ...]) -> dict[str, str]:
-    """Returns timm's name and ours of every module of the network with these blocks."""
+    """Returns the name of every module in timm and in the model, for a network with these blocks."""
     modules = {
         "conv_stem": "backbone.layers.layer_1.conv",
         "bn1": "backbone.layers.layer_1.norm",
@@ -273,7 +274,7 @@ def _modules(stages: tuple[int, ...]) -> dict[str, str]:
 
 
 def _backbone(ours: Mapping[str, Tensor], stages: tuple[int, ...]) -> dict[str, Any]:
-    """Returns the backbone that has these blocks and, as nearly as any, these shapes."""
+    """Returns the backbone that has these blocks and most of these shapes."""
     if stages == _V1_STAGES:
         return {"name": "mobilenet_v1", "width": find_width(ours, "mobilenet_v1")}
     depth = _V2_STAGES[stages]
@@ -288,5 +289,5 @@ def _preprocess(config: Mapping[str, Any], crop: float, where: str) -> Preproces
     _, height, width = value_in(config, "input_size", _SIZE, (3, 224, 224), where)
     value_in(config, "crop_mode", _CROP_MODE, "center", where)
     share = value_in(config, "crop_pct", _CROP_SHARE, crop, where)
-    # timm cuts the fraction of the scaled side off.
+    # timm rounds the scaled side down.
     return Preprocess(size=(height, width), resize="crop", crop_fraction=height / floor(height / share))

@@ -1,6 +1,6 @@
-"""Weights of torchvision: MobileNetV2, ResNet-101, DeepLabv3 on ResNet-101 and VGG16.
+"""Reads weights of torchvision: MobileNetV2, ResNet-101, DeepLabv3 on ResNet-101 and VGG16.
 
-The tables of names are to be read beside torchvision's ``models/mobilenetv2.py``, ``models/resnet.py``,
+The tables of names follow torchvision's ``models/mobilenetv2.py``, ``models/resnet.py``,
 ``models/segmentation/deeplabv3.py`` and ``models/vgg.py``.
 """
 
@@ -18,12 +18,12 @@ from mbv2kit.errors import UserError, nearest
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
-from mbv2kit.weights.classes import classification_classes, segmentation_classes
-from mbv2kit.weights.files import sha256_of
+from mbv2kit.weights.class_names import classification_classes, segmentation_classes
 from mbv2kit.weights.published import Published, find_width, gray, origin, scaled, translate
+from mbv2kit.weights.tensor_files import sha256_of
 
 LICENSE = "BSD-3-Clause"
-# torch's defaults, which torchvision leaves as they are.
+# Defaults of torch, which torchvision keeps.
 _NORM = {"norm_eps": 1e-5, "norm_momentum": 0.1}
 
 _INVERTED_RESIDUAL = {
@@ -51,7 +51,7 @@ MOBILENET_V2 = {
     "classifier.1": "heads.classification.linear",
 }
 
-# The stages of our backbone are torchvision's own modules: within a block the names are the same.
+# The stages of the backbone are modules of torchvision, so the names within a block are the same.
 _BOTTLENECK = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
 _FIRST_BOTTLENECK = (*_BOTTLENECK, "downsample.0", "downsample.1")
 _RESNET_101_FEATURES = {
@@ -107,16 +107,16 @@ VGG_16 = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """One of torchvision's networks beside ours.
+    """A network of torchvision, and the same network in mbv2kit.
 
     Attributes:
-        modules: torchvision's name of every module that holds numbers, and ours.
-        task: What the network does.
-        scores: torchvision's name of the layer with an output for each class.
-        backbone: Name and arguments of our backbone.
-        head: Name and arguments of our head.
-        shapes: Of tensors that tell it from other networks with the same names.
-        left_out: Beginnings of the names of what only training needs.
+        modules: Name in torchvision of every module with parameters or buffers, and its name in mbv2kit.
+        task: The network's task.
+        scores: Name in torchvision of the layer with an output for each class.
+        backbone: Name and arguments of the backbone.
+        head: Name and arguments of the head.
+        shapes: Shapes of tensors that distinguish it from other networks with the same names.
+        left_out: Prefixes of the names of tensors that only training needs.
     """
 
     modules: Mapping[str, str]
@@ -128,7 +128,7 @@ class Network:
     left_out: tuple[str, ...] = ()
 
 
-# By the names of the functions in torchvision.models that build them.
+# Keys are names of functions in torchvision.models.
 NETWORKS: Mapping[str, Network] = {
     "mobilenet_v2": Network(
         modules=MOBILENET_V2,
@@ -173,28 +173,28 @@ NETWORKS: Mapping[str, Network] = {
 
 
 def recognizes(tensors: Mapping[str, Tensor]) -> bool:
-    """Tells by names and shapes whether tensors are those of one of :data:`NETWORKS`."""
+    """Returns whether the names and shapes of tensors are those of one of :data:`NETWORKS`."""
     return _find_network(tensors) is not None
 
 
 def read(tensors: Mapping[str, Tensor], *, source: str, sha256: str, file_name: str | None = None) -> Published:
     """Translates the tensors of one of :data:`NETWORKS`.
 
-    Normalization and input rule are those of the published file that the tensors come from, found by its SHA-256 or
-    else its name; for any other file, those of torchvision's newest weights of the network.
+    Preprocessing and normalization are those of the published file that the tensors come from, found by its SHA-256 or
+    else its name. Any other file gets those of torchvision's newest weights of the network.
 
     Args:
-        tensors: By torchvision's names.
+        tensors: Tensors by the names of torchvision.
         source: The name or file that the tensors were read from.
-        sha256: Of the file.
+        sha256: Hash of the file.
         file_name: The name under which the file was published, such as ``mobilenet_v2-7ebf99e0.pth``.
 
     Raises:
-        UserError: The tensors are those of another network.
+        UserError: The tensors belong to another network.
     """
     name = _find_network(tensors)
     if name is None:
-        raise UserError(f"{source} holds none of the networks that are read from torchvision: {', '.join(NETWORKS)}.")
+        raise UserError(f"{source} holds none of torchvision's networks that are supported: {', '.join(NETWORKS)}.")
     network = NETWORKS[name]
     renamed, left_out = translate(tensors, network.modules)
     backbone, head = dict(network.backbone), dict(network.head)
@@ -232,21 +232,21 @@ def read(tensors: Mapping[str, Tensor], *, source: str, sha256: str, file_name: 
 
 
 def fetch(name: str) -> Path:
-    """Returns the file of published weights in torch's cache, downloaded unless it is there already and whole.
+    """Returns the file of published weights in torch's cache; a missing or damaged file is downloaded.
 
     Args:
-        name: One of :data:`NETWORKS`; an ending such as ``@IMAGENET1K_V1`` takes other weights than the newest.
+        name: One of :data:`NETWORKS`; an ending such as ``@IMAGENET1K_V1`` names other weights than the newest.
 
     Raises:
-        UserError: The name is unknown, or the file cannot be fetched or has another SHA-256 than it should.
+        UserError: The name is unknown, or the file cannot be fetched or has the wrong SHA-256.
     """
     network, _, version = name.partition("@")
     if network not in NETWORKS:
-        raise UserError(f"There is no '{network}' among torchvision's networks here.{nearest(network, NETWORKS)}")
+        raise UserError(f"torchvision's '{network}' is not supported.{nearest(network, NETWORKS)}")
     entries = _entries(network)
     version = version or "DEFAULT"
     if version not in entries:
-        raise UserError(f"torchvision has no '{version}' weights of a whole {network}.{nearest(version, entries)}")
+        raise UserError(f"torchvision has no '{version}' weights of the whole {network}.{nearest(version, entries)}")
     url = entries[version].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if path.is_file() and sha256_of(path).startswith(_hash_in(path)):
@@ -254,14 +254,14 @@ def fetch(name: str) -> Path:
     by_hand = f"fetch {url} by hand and give the path of the file"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The entry's own get_state_dict() would unpickle whatever it gets.
+        # The entry's own get_state_dict() unpickles any content.
         torch.hub.download_url_to_file(url, str(path), _hash_in(path), progress=sys.stderr.isatty())
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{name} could not be fetched to {path.parent} ({reason}); {by_hand}.") from None
     except RuntimeError:
         raise UserError(
-            f"{name}: what came from {url} was cut short or is another file, since its SHA-256 does not begin with "
+            f"{name}: the file from {url} was cut short or is another one, because its SHA-256 does not begin with "
             f"{_hash_in(path)}; try again, or {by_hand}."
         ) from None
     return path
@@ -280,23 +280,23 @@ def _find_network(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _pooling_first(weight: Tensor) -> Tensor:
-    """Reorders the inputs of the convolution that joins the branches: torchvision has image pooling last of five."""
+    """Reorders the inputs of the convolution that joins the branches: in torchvision, image pooling is last of five."""
     *branches, pooling = weight.chunk(5, dim=1)
     return torch.cat([pooling, *branches], dim=1)
 
 
 def _entries(network: str) -> dict[str, Any]:
-    """Returns torchvision's published weights of a network by name, the newest also as ``DEFAULT``."""
+    """Returns the published weights of a network by name; ``DEFAULT`` is the newest."""
     # Takes a second to import, and only these weights need it.
     from torchvision.models import get_model_weights
 
     entries = get_model_weights(network).__members__.items()
-    # What knows no classes is part of a network: VGG16's IMAGENET1K_FEATURES has no numbers for the classifier.
+    # Weights without classes are those of a part: VGG16's IMAGENET1K_FEATURES lacks the classifier.
     return {name: entry for name, entry in entries if entry.meta["categories"]}
 
 
 def _find_entry(entries: Mapping[str, Any], sha256: str, file_name: str | None) -> Any:
-    """Returns the entry whose file has this hash, or else this name; None where there is none."""
+    """Returns the entry whose file has this hash, or else this name; None if there is none."""
     files = {Path(entry.url): entry for entry in entries.values()}
     by_hash = [entry for path, entry in files.items() if sha256.startswith(_hash_in(path))]
     by_name = [entry for path, entry in files.items() if path.name == file_name]
@@ -304,15 +304,15 @@ def _find_entry(entries: Mapping[str, Any], sha256: str, file_name: str | None) 
 
 
 def _hash_in(path: Path) -> str:
-    """Returns the end of a published file's name, which is the beginning of its SHA-256."""
+    """Returns the end of a published file's name, which is the start of its SHA-256."""
     return path.stem.rpartition("-")[2]
 
 
 def _preprocess(task: Task, transforms: Any) -> Preprocess:
     (short_side,) = transforms.resize_size
     if task == "segmentation":
-        # torchvision scales the short side and takes the image at whatever shape it has. Of the ways to a fixed
-        # size, cutting leaves pixels without a class and stretching shows shapes that were never learned.
+        # torchvision scales the short side and keeps the aspect ratio. For a fixed size, cropping would leave pixels
+        # without a class, and stretching would change shapes from those in training.
         return Preprocess((short_side, short_side), resize="letterbox", fill=gray(scaled(transforms.mean, 255)))
     (size,) = transforms.crop_size
     return Preprocess((size, size), resize="crop", crop_fraction=size / short_side)

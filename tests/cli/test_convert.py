@@ -17,7 +17,7 @@ from mbv2kit.commands.train import job as train
 from mbv2kit.errors import UserError
 from mbv2kit.inference.run import infer
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights.classes import read_class_names
+from mbv2kit.weights.class_names import read_class_names
 from tests.trap import Trap
 from tests.weights.test_open import state_of_torchvision
 

@@ -92,7 +92,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr("mbv2kit.exporting.files.find_writer", lambda format: damaged)
     monkeypatch.setattr("mbv2kit.exporting.check.TOP1_SHARE", {"fp32": 1.01})
     assert run("export", export, f"checkpoint={model}", "check_pictures=3") == 1
-    assert "does not answer as the model does; it was not kept" in capsys.readouterr().out
+    assert "differ from those of the model; it was not kept" in capsys.readouterr().out
     assert not list(Path(model).glob("*.onnx"))
 
 

@@ -8,7 +8,7 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Boxes, Sample
-from mbv2kit.weights.classes import imagenet_classes
+from mbv2kit.weights.class_names import imagenet_classes
 
 MODEL = ("ant", "bee", "cat", "dog")
 

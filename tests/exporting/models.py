@@ -1,4 +1,4 @@
-"""Small models to export, whose weights and norms say something."""
+"""Small models to export, in which every weight and norm has an effect."""
 
 from pathlib import Path
 from typing import Any

@@ -33,8 +33,8 @@ def test_images_are_spread_evenly_from_the_first_to_the_last() -> None:
     assert evenly_spaced(3, 1) == [0]
 
 
-def test_ranges_come_from_the_training_split_and_answers_are_compared_on_the_other(model_data: ExportData) -> None:
-    calibration, shown = model_data.calibration(None, 8), model_data.shown(None, 4)
+def test_ranges_come_from_the_training_split_and_outputs_are_compared_on_the_other(model_data: ExportData) -> None:
+    calibration, shown = model_data.calibration(None, 8), model_data.for_check(None, 4)
     assert (calibration.origin, shown.origin) == ("shapes, train", "shapes, val")
     assert [len(calibration.inputs), len(shown.inputs)] == [8, 4]
     for image in calibration.inputs:
@@ -42,17 +42,17 @@ def test_ranges_come_from_the_training_split_and_answers_are_compared_on_the_oth
         assert image.dtype == np.uint8
 
 
-def test_named_images_win_over_the_data_set(model_data: ExportData, tmp_path: Path) -> None:
+def test_named_images_take_precedence_over_the_data_set(model_data: ExportData, tmp_path: Path) -> None:
     for value in (10, 200):
         PillowImage.new("RGB", (80, 90), (value,) * 3).save(tmp_path / f"{value}.png")
     found = model_data.calibration(str(tmp_path), 100)
     assert [int(image.mean()) for image in found.inputs] == [10, 200]
-    assert model_data.shown([str(tmp_path / "10.png")], 100).inputs[0].max() == 10
+    assert model_data.for_check([str(tmp_path / "10.png")], 100).inputs[0].max() == 10
 
 
-def test_without_data_answers_are_compared_on_drawn_images_and_int8_has_no_ranges(model_data: ExportData) -> None:
+def test_without_data_outputs_are_compared_on_drawn_images_and_int8_has_no_ranges(model_data: ExportData) -> None:
     bare = ExportData(model_data.spec, model_data.preprocess, None)
-    shown = bare.shown(None, 3)
+    shown = bare.for_check(None, 3)
     assert len(shown.inputs) == 3
     assert "drawn on the fly" in shown.origin
     assert bare.ground_truth() is None
@@ -60,9 +60,9 @@ def test_without_data_answers_are_compared_on_drawn_images_and_int8_has_no_range
         bare.calibration(None, 8)
 
 
-def test_images_that_are_not_there_are_named_with_their_key(model_data: ExportData, tmp_path: Path) -> None:
+def test_missing_images_are_reported_with_their_key(model_data: ExportData, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"calibration: .*there is no image in this folder"):
         model_data.calibration(str(tmp_path), 8)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(UserError, match=r"pictures: .*broken\.jpg"):
-        model_data.shown(str(tmp_path), 8)
+        model_data.for_check(str(tmp_path), 8)

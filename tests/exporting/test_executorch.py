@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.check import check, reference
-from mbv2kit.exporting.executorch_rewrites import InForms, pad_in_convolutions
+from mbv2kit.exporting.executorch_rewrites import Rewritten, pad_in_convolutions
 from mbv2kit.exporting.files import open_for_check, write
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export
@@ -26,13 +26,13 @@ from mbv2kit.exporting.executorch import export_executorch
 SIZE = (64, 64)
 PIXELS = "quantized_decomposed::dequantize_per_tensor"
 MASK = "quantized_decomposed::quantize_per_tensor"
-# A cut that leaves all there is, a dimension of one less, the type of a single number.
+# A slice that keeps everything, a squeeze, the type of a scalar.
 TRIFLES = ("aten::alias_copy", "aten::squeeze_copy", "dim_order_ops::_to_dim_order_copy")
 
 
 @pytest.fixture(scope="module")
 def model() -> VisionModel:
-    # Padded as TensorFlow does: evenly around some maps, and behind others alone.
+    # Padded as TensorFlow does: on all sides of some maps, only at the end of others.
     return small_model(*TASKS, padding="tf_same")
 
 
@@ -43,19 +43,19 @@ def exported(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def operations(path: Path) -> list[str]:
-    """Lists what a file has done by ExecuTorch's own kernels."""
+    """Lists the operations that ExecuTorch's own kernels run."""
     (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
     return [operator.name for operator in plan.operators]
 
 
 def delegates(path: Path) -> list[str]:
-    """Lists who computes the parts of a file that ExecuTorch hands on."""
+    """Lists the backends to which a file delegates."""
     (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
     return [delegate.id for delegate in plan.delegates]
 
 
 @pytest.mark.slow
-def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
+def test_the_file_has_the_outputs_of_the_model(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch == 1
     report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
@@ -63,14 +63,14 @@ def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[
 
 
 @pytest.mark.slow
-def test_xnnpack_computes_all_but_the_way_from_bytes_and_back_to_them(exported: tuple[Path, Export]) -> None:
+def test_xnnpack_computes_all_but_conversions_from_and_to_bytes(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert set(delegates(folder / export.file)) == {"XnnpackBackend"}
     assert set(operations(folder / export.file)) <= {PIXELS, MASK, *TRIFLES}
 
 
 @pytest.mark.slow
-def test_int8_has_its_weights_in_bytes_and_answers_much_like_the_model(model: VisionModel, tmp_path: Path) -> None:
+def test_int8_has_weights_in_bytes_and_outputs_near_those_of_the_model(model: VisionModel, tmp_path: Path) -> None:
     network = ExportNetwork(model).eval()
     export = write(network, tmp_path, "executorch", "int8", calibration=noise(4, SIZE, seed=1))
     weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear))
@@ -87,7 +87,7 @@ def test_int8_has_its_weights_in_bytes_and_answers_much_like_the_model(model: Vi
 
 
 @pytest.mark.slow
-def test_half_floats_answer_nearly_the_same(tmp_path: Path) -> None:
+def test_fp16_has_nearly_the_same_outputs(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp16")
     images = noise(4, SIZE)
@@ -99,7 +99,7 @@ def test_half_floats_answer_nearly_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_some_images_at_a_time_get_the_answers_of_each(tmp_path: Path) -> None:
+def test_a_batch_has_the_outputs_of_its_images(tmp_path: Path) -> None:
     single = small_model("classification")
     export = write(ExportNetwork(single).eval(), tmp_path, "executorch", "fp32", batch=2)
     images = noise(3, SIZE)
@@ -109,8 +109,8 @@ def test_some_images_at_a_time_get_the_answers_of_each(tmp_path: Path) -> None:
         np.testing.assert_allclose(found["probabilities"][i], each["probabilities"][0], atol=1e-5)
 
 
-def test_a_file_for_any_number_of_images_is_refused(model: VisionModel, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fixed number of images.*batch=1"):
+def test_a_missing_batch_size_is_refused(model: VisionModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"fixed batch size.*batch=1"):
         export_executorch(
             ExportNetwork(model).eval(), tmp_path / "model.pte", batch=None, precision="fp32", calibration=None
         )
@@ -144,19 +144,19 @@ class Call(nn.Module):
         lambda maps: maps @ maps.mT,
     ],
 )
-def test_forms_compute_the_same(function: Any) -> None:
+def test_rewrites_compute_the_same(function: Any) -> None:
     maps = torch.randn(2, 5, 6, 4)
     expected = function(maps)
-    torch.testing.assert_close(InForms(capture(Call(function), maps))(maps), expected)
+    torch.testing.assert_close(Rewritten(capture(Call(function), maps))(maps), expected)
 
 
-def test_the_arg_max_is_exact_and_the_first_of_equals_wins() -> None:
+def test_the_arg_max_is_exact_and_returns_the_first_of_equals() -> None:
     maps = torch.randn(2, 21, 30, 30)
     maps[0, 3] = maps[0, 7]
     maps[:, :, :10] = maps[:, :, :10].round()
     maps[:, 1:, 20:] = maps[:, :1, 20:]
     maps[:, 5, 29] = torch.nextafter(maps[:, 0, 29], torch.tensor(torch.inf))
-    rewritten = InForms(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
+    rewritten = Rewritten(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
     expected = torch.from_numpy(maps.numpy().argmax(axis=1).astype(np.uint8))
     found = rewritten(maps)
     assert found.dtype == torch.uint8
@@ -166,11 +166,11 @@ def test_the_arg_max_is_exact_and_the_first_of_equals_wins() -> None:
 @pytest.mark.parametrize("classes", [1, 2])
 def test_the_arg_max_of_few_classes(classes: int) -> None:
     maps = torch.randn(1, classes, 8, 8)
-    rewritten = InForms(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
+    rewritten = Rewritten(capture(Call(lambda maps: maps.argmax(dim=1).to(torch.uint8)), maps))
     assert torch.equal(rewritten(maps), maps.argmax(dim=1).to(torch.uint8))
 
 
-def test_zeros_evenly_around_a_map_become_the_convolutions_own() -> None:
+def test_symmetric_padding_becomes_part_of_the_convolution() -> None:
     class Padded(nn.Module):
         def __init__(self, *sides: int) -> None:
             super().__init__()

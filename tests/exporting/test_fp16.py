@@ -21,23 +21,23 @@ def layers_of(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 @pytest.mark.parametrize("dtype", FP16)
 @torch.no_grad()
-def test_weights_in_halves_are_numbers_of_that_type_whose_sums_stay(network: ExportNetwork, dtype: torch.dtype) -> None:
-    for exact, halved in zip(layers_of(network), layers_of(round_to(network, dtype)), strict=True):
+def test_rounded_weights_have_that_type_and_keep_their_sums(network: ExportNetwork, dtype: torch.dtype) -> None:
+    for exact, rounded in zip(layers_of(network), layers_of(round_to(network, dtype)), strict=True):
         weights = exact.weight.flatten(1).double()
-        found, nearest = halved.weight.flatten(1).double(), weights.to(dtype).double()
+        found, nearest = rounded.weight.flatten(1).double(), weights.to(dtype).double()
         assert torch.equal(found.to(dtype).double(), found)
-        # Two numbers further than the nearest one at the most.
+        # At most two numbers further than the nearest one.
         step = torch.finfo(dtype).eps * weights.abs() + torch.finfo(dtype).smallest_normal
         assert ((found - weights).abs() <= 2.5 * step).all()
         sums, worse = (found - weights).sum(dim=1).abs(), (nearest - weights).sum(dim=1).abs()
         assert (sums <= worse).all()
         assert sums.mean() < 0.2 * worse.mean()
-        assert torch.equal(halved.bias, exact.bias)  # type: ignore[arg-type]
+        assert torch.equal(rounded.bias, exact.bias)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", FP16)
 @torch.no_grad()
-def test_of_equal_errors_as_many_go_up_as_the_sum_needs(dtype: torch.dtype) -> None:
+def test_equal_errors_are_rounded_up_as_often_as_the_sum_needs(dtype: torch.dtype) -> None:
     network = ExportNetwork(small_model("classification")).eval()
     kernel = next(layer for layer in layers_of(network) if layer.weight[0].numel() == 9)
     step = torch.finfo(dtype).eps

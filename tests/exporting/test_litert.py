@@ -28,7 +28,7 @@ LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 @pytest.fixture(scope="module")
 def model() -> VisionModel:
-    # Padded as TensorFlow does, which adds zeros behind a map alone.
+    # Padded as TensorFlow does, which adds zeros only at the end of a map.
     return small_model(*TASKS, padding="tf_same")
 
 
@@ -39,7 +39,7 @@ def exported(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def operations(path: Path) -> list[tuple[str, list[Any]]]:
-    """Lists the operations of a file in their order, each with the tensors that it reads."""
+    """Lists the operations of a file in order, each with the tensors that it reads."""
     content = flatbuffer_utils.read_model(path)
     (graph,) = content.subgraphs
     return [
@@ -49,7 +49,7 @@ def operations(path: Path) -> list[tuple[str, list[Any]]]:
 
 
 @pytest.mark.slow
-def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
+def test_the_file_has_the_outputs_of_the_model(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch == 1
     report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
@@ -57,7 +57,7 @@ def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[
 
 
 @pytest.mark.slow
-def test_maps_keep_their_order_in_memory_and_activations_are_part_of_their_layers(
+def test_maps_keep_their_memory_layout_and_activations_are_part_of_their_layers(
     model: VisionModel, exported: tuple[Path, Export]
 ) -> None:
     folder, export = exported
@@ -66,14 +66,14 @@ def test_maps_keep_their_order_in_memory_and_activations_are_part_of_their_layer
     assert counts["CONV_2D"] + counts["DEPTHWISE_CONV_2D"] == convolutions
     assert counts["FULLY_CONNECTED"] == 1
     assert not set(counts) & {"TRANSPOSE", "PADV2", "RELU6", "RELU", "MAXIMUM", "BATCH_MATMUL"}
-    # A strided convolution of the detector that pads an even map on all sides, which LiteRT's cannot do.
+    # A strided convolution of the detector pads an even map on all sides, which LiteRT cannot do.
     assert counts["PAD"] == 1
     first, (images,) = operations(folder / export.file)[0]
     assert (first, images.type, list(images.shape)) == ("CAST", schema.TensorType.UINT8, [1, 64, 64, 3])
 
 
 @pytest.mark.slow
-def test_half_floats_halve_the_file(model: VisionModel, exported: tuple[Path, Export], tmp_path: Path) -> None:
+def test_fp16_halves_the_file(model: VisionModel, exported: tuple[Path, Export], tmp_path: Path) -> None:
     export = write(ExportNetwork(model).eval(), tmp_path, "litert", "fp16")
     assert check(model, open_for_check(model, tmp_path, export), export, noise(4, SIZE)).agrees
     sizes = [(folder / each.file).stat().st_size for folder, each in (exported, (tmp_path, export))]
@@ -81,7 +81,7 @@ def test_half_floats_halve_the_file(model: VisionModel, exported: tuple[Path, Ex
 
 
 @pytest.mark.slow
-def test_int8_layers_read_integers_and_answers_stay_float(model: VisionModel, tmp_path: Path) -> None:
+def test_int8_layers_read_integers_and_outputs_stay_floats(model: VisionModel, tmp_path: Path) -> None:
     export = write(ExportNetwork(model).eval(), tmp_path, "litert", "int8", calibration=noise(8, SIZE, seed=1))
     for name, tensors in operations(tmp_path / export.file):
         if name in LAYERS:
@@ -112,8 +112,8 @@ def test_a_file_for_two_images_takes_two(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
 
 
-def test_any_number_of_images_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_batch_size_is_refused(tmp_path: Path) -> None:
     network = ExportNetwork(small_model("classification")).eval()
-    with pytest.raises(UserError, match="fixed number of images at a time; say how many, for instance batch=1"):
+    with pytest.raises(UserError, match="fixed batch size; give batch=1"):
         export_litert(network, tmp_path / "model.tflite", batch=None, precision="fp32", calibration=None)
     assert not list(tmp_path.iterdir())

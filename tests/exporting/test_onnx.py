@@ -29,7 +29,7 @@ def exported(model: VisionModel, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, write(ExportNetwork(model).eval(), folder, "onnx", "fp32")
 
 
-def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[Path, Export]) -> None:
+def test_the_file_has_the_outputs_of_the_model(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     report = check(model, open_for_check(model, folder, export), export, noise(4, SIZE))
     assert report.agrees, report.findings
@@ -40,7 +40,7 @@ def test_the_file_answers_as_the_model_does(model: VisionModel, exported: tuple[
     ]
 
 
-def test_any_number_of_images_gets_the_same_answers(model: VisionModel, exported: tuple[Path, Export]) -> None:
+def test_outputs_do_not_depend_on_the_batch_size(model: VisionModel, exported: tuple[Path, Export]) -> None:
     folder, export = exported
     assert export.batch is None
     session = open_for_check(model, folder, export)
@@ -51,7 +51,7 @@ def test_any_number_of_images_gets_the_same_answers(model: VisionModel, exported
             np.testing.assert_allclose(array[0], together[name][i], rtol=1e-3, atol=1e-4)
 
 
-def test_images_go_in_as_they_are(exported: tuple[Path, Export]) -> None:
+def test_the_input_is_uint8_images(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     (network_input,) = onnx.load(folder / export.file).graph.input
     assert network_input.name == "images"
@@ -70,20 +70,20 @@ def test_norms_and_scaling_are_in_the_weights_and_relu6_is_a_clip(exported: tupl
     assert "Resize" not in kinds
 
 
-def test_a_fixed_number_of_images_is_kept_to(model: VisionModel, tmp_path: Path) -> None:
+def test_a_fixed_batch_size_is_kept(model: VisionModel, tmp_path: Path) -> None:
     export = write(ExportNetwork(small_model("classification")).eval(), tmp_path, "onnx", "fp32", batch=2)
     kind = onnx.load(tmp_path / export.file).graph.input[0].type.tensor_type
     assert kind.shape.dim[0].dim_value == 2
     single = small_model("classification")
     deployed = open_for_check(single, tmp_path, export)
-    # Five are seen two by two, the last beside a copy of itself.
+    # Five images run in batches of two, the last with a copy of itself.
     images = noise(5, SIZE)
     expected = reference(single, images)
     found = deployed.outputs(np.stack(images))["probabilities"]
     np.testing.assert_allclose(found, np.concatenate([e["probabilities"] for e in expected.outputs]), atol=1e-5)
 
 
-def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Path) -> None:
+def test_suppression_in_the_graph_gives_the_boxes_of_postprocessing(tmp_path: Path) -> None:
     model = small_model("detection")
     network = ExportNetwork(model).eval()
     inside = write(network, tmp_path, "onnx", "fp32", batch=1, nms=True)
@@ -92,13 +92,13 @@ def test_boxes_suppressed_in_the_graph_are_those_suppressed_outside(tmp_path: Pa
     assert check(model, open_for_check(model, tmp_path, inside), inside, images).agrees
     outputs = open_for_check(model, tmp_path, inside).outputs(images[0][None])
     assert outputs["detections"].shape == (1, 100, 6)
-    (seen,) = postprocess("detection", outputs, SIZE)
-    assert isinstance(seen, Detections)
-    assert 0 < len(seen.boxes) <= 100
-    assert seen.boxes.min() >= 0
-    assert seen.boxes.max() <= 64
-    assert np.all(np.diff(seen.scores) <= 0)
-    assert seen.scores.min() > 0.05
+    (prediction,) = postprocess("detection", outputs, SIZE)
+    assert isinstance(prediction, Detections)
+    assert 0 < len(prediction.boxes) <= 100
+    assert prediction.boxes.min() >= 0
+    assert prediction.boxes.max() <= 64
+    assert np.all(np.diff(prediction.scores) <= 0)
+    assert prediction.scores.min() > 0.05
 
 
 def test_a_kept_file_is_listed_once_and_opens_from_the_folder(

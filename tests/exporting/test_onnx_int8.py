@@ -21,7 +21,7 @@ SIZE = (64, 64)
 
 
 class Pair(NamedTuple):
-    """A network in floats, and in int8."""
+    """A network in float32, and in int8."""
 
     exact: Path
     int8: Path
@@ -60,7 +60,7 @@ def makers(model: ModelProto) -> dict[str, NodeProto]:
     return {output: node for node in model.graph.node for output in node.output}
 
 
-def test_int8_answers_nearly_as_floats_do(pair: Pair) -> None:
+def test_int8_has_nearly_the_outputs_of_floats(pair: Pair) -> None:
     images = np.stack(noise(5, SIZE, seed=1))
     exact, int8 = (outputs(path, images) for path in pair)
     assert list(exact) == list(int8) == ["probabilities", "boxes", "scores", "mask"]
@@ -71,7 +71,7 @@ def test_int8_answers_nearly_as_floats_do(pair: Pair) -> None:
     assert np.mean(int8["mask"] == exact["mask"]) > 0.9
 
 
-def test_each_output_channel_has_a_scale_of_its_own(pair: Pair) -> None:
+def test_each_output_channel_has_its_own_scale(pair: Pair) -> None:
     model = onnx.load(pair.int8)
     constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     made_by = makers(model)
@@ -86,13 +86,13 @@ def test_each_output_channel_has_a_scale_of_its_own(pair: Pair) -> None:
         assert bias.dtype == np.int32
 
 
-def test_what_comes_behind_the_last_maps_stays_in_floats(pair: Pair) -> None:
+def test_operations_after_the_last_maps_stay_in_floats(pair: Pair) -> None:
     model = onnx.load(pair.int8)
     made_by = makers(model)
     rounded = Counter(made_by[node.input[0]].op_type for node in model.graph.node if node.op_type == "QuantizeLinear")
     # Means are rounded where a layer with weights reads them.
     assert set(rounded) == {"Conv", "Add", "Concat", "Expand", "ReduceMean"}
-    # Ten sums of shortcuts, and none of those that decode boxes; one row of maps, and none of boxes and scores.
+    # Ten sums of shortcuts but none that decode boxes; one concatenation of maps but none of boxes and scores.
     assert rounded["Add"] == 10
     assert rounded["Concat"] == 1
 
@@ -108,7 +108,7 @@ def test_runtime_finds_an_integer_kernel_for_each_layer_and_no_activation_is_lef
     assert runs["QLinearAdd"] == 10
     assert runs["QGemm"] == 1
     assert runs["Conv"] == runs["Gemm"] == runs["Relu"] == 0
-    # One is left in the decoding of boxes, behind which sizes grow exponentially.
+    # One is left in the decoding of boxes, where it limits the exponent of sizes.
     assert runs["Clip"] <= 1
     assert runs["QuantizeLinear"] <= 2
 
@@ -137,16 +137,16 @@ def test_weights_take_a_byte_each(pair: Pair) -> None:
     assert pair.int8.stat().st_size < 0.5 * pair.exact.stat().st_size
 
 
-def test_a_fixed_number_of_images_is_kept_to(gray_pair: Pair) -> None:
+def test_a_fixed_batch_size_is_kept(gray_pair: Pair) -> None:
     images = np.stack(noise(2, SIZE, seed=1))
     assert onnx.load(gray_pair.int8).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
     exact, int8 = (outputs(path, images)["probabilities"] for path in gray_pair)
     np.testing.assert_allclose(int8, exact, atol=0.05)
 
 
-def test_biases_take_back_what_rounded_weights_shift(tmp_path: Path) -> None:
-    # Beside a weight of 1, whose channel has steps of 1/127, 26 weights of 0.3 steps are rounded to nothing. On pixels
-    # of 128 on average that would shift the sum by 0.3 / 127 * 26 * 128 = 7.9.
+def test_biases_undo_the_shift_of_rounded_weights(tmp_path: Path) -> None:
+    # With a weight of 1 in the channel a step is 1/127, and 26 weights of 0.3 steps are rounded to zero. For a mean
+    # pixel of 128 that would shift the sum by 0.3 / 127 * 26 * 128 = 7.9.
     weight = np.full((1, 3, 3, 3), 0.3 / 127, dtype=np.float32)
     weight[0, 0, 1, 1] = 1
     constants = {"mean": np.zeros((1, 3, 1, 1), np.float32), "weight": weight, "bias": np.zeros(1, np.float32)}

@@ -71,7 +71,7 @@ def test_only_the_padding_is_rounded_to_whole_gray_levels(
 
 
 @pytest.mark.parametrize(("mean", "gray"), [((127.5, 127.5, 127.5), 128), ((123.675, 116.28, 103.53), 0)])
-def test_what_the_convolution_reads_is_pixels_minus_one_gray_level(mean: tuple[float, float, float], gray: int) -> None:
+def test_the_convolution_reads_pixels_minus_one_gray_level(mean: tuple[float, float, float], gray: int) -> None:
     model = beginning(mean, (8, 8), (1, 1, 1, 1), 1)
     assert use_whole_means(model) == ("centered", gray)
     del model.graph.output[:]
@@ -81,7 +81,7 @@ def test_what_the_convolution_reads_is_pixels_minus_one_gray_level(mean: tuple[f
     np.testing.assert_array_equal(centered[-8:, -8:] + gray, image)
 
 
-def test_a_network_that_begins_in_another_way_is_left_alone() -> None:
+def test_a_network_that_begins_differently_is_unchanged() -> None:
     model = beginning((1.0, 2.0, 3.0), (8, 8), (1, 1, 1, 1), 1)
     model.graph.node[2].op_type = "Add"
     before = model.SerializeToString()

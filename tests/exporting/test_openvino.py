@@ -17,7 +17,7 @@ from tests.exporting.models import noise, small_model
 ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
-from mbv2kit.exporting.openvino import export_openvino  # noqa: E402 - needs what may not be there
+from mbv2kit.exporting.openvino import export_openvino  # noqa: E402 - needs packages that may be missing
 
 SIZE = (64, 64)
 
@@ -66,7 +66,7 @@ def precision_in(path: Path) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_any_number_of_images_gets_the_answers_of_torch(network: ExportNetwork, exact: Path, count: int) -> None:
+def test_outputs_are_those_of_torch_at_any_batch_size(network: ExportNetwork, exact: Path, count: int) -> None:
     images = np.stack(noise(count, SIZE))
     expected = outputs_of_torch(network, images)
     found = outputs_of(exact, images)
@@ -78,11 +78,11 @@ def test_any_number_of_images_gets_the_answers_of_torch(network: ExportNetwork, 
     assert precision_in(exact) == "fp32"
 
 
-def test_images_go_in_as_they_are(exact: Path) -> None:
+def test_the_input_is_uint8_images(exact: Path) -> None:
     assert input_of(exact) == ("images", ov.Type.u8, ov.PartialShape([-1, *SIZE, 3]))
 
 
-def test_half_floats_halve_the_file(tmp_path: Path) -> None:
+def test_fp16_halves_the_file(tmp_path: Path) -> None:
     network = ExportNetwork(small_model("classification", depth=0.34)).eval()
     path = tmp_path / "model_fp16.xml"
     export_openvino(network, path, batch=None, precision="fp16", calibration=None)
@@ -96,12 +96,12 @@ def test_half_floats_halve_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fixed_number_of_images_is_kept_to(quantized: tuple[Path, str]) -> None:
+def test_a_fixed_batch_size_is_kept(quantized: tuple[Path, str]) -> None:
     assert input_of(quantized[0]) == ("images", ov.Type.u8, ov.PartialShape([4, *SIZE, 3]))
 
 
 @pytest.mark.slow
-def test_eight_bits_change_the_answers_little(network: ExportNetwork, quantized: tuple[Path, str]) -> None:
+def test_int8_changes_the_outputs_little(network: ExportNetwork, quantized: tuple[Path, str]) -> None:
     path, _ = quantized
     images = np.stack(noise(4, SIZE))
     expected, found = outputs_of_torch(network, images), outputs_of(path, images)
@@ -110,13 +110,13 @@ def test_eight_bits_change_the_answers_little(network: ExportNetwork, quantized:
     assert np.abs(found["boxes"] - expected["boxes"]).max() < 1 / 64
     assert (found["mask"] == expected["mask"]).mean() > 0.9
     numbers = sum(parameter.numel() for parameter in network.parameters())
-    # Beside a byte for each weight there are biases and scales of narrow layers, and the anchors.
+    # Besides a byte for each weight there are biases and scales of narrow layers, and the anchors.
     assert numbers < path.with_suffix(".bin").stat().st_size < 1.3 * numbers
     assert precision_in(path) == "int8"
 
 
 def sources(node: Any) -> Iterator[Any]:
-    """Yields what a node is computed from, back to the nearest convolutions."""
+    """Yields the nodes that a node is computed from, back to the nearest convolutions."""
     for value in node.input_values():
         source = value.get_node()
         yield source
@@ -125,18 +125,18 @@ def sources(node: Any) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_every_layer_is_quantized_and_nothing_behind_the_last_ones(quantized: tuple[Path, str]) -> None:
+def test_every_layer_is_quantized_and_nothing_after_the_last_ones(quantized: tuple[Path, str]) -> None:
     model = ov.Core().read_model(quantized[0])
     layers = [node for node in model.get_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
     assert len(layers) > 40
     for layer in layers:
-        # Branches that are joined are quantized before they are.
+        # Branches are quantized before they are concatenated.
         assert layer.input_value(0).get_node().get_type_name() in ("FakeQuantize", "Concat"), layer.get_friendly_name()
         weights = {node.get_element_type() for node in sources(layer.input_value(1).get_node())}
         assert ov.Type.i8 in weights, layer.get_friendly_name()
     for result in model.get_results():
         kinds = [node.get_type_name() for node in sources(result)]
-        # A linear layer, which probabilities come from, is no convolution.
+        # Probabilities come from a linear layer, not a convolution.
         assert ("FakeQuantize" in kinds) == (result.input_value(0).any_name == "probabilities")
 
 

@@ -27,6 +27,6 @@ def test_a_size_is_height_and_width() -> None:
         ({"nms": True, "batch": 1, "format": "openvino"}, "nms=true is for format=onnx"),
     ],
 )
-def test_what_makes_no_sense_is_refused(keys: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ExportOptions(**keys)

@@ -17,7 +17,7 @@ DEAD_BIAS = 3.0
 
 @pytest.fixture(scope="module")
 def network() -> ExportNetwork:
-    """The first channel of the first layer never varies."""
+    """Returns a network whose first channel in the first layer never varies."""
     network = ExportNetwork(small_model(*TASKS, padding="tf_same")).eval()
     first = layers(network)[0]
     assert first.bias is not None
@@ -35,7 +35,7 @@ def steps(layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def rounded(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Returns a layer with its weights as 8 bits hold them, a scale for each channel."""
+    """Returns a layer with weights rounded to 8 bits, with a scale for each channel."""
     layer = deepcopy(layer)
     step = steps(layer).view(-1, *[1] * (layer.weight.dim() - 1))
     layer.weight.copy_((layer.weight / step).round() * step)
@@ -43,16 +43,16 @@ def rounded(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 
 
 def inputs_of(network: nn.Module, images: NDArray[np.uint8]) -> list[Tensor]:
-    """Returns what each layer reads."""
-    seen: dict[nn.Module, Tensor] = {}
+    """Returns the input of each layer."""
+    found: dict[nn.Module, Tensor] = {}
     hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0]}))
+        layer.register_forward_pre_hook(lambda layer, inputs: found.update({layer: inputs[0]}))
         for layer in layers(network)
     ]
     network(torch.from_numpy(images))
     for hook in hooks:
         hook.remove()
-    return [seen[layer] for layer in layers(network)]
+    return [found[layer] for layer in layers(network)]
 
 
 def means(layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def means(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_rounded_weights_leave_the_mean_of_every_channel(network: ExportNetwork) -> None:
+def test_rounded_weights_keep_the_mean_of_every_channel(network: ExportNetwork) -> None:
     images = np.stack(noise(3, SIZE))
     prepared = prepare_for_rounding(network, [image[None] for image in images])
     moved = 0.0
@@ -78,14 +78,14 @@ def test_a_channel_that_never_varies_keeps_its_bias_within_32_bits(network: Expo
     before, after = layers(network)[0], layers(prepared)[0]
     assert before.bias is not None
     assert after.bias is not None
-    # Inputs come in steps of 1 here, and the bias in steps of the weights' times that.
+    # The step of inputs is 1 here, and that of the bias is this times the step of the weights.
     assert before.bias[0] / steps(before)[0] > 2**31
     assert (after.bias.abs() / steps(after) < 2**31).all()
     assert after.bias[0] == pytest.approx(DEAD_BIAS, rel=0.01)
 
 
 @torch.no_grad()
-def test_the_network_itself_stays_as_it_is(network: ExportNetwork) -> None:
+def test_the_network_itself_is_unchanged(network: ExportNetwork) -> None:
     before = deepcopy(network.state_dict())
     prepare_for_rounding(network, [image[None] for image in noise(1, SIZE)])
     for name, values in network.state_dict().items():

@@ -13,7 +13,7 @@ from mbv2kit.weights.card import model_card
 from mbv2kit.weights.published import origin
 
 DIGEST = "0123456789abcdef" * 4
-# Names that mean something else in YAML, Markdown, HTML or a table.
+# Names with a special meaning in YAML, Markdown, HTML or a table.
 AWKWARD = ("no", "1e3", "a: b # c", "x|y", "`tick`", "<b>bold</b>", "_under_", "two\nlines", "'\"", "- ä ☂", "", "${x}")
 HEADS: dict[Task, str] = {"classification": "classifier", "detection": "ssdlite", "segmentation": "deeplab_v3"}
 
@@ -29,7 +29,7 @@ def spec(*tasks: Task, names: tuple[str, ...] = ("cat", "dog"), origin: Any = No
     ).to_dict()
 
 
-def figures(task: Task = "classification", **changes: Any) -> dict[str, Any]:
+def metrics_of(task: Task = "classification", **changes: Any) -> dict[str, Any]:
     return {
         "task": task,
         "dataset": "folder",
@@ -42,21 +42,21 @@ def figures(task: Task = "classification", **changes: Any) -> dict[str, Any]:
 
 
 def head(card: str) -> dict[str, Any]:
-    """What the Hub reads of a card."""
+    """Returns the header, which the Hub reads."""
     _, text, _ = card.split("---\n", 2)
     values: dict[str, Any] = yaml.safe_load(text)
     return values
 
 
 def rows(card: str, title: str) -> list[list[str]]:
-    """The cells of all tables below a heading."""
+    """Returns the cells of all tables below a heading."""
     section = card.partition(f"## {title}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def test_the_head_says_what_the_hub_asks_for() -> None:
-    values = head(model_card(spec("classification"), figures(), "me/cats"))
+def test_the_header_holds_what_the_hub_asks_for() -> None:
+    values = head(model_card(spec("classification"), metrics_of(), "me/cats"))
     assert values == {
         "library_name": "mbv2kit",
         "pipeline_tag": "image-classification",
@@ -79,8 +79,8 @@ def test_the_head_says_what_the_hub_asks_for() -> None:
     }
 
 
-def test_the_hubs_own_library_finds_the_figures() -> None:
-    metrics = figures("segmentation", metrics={"mIoU": 0.5, "pixel_accuracy": None})
+def test_the_hubs_own_library_finds_the_metrics() -> None:
+    metrics = metrics_of("segmentation", metrics={"mIoU": 0.5, "pixel_accuracy": None})
     found = ModelCard(model_card(spec("segmentation"), metrics, "me/cats")).data
     assert isinstance(found, ModelCardData)
     assert found.pipeline_tag == "image-segmentation"
@@ -133,17 +133,17 @@ def test_weights_are_bound_by_the_license_of_those_that_they_started_from() -> N
 
 def test_weights_that_started_from_unknown_ones_say_so() -> None:
     card = model_card(spec("classification", origin={"run": "monday", "started_from": {}}), None, "me/cats")
-    assert "Training started from:\n\nNothing is known about it." in card
+    assert "Training started from:\n\nUnknown weights." in card
 
 
-def test_a_converted_model_without_figures_has_a_card() -> None:
+def test_a_converted_model_without_metrics_has_a_card() -> None:
     converted = origin(
         "torchvision:net", sha256=DIGEST, license="BSD-3-Clause", left_out=[f"aux.{i}" for i in range(101)]
     )
     card = model_card(spec("segmentation", origin=converted), None, "me/cats")
     assert head(card)["license"] == "bsd-3-clause"
     assert "model-index" not in head(card)
-    assert rows(card, "Figures") == []
+    assert rows(card, "Metrics") == []
     assert "`aux.0`, `aux.1`" in card
     assert "`aux.9` and 91 more, all in `model.json`" in card
 
@@ -164,31 +164,31 @@ def test_the_network_is_described_with_the_options_that_its_spec_leaves_out() ->
 @pytest.mark.parametrize(
     ("preprocess", "sentence"),
     [
-        (Preprocess((224, 224), "crop", 0.875), "scaled to cover 256 x 256 pixels, the center cut out"),
-        (Preprocess((224, 224), "stretch"), "stretched to that size, whatever the shape"),
+        (Preprocess((224, 224), "crop", 0.875), "scaled to cover 256 x 256 pixels, then the center is cut out"),
+        (Preprocess((224, 224), "stretch"), "stretched to that size, whatever the aspect ratio"),
         (
             Preprocess((513, 513), "pad", fill=128),
-            "scaled down to fit where it is larger, in the top left corner; the rest ",
+            "scaled down to fit if it is larger, in the top left corner; the rest ",
         ),
         (
             Preprocess((320, 320), "letterbox", fill=0),
-            "scaled to fit, in the top left corner; the rest filled with gray 0",
+            "scaled to fit, in the top left corner; the rest is filled with gray 0",
         ),
     ],
 )
-def test_the_resize_rule_is_said_in_words(preprocess: Preprocess, sentence: str) -> None:
+def test_the_resize_rule_is_described(preprocess: Preprocess, sentence: str) -> None:
     parts = dict(rows(model_card(spec("detection", input=preprocess), None, "me/cats"), "The model"))
     assert parts["resize rule"].startswith(f"`{preprocess.resize}`: {sentence}")
 
 
-def test_a_trained_run_shows_its_figures_overall_and_per_class() -> None:
-    metrics = figures(
+def test_a_trained_run_shows_its_metrics_overall_and_per_class() -> None:
+    metrics = metrics_of(
         "detection",
         metrics={"AP": 0.4127, "APs": None},
         per_class={"cat": {"AP": 0.8254, "objects": 31}, "dog": {"AP": None, "objects": 0}},
     )
     card = model_card(spec("detection"), metrics, "me/cats")
-    assert rows(card, "Figures") == [
+    assert rows(card, "Metrics") == [
         ["AP", "APs"],
         ["0.413", "-"],
         ["class", "AP", "objects"],
@@ -200,31 +200,31 @@ def test_a_trained_run_shows_its_figures_overall_and_per_class() -> None:
     assert result["metrics"] == [{"type": "AP", "name": "AP", "value": 0.4127}]
 
 
-def test_figures_that_could_not_be_measured_are_no_figures() -> None:
-    card = model_card(spec("detection"), figures("detection", metrics={"AP": None}, per_class={}), "me/cats")
+def test_metrics_that_could_not_be_measured_are_dashes() -> None:
+    card = model_card(spec("detection"), metrics_of("detection", metrics={"AP": None}, per_class={}), "me/cats")
     assert "model-index" not in head(card)
-    assert rows(card, "Figures") == [["AP"], ["-"]]
+    assert rows(card, "Metrics") == [["AP"], ["-"]]
 
 
 def test_long_lists_of_classes_are_left_to_the_files() -> None:
     names = tuple(f"class {index}" for index in range(101))
     per_class = {name: {"top1": 0.5} for name in names}
-    card = model_card(spec("classification", names=names), figures(per_class=per_class), "me/cats")
+    card = model_card(spec("classification", names=names), metrics_of(per_class=per_class), "me/cats")
     assert "101 of classification, by class id from 0: `class 0`, " in card
     assert "`class 9` and 91 more, all in `model.json`." in card
     assert "`class 10`" not in card
-    assert "Those of each of the 101 classes are in `metrics.json`." in card
+    assert "The metrics of each of the 101 classes are in `metrics.json`." in card
 
 
 def test_awkward_names_stay_what_they_are() -> None:
-    metrics = figures(dataset="no: # |", split="1_000", per_class={name: {"top1": 0.5} for name in AWKWARD})
+    metrics = metrics_of(dataset="no: # |", split="1_000", per_class={name: {"top1": 0.5} for name in AWKWARD})
     description = spec("classification", names=AWKWARD, origin={"licence": "mit", "source": "a|b\n---\nlicense: gpl"})
     card = model_card(description, metrics, "me/no")
     values = head(card)
     assert values["license"] == "mit"
     assert values["model-index"][0]["name"] == "no"
     assert values["model-index"][0]["results"][0]["dataset"] == {"name": "no: # |", "type": "no: # |", "split": "1_000"}
-    shown = [row[0] for row in rows(card, "Figures")[3:]]
+    shown = [row[0] for row in rows(card, "Metrics")[3:]]
     assert len(shown) == len(AWKWARD)
     assert shown == [
         "`no`",

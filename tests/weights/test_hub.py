@@ -31,7 +31,7 @@ METRICS = {
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A Hub that the library takes for the real one, with an empty cache and nobody logged in."""
+    """A Hub that the library takes for the real one, with an empty cache and no login."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -82,7 +82,7 @@ def other_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
 
 
-def test_what_was_pushed_comes_back_byte_for_byte(hub: FakeHub, run: Path) -> None:
+def test_a_pushed_model_comes_back_byte_for_byte(hub: FakeHub, run: Path) -> None:
     assert push(run, "me/cats", private=False, message="First") == f"{hub.url}/me/cats"
     folder = pull("me/cats")
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -101,18 +101,18 @@ def test_what_was_pushed_comes_back_byte_for_byte(hub: FakeHub, run: Path) -> No
 
 
 def test_a_push_is_one_commit_with_its_message(hub: FakeHub, run: Path) -> None:
-    push(run, "me/cats", private=False, message="First figures")
+    push(run, "me/cats", private=False, message="First metrics")
     push(run, "me/cats", private=False, message="Again")
     assert [commit.message for commit in hub.repositories["me/cats"].commits] == [
         "initial commit",
-        "First figures",
+        "First metrics",
         "Again",
     ]
     assert list(hub.large) == [sha256((run / "model.safetensors").read_bytes()).hexdigest()]
 
 
-def test_figures_of_older_weights_are_taken_away(hub: FakeHub, run: Path, tmp_path: Path) -> None:
-    push(run, "me/cats", private=False, message="With figures")
+def test_metrics_of_older_weights_are_removed(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+    push(run, "me/cats", private=False, message="With metrics")
     save_model(tmp_path / "converted", ("owl",))
     push(tmp_path / "converted", "me/cats", private=False, message="Without")
     _, before, after = hub.repositories["me/cats"].commits
@@ -120,13 +120,13 @@ def test_figures_of_older_weights_are_taken_away(hub: FakeHub, run: Path, tmp_pa
     assert b"owl" in after.files["model.json"]
 
 
-def test_figures_beside_another_folder_do_not_go_along(hub: FakeHub, run: Path) -> None:
+def test_metrics_next_to_another_folder_are_not_published(hub: FakeHub, run: Path) -> None:
     moved = run.rename(run.with_name("weights"))
     push(moved, "me/cats", private=False, message="First")
     assert "metrics.json" not in hub.repositories["me/cats"].commits[-1].files
 
 
-def test_a_card_that_lies_in_the_folder_goes_along_as_it_is(hub: FakeHub, run: Path) -> None:
+def test_a_card_in_the_folder_is_published_unchanged(hub: FakeHub, run: Path) -> None:
     (run / "README.md").write_text("Mine.\n")
     push(run, "me/cats", private=False, message="First")
     assert hub.repositories["me/cats"].commits[-1].files["README.md"] == b"Mine.\n"
@@ -139,14 +139,14 @@ def test_a_private_repository_is_made_private(hub: FakeHub, run: Path) -> None:
     assert hub.repositories["me/cats"].private
 
 
-def test_what_is_to_be_private_does_not_go_to_a_public_repository(hub: FakeHub, run: Path) -> None:
+def test_a_private_model_does_not_go_to_a_public_repository(hub: FakeHub, run: Path) -> None:
     publish(hub, "me/cats")
-    with pytest.raises(UserError, match=f"me/cats is there already and public; .*{hub.url}/me/cats/settings"):
+    with pytest.raises(UserError, match=f"me/cats exists and is public; .*{hub.url}/me/cats/settings"):
         push(run, "me/cats", private=True, message="First")
     assert len(hub.repositories["me/cats"].commits) == 1
 
 
-def test_nothing_is_uploaded_of_a_folder_that_holds_no_whole_model(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+def test_nothing_is_uploaded_of_a_folder_without_a_whole_model(hub: FakeHub, run: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match=r"photos is no model folder: it has no model\.json"):
         push(tmp_path / "photos", "me/cats", private=False, message="First")
@@ -160,14 +160,14 @@ def test_nothing_is_uploaded_of_a_folder_that_holds_no_whole_model(hub: FakeHub,
     ("content", "message"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "does not say 'task' as"),
-        (json.dumps(METRICS | {"metrics": 3}), "does not say 'metrics' as"),
-        (json.dumps(METRICS | {"task": "juggling"}), "is of a task 'juggling'"),
+        ("[]", "has no valid 'task'"),
+        (json.dumps(METRICS | {"metrics": 3}), "has no valid 'metrics'"),
+        (json.dumps(METRICS | {"task": "juggling"}), "has the unknown task 'juggling'"),
     ],
 )
-def test_nothing_is_uploaded_with_figures_that_are_damaged(hub: FakeHub, run: Path, content: str, message: str) -> None:
+def test_nothing_is_uploaded_with_damaged_metrics(hub: FakeHub, run: Path, content: str, message: str) -> None:
     (run.parent / "metrics.json").write_text(content)
-    with pytest.raises(UserError, match=rf"metrics\.json {message}.*; evaluate the model again, or take the file away"):
+    with pytest.raises(UserError, match=rf"metrics\.json {message}.*; evaluate the model again, or remove the file"):
         push(run, "me/cats", private=False, message="First")
     assert hub.asked == []
 
@@ -178,7 +178,7 @@ def test_an_empty_message_is_refused(hub: FakeHub, run: Path) -> None:
     assert hub.asked == []
 
 
-def test_who_may_not_write_is_told_to_log_in(hub: FakeHub, run: Path) -> None:
+def test_a_user_without_permission_is_asked_to_log_in(hub: FakeHub, run: Path) -> None:
     hub.read_only = True
     with pytest.raises(
         UserError, match=r"me/cats could not be published .*; log in with `hf auth login` or .*HF_TOKEN"
@@ -186,7 +186,7 @@ def test_who_may_not_write_is_told_to_log_in(hub: FakeHub, run: Path) -> None:
         push(run, "me/cats", private=False, message="First")
 
 
-def test_a_preview_holds_what_would_be_uploaded_and_can_be_pushed(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+def test_a_preview_holds_the_files_to_upload_and_can_be_pushed(hub: FakeHub, run: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "card"
     preview(run, "me/cats", output)
     assert hub.asked == []
@@ -196,7 +196,7 @@ def test_a_preview_holds_what_would_be_uploaded_and_can_be_pushed(hub: FakeHub, 
     assert {path.name: path.read_bytes() for path in output.iterdir()} == first.files == second.files
 
 
-def test_a_preview_writes_over_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_preview_overwrites_nothing(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for output in (tmp_path / "full", tmp_path / "full" / "mine.txt"):
@@ -207,7 +207,7 @@ def test_a_preview_writes_over_nothing(run: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 
-def test_a_revision_is_the_state_of_then(hub: FakeHub, run: Path, tmp_path: Path) -> None:
+def test_a_revision_is_the_state_at_that_time(hub: FakeHub, run: Path, tmp_path: Path) -> None:
     push(run, "me/cats", private=False, message="First")
     save_model(tmp_path / "later", ("owl",))
     push(tmp_path / "later", "me/cats", private=False, message="Second")
@@ -226,7 +226,7 @@ def test_only_what_belongs_to_a_model_is_fetched(hub: FakeHub) -> None:
     assert sorted(path.name for path in folder.iterdir()) == hub.fetched() == expected
 
 
-def test_a_pickle_is_fetched_where_there_is_nothing_better(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_fetched_if_there_are_no_safetensors(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, "somebody/net", **{"config.json": b"{}", "pytorch_model.bin": b"pickle"})
     folder = pull("somebody/net")
     assert (folder / "pytorch_model.bin").read_bytes() == b"pickle"
@@ -234,7 +234,7 @@ def test_a_pickle_is_fetched_where_there_is_nothing_better(hub: FakeHub, monkeyp
     assert pull("somebody/net") == folder
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(hub: FakeHub, run: Path) -> None:
+def test_cached_files_are_not_fetched_again(hub: FakeHub, run: Path) -> None:
     push(run, "me/cats", private=False, message="First")
     pull("me/cats")
     fetched = hub.fetched()
@@ -242,14 +242,14 @@ def test_what_is_in_the_cache_is_not_fetched_again(hub: FakeHub, run: Path) -> N
     assert hub.fetched() == fetched
 
 
-def test_a_repository_without_weights_is_told(hub: FakeHub) -> None:
+def test_a_repository_without_weights_is_refused(hub: FakeHub) -> None:
     publish(hub, "somebody/texts", **{"notes.txt": b"hello"})
     with pytest.raises(UserError, match=r"somebody/texts .* has no weights: neither model\.safetensors nor pytorch"):
         pull("somebody/texts")
 
 
 @pytest.mark.parametrize("name", ["cats", "", "me/my/cats", "me/c ats", "/cats", "me/cats@", "me/ca--ts", "-me/cats"])
-def test_a_name_that_is_none_is_told(hub: FakeHub, run: Path, name: str) -> None:
+def test_a_malformed_name_is_refused(hub: FakeHub, run: Path, name: str) -> None:
     message = re.escape(f"'{name}' names no repository of the Hugging Face Hub")
     with pytest.raises(UserError, match=message):
         pull(name)
@@ -258,22 +258,22 @@ def test_a_name_that_is_none_is_told(hub: FakeHub, run: Path, name: str) -> None
     assert hub.asked == []
 
 
-def test_one_does_not_publish_under_a_revision(hub: FakeHub, run: Path) -> None:
-    with pytest.raises(UserError, match="repository=me/cats@main: what is published is a new revision"):
+def test_publishing_to_a_revision_is_refused(hub: FakeHub, run: Path) -> None:
+    with pytest.raises(UserError, match="repository=me/cats@main: publishing makes a new revision"):
         push(run, "me/cats@main", private=False, message="First")
     assert hub.asked == []
 
 
-def test_a_repository_that_is_not_there_is_told(hub: FakeHub) -> None:
+def test_a_missing_repository_is_reported(hub: FakeHub) -> None:
     with pytest.raises(
-        UserError, match="has no repository me/cats that is open to you; check the name, or log in with"
+        UserError, match="has no repository me/cats that you may read; check the name or, if it is private, log in with"
     ):
         pull("me/cats")
 
 
-def test_a_revision_that_is_not_there_is_told(hub: FakeHub, run: Path) -> None:
+def test_a_missing_revision_is_reported(hub: FakeHub, run: Path) -> None:
     push(run, "me/cats", private=False, message="First")
-    with pytest.raises(UserError, match="has no revision me/cats@v2; name a branch, a tag or a commit"):
+    with pytest.raises(UserError, match="has no revision me/cats@v2; name an existing branch, tag or commit"):
         pull("me/cats@v2")
 
 
@@ -282,22 +282,22 @@ def test_a_revision_that_is_not_there_is_told(hub: FakeHub, run: Path) -> None:
     [
         (
             (401, "RepoNotFound"),
-            "has no repository me/cats that is open to you; check the name, or log in with `hf auth login`",
+            "has no repository me/cats that you may read; check .* if it is private, log in with `hf auth login`",
         ),
         ((403, "GatedRepo"), "me/cats .* is gated: ask its owner for access on its page, then log in with `hf auth"),
-        ((401, ""), "me/cats could not be fetched .* does not let you; log in with `hf auth login`"),
-        ((403, ""), "me/cats could not be fetched .* does not let you; log in with `hf auth login`"),
+        ((401, ""), "me/cats could not be fetched .* because you have no permission; log in with `hf auth login`"),
+        ((403, ""), "me/cats could not be fetched .* because you have no permission; log in with `hf auth login`"),
         ((500, ""), r"me/cats could not be fetched .*500 .*; try again with a network, or fetch the folder elsewhere"),
     ],
 )
-def test_a_repository_that_is_closed_is_told(hub: FakeHub, refused: tuple[int, str], message: str) -> None:
+def test_a_closed_repository_is_reported(hub: FakeHub, refused: tuple[int, str], message: str) -> None:
     hub.repositories["me/cats"] = Repository(refused=refused)
     with pytest.raises(UserError, match=message) as caught:
         pull("me/cats")
     assert "\n" not in str(caught.value)
 
 
-def test_without_a_network_the_copy_in_the_cache_serves(
+def test_without_a_network_the_cached_copy_is_used(
     hub: FakeHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(run, "me/cats", private=False, message="First")
@@ -309,11 +309,11 @@ def test_without_a_network_the_copy_in_the_cache_serves(
     gone = "could not be {} the Hugging Face Hub .*[Rr]efused.*; {}"
     with pytest.raises(UserError, match=gone.format("fetched from", "try again with a network, or fetch the folder")):
         pull("me/cats")
-    with pytest.raises(UserError, match=gone.format("published on", "see to that and try again")):
+    with pytest.raises(UserError, match=gone.format("published on", "solve that and try again")):
         push(run, "me/cats", private=False, message="Second")
 
 
-def test_offline_the_copy_in_the_cache_serves(
+def test_offline_the_cached_copy_is_used(
     hub: FakeHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(run, "me/cats", private=False, message="First")
@@ -327,7 +327,7 @@ def test_offline_the_copy_in_the_cache_serves(
     assert len(hub.asked) == asked
 
 
-def test_half_a_copy_in_the_cache_does_not_serve(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_copy_in_the_cache_is_not_used(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(run, "me/cats", private=False, message="First")
     (pull("me/cats") / "model.safetensors").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -335,7 +335,7 @@ def test_half_a_copy_in_the_cache_does_not_serve(hub: FakeHub, run: Path, monkey
         pull("me/cats")
 
 
-def test_a_connection_that_breaks_on_the_way_is_one_sentence(
+def test_a_broken_connection_is_reported_in_one_sentence(
     hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
@@ -346,24 +346,24 @@ def test_a_connection_that_breaks_on_the_way_is_one_sentence(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", broken)
     with pytest.raises(
-        UserError, match=r"me/cats could not be published on the Hugging Face Hub \(peer is gone\); see"
+        UserError, match=r"me/cats could not be published on the Hugging Face Hub \(peer is gone\); solve"
     ):
         push(run, "me/cats", private=False, message="First")
 
 
-def test_what_the_hub_has_against_a_card_is_told(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objections_of_the_hub_to_a_card_are_reported(hub: FakeHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise ValueError('Invalid metadata in README.md.\n- "license" must be one of [apache-2.0, mit]')
 
     monkeypatch.setattr(huggingface_hub.HfApi, "_validate_yaml", refuse)
     with pytest.raises(
-        UserError, match=r'\(Invalid metadata in README\.md\. - "license" must be one of .*\); see to that'
+        UserError, match=r'\(Invalid metadata in README\.md\. - "license" must be one of .*\); solve that'
     ):
         push(run, "me/cats", private=False, message="First")
     assert len(hub.repositories["me/cats"].commits) == 1
 
 
-def test_the_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"install it with pip install 'mbv2kit\[weights\]'"):
         pull("me/cats")

@@ -23,10 +23,10 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
-from mbv2kit.weights.classes import imagenet_classes, voc_classes
-from mbv2kit.weights.files import sha256_of
-from mbv2kit.weights.folder import read_config
+from mbv2kit.weights.class_names import imagenet_classes, voc_classes
+from mbv2kit.weights.hub_folder import read_config
 from mbv2kit.weights.hugging_face import read_folder, recognizes
+from mbv2kit.weights.tensor_files import sha256_of
 from tests.norms import randomize_norms
 from tests.trap import Trap
 
@@ -35,11 +35,11 @@ SEGMENTATION_SIZES = [(129, 129), (225, 193)]
 
 
 def randomized(network: PreTrainedModel) -> PreTrainedModel:
-    """Makes every number of a network count, with logits of order one."""
+    """Gives every number of a network an effect, with logits of order one."""
     randomize_norms(network)
     for name, part in network.named_modules():
         if isinstance(part, nn.BatchNorm2d):
-            # Statistics of other data let signals grow from block to block, and rounding with them.
+            # With statistics of other data, signals and rounding errors grow from block to block.
             part.momentum = 1.0
         elif isinstance(part, nn.Conv2d | nn.Linear) and "classifier" in name:
             nn.init.normal_(part.weight, std=0.02)
@@ -76,7 +76,7 @@ def edit(path: Path, **values: Any) -> None:
 
 
 def largest_difference(model: VisionModel, network: PreTrainedModel, images: Tensor) -> float:
-    """Compares the logits of uint8 images; the original gets them in -1..1, as its processor makes them."""
+    """Compares the logits of uint8 images; the original gets them in -1..1, as from its processor."""
     with torch.inference_mode():
         expected = network(images / 127.5 - 1).logits
         (raw,) = model(images).values()
@@ -126,7 +126,7 @@ def test_the_logits_of_segmentation_are_transformers(
 ) -> None:
     network = segmenter(depth_multiplier=width, output_stride=output_stride, num_labels=outputs, tf_padding=tf_padding)
     published = read_folder(save(network, tmp_path), "google/deeplabv3")
-    # The last layer of the backbone, which segmentation passes by.
+    # The last layer of the backbone, which segmentation does not use.
     assert {name.split(".")[1] for name in published.left_out} == {"conv_1x1"}
     assert len(published.left_out) == 6
     model = published.build()
@@ -163,7 +163,7 @@ def test_the_logits_of_real_images_are_transformers(
     assert largest_difference(model, network, inputs) <= 1e-4
 
 
-def test_what_belongs_to_the_weights_comes_with_them(tmp_path: Path) -> None:
+def test_preprocessing_and_classes_come_with_the_weights(tmp_path: Path) -> None:
     labels = {0: "background", **dict(enumerate(imagenet_classes(), start=1))}
     save(v2(depth_multiplier=0.75, id2label=labels, image_size=160), tmp_path)
     MobileNetV2ImageProcessor(crop_size={"height": 160, "width": 160}, size={"shortest_edge": 192}).save_pretrained(
@@ -214,14 +214,14 @@ def test_a_segmentation_network_pads_its_images_and_keeps_its_background(tmp_pat
     }
 
 
-def test_the_first_networks_keep_nearly_all_of_the_classifiers_input(tmp_path: Path) -> None:
+def test_mobilenet_v1_keeps_nearly_all_of_the_classifiers_input(tmp_path: Path) -> None:
     spec = read_folder(save(v1(num_labels=3), tmp_path), "mine").spec
     assert spec.heads["classification"]["dropout"] == 0.001
     assert spec.backbone == {"name": "mobilenet_v1", "width": 1.0, "padding": "tf_same", "norm_eps": 1e-3}
 
 
 @pytest.mark.parametrize(("given", "share"), [(0.8, 0.2), (0.2, 0.2), (0.0, 0.0), (1.0, 0.0), (0.5, 0.5)])
-def test_the_share_that_is_dropped_is_the_smaller_one(given: float, share: float, tmp_path: Path) -> None:
+def test_dropout_is_the_smaller_fraction(given: float, share: float, tmp_path: Path) -> None:
     save(v1(num_labels=3, depth_multiplier=0.25, classifier_dropout_prob=given), tmp_path)
     assert read_folder(tmp_path, "mine").spec.heads["classification"]["dropout"] == share
 
@@ -253,7 +253,7 @@ def test_a_configuration_without_labels_has_classes_by_their_number(tmp_path: Pa
     assert list(read_folder(tmp_path, "mine").spec.class_names["classification"]) == [f"class_{k}" for k in range(4)]
 
 
-def test_without_a_preprocessor_images_are_seen_as_by_the_published_models(tmp_path: Path) -> None:
+def test_without_a_preprocessor_images_are_preprocessed_as_for_the_published_models(tmp_path: Path) -> None:
     spec = read_folder(save(v1(depth_multiplier=0.25, num_labels=4, image_size=192), tmp_path), "mine").spec
     assert (spec.input.size, spec.input.resize) == ((192, 192), "crop")
     assert 192 / spec.input.crop_fraction == pytest.approx(224)
@@ -303,7 +303,7 @@ def test_an_image_is_resized_and_cropped_as_transformers_does(
     processor.save_pretrained(tmp_path)
     preprocess = read_folder(tmp_path, "mine").spec.input
     assert (preprocess.size, preprocess.resize) == (size, resize)
-    # Smooth images look alike however pixels are interpolated; the smallest part that is cut off shows.
+    # A smooth image hardly depends on interpolation, but shows the smallest shift.
     rows, columns = np.linspace(0, 255, shape[0]), np.linspace(0, 255, shape[1])
     image = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
     expected = processor(image, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
@@ -335,7 +335,7 @@ def test_a_folder_with_a_pickle_alone(tmp_path: Path) -> None:
     assert largest_difference(published.build(), network, noise((96, 96))) <= 1e-4
 
 
-def test_what_was_taken_in_is_saved_and_loaded_as_any_other_model(tmp_path: Path) -> None:
+def test_a_converted_model_is_saved_and_loaded(tmp_path: Path) -> None:
     network = segmenter(depth_multiplier=0.35, num_labels=3, output_stride=16)
     converted = read_folder(save(network, tmp_path), "mine").build()
     converted.save(tmp_path / "model")
@@ -354,33 +354,36 @@ def test_only_its_own_tensors_are_recognized() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"first_layer_is_expansion": False}, r"'first_layer_is_expansion' must be True for .*, got False\."),
-        ({"expand_ratio": 4.0}, r"'expand_ratio' must be 6 for the networks here, got 4\.0\."),
-        ({"depth_divisible_by": 16}, r"'depth_divisible_by' must be 8 for the networks here, got 16\."),
-        ({"min_depth": 16}, r"'min_depth' must be 8 for the networks here, got 16\."),
-        ({"hidden_act": "relu"}, r"'hidden_act' must be relu6 for the networks here, got 'relu'\."),
-        ({"num_channels": 1}, r"'num_channels' must be 3 for the networks here, got 1\."),
+        ({"first_layer_is_expansion": False}, r"'first_layer_is_expansion' must be True, got False; other networks"),
+        ({"expand_ratio": 4.0}, r"'expand_ratio' must be 6, got 4\.0; other networks"),
+        ({"depth_divisible_by": 16}, r"'depth_divisible_by' must be 8, got 16; other networks"),
+        ({"min_depth": 16}, r"'min_depth' must be 8, got 16; other networks"),
+        ({"hidden_act": "relu"}, r"'hidden_act' must be relu6, got 'relu'; other networks"),
+        ({"num_channels": 1}, r"'num_channels' must be 3, got 1; other networks"),
         ({"output_stride": 4}, r"'output_stride' must be 8, 16 or 32, got 4\."),
         ({"depth_multiplier": "wide"}, r"'depth_multiplier' must be a number above 0, got 'wide'\."),
         ({"depth_multiplier": -1}, r"'depth_multiplier' must be a number above 0, got -1\."),
         (
             {"depth_multiplier": 0.55},
-            r"at 'depth_multiplier' 0\.55 transformers makes 24 channels of 32, but .* 16;",
+            r"at 'depth_multiplier' 0\.55 transformers turns 32 channels into 24, but .* 16;",
         ),
         ({"depth_multiplier": 0.1, "output_stride": 16}, r"at 'depth_multiplier' 0\.1 and 'output_stride' 16 .* short"),
         ({"tf_padding": "same"}, r"'tf_padding' must be true or false, got 'same'\."),
         ({"layer_norm_eps": 0}, r"'layer_norm_eps' must be a number above 0, got 0\."),
         ({"classifier_dropout_prob": 2}, r"'classifier_dropout_prob' must be a number in 0\.\.1, got 2\."),
-        ({"architectures": ["MobileNetV2Model"]}, r"a 'MobileNetV2Model' cannot be taken in\. Did you mean 'MobileNet"),
+        (
+            {"architectures": ["MobileNetV2Model"]},
+            r"the architecture 'MobileNetV2Model' is not supported\. Did you mean 'MobileNet",
+        ),
         ({"architectures": None}, r"'architectures' must name the network, got None\."),
         ({"model_type": "mobilenet_v1"}, r"'model_type' must be 'mobilenet_v2' for a MobileNetV2For.*, got 'mobil"),
         ({"id2label": {"0": "cat"}}, r" names 1 classes, but its network has 3\."),
-        ({"id2label": {"0": "cat", "2": "dog", "3": "eel"}}, r"'id2label' must give each class id from 0 on a name"),
-        ({"id2label": "cat"}, r"'id2label' must give each class id from 0 on a name"),
+        ({"id2label": {"0": "cat", "2": "dog", "3": "eel"}}, r"'id2label' must name every class id from 0 on"),
+        ({"id2label": "cat"}, r"'id2label' must name every class id from 0 on"),
         ({"image_size": 0}, r"'image_size' must give 'height' in whole pixels above 0, got 0\."),
     ],
 )
-def test_what_a_configuration_cannot_mean_here_is_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_configurations_are_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
     save(v2(num_labels=3, depth_multiplier=0.35), tmp_path)
     edit(tmp_path / "config.json", **values)
     if values == {"architectures": None}:
@@ -392,11 +395,11 @@ def test_what_a_configuration_cannot_mean_here_is_refused(values: dict[str, Any]
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"min_depth": 16}, r"'min_depth' must be 8 for the networks here, got 16\."),
-        ({"output_stride": 16}, r"'output_stride' must be 32 for the networks here, got 16\."),
+        ({"min_depth": 16}, r"'min_depth' must be 8, got 16; other networks"),
+        ({"output_stride": 16}, r"'output_stride' must be 32, got 16; other networks"),
     ],
 )
-def test_the_first_network_has_fewer_options(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_mobilenet_v1_has_fewer_options(values: dict[str, Any], message: str, tmp_path: Path) -> None:
     save(v1(num_labels=3, depth_multiplier=0.25), tmp_path)
     edit(tmp_path / "config.json", **values)
     with pytest.raises(UserError, match=rf"config\.json: {message}"):
@@ -410,7 +413,7 @@ def test_the_first_network_has_fewer_options(values: dict[str, Any], message: st
         ({"do_center_crop": False}, r"'crop_size' must be a square no larger than 'size', and 'do_center_crop' true\."),
         ({"crop_size": {"height": 224, "width": 192}}, r"'crop_size' must be a square no larger than 'size'"),
         ({"crop_size": 300}, r"'crop_size' must be a square no larger than 'size'"),
-        ({"size": {"height": 256, "width": 256}}, r"'crop_size' must equal 'size' where that has a height and a width"),
+        ({"size": {"height": 256, "width": 256}}, r"'crop_size' must equal 'size' if that has a height and a width"),
         ({"size": {"longest_edge": 256}}, r"'size' must give 'shortest_edge' in whole pixels above 0, got \{'longest"),
         ({"crop_size": "large"}, r"'crop_size' must give 'height' in whole pixels above 0, got 'large'\."),
         ({"image_mean": 0.5}, r"'image_mean' must be three numbers, got 0\.5\."),
@@ -419,7 +422,7 @@ def test_the_first_network_has_fewer_options(values: dict[str, Any], message: st
         ({"do_rescale": 1}, r"'do_rescale' must be true or false, got 1\."),
     ],
 )
-def test_what_a_preprocessor_cannot_mean_here_is_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_preprocessors_are_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
     save(v1(num_labels=3, depth_multiplier=0.25), tmp_path)
     edit(tmp_path / "preprocessor_config.json", **values)
     with pytest.raises(UserError, match=rf"preprocessor_config\.json: {message}"):
@@ -454,7 +457,7 @@ def cut_short(folder: Path) -> None:
 
 
 def with_tensors(**changes: Tensor | None) -> Callable[[Path], None]:
-    """Puts tensors in the place of others, by names with _ for the dots; None takes one out."""
+    """Puts tensors in the place of others, by names with _ for the dots; None removes one."""
 
     def change(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")

@@ -34,7 +34,7 @@ def state_of_torchvision(classes: int = 5) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("place", ["run", "run/model", "run/model/model.safetensors"])
-def test_a_run_and_a_model_folder_are_ours(model: VisionModel, tmp_path: Path, place: str) -> None:
+def test_a_run_or_a_model_folder_is_opened(model: VisionModel, tmp_path: Path, place: str) -> None:
     model.save(tmp_path / "run" / "model")
     opened, folder = open_model(str(tmp_path / place))
     assert folder == ModelFolder(tmp_path / "run" / "model")
@@ -76,24 +76,26 @@ def test_names_say_where_to_fetch(model: VisionModel, tmp_path: Path, monkeypatc
     assert asked == ["torchvision mobilenet_v2", "hub me/mine@main", "hub timm/mobilenetv2_100.ra_in1k"]
 
 
-def test_a_network_that_is_not_known_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
     torch.save({"transformer.weight": torch.zeros(2), "transformer.bias": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(
-        UserError, match=r"other\.pth holds 2 tensors \(transformer\.weight, .* not known here; known are"
+        UserError, match=r"other\.pth holds 2 tensors \(transformer\.weight, .* of an unknown network; known are"
     ):
         open_model(str(tmp_path / "other.pth"))
 
 
-def test_parts_of_ours_are_told_from_weights_of_others(model: VisionModel, tmp_path: Path) -> None:
+def test_parts_of_own_models_are_not_taken_for_published_weights(model: VisionModel, tmp_path: Path) -> None:
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"last\.ckpt is the state of a run in training; .* give the run\."):
+    with pytest.raises(UserError, match=r"last\.ckpt is the state of an unfinished run; .* give its folder\."):
         open_model(str(tmp_path / "last.ckpt"))
     save_file(model.state_dict(), tmp_path / "alone.safetensors")
-    with pytest.raises(UserError, match=r"alone\.safetensors holds the tensors of a model folder, but no model\.json"):
+    with pytest.raises(
+        UserError, match=r"alone\.safetensors holds the tensors of a model folder, but there is no model\.json"
+    ):
         open_model(str(tmp_path / "alone.safetensors"))
 
 
-def test_tensors_of_another_shape_are_a_sentence(tmp_path: Path) -> None:
+def test_tensors_of_another_shape_are_refused(tmp_path: Path) -> None:
     tensors = state_of_torchvision()
     name = "features.5.conv.1.0.weight"
     tensors[name] = tensors[name][:-1]
@@ -102,7 +104,7 @@ def test_tensors_of_another_shape_are_a_sentence(tmp_path: Path) -> None:
         open_model(str(tmp_path / "state.pth"))
 
 
-def test_a_tensor_that_is_missing_is_a_sentence(model: VisionModel) -> None:
+def test_a_missing_tensor_is_reported(model: VisionModel) -> None:
     spec = replace(model.spec, origin={"source": "a.pth"})
     tensors = model.state_dict()
     del tensors["backbone.layers.layer_1.conv.weight"]

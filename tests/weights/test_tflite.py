@@ -42,7 +42,7 @@ class LiteRT:
 
 
 def random_model(backbone: str, width: float, size: int, classes: int = 7, **options: Any) -> VisionModel:
-    """A classifier whose every number matters."""
+    """Returns a classifier in which every number has an effect."""
     spec = ModelSpec(
         backbone={"name": backbone, "width": width, **options},
         heads={"classification": {"name": "classifier"}},
@@ -73,7 +73,7 @@ def logits(model: VisionModel, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         ("mobilenet_v2", 1.4, 33, "tf_same", "float32", {"dense": True}),
     ],
 )
-def test_a_float_file_means_here_what_it_means_in_its_interpreter(
+def test_a_float_file_predicts_as_in_its_interpreter(
     tmp_path: Path, backbone: str, width: float, size: int, padding: str, form: Form, options: dict[str, bool]
 ) -> None:
     model = random_model(backbone, width, size, padding=padding)
@@ -82,7 +82,7 @@ def test_a_float_file_means_here_what_it_means_in_its_interpreter(
     published = read(path, "model.tflite")
     converted = published.build()
     assert converted.spec.backbone["width"] == width
-    # Where every size is odd both ways of padding are the same, and a file with PAD says (1, 1).
+    # If every size is odd, both ways of padding are the same, and a file with PAD says (1, 1).
     if size % 2 == 0:
         assert converted.spec.backbone["padding"] == padding
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
@@ -97,7 +97,7 @@ def test_a_float_file_means_here_what_it_means_in_its_interpreter(
 def test_integer_weights_are_scaled_back_channel_by_channel(tmp_path: Path) -> None:
     model = random_model("mobilenet_v2", 0.35, 32)
     with torch.no_grad():
-        # Channels of very different size, as folded batch norms leave them.
+        # Folded batch norms leave channels of very different magnitude.
         model.backbone.layers["layer_5"].expand.conv.weight[3] *= 100  # type: ignore[union-attr, operator, index]
     tensors = {}
     for form in ("float32", "int8 weights"):
@@ -120,8 +120,8 @@ def test_a_background_is_no_class(tmp_path: Path, classes: int, names: int, back
     assert model.spec.heads["classification"]["background"] is background
     if names == 1000:
         assert model.class_names["classification"][:2] == ("tench", "goldfish")
-    (seen,) = as_trained(model).predict([np.zeros((40, 50, 3), dtype=np.uint8)])
-    assert sorted(seen.class_ids.tolist()) == list(range(names))
+    (prediction,) = as_trained(model).predict([np.zeros((40, 50, 3), dtype=np.uint8)])
+    assert sorted(prediction.class_ids.tolist()) == list(range(names))
 
 
 @pytest.mark.parametrize("outputs", [7, 1001])
@@ -136,7 +136,7 @@ def test_labels_that_are_packed_into_the_file_are_its_classes(tmp_path: Path, ou
     assert list(names) == (labels[1:] if outputs == 1001 else labels)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"kind 5\n", b"kind X\n"))
-    with pytest.raises(UserError, match="the labels that are packed into it are damaged"):
+    with pytest.raises(UserError, match="its packed labels are damaged"):
         read(path, "model.tflite")
 
 
@@ -151,7 +151,7 @@ CLASSIFIERS = {
 
 
 def averaged_crop(image: Image, preprocess: Preprocess) -> Image:
-    """Makes an input by averaging over areas, so that what a file sees does not depend on how we resize."""
+    """Makes an input by averaging over areas, so that the comparison does not depend on the resizing here."""
     (height, width), (rows, columns) = image.shape[:2], preprocess.size
     scale = max(rows / height, columns / width) / preprocess.crop_fraction
     size = max(rows, round(height * scale)), max(columns, round(width * scale))
@@ -163,7 +163,7 @@ def averaged_crop(image: Image, preprocess: Preprocess) -> Image:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path, name: str) -> None:
+def test_a_published_classifier_predicts_as_its_interpreter(shared_data: Path, name: str) -> None:
     backbone, width, size, expected = CLASSIFIERS[name]
     path = shared_data / "weights" / f"{name}.tflite"
     model = read(path, path.name).build()
@@ -190,7 +190,7 @@ def test_a_published_classifier_sees_what_its_interpreter_sees(shared_data: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "width"), [("mnv2", 1.0), ("mnv2_dm05", 0.5)])
-def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, name: str, width: float) -> None:
+def test_a_published_deeplab_predicts_as_its_interpreter(shared_data: Path, name: str, width: float) -> None:
     path = shared_data / "weights" / f"deeplabv3_{name}_pascal_quant.tflite"
     model = read(path, path.name).build()
     assert model.spec.backbone["width"] == width
@@ -198,7 +198,7 @@ def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, n
     assert model.preprocess == Preprocess((513, 513), "letterbox", fill=128)
     litert = LiteRT(path)
     names = model.class_names["segmentation"]
-    same, seen = [], {}
+    same, found = [], {}
     for original in sorted((shared_data / "images").iterdir()):
         image, placement = model.preprocess(decode(original))
         with torch.inference_mode():
@@ -207,13 +207,13 @@ def test_a_published_deeplab_sees_what_its_interpreter_sees(shared_data: Path, n
         height, width_ = placement.content
         mask = prediction.mask[:height, :width_]  # type: ignore[union-attr]
         same.append(np.mean(mask == litert(image)[:height, :width_]))
-        seen[original.stem] = {names[k] for k in np.unique(mask) if np.mean(mask == k) > 0.05}
+        found[original.stem] = {names[k] for k in np.unique(mask) if np.mean(mask == k) > 0.05}
     assert len(same) == 8
     assert min(same) >= 0.97
-    assert "cat" in seen["cat"] & seen["cat_1080p"]
-    assert "bird" in seen["bird"] & seen["owl"]
-    assert "person" in seen["grace_hopper"]
-    assert "dog" in seen["pets"]
+    assert "cat" in found["cat"] & found["cat_1080p"]
+    assert "bird" in found["bird"] & found["owl"]
+    assert "person" in found["grace_hopper"]
+    assert "dog" in found["pets"]
 
 
 # Damaged files --------------------------------------------------------------------------------------------------------
@@ -227,39 +227,35 @@ def good() -> bytes:
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_no_damage_shows_as_anything_but_a_sentence(
-    good: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_any_damage_is_a_user_error(good: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(good)
-    # The tables with the offsets; what lies in between are weights.
+    # The tables with the offsets; between them are weights.
     structure = [k for k in range(8, len(content)) if k < 2_000 or k > len(content) - 30_000]
     for position in data.draw(st.lists(st.sampled_from(structure), min_size=1, max_size=30)):
         content[position] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / "model.tflite"
     path.write_bytes(content)
-    # Damage may hit what nobody reads; any other exception than ours fails the test.
+    # Damage may hit unused bytes; any exception but UserError fails the test.
     with suppress(UserError):
         read(path, "model.tflite").build()
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.999])
-def test_a_file_that_was_cut_short_is_a_sentence(good: bytes, tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused(good: bytes, tmp_path: Path, share: float) -> None:
     path = tmp_path / "cut.tflite"
     path.write_bytes(good[: int(len(good) * share)])
     with pytest.raises(UserError, match=r"cut\.tflite"):
         read(path, "cut.tflite")
 
 
-def test_without_the_package_that_knows_the_format_it_is_said_what_to_install(
-    good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_missing_package_is_named(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.tflite").write_bytes(good)
     monkeypatch.setitem(sys.modules, "tflite", None)
-    with pytest.raises(UserError, match=r"takes the package tflite; install it with: pip install 'mbv2kit\[weights\]'"):
+    with pytest.raises(UserError, match=r"needs the package tflite; install it with: pip install 'mbv2kit\[weights\]'"):
         read(tmp_path / "model.tflite", "model.tflite")
 
 
-def test_broken_offsets_are_a_sentence(good: bytes, tmp_path: Path) -> None:
+def test_broken_offsets_are_refused(good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes((0x7FFFFFF0).to_bytes(4, "little") + good[4:])
     with pytest.raises(UserError, match=r"broken\.tflite is damaged or was cut short"):
@@ -276,7 +272,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read(path, "model.tflite")
 
 
-def test_another_network_is_a_sentence(tmp_path: Path) -> None:
+def test_another_network_is_refused(tmp_path: Path) -> None:
     model = random_model("mobilenet_v2", 0.35, 32, bottleneck="relu6")
     path = tmp_path / "model.tflite"
     path.write_bytes(write_classifier(model, 32))
@@ -286,7 +282,5 @@ def test_another_network_is_a_sentence(tmp_path: Path) -> None:
         read(path, "model.tflite")
     deep = random_model("mobilenet_v2", 0.35, 32, depth=1.5)
     path.write_bytes(write_classifier(deep, 32))
-    with pytest.raises(
-        UserError, match=r"a network of \d+ layers, \d+ of them depthwise, which is none of those known"
-    ):
+    with pytest.raises(UserError, match=r"an unknown network of \d+ layers, \d+ depthwise; known are classifiers on"):
         read(path, "model.tflite")

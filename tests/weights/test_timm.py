@@ -18,8 +18,8 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
-from mbv2kit.weights.classes import imagenet_classes
-from mbv2kit.weights.files import sha256_of
+from mbv2kit.weights.class_names import imagenet_classes
+from mbv2kit.weights.tensor_files import sha256_of
 from mbv2kit.weights.timm import read, read_folder, recognizes, repository
 from tests.norms import randomize_norms
 from tests.trap import Trap
@@ -39,13 +39,13 @@ SIZES = [(224, 224), (225, 193), (97, 131)]
 
 
 def original(name: str, **options: Any) -> nn.Module:
-    """One of timm's networks whose every number counts, with logits of order one."""
+    """Returns a network of timm in which every number has an effect, with logits of order one."""
     network: nn.Module = timm.create_model(name, **options)
     randomize_norms(network)
     assert isinstance(network.classifier, nn.Linear)
     nn.init.normal_(network.classifier.weight, std=0.02)
     nn.init.normal_(network.classifier.bias, std=0.5)
-    # Statistics of other data let signals grow from block to block, and rounding with them.
+    # With statistics of other data, signals and rounding errors grow from block to block.
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 1.0
@@ -54,14 +54,14 @@ def original(name: str, **options: Any) -> nn.Module:
 
 
 def on_meta(name: str, **options: Any) -> dict[str, Tensor]:
-    """The names and shapes of timm's tensors alone."""
+    """Returns the names and shapes of timm's tensors, without values."""
     with torch.device("meta"):
         state: dict[str, Tensor] = timm.create_model(name, **options).state_dict()
         return state
 
 
 def configuration(name: str) -> dict[str, Any]:
-    """What timm says of the weights of a network."""
+    """Returns what timm says about the weights of a network."""
     found = timm.get_pretrained_cfg(name)
     assert found is not None
     return asdict(found)
@@ -74,7 +74,7 @@ def save(network: nn.Module, folder: Path, **options: Any) -> Path:
 
 
 def edit(folder: Path, **values: Any) -> None:
-    """Changes the file config.json: its pretrained_cfg where that has such a key, else the object itself."""
+    """Changes the file config.json: its pretrained_cfg if that has such a key, else the object itself."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for key, value in values.items():
@@ -84,7 +84,7 @@ def edit(folder: Path, **values: Any) -> None:
 
 @torch.inference_mode()
 def assert_same_logits(model: VisionModel, name: str, network: nn.Module, images: Tensor) -> None:
-    """Compares the logits of uint8 images; timm's network gets them normalized as timm has it."""
+    """Compares the logits of uint8 images; timm's network gets them normalized as timm does."""
     mean, std = (torch.tensor(configuration(name)[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     expected = network((images / 255 - mean) / std)
     assert 0.2 < expected.std() < 20
@@ -113,7 +113,7 @@ def test_the_logits_of_real_images_are_timms(name: str, shared_data: Path) -> No
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_belongs_to_the_weights_comes_with_them(name: str) -> None:
+def test_preprocessing_and_classes_come_with_the_weights(name: str) -> None:
     spec = read(on_meta(name), source=f"timm:{name}", sha256="12ab").spec
     assert spec.backbone == {**NETWORKS[name], "padding": "symmetric", "norm_eps": 1e-5, "norm_momentum": 0.1}
     assert spec.heads == {"classification": {"name": "classifier", "background": False}}
@@ -147,7 +147,7 @@ def test_a_configuration_of_timms_says_what_is_assumed_without_one(name: str) ->
 @pytest.mark.parametrize("name", ["mobilenetv1_125", "mobilenetv2_100"])
 @pytest.mark.parametrize("size", [(300, 420), (411, 256), (90, 120)])
 def test_an_image_is_resized_and_cropped_as_timm_does(name: str, size: tuple[int, int]) -> None:
-    # Smooth images look alike however pixels are interpolated; the smallest part that is cut off shows.
+    # A smooth image hardly depends on interpolation, but shows the smallest shift.
     rows, columns = np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1])
     image = np.stack(np.broadcast_arrays(rows[:, None], columns[None], 128.0), axis=2).round().astype(np.uint8)
     options = {key: configuration(name)[key] for key in ("input_size", "crop_pct", "crop_mode", "interpolation")}
@@ -167,7 +167,7 @@ def test_the_background_of_1001_outputs_is_no_class() -> None:
     )
 
 
-def test_weights_for_other_classes_are_not_said_to_be_timms() -> None:
+def test_weights_for_other_classes_do_not_get_timms_license() -> None:
     spec = read(on_meta("mobilenetv2_050", num_classes=3), source="x", sha256="0").spec
     assert spec.class_names == {"classification": ("class_0", "class_1", "class_2")}
     assert spec.origin["licence"] == "not stated"
@@ -192,12 +192,12 @@ def test_tensors_that_the_network_does_not_have_are_named() -> None:
 )
 def test_sister_networks_are_refused(name: str) -> None:
     assert not recognizes(on_meta(name))
-    with pytest.raises(UserError, match=r"file\.pth holds none of timm's networks that can be taken in: mobilenetv1_"):
+    with pytest.raises(UserError, match=r"file\.pth holds none of timm's networks that are supported: mobilenetv1_"):
         read(on_meta(name), source="file.pth", sha256="0")
 
 
 @pytest.mark.slow
-def test_of_all_networks_in_its_family_only_the_mobilenets_are_recognized() -> None:
+def test_only_the_mobilenets_of_their_family_are_recognized() -> None:
     names = [name for module in ("efficientnet", "mobilenetv3", "ghostnet") for name in timm.list_models(module=module)]
     assert len(names) > 150
     assert {name for name in names if recognizes(on_meta(name))} == {*NETWORKS, "mobilenetv1_100h"}
@@ -216,12 +216,14 @@ def test_the_head_of_its_own_is_refused(architecture: str | None) -> None:
 
 
 def test_a_name_that_does_not_fit_the_tensors_is_refused() -> None:
-    with pytest.raises(UserError, match=r"x is said to be mobilenetv2_140, .* shapes of .*'width': 1\.0"):
+    with pytest.raises(UserError, match=r"x should be mobilenetv2_140, .* shapes of .*'width': 1\.0"):
         read(on_meta("mobilenetv2_100"), source="x", sha256="0", architecture="mobilenetv2_140")
 
 
-def test_an_unknown_architecture_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"timm's 'mobilenetv2_100d' cannot .* Did you mean 'mobilenetv2_100'\?"):
+def test_an_unknown_architecture_names_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"timm's 'mobilenetv2_100d' is not supported\. Did you mean 'mobilenetv2_100'\?"
+    ):
         read(on_meta("mobilenetv2_100"), source="x", sha256="0", architecture="mobilenetv2_100d")
 
 
@@ -246,12 +248,12 @@ def test_repositories_are_those_that_timm_names(name: str, expected: str) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mobilenetv2_035", r"timm publishes no weights of mobilenetv2_035; it has some of mobilenetv1_100, "),
-        ("mobilenetv2_075", r"timm publishes no weights of mobilenetv2_075"),
+        ("mobilenetv2_035", r"timm publishes no weights for mobilenetv2_035, only for mobilenetv1_100, "),
+        ("mobilenetv2_075", r"timm publishes no weights for mobilenetv2_075"),
         ("mobilenetv2_100.lamb_in1k", r"the tag 'lamb_in1k' is unknown\. Did you mean 'ra_in1k'\?"),
         ("mobilenetv1_100h", r"take mobilenetv1_100 instead"),
-        ("mobilenetv2_10", r"timm's 'mobilenetv2_10' cannot be taken in\. Did you mean 'mobilenetv2_1"),
-        ("efficientnet_lite0", r"timm's 'efficientnet_lite0' cannot be taken in\. Known: mobilenetv1_100, "),
+        ("mobilenetv2_10", r"timm's 'mobilenetv2_10' is not supported\. Did you mean 'mobilenetv2_1"),
+        ("efficientnet_lite0", r"timm's 'efficientnet_lite0' is not supported\. Known: mobilenetv1_100, "),
     ],
 )
 def test_names_without_a_repository_are_refused(name: str, message: str) -> None:
@@ -269,7 +271,7 @@ def test_a_folder_that_timm_wrote(name: str, tmp_path: Path) -> None:
     assert_same_logits(published.build(), name, network, torch.randint(0, 256, (2, 3, 97, 131), dtype=torch.uint8))
 
 
-def test_what_was_taken_in_is_saved_and_loaded_as_any_other_model(tmp_path: Path) -> None:
+def test_a_converted_model_is_saved_and_loaded(tmp_path: Path) -> None:
     network = original("mobilenetv1_125")
     converted = read_folder(save(network, tmp_path), "mine").build()
     converted.save(tmp_path / "model")
@@ -290,7 +292,7 @@ def test_a_folder_with_a_pickle_alone(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_says_how_its_network_sees_images(tmp_path: Path) -> None:
+def test_a_folder_says_how_images_are_preprocessed(tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035", num_classes=2), tmp_path, model_config={"label_names": ["cat", "dog"]})
     edit(tmp_path, input_size=[3, 192, 160], crop_pct=0.9, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], license="mit")
     edit(tmp_path, interpolation="bilinear")
@@ -305,7 +307,7 @@ def test_a_folder_says_how_its_network_sees_images(tmp_path: Path) -> None:
     assert spec.origin["interpolation"] == "bilinear"
 
 
-def test_a_model_card_is_asked_for_the_license_where_the_configuration_has_none(tmp_path: Path) -> None:
+def test_the_model_card_states_the_license_if_the_configuration_has_none(tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035"), tmp_path)
     edit(tmp_path, license=None)
     (tmp_path / "README.md").write_text("---\ntags:\n- timm\nlicense: cc-by-4.0\n---\n# A model\nlicense: none of it\n")
@@ -329,7 +331,7 @@ def test_class_names_by_their_ids_and_a_flat_configuration(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"architecture": "resnet50"}, r"config\.json: timm's 'resnet50' cannot be taken in\. "),
+        ({"architecture": "resnet50"}, r"config\.json: timm's 'resnet50' is not supported\. "),
         ({"architecture": "mobilenetv1_100h"}, r"config\.json: mobilenetv1_100h has a layer between"),
         ({"architecture": None}, r"config\.json: 'architecture' must be timm's name of the network, got None\."),
         ({"mean": [0.5, 0.5]}, r"mine/config\.json: 'mean' must be three numbers, got \[0\.5, 0\.5\]\."),
@@ -346,15 +348,18 @@ def test_class_names_by_their_ids_and_a_flat_configuration(tmp_path: Path) -> No
         ({"label_names": ["cat"]}, r"mine/config\.json names 1 classes, but its network has 1000\."),
         (
             {"label_names": {"1": "cat", "3": "dog"}},
-            r"mine/config\.json: 'label_names' must give each class id from 0 on a name",
+            r"mine/config\.json: 'label_names' must name every class id from 0 on",
         ),
-        ({"label_names": [1, 2]}, r"mine/config\.json: 'label_names' must give each class id from 0 on a name"),
-        ({"model_args": {"output_stride": 16}}, r"config\.json: 'output_stride' of 16 makes another network"),
-        ({"global_pool": "max"}, r"config\.json: 'global_pool' of 'max' makes another network"),
+        ({"label_names": [1, 2]}, r"mine/config\.json: 'label_names' must name every class id from 0 on"),
+        (
+            {"model_args": {"output_stride": 16}},
+            r"config\.json: 'output_stride' of 16 makes a network that is not supported",
+        ),
+        ({"global_pool": "max"}, r"config\.json: 'global_pool' of 'max' makes a network that is not supported"),
         ({"pretrained_cfg": []}, r"config\.json: 'pretrained_cfg' and 'model_args' must be JSON objects\."),
     ],
 )
-def test_what_a_configuration_cannot_mean_here_is_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_configurations_are_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
     save(timm.create_model("mobilenetv2_035"), tmp_path)
     edit(tmp_path, **values)
     with pytest.raises(UserError, match=message):

@@ -22,8 +22,8 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights import torchvision
-from mbv2kit.weights.files import read_tensors, sha256_of
 from mbv2kit.weights.published import Published
+from mbv2kit.weights.tensor_files import read_tensors, sha256_of
 from tests.norms import randomize_norms
 
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -34,14 +34,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def randomized(network: nn.Module, scores: str) -> nn.Module:
-    """A network in evaluation mode whose every number matters; the logits of its layer ``scores`` are of order one."""
+    """Returns the network in evaluation mode; every number has an effect, logits of ``scores`` are of order one."""
     randomize_norms(network)
     for name, part in network.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
             if part.bias is not None:
                 nn.init.normal_(part.bias, std=0.3)
-        # What 33 blocks add up grows with every one of them.
+        # The sum of 33 blocks grows with each of them.
         elif name.endswith("bn3"):
             nn.init.uniform_(part.weight, 0.1, 0.3)
     weight = network.get_parameter(f"{scores}.weight")
@@ -67,7 +67,7 @@ def read(network: nn.Module, digest: str = NO_FILE, file_name: str | None = None
 
 
 def names_of(build: Any, **options: Any) -> dict[str, Tensor]:
-    """Names and shapes of a network that holds no numbers."""
+    """Returns names and shapes of a network without values."""
     with torch.device("meta"):
         tensors: dict[str, Tensor] = build(**options).state_dict()
         return tensors
@@ -145,8 +145,8 @@ def test_real_images_give_the_same_logits(name: str, shared_data: Path) -> None:
     theirs = mobilenet(1.0)
     ours = read(theirs).build()
     original = decode(shared_data / "images" / name)
-    seen, _ = ours.preprocess(original)
-    for image in (seen, original[:225, :193]):
+    pixels, _ = ours.preprocess(original)
+    for image in (pixels, original[:225, :193]):
         assert difference(ours, theirs, images_to_tensor([image])) <= 1e-4
 
 
@@ -160,18 +160,18 @@ def test_a_real_image_gives_the_same_logits_for_every_pixel(shared_data: Path) -
 
 @pytest.mark.parametrize("size", [(300, 401), (701, 300), (100, 120)])
 @pytest.mark.parametrize("version", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
-def test_the_input_rule_shows_the_part_that_torchvisions_transforms_show(version: str, size: tuple[int, int]) -> None:
+def test_preprocessing_is_that_of_torchvisions_transforms(version: str, size: tuple[int, int]) -> None:
     entry = models.MobileNet_V2_Weights[version]
     preprocess = read(mobilenet(0.25), file_name=Path(entry.url).name).spec.input
-    # Every pixel says where it lies.
+    # The value of a pixel is its position.
     rows, columns = (np.linspace(0, 255, side).round().astype(np.uint8) for side in size)
     image = np.stack([*np.meshgrid(rows, columns, indexing="ij"), np.zeros(size, np.uint8)], axis=2)
     transforms = entry.transforms()
     whole = resize(torch.from_numpy(image).permute(2, 0, 1), transforms.resize_size, antialias=True)
     expected = center_crop(whole, transforms.crop_size).permute(1, 2, 0).numpy()
-    seen, _ = preprocess(image)
-    assert seen.shape == expected.shape
-    assert np.abs(seen.astype(int) - expected).max() <= 2
+    pixels, _ = preprocess(image)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,7 @@ def test_the_input_rule_shows_the_part_that_torchvisions_transforms_show(version
     ],
 )
 @pytest.mark.parametrize("by", ["name", "sha256"])
-def test_what_belongs_to_the_weights_is_that_of_the_published_file(
-    network: str, version: str, short_side: int, by: str
-) -> None:
+def test_preprocessing_is_that_of_the_published_file(network: str, version: str, short_side: int, by: str) -> None:
     entry = get_model_weights(network)[version]
     file_name = Path(entry.url).name
     beginning = file_name.removesuffix(".pth").split("-")[-1]
@@ -209,7 +207,7 @@ def test_what_belongs_to_the_weights_is_that_of_the_published_file(
     assert spec.origin["transforms"] == f"torchvision {entry!r}"
 
 
-def test_the_hash_counts_more_than_the_name() -> None:
+def test_the_hash_takes_precedence_over_the_name() -> None:
     spec = read(mobilenet(0.25), "b0353104" + NO_FILE[8:], "mobilenet_v2-7ebf99e0.pth").spec
     assert spec.input.crop_fraction == 224 / 256
 
@@ -220,7 +218,7 @@ def test_any_other_file_gets_the_newest_transforms_and_no_license() -> None:
     assert spec.origin["licence"] == "not stated"
 
 
-def test_deeplab_v3_is_read_with_the_images_shape_kept_and_without_its_second_classifier() -> None:
+def test_deeplab_v3_keeps_the_aspect_ratio_and_drops_its_second_classifier() -> None:
     tensors = names_of(segmentation.deeplabv3_resnet101, weights_backbone=None, aux_loss=True)
     published = torchvision.read(
         tensors, source="somewhere", sha256=NO_FILE, file_name="deeplabv3_resnet101_coco-586e9e4e.pth"
@@ -241,7 +239,7 @@ def test_a_deeplab_v3_without_the_second_classifier_is_recognized() -> None:
     )
 
 
-def test_every_parameter_has_its_name_in_the_tables() -> None:
+def test_the_tables_name_every_parameter() -> None:
     for name, network in torchvision.NETWORKS.items():
         build = getattr(models, name, None) or partial(getattr(segmentation, name), weights_backbone=None)
         theirs = {tensor.rpartition(".")[0] for tensor in names_of(build)}
@@ -249,7 +247,7 @@ def test_every_parameter_has_its_name_in_the_tables() -> None:
         assert len(set(network.modules.values())) == len(network.modules)
 
 
-def test_a_converted_model_lives_on_in_a_model_folder(tmp_path: Path) -> None:
+def test_a_converted_model_is_saved_and_loaded(tmp_path: Path) -> None:
     ours = read(mobilenet(0.25), file_name="mobilenet_v2-b0353104.pth").build()
     ours.save(tmp_path / "model")
     again = VisionModel.load(tmp_path / "model")
@@ -259,7 +257,7 @@ def test_a_converted_model_lives_on_in_a_model_folder(tmp_path: Path) -> None:
 
 
 def unlike() -> dict[str, dict[str, Tensor]]:
-    """Names and shapes of networks that look like those read here, but are others."""
+    """Returns names and shapes of networks that resemble the supported ones."""
     import timm
 
     other = {
@@ -296,13 +294,15 @@ def test_hugging_faces_names_are_not_recognized() -> None:
     assert not torchvision.recognizes(names_of(lambda: MobileNetV2ForImageClassification(MobileNetV2Config())))
 
 
-def test_reading_another_network_says_which_can_be_read() -> None:
-    with pytest.raises(UserError, match=r"^my\.pth holds none of the networks .*: mobilenet_v2, resnet101, .*vgg16\.$"):
+def test_reading_another_network_lists_the_supported_ones() -> None:
+    with pytest.raises(
+        UserError, match=r"^my\.pth holds none of torchvision's networks .*: mobilenet_v2, resnet101, .*vgg16\.$"
+    ):
         torchvision.read({"weight": torch.zeros(1)}, source="my.pth", sha256=NO_FILE)
 
 
 class Files(SimpleHTTPRequestHandler):
-    """Serves a folder, and keeps quiet about it."""
+    """Serves a folder without logging."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -310,7 +310,7 @@ class Files(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and its address on this machine; torch's cache is empty."""
+    """A folder and its URL on this machine; torch's cache is empty."""
     folder = tmp_path / "served"
     folder.mkdir()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
@@ -373,16 +373,14 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(
     assert list((tmp_path / "cache" / "hub" / "checkpoints").iterdir()) == []
 
 
-def test_a_file_that_is_not_there_is_said_with_what_to_do(
-    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_file_is_reported_with_what_to_do(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     file = publish(*served, "IMAGENET1K_V2", monkeypatch)
     file.unlink()
     with pytest.raises(UserError, match=r"\(File not found\); fetch http://\S+\.pth by hand and give the path"):
         torchvision.fetch("mobilenet_v2")
 
 
-def test_no_network_is_said_with_what_to_do(
+def test_no_network_is_reported_with_what_to_do(
     tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(served[0], "http://127.0.0.1:1", "IMAGENET1K_V2", monkeypatch)
@@ -396,11 +394,11 @@ def test_no_network_is_said_with_what_to_do(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mobilenetv2", r"There is no 'mobilenetv2' among torchvision's networks here\. Did you mean 'mobilenet_v2'\?"),
-        ("vgg16@IMAGENET1K_V2", r"no 'IMAGENET1K_V2' weights of a whole vgg16\. Did you mean 'IMAGENET1K_V1'\?"),
-        ("vgg16@IMAGENET1K_FEATURES", r"no 'IMAGENET1K_FEATURES' weights of a whole vgg16\."),
+        ("mobilenetv2", r"torchvision's 'mobilenetv2' is not supported\. Did you mean 'mobilenet_v2'\?"),
+        ("vgg16@IMAGENET1K_V2", r"no 'IMAGENET1K_V2' weights of the whole vgg16\. Did you mean 'IMAGENET1K_V1'\?"),
+        ("vgg16@IMAGENET1K_FEATURES", r"no 'IMAGENET1K_FEATURES' weights of the whole vgg16\."),
     ],
 )
-def test_unknown_names_are_answered_with_the_nearest(name: str, message: str) -> None:
+def test_unknown_names_name_the_nearest(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         torchvision.fetch(name)

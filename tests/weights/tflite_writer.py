@@ -1,4 +1,4 @@
-"""Writes TFLite files of classifiers of ours, so that reading can be tested in every form that such files have."""
+"""Writes classifiers as TFLite files, to test reading in every form that such files have."""
 
 from typing import Any, Literal
 
@@ -23,10 +23,10 @@ class TFLiteWriter:
 
     Args:
         size: Side of the input image.
-        form: How weights are kept.
-        pad: Whether convolutions that stride pad by an operation of their own: (0, 1) pixels as Keras does where
-            ``tf_same``, else (1, 1).
-        dense: Whether the classifier is a dense layer behind a MEAN instead of a convolution behind a pooling.
+        form: How weights are stored.
+        pad: Whether strided convolutions pad by a separate operation: (0, 1) pixels as Keras does with ``tf_same``,
+            else (1, 1).
+        dense: Whether the classifier is a dense layer after a MEAN, not a convolution after pooling.
     """
 
     def __init__(self, size: int, form: Form = "float32", *, pad: bool = False, dense: bool = False) -> None:
@@ -36,7 +36,7 @@ class TFLiteWriter:
         self.operators: list[Any] = []
         self.codes: list[int] = []
         self.sizes: dict[int, tuple[int, int]] = {}
-        self.image = self.tensor("picture", (1, size, size, 3))
+        self.image = self.tensor("image", (1, size, size, 3))
         self.sizes[self.image] = (size, 3)
 
     def tensor(self, name: str, shape: tuple[int, ...], values: NDArray[Any] | None = None) -> int:
@@ -156,7 +156,7 @@ class TFLiteWriter:
         for code in self.codes:
             entry = schema.OperatorCodeT()
             entry.builtinCode = entry.deprecatedBuiltinCode = code
-            # Of depthwise convolution and others the first version knows neither dilation nor int8 weights.
+            # Version 1 of depthwise convolution and others supports neither dilation nor int8 weights.
             entry.version = 3 if self.form == "int8 weights" else 2
             codes.append(entry)
         model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [graph], codes, self.buffers

@@ -1,4 +1,4 @@
-"""Loading weights into a model that is not quite theirs, with an account of every tensor."""
+"""Loads weights into a model that differs from theirs, and reports what happened to every tensor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of every tensor.
+    """What happened to every tensor.
 
     Attributes:
-        loaded: Names of the tensors that the model took.
-        skipped: Tensors of the weights that it did not take, and why.
-        missing: Tensors of the model that the weights have no values for, and why; they stay as they were.
+        loaded: Names of the tensors that were copied into the model.
+        skipped: Names of tensors of the weights that were not copied, with the reason.
+        missing: Names of tensors of the model that keep their values, with the reason.
     """
 
     loaded: tuple[str, ...]
@@ -24,24 +24,24 @@ class LoadReport:
     missing: Mapping[str, str]
 
     def table(self) -> Table:
-        """Returns the account for people: a row for each part whose tensors all fared alike, as large as can be."""
-        fates: dict[str, str] = dict.fromkeys(self.loaded, "loaded")
+        """Returns a table with a row for each part of the model whose tensors have the same outcome."""
+        outcomes: dict[str, str] = dict.fromkeys(self.loaded, "loaded")
         for what, tensors in (("missing, stay fresh", self.missing), ("skipped", self.skipped)):
             for name, reason in tensors.items():
-                # A tensor of another shape is skipped as well as missing; its one line tells both.
-                fates[name] = f"{what}: {reason}"
-        table = Table("part", "tensors", "what became of them", box=SIMPLE_HEAD)
-        for part, count, fate in _summarize(fates, depth=1):
-            table.add_row(part, str(count), fate)
+                # A tensor of another shape is both skipped and missing; its one row says both.
+                outcomes[name] = f"{what}: {reason}"
+        table = Table("part", "tensors", "outcome", box=SIMPLE_HEAD)
+        for part, count, outcome in _summarize(outcomes, depth=1):
+            table.add_row(part, str(count), outcome)
         return table
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
-    """Copies every tensor that fits into ``model`` and leaves the rest of it alone.
+    """Copies every tensor that fits into ``model`` and leaves the rest of the model unchanged.
 
     Args:
-        model: What takes the tensors, by the names of its ``state_dict``.
-        tensors: By the same names.
+        model: The model to change.
+        tensors: Tensors by the names of the model's ``state_dict``.
     """
     own = model.state_dict()
     loaded: list[str] = []
@@ -61,11 +61,11 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
     return LoadReport(tuple(loaded), skipped, missing)
 
 
-def _summarize(fates: Mapping[str, str], depth: int) -> list[tuple[str, int, str]]:
-    """Merges tensors by the first ``depth`` steps of their names, and by more where they fared differently."""
+def _summarize(outcomes: Mapping[str, str], depth: int) -> list[tuple[str, int, str]]:
+    """Merges tensors by the first ``depth`` steps of their names, and by more if their outcomes differ."""
     groups: dict[str, dict[str, str]] = {}
-    for name, fate in fates.items():
-        groups.setdefault(".".join(name.split(".")[:depth]), {})[name] = fate
+    for name, outcome in outcomes.items():
+        groups.setdefault(".".join(name.split(".")[:depth]), {})[name] = outcome
     rows: list[tuple[str, int, str]] = []
     for part, members in groups.items():
         if len(set(members.values())) == 1:

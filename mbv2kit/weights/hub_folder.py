@@ -1,4 +1,4 @@
-"""Folders as the Hugging Face Hub has them: weights, and JSON that says what they are."""
+"""Reads folders of the Hugging Face Hub: weights, and JSON files that describe them."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
-from mbv2kit.weights.classes import check_names
+from mbv2kit.weights.class_names import check_names
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Reads ``config.json``; raises :class:`UserError` where it is missing or holds no JSON object."""
+    """Reads ``config.json``; raises :class:`UserError` if it is missing or holds no JSON object."""
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise UserError(f"{folder} has no {CONFIG_FILE}, which says what the weights beside it are; fetch it too.")
+        raise UserError(f"{folder} has no {CONFIG_FILE}, which describes the weights; fetch it too.")
     return read_json(path)
 
 
@@ -43,7 +43,7 @@ def weights_in(folder: Path) -> Path:
 
 
 def license_in(folder: Path) -> str | None:
-    """Returns the license that the head of the folder's model card, ``README.md``, states; None without one."""
+    """Returns the license that the folder's model card, ``README.md``, states; None if there is none."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     head = re.match(r"---\n.*?^---", text, re.DOTALL | re.MULTILINE)
@@ -52,9 +52,9 @@ def license_in(folder: Path) -> str | None:
 
 
 def names_in(values: Mapping[str, Any], key: str, count: int, path: str | Path) -> tuple[str, ...] | None:
-    """Returns the names of ``count`` classes from a list, or from an object with their ids as keys.
+    """Returns the names of ``count`` classes from a list, or from an object with class ids as keys.
 
-    None where ``key`` is missing; :class:`UserError` where it holds anything else.
+    Returns None if ``key`` is missing, and raises :class:`UserError` if it holds anything else.
     """
     names = values.get(key)
     if isinstance(names, dict):
@@ -64,7 +64,7 @@ def names_in(values: Mapping[str, Any], key: str, count: int, path: str | Path) 
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: '{key}' must give each class id from 0 on a name; it does not.")
+        raise UserError(f"{path}: '{key}' must name every class id from 0 on.")
     return check_names(names, count, str(path))
 
 
@@ -87,7 +87,7 @@ THREE_POSITIVE = Kind(
 
 
 def value_in(values: Mapping[str, Any], key: str, kind: Kind, default: Any, path: str | Path) -> Any:
-    """Returns a value, or ``default`` where ``key`` is missing; raises :class:`UserError` unless it is of that kind."""
+    """Returns a value, or ``default`` if ``key`` is missing; raises :class:`UserError` unless it is of that kind."""
     value = values.get(key, default)
     if not kind.fits(value):
         raise UserError(f"{path}: '{key}' must be {kind.expected}, got {value!r}.")

@@ -4,7 +4,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from mbv2kit.weights.tensors import load_tensors
+from mbv2kit.weights.partial_loading import load_tensors
 
 
 def network(classes: int = 3) -> nn.Module:
@@ -16,7 +16,7 @@ def network(classes: int = 3) -> nn.Module:
     )
 
 
-def test_what_fits_is_loaded_and_the_rest_left_alone() -> None:
+def test_fitting_tensors_are_loaded_and_the_rest_is_unchanged() -> None:
     model, other = network(3), network(5)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tensors = {**other.state_dict(), "neck.weight": torch.zeros(2)}
@@ -37,7 +37,7 @@ def test_what_fits_is_loaded_and_the_rest_left_alone() -> None:
     assert set(report.loaded) | set(report.missing) == set(fresh)
 
 
-def test_the_table_merges_what_fared_alike() -> None:
+def test_the_table_merges_tensors_with_the_same_outcome() -> None:
     model = network(3)
     tensors = {name: tensor for name, tensor in network(5).state_dict().items() if not name.startswith("head.hidden")}
     console = Console(width=120)
@@ -45,7 +45,7 @@ def test_the_table_merges_what_fared_alike() -> None:
         console.print(load_tensors(model, tensors).table())
     rows = [re.split(r"  +", line.strip()) for line in capture.get().splitlines() if line.strip("─ \n")]
     assert rows == [
-        ["part", "tensors", "what became of them"],
+        ["part", "tensors", "outcome"],
         ["backbone", "7", "loaded"],
         ["head.hidden", "2", "missing, stay fresh: the weights have none"],
         ["head.classify.weight", "1", "skipped: 5 x 4 in the weights, 3 x 4 here; stays fresh"],

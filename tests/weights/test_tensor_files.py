@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.weights.files import kind_of, read_tensors, sha256_of
+from mbv2kit.weights.tensor_files import kind_of, read_tensors, sha256_of
 from tests.trap import Trap
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3)}
@@ -48,7 +48,7 @@ def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, suffix: str) -> None
     ],
     ids=["lightning", "references", "average", "parallel", "counted average"],
 )
-def test_the_weights_are_taken_out_of_a_training_script_s_checkpoint(tmp_path: Path, content: Any) -> None:
+def test_the_weights_of_a_training_scripts_checkpoint_are_read(tmp_path: Path, content: Any) -> None:
     assert equal(read_tensors(write_torch(tmp_path / "a.pth", content)))
 
 
@@ -76,7 +76,7 @@ def test_a_whole_pickled_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_torch, write_safetensors], ids=["torch", "safetensors"])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
-def test_a_file_that_was_cut_short_is_a_sentence(tmp_path: Path, write: Callable[[Path], Path], share: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, write: Callable[[Path], Path], share: float) -> None:
     path = write(tmp_path / "cut")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -88,25 +88,25 @@ def test_a_file_that_was_cut_short_is_a_sentence(tmp_path: Path, write: Callable
     ("content", "reason"),
     [(b"", "is empty"), (b"<!doctype html> not found", "holds no weights"), (b"\x80\x02nonsense", "is damaged")],
 )
-def test_other_files_are_a_sentence(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "file.pth").write_bytes(content)
     with pytest.raises(UserError, match=rf"file\.pth {reason}"):
         read_tensors(tmp_path / "file.pth")
 
 
-def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such file"):
         read_tensors(tmp_path / "nowhere.pth")
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, torch.zeros(3)])
-def test_what_has_no_tensors_by_name_is_a_sentence(tmp_path: Path, content: Any) -> None:
+def test_content_without_named_tensors_is_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(UserError, match="without tensors by name"):
         read_tensors(write_torch(tmp_path / "a.pth", content))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+def test_tensors_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     path = write_torch(tmp_path / "a.pth", {"fine": torch.zeros(2), "bad.weight": torch.tensor([1.0, value])})
     with pytest.raises(UserError, match=r"a\.pth: the tensor 'bad\.weight' holds numbers that are not finite"):
         read_tensors(path)

@@ -1,4 +1,4 @@
-"""The classes that published weights know; most files say only how many there are."""
+"""Names of the classes of published weights; most files hold only their number."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ _VOC_CLASSES = 21
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Returns the names of the 1000 ImageNet classes in the order of their WordNet ids; no two are alike."""
+    """Returns the names of the 1000 ImageNet classes in the order of their WordNet ids; all are different."""
     # Takes seconds to import, and few models need it.
     from torchvision.models import MobileNet_V2_Weights
 
@@ -29,8 +29,8 @@ def classification_classes(outputs: int) -> tuple[tuple[str, ...], bool]:
     """Names the classes of a classifier by the number of its outputs.
 
     Returns:
-        The names, and whether the first output is a background that comes before them: TensorFlow's ImageNet models
-        have 1001 outputs. Classes of an unknown list are called ``class_0`` and so on.
+        The names, and whether a background comes before them as the first output: TensorFlow's ImageNet models have
+        1001 outputs. Classes of an unknown list are called ``class_0`` and so on.
     """
     if outputs in (_IMAGENET_CLASSES, _IMAGENET_CLASSES + 1):
         return imagenet_classes(), outputs > _IMAGENET_CLASSES
@@ -38,12 +38,12 @@ def classification_classes(outputs: int) -> tuple[tuple[str, ...], bool]:
 
 
 def without_background(names: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """Takes the background off the names of a classifier's outputs.
+    """Removes the background from the names of a classifier's outputs.
 
-    Only ImageNet's 1000 classes stand behind one; elsewhere a class of that name may well be an answer.
+    Only the 1000 classes of ImageNet come with one; elsewhere ``background`` may be a class like any other.
 
     Returns:
-        The names of the classes, and whether there was a background before them.
+        The names of the classes, and whether a background came before them.
     """
     background = len(names) == _IMAGENET_CLASSES + 1 and names[0].lower() == "background"
     return tuple(names[1:] if background else names), background
@@ -62,9 +62,9 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     """Reads the names of classes from a text file, one a line.
 
     Args:
-        path: The file. Lines behind the first empty one are left alone: label files often end with a note.
-        count: Classes of the model, without a background that is never an answer; where the file has one line more,
-            its first is the name of that background.
+        path: The file. Lines after the first empty one are ignored, since label files often end with a note.
+        count: Number of classes of the model, without an internal background. If the file has one name more, its first
+            name is that background.
 
     Raises:
         UserError: The file cannot be read or has another number of names.
@@ -83,7 +83,7 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
 
 
 def check_names(names: Sequence[str], count: int, source: str) -> tuple[str, ...]:
-    """Returns the names that came with the weights; raises :class:`UserError` where there are not ``count``."""
+    """Returns the names that came with the weights; raises :class:`UserError` unless there are ``count``."""
     if len(names) != count:
         raise UserError(f"{source} names {len(names)} classes, but its network has {count}.")
     return tuple(names)

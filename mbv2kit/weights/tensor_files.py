@@ -1,4 +1,4 @@
-"""Files of tensors: read without running anything that is in them, and refused where something is wrong with them."""
+"""Reads files of tensors without running code from them; damaged files are refused."""
 
 import hashlib
 import pickle
@@ -16,15 +16,15 @@ from mbv2kit.errors import UserError, one_line
 
 Kind = Literal["tflite", "safetensors", "torch"]
 
-# Where training scripts keep the weights beside the rest of their state; an average comes before what it averages.
+# Keys under which training scripts save weights; an average comes before the weights that it averages.
 _INSIDE = ("model_ema", "state_dict", "model")
 
 
 def kind_of(path: Path) -> Kind:
-    """Tells by its first bytes what a file is, since the suffix may say anything.
+    """Returns the kind of a file by its first bytes, because its suffix may be wrong.
 
     Raises:
-        UserError: The file is missing, empty or of no kind that holds weights.
+        UserError: The file is missing, empty or of a kind that holds no weights.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
@@ -34,7 +34,7 @@ def kind_of(path: Path) -> Kind:
         raise UserError(f"{path} is empty; fetch it again.")
     if start[4:8] == b"TFL3":
         return "tflite"
-    # The length of a header that begins with a brace; no text has a zero in its eighth byte.
+    # The length of a header, then the brace that opens it; no text has a zero as its eighth byte.
     if start[7:9] == b"\x00{":
         return "safetensors"
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
@@ -52,16 +52,16 @@ def sha256_of(path: Path) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a ``.safetensors`` file or of one that ``torch.save`` wrote.
+    """Reads the tensors of a ``.safetensors`` file or of a file that ``torch.save`` wrote.
 
-    A state that lies in a training script's checkpoint is taken out of it, and the prefix ``module.`` of parallel
-    training dropped.
+    From the checkpoint of a training script only the weights are read, and the prefix ``module.`` of parallel training
+    is removed.
 
     Returns:
         Tensors on the CPU by name.
 
     Raises:
-        UserError: The file is damaged, holds something else, or would need code to be run.
+        UserError: The file is damaged, holds no tensors, or would run code.
     """
     if kind_of(path) == "safetensors":
         try:
@@ -85,8 +85,8 @@ def _unpickle(path: Path) -> Any:
                 f"{path} holds more than tensors: it asks for '{found[1]}', which would run code, and is refused. "
                 "Save the state_dict() of the model alone."
             ) from None
-        raise UserError(f"{path} is damaged, or no file that torch.save wrote; fetch it again.") from None
-    # What a damaged file makes the reader raise cannot be foreseen: RuntimeError, EOFError, KeyError, struct.error, ...
+        raise UserError(f"{path} is damaged, or torch.save did not write it; fetch it again.") from None
+    # A damaged file may make the reader raise anything: RuntimeError, EOFError, KeyError, struct.error, ...
     except Exception as error:
         raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
 
