@@ -25,7 +25,7 @@ KEPT = (
     "tests/weights",
 )
 # Keys of the command line, which keep their names.
-KEYS = re.compile(r"(?:accuracy|calibration|check)_pictures|[\"'.]?\b(?:pictures|contenders)\b[\"'=:]")
+KEYS = re.compile(r"\w+_pictures|\.pictures|(?:pictures|contenders)[\"'=:]")
 
 
 def glossary() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How good a model is before and after its export, on the same images of a validation split."""
+"""Measures the accuracy of a model before and after its export, on the same images of a validation split."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from mbv2kit.evaluation import Scores, create_evaluator
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.structures import Task
 
-# What training watches as well: one figure a task that says how good a model is.
+# The main metric of each task, which training monitors too.
 MAIN_METRIC: dict[Task, str] = {"classification": "top1", "detection": "AP", "segmentation": "mIoU"}
 _IMAGES_AT_A_TIME = 16
 
@@ -29,13 +29,13 @@ def score(predictor: Predictor, task: Task, source: Source, indices: Sequence[in
 
 
 def loss(task: Task, before: Scores, after: Scores) -> float:
-    """Returns by how much the main figure fell, in 0..1; negative where it rose."""
+    """Returns by how much the main metric falls, in 0..1; negative if it rises."""
     return before.metrics[MAIN_METRIC[task]] - after.metrics[MAIN_METRIC[task]]
 
 
 def print_side_by_side(console: Console, before: Scores, after: Scores, images: int, headings: tuple[str, str]) -> None:
-    """Prints every figure before and after, and the difference."""
-    table = Table("figure", *headings, "difference", title=f"Accuracy on {images} images", title_justify="left")
+    """Prints every metric before and after, and the difference."""
+    table = Table("metric", *headings, "difference", title=f"Accuracy on {images} images", title_justify="left")
     for name, value in before.metrics.items():
         table.add_row(name, f"{value:.4f}", f"{after.metrics[name]:.4f}", f"{after.metrics[name] - value:+.4f}")
     console.print(table)

@@ -1,4 +1,4 @@
-"""Whether the outputs of an exported file equal those of its model, on real images."""
+"""Checks that the outputs of an exported file equal those of its model, on real images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class Finding:
     """One line of a comparison.
 
     Attributes:
-        what: Was compared.
-        value: Was found.
-        limit: What it may be, in words; empty where nothing is asked of it.
-        kept: Whether it is within the limit.
+        what: The quantity that is compared.
+        value: Its value.
+        limit: Its limit; empty if there is none.
+        kept: Whether the value is within the limit.
     """
 
     what: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Outputs for some images, each run by itself, and the median milliseconds that one took."""
+    """Outputs for some images, each run by itself, and the median time of an image in milliseconds."""
 
     outputs: list[Outputs]
     milliseconds: float
@@ -69,11 +69,11 @@ def run_each(run: Session, inputs: Sequence[Image]) -> Timed:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a check found.
+    """The results of a check.
 
     Attributes:
-        findings: Line by line.
-        milliseconds: Of an image in the file's runtime, and in PyTorch.
+        findings: All findings.
+        milliseconds: Time of an image in the file's runtime, and in PyTorch.
         agrees: Whether every finding is within its limit.
     """
 
@@ -90,9 +90,9 @@ def check(model: VisionModel, exported: Predictor, export: Export, inputs: Seque
     """Compares the outputs of an exported file with those of its model, on the same inputs.
 
     Args:
-        model: In evaluation mode.
-        exported: The file, open.
-        export: What the file is; its precision decides how much may differ.
+        model: Model in evaluation mode.
+        exported: The open file.
+        export: Description of the file; its precision decides how much may differ.
         inputs: ``(H, W, 3)`` uint8 of the export's size.
     """
     expected, found = reference(model, inputs), run_each(exported.outputs, inputs)

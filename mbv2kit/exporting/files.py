@@ -1,4 +1,4 @@
-"""Writing one exported file, and taking it into a model folder."""
+"""Writes an exported file, and adds it to a model folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,19 +30,19 @@ def write(
     """Writes a network into a folder.
 
     Args:
-        network: What to write.
-        folder: An existing one.
-        format: Of the file.
-        precision: In which the network shall compute.
-        batch: Images at a time; None for any number where the format can, and else 1.
-        nms: Whether the file suppresses boxes itself; ONNX with a batch of 1.
-        calibration: Inputs that int8 takes its ranges from.
+        network: The network to write.
+        folder: An existing folder.
+        format: Format of the file.
+        precision: Precision in which the network computes.
+        batch: Number of images per batch; None allows any number if the format does, and is 1 otherwise.
+        nms: Whether the file includes non-maximum suppression; only ONNX with a batch size of 1.
+        calibration: Inputs from which int8 takes its ranges.
 
     Returns:
-        What was written.
+        The description of the file.
 
     Raises:
-        UserError: A package that writes the format is not installed.
+        UserError: A package that writes the format is missing, or ``nms`` is True and the model has no detector.
     """
     if batch is None and not FORMATS[format].any_batch:
         batch = 1
@@ -75,7 +75,7 @@ def open_for_check(model: VisionModel, folder: Path, export: Export) -> Predicto
 
 
 def keep(export: Export, scratch: Path, folder: Path, spec: ModelSpec) -> None:
-    """Moves an exported file into a model folder, which is made where it is not there, and lists it.
+    """Moves an exported file into a model folder, which is created if it is missing, and lists it there.
 
     Raises:
         UserError: The folder cannot be written.

@@ -1,4 +1,4 @@
-"""Exports a model and checks the file: the function behind the command ``export``."""
+"""Exports a model and checks the file: the job of ``mbv2kit export``."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Converts published weights to a model folder: the function behind ``tools/convert.py``."""
+"""Converts published weights to a model folder: the job of ``mbv2kit convert``."""
 
 from dataclasses import replace
 from pathlib import Path
