@@ -1,18 +1,18 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replaces a file in one step, so that a crash or a full disk leaves the file of before.
+    """Replaces a file in one step, so that a crash or a full disk leaves the previous file.
 
     Args:
-        path: The file, in a folder that exists.
+        path: The file, in an existing folder.
         content: Bytes, or text that is written as UTF-8.
 
     Raises:
-        OSError: The file cannot be written; nothing has changed then.
+        OSError: The file cannot be written; the previous file stays.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

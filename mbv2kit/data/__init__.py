@@ -1,1 +1,1 @@
-"""Data sets as samples: where images and their ground truth come from, and what training does to them."""
+"""Reads data sets as samples, augments them and makes batches."""

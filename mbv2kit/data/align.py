@@ -1,4 +1,4 @@
-"""The labels of a data set in the numbering of a model that was trained on another list of the same classes."""
+"""Maps the labels of a data set to the class ids of a model that lists the same classes differently."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,17 @@ from mbv2kit.structures import IGNORE, Boxes, Sample
 
 _IMAGENET_CLASSES = 1000
 _WNID = re.compile(r"n\d{8}")
-# Of ImageNet's classes some lists call two or four differently; a list in another order agrees nowhere.
+# Lists of ImageNet's classes differ in two to four names; a list in another order has almost no name in its place.
 _SAME_SHARE = 0.99
 
 
 class AlignedSource(Source):
-    """A source whose labels follow another list of classes.
+    """A source with the class ids of another list of classes.
 
     Args:
-        source: Where the samples come from.
+        source: Source of the samples.
         class_names: The model's classes, in the model's order.
-        ids: For each class of the source its place in that order.
+        ids: The model's class id for each class of the source.
     """
 
     def __init__(self, source: Source, class_names: Sequence[str], ids: Sequence[int]) -> None:
@@ -47,17 +47,17 @@ class AlignedSource(Source):
         return sample
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Yields what the source does, which may know its boxes without reading images: they bear no labels."""
+        """Yields the sizes and boxes of the source, which have no labels; it may know them without reading images."""
         return self._source.objects()
 
 
 def align_classes(source: Source, class_names: Sequence[str]) -> Source:
-    """Returns the source with its labels and the names of its classes as a model has them.
+    """Returns the source with the class ids and class names of a model.
 
-    Lists of the same classes in other words, such as the ones that go about for ImageNet, count as one list.
+    Lists with other names for the same classes, as there are for ImageNet, count as equal.
 
     Args:
-        source: Where the samples come from.
+        source: Source of the samples.
         class_names: The model's classes, in the model's order.
 
     Raises:
@@ -67,17 +67,17 @@ def align_classes(source: Source, class_names: Sequence[str]) -> Source:
         return source
     if _same_list(source.class_names, class_names):
         return AlignedSource(source, class_names, range(len(class_names)))
-    strangers = [name for name in source.class_names if name not in class_names]
-    if strangers:
+    unknown = [name for name in source.class_names if name not in class_names]
+    if unknown:
         raise UserError(
-            f"The data set has classes that the model does not know: {first_few(strangers)}. The model knows "
+            f"The data set has classes that the model does not know: {first_few(unknown)}. The model knows "
             f"{first_few(class_names)}; evaluate on its own classes, or train on this data set."
         )
     return AlignedSource(source, class_names, [list(class_names).index(name) for name in source.class_names])
 
 
 def _same_list(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Tells whether two lists name the same classes in the same order, if in other words."""
+    """Returns whether two lists hold the same classes in the same order, possibly by other names."""
     if len(names) != len(others):
         return False
     if (
@@ -91,5 +91,5 @@ def _same_list(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Drops synonyms, a note in brackets, underscores and capitals."""
+    """Removes synonyms, a note in parentheses, underscores and capitals."""
     return name.partition(",")[0].partition(" (")[0].replace("_", " ").strip().lower()

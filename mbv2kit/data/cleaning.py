@@ -1,4 +1,4 @@
-"""Which boxes an image can hold: used where annotations are read, and again after augmentation."""
+"""Clips boxes to their image, when annotations are read and again after augmentation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from mbv2kit.structures import Boxes
 
 
 def clean_boxes(boxes: Boxes, height: int, width: int, min_side: float = 1.0) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Clips boxes to the image and says which of them are still boxes.
+    """Clips boxes to the image and returns which of them are still valid.
 
     Args:
-        boxes: ``(N, 4)`` ``xyxy`` pixels; may reach beyond the image, be turned inside out or hold NaN.
+        boxes: ``(N, 4)`` ``xyxy`` pixels; may extend beyond the image, end before they start or hold NaN.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         min_side: Shortest side in pixels that a clipped box may have; a box without area is never kept.

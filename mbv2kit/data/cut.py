@@ -1,4 +1,4 @@
-"""Class folders made from a detection data set: each object cut out along its box."""
+"""Makes class folders from a detection data set: each object is cut out along its box."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from mbv2kit.structures import Sample
 
 
 def cut_objects(source: Source, folder: Path, margin: float) -> int:
-    """Writes every object of a source as ``folder/CLASS/PICTURE_NUMBER.png``, crowds left out.
+    """Writes every object of a source, except crowds, as ``folder/CLASS/IMAGE_NUMBER.png``.
 
     Args:
-        source: Opened for detection.
-        folder: Where the class folders go; every class gets one.
-        margin: What is cut around a box on each side, as a share of that side; it ends at the image's border.
+        source: A source that is opened for detection.
+        folder: Parent of the class folders; every class gets one.
+        margin: Margin around a box, as a fraction of its width and height; it ends at the border of the image.
 
     Returns:
-        How many images were written.
+        The number of images written.
 
     Raises:
-        UserError: ``margin`` is negative, or ``folder`` holds something already.
+        UserError: ``margin`` is negative, or ``folder`` is not empty.
     """
     if margin < 0:
         raise UserError(f"margin must be at least 0, got {margin}.")

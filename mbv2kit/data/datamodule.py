@@ -1,4 +1,4 @@
-"""From sources to batches, for training and for evaluation."""
+"""Makes batches from sources, for training and for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from mbv2kit.structures import Image, Sample
 
 @dataclass(slots=True)
 class TrainingBatch:
-    """What one training step sees.
+    """The batch of one training step.
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8.
-        targets: As :meth:`mbv2kit.heads.Head.loss` reads them.
+        targets: Targets as :meth:`mbv2kit.heads.Head.loss` expects them.
         image_ids: Names of the images, for messages.
     """
 
@@ -48,12 +48,12 @@ class TrainingBatch:
 
 @dataclass(slots=True)
 class EvaluationBatch:
-    """What one evaluation step sees.
+    """The batch of one evaluation step.
 
     Attributes:
-        images: ``(B, 3, H, W)`` uint8, made by the model's input rule.
+        images: ``(B, 3, H, W)`` uint8, preprocessed for the model.
         placements: Where each image lies in its input.
-        samples: The images as they are, with the ground truth.
+        samples: The original images with their ground truth.
     """
 
     images: Tensor
@@ -66,7 +66,7 @@ class EvaluationBatch:
 
 
 class TrainingSet(Dataset[Sample]):
-    """Augmented samples; each is a pure function of the seed, the epoch and its index, whoever computes it."""
+    """Augmented samples; each is a pure function of the seed, the epoch and its index, in any process."""
 
     def __init__(self, source: Source, augment: Augment, seed: int) -> None:
         self._source = source
@@ -82,7 +82,7 @@ class TrainingSet(Dataset[Sample]):
 
 
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
-    """Samples as they are, each with the input that the model's rule makes of it."""
+    """Original samples, each with the input that preprocessing makes from it."""
 
     def __init__(self, source: Source, preprocess: Preprocess) -> None:
         self._source = source
@@ -98,16 +98,16 @@ class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) in an order that depends on the seed and the epoch alone.
+    """Yields batches of (epoch, index) in an order that depends only on the seed and the epoch.
 
     Args:
         count: Number of samples.
-        batch_size: Samples in a batch; what is left over at the end of an epoch sits out until the next.
-        seed: Of the order.
+        batch_size: Samples in a batch; an incomplete last batch is dropped.
+        seed: Seed of the order.
 
     Attributes:
-        epoch: The epoch that the next iteration gives.
-        start: Batches of it to leave out, for a run that goes on in the middle of an epoch.
+        epoch: The epoch of the next iteration.
+        start: Number of batches to skip, for a run that resumes in the middle of the epoch.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
@@ -133,14 +133,14 @@ class DataModule(lightning.LightningDataModule):
     Args:
         train: Source of the training split.
         val: Source of the validation split.
-        augment: From a sample to one of exactly the input's size.
-        preprocess: The model's input rule.
-        batch_size: Images a step, at least 2, since batch norm needs more than one.
-        workers: Processes that read and augment; 0 does it between the steps.
-        seed: Of order and augmentation.
+        augment: Makes training samples of one size.
+        preprocess: Preprocessing of the model.
+        batch_size: Number of images per step, at least 2, because batch norm needs more than one.
+        workers: Number of processes that read and augment; 0 does it in the training process.
+        seed: Seed of the order and of augmentation.
 
     Raises:
-        UserError: A number is out of range, or there are too few images to train on.
+        UserError: A number is out of range, or there are too few images.
     """
 
     def __init__(
@@ -174,12 +174,12 @@ class DataModule(lightning.LightningDataModule):
         self._workers = workers
 
     def start_epoch(self, epoch: int) -> None:
-        """Makes the training loader give this epoch: whole, unless a resumed run stands in the middle of it."""
+        """Sets the epoch of the training loader, whose batches a resumed run may already have started."""
         if epoch != self._sampler.epoch:
             self._sampler.epoch, self._sampler.start = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the run stands, for the checkpoint: the epoch and how many of its batches are done."""
+        """Returns the position of the run for the checkpoint: the epoch and the number of its finished batches."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
@@ -187,28 +187,28 @@ class DataModule(lightning.LightningDataModule):
         return {"epoch": epoch + 1, "start": 0} if finished else {"epoch": epoch, "start": done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the checkpoint's run stood."""
+        """Continues from the position in a checkpoint."""
         self._sampler.epoch, self._sampler.start = state_dict["epoch"], state_dict["start"]
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Augmented batches in a new order each epoch."""
+        """Returns the loader of augmented batches, which come in a new order each epoch."""
         return WorkerLoader(self._training_set, self._workers, batch_sampler=self._sampler, collate_fn=collate_training)
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
-        """Yields the first batches of the first epoch, made in this process, until they hold so many images."""
+        """Yields batches of the first epoch, made in this process, until they hold ``images`` images."""
         sampler = EpochSampler(len(self._training_set), self._batch_size, self._seed)
         for batch in islice(sampler, -(-images // self._batch_size)):
             yield collate_training([self._training_set[key] for key in batch])
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
-        """Every image of the validation split, once, in order."""
+        """Returns the loader of the validation split, which yields every image once, in order."""
         return evaluation_loader(self.val, self._preprocess, self._batch_size, self._workers)
 
 
 def evaluation_loader(
     source: Source, preprocess: Preprocess, batch_size: int, workers: int
 ) -> "DataLoader[tuple[Image, Placement, Sample]]":
-    """Every image of a source, once, in order, as :class:`EvaluationBatch`.
+    """Returns a loader that yields every image of a source once, in order, in an :class:`EvaluationBatch`.
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``workers`` below 0.
@@ -222,7 +222,7 @@ def evaluation_loader(
 
 
 def collate_training(samples: Sequence[Sample]) -> TrainingBatch:
-    """Stacks augmented samples of one size; the targets are those that the samples have."""
+    """Stacks augmented samples of one size, with all targets that they have."""
     images = images_to_tensor([sample.image for sample in samples])
     targets: dict[str, Any] = {"size": (images.shape[2], images.shape[3])}
     labels = [sample.label for sample in samples if sample.label is not None]

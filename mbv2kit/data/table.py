@@ -1,7 +1,7 @@
-"""Annotations of a whole data set in a few flat arrays.
+"""Stores the annotations of a whole data set in a few flat arrays.
 
-A worker process that reads a Python object writes to its reference count, and so copies the page of memory that it
-lies in: with lists of dictionaries each worker ends up with a copy of everything. Arrays stay shared.
+A worker process that reads a Python object changes its reference count and so copies its page of memory: with lists of
+dictionaries, each worker ends up with a copy of everything. Arrays stay shared.
 """
 
 import os
@@ -22,7 +22,7 @@ def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
 
 
 class Ragged(Generic[S]):
-    """Rows of unequal length, laid end to end in one array."""
+    """Rows of unequal length, stored end to end in one array."""
 
     def __init__(self, values: NDArray[S], lengths: Iterable[int]) -> None:
         self._values = values
@@ -62,11 +62,11 @@ class Texts(Sequence[str]):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The pixels of one object, as COCO writes them: polygons, or run lengths where ``rle`` is not empty.
+    """The pixels of one object in the format of COCO: polygons, or run lengths if ``rle`` is not empty.
 
     Attributes:
-        rings: Polygons ``x1, y1, x2, y2, ...`` in pixels, float64 so that they fill the very pixels COCO's tools fill.
-        rle: COCO's compressed run lengths of the whole image.
+        rings: Polygons ``x1, y1, x2, y2, ...`` in pixels; float64, to fill exactly the pixels that COCO's tools fill.
+        rle: Compressed run lengths of the whole image.
     """
 
     rings: tuple[NDArray[np.float64], ...] = ()
@@ -74,7 +74,7 @@ class Outline:
 
 
 class AnnotationTable:
-    """Names, boxes and outlines of N images; made by :class:`TableBuilder`. What it hands out are copies.
+    """Names, boxes and outlines of N images, made by :class:`TableBuilder`; methods return copies.
 
     Attributes:
         names: Name of each image.
@@ -104,7 +104,7 @@ class AnnotationTable:
 
     @property
     def object_count(self) -> int:
-        """How many objects all images have together."""
+        """The number of objects in all images."""
         return len(self._boxes)
 
     def name(self, index: int) -> str:
@@ -124,12 +124,12 @@ class AnnotationTable:
         return self._crowd[self._span(index)].copy()
 
     def objects(self, sizes: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Yields the size of each image, a row of ``sizes``, and those of its ``(n, 4)`` boxes that are no crowds."""
+        """Yields the size of each image, a row of ``sizes``, and its ``(n, 4)`` boxes without crowds."""
         for index, (height, width) in enumerate(sizes.tolist()):
             yield (height, width), self.boxes(index)[~self.crowd(index)]
 
     def outlines(self, index: int) -> list[Outline]:
-        """Returns the outlines of image ``index``, one an object; none where the table was built without."""
+        """Returns the outlines of image ``index``, one per object, or none if the table has none."""
         span = self._span(index)
         return [self._outline(item) for item in range(span.start, min(span.stop, len(self._rles)))]
 
@@ -144,7 +144,7 @@ class AnnotationTable:
 
 
 class TableBuilder:
-    """Collects images one by one; :meth:`build` then lays them out flat."""
+    """Collects images one by one; :meth:`build` stores them in flat arrays."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -161,7 +161,7 @@ class TableBuilder:
         crowd: ArrayLike = (),
         outlines: Sequence[Outline] = (),
     ) -> None:
-        """Adds an image with its ``(n, 4)`` boxes, ``(n,)`` labels and crowd flags, and none or n outlines."""
+        """Adds an image with its ``(n, 4)`` boxes, ``(n,)`` labels and crowd flags, and no outlines or n."""
         box_rows = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         label_row = np.asarray(labels, dtype=np.int64)
         crowd_row = np.asarray(crowd, dtype=np.bool_)
@@ -180,7 +180,7 @@ class TableBuilder:
         """Returns the table of all images added."""
         counts = [len(boxes) for boxes in self._boxes]
         if len(self._outlines) not in (0, sum(counts)):
-            raise ValueError(f"{len(self._outlines)} outlines for {sum(counts)} objects: give them for all or for none")
+            raise ValueError(f"{len(self._outlines)} outlines for {sum(counts)} objects; all or none must have one")
         return AnnotationTable(
             Texts(self._names),
             counts,

@@ -1,4 +1,4 @@
-"""The processes that read and augment images beside the trainer."""
+"""Worker processes that read and augment images while the model trains."""
 
 import signal
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class WorkerLoader(DataLoader[Item]):
     """A DataLoader whose workers use one thread each and live as long as the loader.
 
     Args:
-        dataset: What to load from.
+        dataset: The data set to load from.
         workers: Number of processes; 0 loads in the caller's process.
         **options: Further arguments of DataLoader.
     """
@@ -33,7 +33,7 @@ class WorkerLoader(DataLoader[Item]):
         )
 
     def __iter__(self) -> Any:
-        """Starts the workers where they do not run yet, and iterates over one epoch."""
+        """Starts the workers unless they run already, and iterates over one epoch."""
         with _without_opencv_threads():
             return super().__iter__()
 
@@ -50,7 +50,7 @@ def check_workers(workers: int) -> None:
 
 @contextmanager
 def _without_opencv_threads() -> Iterator[None]:
-    """Ends OpenCV's threads for as long as processes are forked; its thread pool does not survive a fork."""
+    """Stops OpenCV's threads while processes are forked, because its thread pool does not survive a fork."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -60,9 +60,9 @@ def _without_opencv_threads() -> Iterator[None]:
 
 
 def _set_up_worker(worker: int) -> None:
-    # One image at a time needs no threads, and those of several workers would compete with the trainer for the cores.
+    # A single image needs no threads, and those of several workers would compete with training for the cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    # Ctrl-C reaches every process of the terminal. The trainer handles it, and needs its workers until it has saved.
+    # Ctrl-C reaches every process of the terminal. Training handles it and needs its workers until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

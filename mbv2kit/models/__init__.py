@@ -1,1 +1,1 @@
-"""A model: its description, its weights, and what is built from them."""
+"""Models: their description, their weights, and the folders that hold them."""

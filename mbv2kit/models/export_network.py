@@ -1,4 +1,4 @@
-"""ExportNetwork: the graph that is exported, with everything that is fixed folded into the weights."""
+"""ExportNetwork: the graph that is exported, with norms and scaling folded into the weights."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,17 +15,17 @@ from mbv2kit.models.vision_model import VisionModel
 class ExportNetwork(nn.Module):
     """A model with its batch norms and its normalization folded into the convolutions.
 
-    The division by ``std`` goes into the weights of the first convolution. The subtraction of ``mean`` stays: what the
-    first convolution pads with must be the mean, and only a subtraction before it makes zeros of that.
+    The division by ``std`` goes into the weights of the first convolution. The subtraction of ``mean`` stays: the first
+    convolution must pad with the mean, which only the subtraction before it turns into zeros.
 
     Args:
-        model: In evaluation mode; it is copied.
-        size: Height and width of the inputs.
+        model: Model in evaluation mode; it is copied.
+        size: Height and width of the inputs; None takes those of the model.
 
     Attributes:
-        size: As given.
+        size: Height and width of the inputs.
         output_names: Names of the outputs, in the order in which ``forward`` returns them.
-        nms_options: The NMS options of the detector; None where there is no detector.
+        nms_options: The NMS options of the detector; None if there is no detector.
     """
 
     mean: Tensor
@@ -69,7 +69,7 @@ def fold_norms(model: nn.Module) -> None:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    # Folded in double precision, the weights are rounded once.
+    # In double precision, the weights are rounded only once.
     folded = fuse_conv_bn_eval(conv.double(), norm.double())
     conv.weight, conv.bias = folded.weight, folded.bias
     conv.float()

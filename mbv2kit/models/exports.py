@@ -1,4 +1,4 @@
-"""Exported files: each holds a whole network, from uint8 images to the arrays of ``imaging.postprocess``."""
+"""Descriptions of exported files; each file holds a network from uint8 images to the arrays of postprocessing."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,14 +19,14 @@ class Export:
     """One exported file.
 
     Attributes:
-        file: Its name in the model folder.
-        format: What kind of file it is.
-        precision: In which numbers the network computes; ``fp16`` stands for the half floats of the machine.
+        file: Name of the file in the model folder.
+        format: Format of the file.
+        precision: Precision in which the network computes; ``fp16`` is float16 or bfloat16, as the processor supports.
         size: Height and width of the input, ``(B, height, width, 3)`` uint8 RGB.
-        batch: Images at a time; None for any number.
-        outputs: Names of the answers, in the order in which the file gives them.
-        nms_options: Which boxes a detector shows; None for the other tasks, and where the file does it itself.
-        sha256: Of the file (of OpenVINO's two that with the weights): what timings and caches go by.
+        batch: Number of images per batch; None allows any number.
+        outputs: Names of the outputs, in order.
+        nms_options: NMS options of a detector; None for other tasks.
+        sha256: Hash of the file, for OpenVINO of the file with the weights; it identifies timings and caches.
     """
 
     file: str
@@ -54,12 +54,12 @@ class Export:
 
 
 def export_name(format: Format, precision: Precision) -> str:
-    """Returns what an exported file is called: ``model.onnx``, or ``model_int8.onnx`` and the like."""
+    """Returns the name of an exported file, such as ``model.onnx`` or ``model_int8.onnx``."""
     return f"model{'' if precision == 'fp32' else f'_{precision}'}{SUFFIXES[format]}"
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Returns the files that an export consists of: itself, and the .bin beside OpenVINO's, which has the weights."""
+    """Returns the files of an export: the file itself and, for OpenVINO, the .bin file with the weights."""
     return (path, path.with_suffix(".bin")) if path.suffix == SUFFIXES["openvino"] else (path,)
 
 

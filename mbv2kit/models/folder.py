@@ -1,4 +1,4 @@
-"""The model folder: what training saves, conversion makes and export adds to; all that inference needs."""
+"""The model folder, which training and conversion write and export extends; it is all that inference needs."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ WEIGHTS_FILE = "model.safetensors"
 class ModelFolder:
     """A folder with ``model.json`` and the files that it describes; nothing else reads or writes that file.
 
-    Every file is replaced in one step, so that a model that was there stays whole when writing fails.
+    Every file is replaced in one step, so that an existing model stays whole if writing fails.
 
     Attributes:
         path: The folder.
@@ -44,10 +44,10 @@ class ModelFolder:
         return self.description.is_file()
 
     def read_spec(self) -> ModelSpec:
-        """Reads what the model is.
+        """Reads the spec of the model.
 
         Raises:
-            UserError: There is no ``model.json``, or it describes no model; the message names the file.
+            UserError: There is no ``model.json``, or it does not describe a model; the message names the file.
         """
         values = self._read()
         try:
@@ -61,7 +61,7 @@ class ModelFolder:
         raise UserError(f"{self.description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
 
     def read_exports(self) -> tuple[Export, ...]:
-        """Lists the exported files that are there, in the order in which they were made.
+        """Lists the exported files that exist, in the order in which they were added.
 
         Raises:
             UserError: ``model.json`` or its list of exports cannot be read.
@@ -72,18 +72,17 @@ class ModelFolder:
         except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
             reason = error if isinstance(error, UserError) else repr(error)
             raise UserError(
-                f"{self.description} does not say what was exported: {reason}; export the model again."
+                f"{self.description} has an invalid list of exports: {reason}; export the model again."
             ) from None
         return tuple(export for export in exports if (self.path / export.file).is_file())
 
     def save(self, spec: ModelSpec, weights: bytes) -> None:
-        """Writes a model into the folder, which is made where it does not exist.
+        """Writes a model into the folder, which is created if it is missing.
 
-        Exported files stay listed while the weights are those that they were made from, byte for byte; files of other
-        weights leave the list.
+        Exported files stay listed if the weights are the same, byte for byte; otherwise they are removed from the list.
 
         Args:
-            spec: What the model is.
+            spec: Spec of the model.
             weights: Content of the ``safetensors`` file.
         """
         exports: tuple[Export, ...] = ()
@@ -94,17 +93,17 @@ class ModelFolder:
         self._write(spec.to_dict(), exports)
 
     def describe(self, spec: ModelSpec) -> None:
-        """Writes ``model.json`` alone, for a folder of exported files; a description that is there stays."""
+        """Writes only ``model.json``, for a folder of exported files; an existing one is kept."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.exists:
             self._write(spec.to_dict(), ())
 
     def add_export(self, export: Export, source: Path) -> None:
-        """Takes an exported file into the folder and lists it, in the place of one with the same name.
+        """Copies an exported file into the folder and lists it; it replaces a file of the same name.
 
         Args:
-            export: The file.
-            source: Folder that it lies in now, which may be on another file system.
+            export: Description of the file.
+            source: Folder of the file, which may be on another file system.
         """
         others = [each for each in self.read_exports() if each.file != export.file]
         for path in files_of(source / export.file):

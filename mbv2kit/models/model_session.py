@@ -1,4 +1,4 @@
-"""ModelSession: a model as it is trained, in eager mode, behind the interface of every runtime."""
+"""ModelSession: a model in eager mode, as in training, with the interface of every runtime."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ class ModelSession:
     """Runs a model with its norms unfolded, so that its metrics equal those of training to the last digit.
 
     Args:
-        model: In evaluation mode, on any device.
+        model: Model in evaluation mode, on any device.
     """
 
     def __init__(self, model: VisionModel) -> None:

@@ -1,4 +1,4 @@
-"""The folder that a training run leaves behind: where each file lies, and which run is the newest."""
+"""The folder of a training run: the path of each file, and the newest run."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ OUTPUTS = Path("outputs")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths within one run (see the README's table of files).
+    """Paths within one run.
 
     Attributes:
         path: The run's folder.
@@ -25,17 +25,17 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The whole configuration that the run was made with."""
+        """The complete configuration of the run."""
         return self.path / "config.yaml"
 
     @property
     def log(self) -> Path:
-        """What the run said on screen."""
+        """The log that the run printed."""
         return self.path / "train.log"
 
     @property
     def metrics(self) -> Path:
-        """The final figures; a run that has them is finished."""
+        """The final metrics; a run that has them is finished."""
         return self.path / "metrics.json"
 
     @property
@@ -55,26 +55,26 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """Images with what the model sees in them, beside the ground truth."""
+        """Images with the ground truth next to the prediction."""
         return self.path / "predictions"
 
     def dataset(self) -> dict[str, Any] | None:
-        """Returns the ``dataset`` config that the run was trained on; None where this is no run."""
+        """Returns the ``dataset`` config of the run; None if the folder is not a run."""
         if not self.config.is_file():
             return None
         return OmegaConf.to_container(OmegaConf.load(self.config).dataset)  # type: ignore[return-value]
 
     @property
     def finished(self) -> bool:
-        """Whether the run has a model and its figures."""
+        """Whether the run has a model and its metrics."""
         return self.metrics.is_file() and ModelFolder(self.model).exists
 
 
 def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> RunFolder:
-    """Returns the run below ``outputs`` that finished last, of ``task`` only where one is named.
+    """Returns the run below ``outputs`` that finished last, of any task unless ``task`` is given.
 
     Raises:
-        UserError: No such run is there; the message says what to run.
+        UserError: There is no such run; the message says how to train one.
     """
     runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
     tasks = {run: _task(run) for run in runs if run.finished}
@@ -89,17 +89,17 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
 
 
 def find_model(checkpoint: str | None, task: str | None = None) -> ModelFolder | None:
-    """Returns the model folder that a ``checkpoint`` key stands for.
+    """Returns the model folder that a ``checkpoint`` key names.
 
     Args:
-        checkpoint: A run folder, a model folder or a file of the model in one; None for the newest finished run.
-        task: Which runs count where no checkpoint is named; None for all.
+        checkpoint: A run folder, a model folder or a model file in one; None takes the newest finished run.
+        task: Task of the newest run; None allows any task.
 
     Returns:
-        The folder; None where the checkpoint is nothing of ours.
+        The folder; None if the checkpoint is not a model of mbv2kit.
 
     Raises:
-        UserError: No checkpoint is named and there is no finished run.
+        UserError: ``checkpoint`` is None and there is no finished run.
     """
     if checkpoint is None:
         return ModelFolder(newest_finished_run(task).model)
@@ -111,7 +111,7 @@ def find_model(checkpoint: str | None, task: str | None = None) -> ModelFolder |
 
 
 def chosen_checkpoint(checkpoint: str | None, weights: str | None) -> str | None:
-    """Returns the one of two keys that is given: they name the same things, one as training calls its results.
+    """Returns the given one of two keys, which both name a model.
 
     Raises:
         UserError: Both are given.
@@ -122,7 +122,7 @@ def chosen_checkpoint(checkpoint: str | None, weights: str | None) -> str | None
 
 
 def _task(run: RunFolder) -> str | None:
-    """Returns the task that a run's figures are of; None where the file is damaged."""
+    """Returns the task of a run's metrics; None if the file is damaged."""
     try:
         content = json.loads(run.metrics.read_text(encoding="utf-8"))
     except (OSError, ValueError):

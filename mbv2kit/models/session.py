@@ -1,4 +1,4 @@
-"""Session: what runs a network, whatever the runtime."""
+"""Session: the interface of everything that runs a network."""
 
 from typing import Protocol
 
@@ -15,5 +15,5 @@ class Session(Protocol):
         """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs; the caller may keep the arrays.
 
         Returns:
-            The arrays that :mod:`mbv2kit.imaging.postprocess` defines, of each task of the network.
+            The arrays of every task of the network, as :mod:`mbv2kit.imaging.postprocess` defines them.
         """

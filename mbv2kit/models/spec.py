@@ -1,4 +1,4 @@
-"""What a model is, apart from its weights: the content of ``model.json``, which needs no torch to be read."""
+"""The description of a model without its weights: the content of ``model.json``, which is read without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,9 +19,9 @@ class ModelSpec:
         heads: For each task ``name`` and the arguments of the head's constructor.
         class_names: For each task the names of its classes, by class id.
         input: How an image becomes the network's input.
-        mean: Subtracted from each of the three channels, in 0..255.
-        std: What each channel is divided by, in 0..255.
-        origin: Where the model came from (the run, its figures, a license): for people, not read back by code.
+        mean: Value that is subtracted from each of the three channels, in 0..255.
+        std: Value by which each channel is divided, in 0..255.
+        origin: Origin of the model (the run, its metrics, a license), for people.
     """
 
     backbone: Mapping[str, Any]

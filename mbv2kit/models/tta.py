@@ -1,4 +1,4 @@
-"""Test-time augmentation: a session that runs a model on several sizes of each input, each of them mirrored as well."""
+"""Test-time augmentation: a session that runs a model on several sizes of each input, plain and mirrored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mbv2kit.structures import Detections, Prediction
 
 Augmentation = Literal["none", "multiscale_flip"]
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# The coarsest stride of the networks here.
+# The largest stride of all backbones.
 _GRID = 32
 
 
@@ -33,8 +33,8 @@ def scaled_side(side: int, scale: float) -> int:
     """Returns the pixels of an input's side at another scale.
 
     A side of 16 k + 1 pixels, whose corners lie on those of the map, becomes ``(side - 1) * scale + 1``, as in
-    DeepLab's code: 513 becomes 257, 385, 513, 641, 769 and 897. Any other side becomes the nearest multiple of 32, in
-    which the steps of every map fit without a rest.
+    DeepLab's code: 513 becomes 257, 385, 513, 641, 769 and 897. Any other side becomes the nearest multiple of 32,
+    which every stride divides.
     """
     if scale == 1:
         return side
@@ -45,7 +45,7 @@ def scaled_side(side: int, scale: float) -> int:
 
 @runtime_checkable
 class Enlarging(Protocol):
-    """A segmentation head whose raw tensor ``logits`` ``(B, num_classes, h, w)`` can be brought to any size."""
+    """A segmentation head whose raw tensor ``logits`` ``(B, num_classes, h, w)`` can be enlarged to any size."""
 
     def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Interpolates logits to ``size`` pixels, (height, width)."""
@@ -58,7 +58,7 @@ class View:
     Attributes:
         size: Height and width of the view.
         mirrored: Whether left and right were exchanged.
-        raw: For each task the raw tensors of its head.
+        raw: Raw tensors of the head of each task.
     """
 
     size: tuple[int, int]
@@ -69,23 +69,23 @@ class View:
 class MultiScaleFlip:
     """Runs a model on each input at several scales, plain and mirrored (MobileNetV2, Table 7 and Figure 8).
 
-    Probabilities are averaged over all views: of classes, and of the class of each pixel, after the view's logits were
-    enlarged to the input's size. The boxes of all views are joined and go through NMS once more, within each class.
+    Probabilities are averaged over all views: those of the classes, and those of each pixel after the logits of a view
+    are enlarged to the input's size. The boxes of all views are joined and go through NMS once more, within each class.
 
     The views scale the input, not the image, as DeepLab's code does. They agree about positions under every kind of
-    preprocessing (``pad`` would not enlarge an image), and inputs are made once. Only an image that preprocessing made
-    smaller has more detail than the larger views show.
+    preprocessing (``pad`` would not enlarge an image), and inputs are made once. Only images that preprocessing shrinks
+    have more detail than the larger views show.
 
     One view is computed at a time. The raw outputs of all views are kept, which are small; masks are averaged image by
     image.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         scales: Scales of the views; :func:`scaled_side` rounds the sizes.
-        flip: Whether each view is mirrored as well.
+        flip: Whether each view is also mirrored.
 
     Raises:
-        UserError: A segmentation head has no logits that can be averaged.
+        UserError: A segmentation head has no logits to average.
     """
 
     def __init__(self, model: VisionModel, scales: Sequence[float] = SCALES, flip: bool = True) -> None:
@@ -102,7 +102,7 @@ class MultiScaleFlip:
         """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs; a detector's are ``detections``.
 
         Raises:
-            UserError: The model cannot take one of the views.
+            UserError: The model does not accept the size of a view.
         """
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._model.mean.device)
         size = (tensor.shape[2], tensor.shape[3])
@@ -119,7 +119,7 @@ class MultiScaleFlip:
 
     def _view(self, images: Tensor, scale: float, mirrored: bool) -> View:
         size = scaled_side(images.shape[2], scale), scaled_side(images.shape[3], scale)
-        # Mirrored before it is scaled: a mirrored input then has the very same views in the other order.
+        # Mirroring comes before scaling: a mirrored input then has exactly the same views in another order.
         view = _resize(images.flip(3) if mirrored else images, size)
         try:
             return View(size, mirrored, self._model(view))
@@ -128,17 +128,17 @@ class MultiScaleFlip:
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes ``(B, 3, H, W)`` uint8; averages where they shrink and interpolates where they grow."""
+    """Resizes ``(B, 3, H, W)`` uint8, by averages where images shrink and by interpolation where they grow."""
     if (images.shape[2], images.shape[3]) == size:
         return images
-    # Edges lie on edges: boxes need it, and torch averages wrongly where corners lie on corners. A head that wants the
-    # latter is off by half a pixel at the border, a small part of a step of its map.
+    # Edges are aligned: boxes need it, and torch averages wrongly with aligned corners. For a head with aligned corners
+    # the border is off by half a pixel, a small part of a step of its map.
     resized = F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    # A mirrored input has the two sums exchanged, and so exactly the mirrored mask.
+    # For a mirrored input the two sums change places, so its mask is exactly the mirrored one.
     sums: dict[bool, Tensor] = {}
     for view in views:
         logits = head.enlarge(view.raw["segmentation"]["logits"][index : index + 1].float(), size)
@@ -160,7 +160,7 @@ def _average_classes(head: Head, task: str, views: Sequence[View]) -> NDArray[np
 def _join_boxes(
     head: Head, task: str, views: Sequence[View], size: tuple[int, int], options: NmsOptions
 ) -> NDArray[np.float32]:
-    """Returns ``detections`` ``(B, K, 6)``, filled with rows of score 0."""
+    """Returns ``detections`` ``(B, K, 6)``; rows of score 0 fill up shorter lists."""
     decoded = [head.decode(view.raw[task], view.size) for view in views]
     images = [_joined(predictions, views, size, options) for predictions in zip(*decoded, strict=True)]
     rows = np.zeros((len(images), max(len(found.boxes) for found in images), 6), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""VisionModel: normalization, one backbone and one or more heads; built from a spec, kept in a model folder."""
+"""VisionModel: normalization, one backbone and one or more heads; built from a spec, saved in a model folder."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -26,12 +26,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class VisionModel(nn.Module):
-    """From uint8 images to the raw tensors of every head; the backbone runs once.
+    """Computes the raw tensors of every head from uint8 images; the backbone runs once.
 
     Normalization is part of the model, so no caller can get it wrong.
 
     Args:
-        spec: What to build; weights are fresh.
+        spec: Description of the model, which is built with fresh weights.
 
     Raises:
         UserError: A name or an argument in the spec is wrong.
@@ -63,22 +63,22 @@ class VisionModel(nn.Module):
 
     @property
     def class_names(self) -> Mapping[Task, Sequence[str]]:
-        """For each task the names of its classes, by class id."""
+        """Names of the classes of each task, by class id."""
         return self.spec.class_names
 
     @property
     def nms_options(self) -> NmsOptions | None:
-        """The NMS options of the detector; None where there is no detector."""
+        """The NMS options of the detector; None if there is no detector."""
         return next((head.nms_options for head in self.heads.values() if head.nms_options is not None), None)
 
     def forward(self, images: Tensor) -> dict[str, Raw]:
         """Runs the backbone and every head.
 
         Args:
-            images: ``(B, 3, H, W)`` uint8, RGB; any size, though the spec's input size is what it was trained for.
+            images: ``(B, 3, H, W)`` uint8, RGB, of any size; the model is trained for the input size of its spec.
 
         Returns:
-            For each task the raw tensors of its head.
+            The raw tensors of the head of each task.
         """
         features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         return {task: head(features) for task, head in self.heads.items()}
@@ -92,19 +92,19 @@ class VisionModel(nn.Module):
             size: (height, width) of the input.
         """
         outputs: Raw = {}
-        # Validation in a training with bfloat16 would compute them in bfloat16 too.
+        # Validation during training with bfloat16 would otherwise compute in bfloat16.
         with torch.autocast(self.mean.device.type, enabled=False):
             for task, head in self.heads.items():
                 outputs |= head.outputs(raw[task], size)
         return outputs
 
     def at_output_stride(self, output_stride: int) -> "VisionModel":
-        """Returns the same weights as a network of another output stride, in evaluation mode.
+        """Returns a model with the same weights and another output stride, in evaluation mode.
 
-        DeepLabv3 is trained at 16 and evaluated at 8 as well (Table 7): a finer map from more work.
+        DeepLabv3 is trained at 16 and also evaluated at 8 (Table 7), which computes a finer map at a higher cost.
 
         Raises:
-            UserError: The backbone does not come with that output stride, or a head then lacks a map.
+            UserError: The backbone does not support that output stride, or a head then lacks a map.
         """
         backbone = {**self.spec.backbone, "output_stride": output_stride}
         model = VisionModel(replace(self.spec, backbone=backbone))
@@ -112,7 +112,7 @@ class VisionModel(nn.Module):
         return model.eval()
 
     def save(self, folder: str | Path) -> None:
-        """Writes the model into a model folder, which is made where it does not exist; see :class:`ModelFolder`."""
+        """Writes the model into a model folder, which is created if it is missing; see :class:`ModelFolder`."""
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         ModelFolder(Path(folder)).save(self.spec, serialize(weights, metadata={"format": "pt"}))
 
@@ -121,7 +121,7 @@ class VisionModel(nn.Module):
         """Builds the model of a folder that :meth:`save` wrote, on the CPU and in evaluation mode.
 
         Raises:
-            UserError: The folder holds no model, or one that is damaged; the message names the file.
+            UserError: The folder holds no model or a damaged one; the message names the file.
         """
         found = ModelFolder(Path(folder))
         spec = found.read_spec()
@@ -141,7 +141,7 @@ class VisionModel(nn.Module):
 
 
 def copy_to_meta(model: M) -> M:
-    """Copies a module with the shapes of its tensors alone, to torch's meta device; the weights are never copied."""
+    """Copies a module to torch's meta device: with the shapes of its tensors, but without their values."""
     memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)

@@ -77,7 +77,7 @@ def test_an_image_without_objects_stays_one() -> None:
     assert labels.dtype == np.int64
 
 
-def test_boxes_that_the_source_knows_without_its_images_need_none_of_them() -> None:
+def test_boxes_are_known_without_reading_images() -> None:
     boxes = np.array([[1, 2, 3, 4]], dtype=np.float32)
 
     class Knowing(Given):
@@ -91,12 +91,12 @@ def test_boxes_that_the_source_knows_without_its_images_need_none_of_them() -> N
     assert list(aligned.objects()) == [((5, 6), boxes)]
 
 
-def test_a_source_of_the_same_classes_is_taken_as_it_is() -> None:
+def test_a_source_with_the_same_classes_is_unchanged() -> None:
     source = Given(MODEL)
     assert align_classes(source, list(MODEL)) is source
 
 
-def test_a_list_in_other_words_is_the_same_list() -> None:
+def test_a_list_with_other_names_counts_as_equal() -> None:
     source = Given(("Great_White_shark", "crane (n02012849)", "tench, Tinca tinca"), sample(label=1))
     aligned = align_classes(source, ["great white shark", "crane", "tench"])
     assert aligned.class_names == ("great white shark", "crane", "tench")
@@ -113,7 +113,7 @@ def test_the_thousand_ids_of_imagenet_are_its_thousand_classes() -> None:
         align_classes(Given(tuple(reversed(ids))), names)
 
 
-def test_the_lists_of_imagenet_that_go_about_are_one_list(shared_data: Path) -> None:
+def test_the_common_lists_of_imagenet_count_as_equal(shared_data: Path) -> None:
     source = open_source({"name": "imagenet", "root": shared_data / "imagenet_samples"}, "classification", "val")
     labels = (shared_data / "weights" / "imagenet_labels.txt").read_text().splitlines()[1:]
     for names in (imagenet_classes(), labels):

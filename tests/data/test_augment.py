@@ -1,4 +1,4 @@
-"""The augmentation presets: what each promises about size, ground truth, chance and its configuration."""
+"""All augmentation presets: size, ground truth, randomness and options of each."""
 
 import os
 import pickle
@@ -60,7 +60,7 @@ def same(a: Sample, b: Sample) -> bool:
 def test_equal_generators_give_equal_samples_and_others_do_not(preset: str, hue: float) -> None:
     sample = make_sample()
     augment, twin = build(preset, hue=hue), build(preset, hue=hue)
-    augment(sample, np.random.default_rng(99))  # what was made before must not matter
+    augment(sample, np.random.default_rng(99))  # earlier samples must not matter
     for seed in range(5):
         one = augment(sample, np.random.default_rng(seed))
         assert same(one, twin(sample, np.random.default_rng(seed)))
@@ -107,7 +107,7 @@ def test_any_image_becomes_a_valid_sample_of_the_input_size(
 
 
 @pytest.mark.parametrize("preset", PRESETS.names())
-def test_the_sample_passed_in_stays_as_it_was(preset: str) -> None:
+def test_the_given_sample_is_not_changed(preset: str) -> None:
     sample = make_sample(96, 128)
     augment = build(preset)
     result = augment(sample, np.random.default_rng(0))
@@ -116,7 +116,7 @@ def test_the_sample_passed_in_stays_as_it_was(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS.names())
-def test_loader_processes_can_be_sent_a_preset(preset: str) -> None:
+def test_a_preset_can_be_sent_to_worker_processes(preset: str) -> None:
     augment = build(preset)
     copy = pickle.loads(pickle.dumps(augment))
     assert same(copy(make_sample(), np.random.default_rng(3)), augment(make_sample(), np.random.default_rng(3)))
@@ -134,7 +134,7 @@ def test_a_sample_without_the_needed_field_is_refused(preset: str, missing: str)
 @pytest.mark.parametrize("preset", RANDOM_PRESETS)
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None:
-    # One bright object on black: in image, mask and box it must be in the same place after any change.
+    # One bright object on black, which must stay in the same place in image, mask and box.
     image = np.zeros((120, 160, 3), dtype=np.uint8)
     image[40:80, 50:110] = 250
     sample = Sample(
@@ -146,19 +146,19 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         mask=(image[:, :, 0] > 0).astype(np.uint8),
     )
     augment = build(preset, Preprocess((96, 128), resize, fill=0))
-    seen = 0
+    found = 0
     for seed in range(40):
         result = augment(sample, np.random.default_rng(seed))
         assert result.boxes is not None
         assert result.mask is not None
         if len(result.boxes) == 0:
             continue
-        seen += 1
+        found += 1
         for pixels in (result.image[:, :, 0] > 60, result.mask == 1):
             rows, columns = np.nonzero(pixels)
             found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert result.boxes[0] == pytest.approx(found, abs=1.5)
-    assert seen > 20
+    assert found > 20
 
 
 # ------------------------------------------------------------------------------------------------ configuration
@@ -210,14 +210,14 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         ),
     ],
 )
-def test_mistakes_in_the_configuration_are_named(config: dict[str, Any], message: str) -> None:
+def test_mistakes_in_the_options_are_reported(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         create_augment(config, PREPROCESS)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("preset", ["detection", "segmentation"])
-def test_the_center_crop_rule_is_refused_where_it_would_cut_objects_away(preset: str) -> None:
+def test_center_crops_are_refused_if_they_would_cut_objects_away(preset: str) -> None:
     with pytest.raises(UserError, match="'crop' cuts away"):
         build(preset, Preprocess((96, 96), "crop"))
 

@@ -1,4 +1,4 @@
-"""What each augmentation preset does of its own: crops, expansions, scales, and nothing at all."""
+"""Each augmentation preset: its crops, expansions and scales, and the preset that changes nothing."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def with_boxes(image: Image, boxes: list[list[float]], crowd: list[bool] | None 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "pad", "crop"])
 @pytest.mark.parametrize("original", [(60, 100), (300, 200), (96, 128)])
-def test_none_shows_exactly_what_the_input_rule_shows(resize: Resize, original: tuple[int, int]) -> None:
+def test_none_equals_preprocessing(resize: Resize, original: tuple[int, int]) -> None:
     preprocess = Preprocess((96, 128), resize)
     image = make_image(*original)
     result = build("none", preprocess)(Sample(image=image, image_id="a", label=1), np.random.default_rng(0))
@@ -47,7 +47,7 @@ def test_none_shows_exactly_what_the_input_rule_shows(resize: Resize, original: 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "pad"])
 @pytest.mark.parametrize("image", [(60, 100), (300, 200)])
-def test_none_carries_boxes_as_the_input_rule_carries_them_back(resize: Resize, image: tuple[int, int]) -> None:
+def test_none_converts_boxes_as_preprocessing_restores_them(resize: Resize, image: tuple[int, int]) -> None:
     preprocess = Preprocess((96, 128), resize)
     sample = with_boxes(make_image(*image), [[10, 20, 40, 50], [0, 0, image[1], image[0]]])
     result = build("none", preprocess)(sample, np.random.default_rng(0))
@@ -59,7 +59,7 @@ def test_none_carries_boxes_as_the_input_rule_carries_them_back(resize: Resize, 
     assert restored.boxes == pytest.approx(sample.boxes, abs=1e-3)
 
 
-def test_none_marks_what_no_image_covers_as_ignored() -> None:
+def test_none_ignores_pixels_outside_the_image() -> None:
     preprocess = Preprocess((96, 128), "letterbox")
     mask = np.ones((100, 50), dtype=np.uint8)
     result = build("none", preprocess)(
@@ -80,7 +80,7 @@ def test_none_refuses_boxes_under_the_center_crop() -> None:
 
 
 def crop_of_gradient(augment: Augment, width: int, height: int, seed: int) -> tuple[float, float]:
-    """Returns width and height of the crop, read off the pixels of an image whose values are its coordinates."""
+    """Returns width and height of the crop, from an image whose pixels hold their coordinates."""
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     image = np.stack([columns, rows, columns], axis=2).astype(np.uint8)
     result = augment(Sample(image=image, image_id="gradient", label=0), np.random.default_rng(seed)).image.astype(float)
@@ -89,7 +89,7 @@ def crop_of_gradient(augment: Augment, width: int, height: int, seed: int) -> tu
     return (result[0, -1, 0] - result[0, 0, 0]) / step, (result[-1, 0, 1] - result[0, 0, 1]) / step
 
 
-def test_classification_crops_within_the_asked_area_and_ratio() -> None:
+def test_classification_crops_have_the_requested_area_and_ratio() -> None:
     augment = build("classification", Preprocess((224, 224)), scale=[0.3, 0.6], ratio=[0.5, 2.0], **STILL)
     crops = np.array([crop_of_gradient(augment, 200, 160, seed) for seed in range(150)])
     area = crops.prod(axis=1) / (200 * 160)
@@ -98,12 +98,12 @@ def test_classification_crops_within_the_asked_area_and_ratio() -> None:
     assert area.max() == pytest.approx(0.6, abs=0.04)
     assert ratio.min() >= 0.47
     assert ratio.max() <= 2.12
-    # Ratios are drawn on a logarithmic scale: as many upright crops as lying ones.
+    # Ratios are drawn on a logarithmic scale: half of the crops are upright.
     assert abs(np.log(ratio).mean()) < 0.2
 
 
 @pytest.mark.parametrize("original", [(20, 250), (250, 20)])
-def test_classification_takes_the_middle_where_no_crop_fits(original: tuple[int, int]) -> None:
+def test_classification_takes_the_center_if_no_crop_fits(original: tuple[int, int]) -> None:
     image = np.zeros((*original, 3), dtype=np.uint8)
     middle = [slice((side - 20) // 2, (side + 20) // 2) for side in original]
     image[middle[0], middle[1]] = 200
@@ -112,7 +112,7 @@ def test_classification_takes_the_middle_where_no_crop_fits(original: tuple[int,
     assert (result.image == 200).all()
 
 
-def test_flips_come_with_their_probability() -> None:
+def test_flips_have_their_probability() -> None:
     image = np.zeros((32, 32, 3), dtype=np.uint8)
     image[:, :16] = 255
     options = {"scale": [1.0, 1.0], "ratio": [1.0, 1.0], **NO_COLOR, "horizontal_flip": 0.25}
@@ -128,7 +128,7 @@ def test_flips_come_with_their_probability() -> None:
 KEEP_WHOLE = {**STILL, "expand_probability": 0.0, "crop_probability": 0.0}
 
 
-def test_detection_with_all_chances_at_zero_equals_none() -> None:
+def test_detection_with_all_probabilities_at_zero_equals_none() -> None:
     for resize in ("stretch", "letterbox", "pad"):
         preprocess = Preprocess((96, 128), resize)
         sample = with_boxes(make_image(120, 100), [[10, 20, 40, 50]])
@@ -165,7 +165,7 @@ def test_expansion_shrinks_the_image_into_fill() -> None:
 
 
 @pytest.mark.parametrize("min_iou", [0.1, 0.5, 0.8])
-def test_crop_reaches_the_asked_iou_with_an_object(min_iou: float) -> None:
+def test_crop_reaches_the_requested_iou_with_an_object(min_iou: float) -> None:
     # IoU is the same before and after the resize, so it is measured on the result: the crop is the whole input.
     options = {**KEEP_WHOLE, "crop_probability": 1.0, "crop_min_iou": [min_iou]}
     augment = build("detection", Preprocess((200, 200)), **options)
@@ -203,7 +203,7 @@ def test_a_crop_keeps_the_boxes_whose_center_it_holds_and_clips_them() -> None:
         assert result.boxes == pytest.approx(clipped * scale, abs=1e-3)
 
 
-def test_expanded_and_cropped_windows_mix_as_often_as_asked() -> None:
+def test_expansion_and_crop_have_their_probabilities() -> None:
     augment = build("detection", Preprocess((64, 64)), expand_probability=0.5, crop_probability=0.0)
     sample = with_boxes(make_image(64, 64), [[0, 0, 40, 40]])
     expanded = sum(
@@ -237,7 +237,7 @@ def test_boxes_too_small_to_keep_are_dropped() -> None:
 
 
 def index_mask(height: int, width: int) -> Sample:
-    """An image and mask whose values tell where a pixel came from."""
+    """Returns an image and mask whose values are positions of pixels."""
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     image = np.stack([columns, rows, columns], axis=2).astype(np.uint8)
     return Sample(image=image, image_id="index", mask=columns.astype(np.uint8))
@@ -245,7 +245,7 @@ def index_mask(height: int, width: int) -> Sample:
 
 def test_segmentation_at_scale_one_is_an_exact_crop() -> None:
     augment = build("segmentation", Preprocess((64, 80), "pad"), scale=[1.0, 1.0], **STILL)
-    # Smaller than the input in one direction: "pad" shows it at its own size, so the crop is not resampled.
+    # Smaller than the input in one direction: "pad" keeps its size, so the crop is not resampled.
     sample = index_mask(50, 80)
     result = augment(sample, np.random.default_rng(0))
     assert sample.mask is not None
@@ -267,7 +267,7 @@ def test_segmentation_turns_image_and_mask_upside_down_together() -> None:
     assert np.array_equal(result.mask, mask[::-1])
 
 
-def test_segmentation_scales_come_in_steps_relative_to_the_rule() -> None:
+def test_segmentation_scales_come_in_steps_relative_to_preprocessing() -> None:
     augment = build("segmentation", Preprocess((50, 100), "stretch"), scale=[0.5, 2.0], scale_step=0.25, **STILL)
     sample = index_mask(100, 200)
     scales = set()
@@ -293,12 +293,12 @@ def test_segmentation_crops_reach_every_corner() -> None:
     augment = build("segmentation", Preprocess((20, 20), "stretch"), scale=[2.0, 2.0], **STILL)
     sample = index_mask(24, 24)
     corners = {augment.choose_view(sample, np.random.default_rng(seed)).source[:2] for seed in range(600)}
-    # Twice the shown size of 20 from an image of 24: windows of 12, at 0..12 either way.
+    # Twice the size of 20 after preprocessing, from an image of 24: windows of 12, at 0..12 on each axis.
     assert {(0, 0), (12, 0), (0, 12), (12, 12)} <= corners
     assert max(max(corner) for corner in corners) == 12
 
 
-def test_segmentation_mask_holds_only_classes_that_were_there() -> None:
+def test_segmentation_mask_holds_only_classes_of_the_sample() -> None:
     mask = np.zeros((90, 120), dtype=np.uint8)
     mask[30:60, 40:80] = 10
     sample = Sample(image=make_image(90, 120), image_id="classes", mask=mask)
@@ -311,7 +311,7 @@ def test_segmentation_mask_holds_only_classes_that_were_there() -> None:
 
 
 @pytest.mark.parametrize("preset", ["classification", "segmentation"])
-def test_training_images_can_have_a_size_of_their_own(preset: str) -> None:
+def test_training_images_can_have_another_size(preset: str) -> None:
     preprocess = Preprocess((96, 128), "stretch")
     augment = create_augment({"preset": preset, "size": [48, 64]}, preprocess)
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)

@@ -45,7 +45,7 @@ def test_neither_rectangle_is_ever_empty_or_out_of_bounds(
 @pytest.mark.parametrize("mirror_x", [False, True])
 @pytest.mark.parametrize("mirror_y", [False, True])
 def test_boxes_land_where_the_pixels_land(mirror_x: bool, mirror_y: bool) -> None:
-    # A white rectangle is drawn into the image; after the view its pixels must fill the carried box.
+    # A white rectangle is drawn into the image; after the view its pixels must fill the converted box.
     image: NDArray[np.uint8] = np.zeros((100, 200, 3), dtype=np.uint8)
     image[20:60, 50:120] = 255
     view = View.through((-40, -20, 160, 100), (100, 200), (240, 300))
@@ -54,7 +54,7 @@ def test_boxes_land_where_the_pixels_land(mirror_x: bool, mirror_y: bool) -> Non
     rows, columns = np.nonzero(canvas[:, :, 0] > 127)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     box = np.array([[50, 20, 120, 60]], dtype=np.float32)
-    assert view.carry(box)[0] == pytest.approx(found, abs=0.75)
+    assert view.convert(box)[0] == pytest.approx(found, abs=0.75)
 
 
 def test_mirrored_cut_equals_numpys_reversal() -> None:

@@ -18,10 +18,10 @@ def test_each_kind_of_fault() -> None:
             [10, 20, 30, 40],  # good
             [-5, -5, 30, 40],  # reaches beyond the top left
             [90, 40, 130, 70],  # reaches beyond the bottom right
-            [30, 20, 10, 40],  # turned inside out
+            [30, 20, 10, 40],  # ends before it starts
             [10, 20, 10, 40],  # no width
             [10, 20, 10.5, 40],  # too narrow
-            [200, 10, 220, 30],  # beside the image
+            [200, 10, 220, 30],  # outside the image
             [np.nan, 0, 10, 10],
             [0, 0, np.inf, 10],
         ],
@@ -47,7 +47,7 @@ def test_no_boxes_stay_no_boxes() -> None:
 
 
 @given(BOXES, st.integers(1, 200), st.integers(1, 200))
-def test_what_is_kept_lies_in_the_image_and_cleaning_again_changes_nothing(
+def test_kept_boxes_lie_in_the_image_and_cleaning_again_changes_nothing(
     boxes: np.ndarray, height: int, width: int
 ) -> None:
     before = boxes.copy()

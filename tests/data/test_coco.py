@@ -63,7 +63,7 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     samples = [source[i] for i in range(3)]
     assert [sample.image_id for sample in samples] == ["5.png", "2.png", "3.png"]
     assert [int(sample.image[0, 0, 0]) for sample in samples] == [5, 2, 3]
-    # The box that reaches beyond the image is clipped, the one without width is left out.
+    # The box that extends beyond the image is clipped, the one without width is dropped.
     assert [sample.boxes.tolist() for sample in samples if sample.boxes is not None] == [
         [[30, 20, 40, 30]],
         [[2, 3, 12, 8]],
@@ -74,7 +74,7 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert samples[2].boxes.shape == (0, 4)
     assert all(sample.mask is None for sample in samples)
     assert source.dropped_boxes == 1
-    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 images: 2.png"]
+    assert [record.message for record in caplog.records] == ["Dropped 1 boxes without area in 1 images: 2.png"]
 
 
 def test_skip_empty_leaves_out_images_without_objects(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_images_are_found_in_the_usual_places(tmp_path: Path, folder: str) -> No
     assert open_coco(write(tmp_path, content(), folder=folder))[0].image[0, 0, 0] == 5
 
 
-def test_annotations_may_lie_beside_the_images(tmp_path: Path) -> None:
+def test_annotations_may_lie_next_to_the_images(tmp_path: Path) -> None:
     root = write(tmp_path, content(), "val/_annotations.coco.json", "val")
     assert len(open_coco(root, annotations="{split}/_annotations.coco.json")) == 3
     with pytest.raises(UserError, match=r"no split 'train'; splits found: val\."):
@@ -145,7 +145,7 @@ def test_missing_images_show_the_layout(tmp_path: Path) -> None:
         open_coco(write(tmp_path, content(), folder="photos"))
 
 
-def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_reported(tmp_path: Path) -> None:
     write(tmp_path, content())
     Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images/val/5.png")
     with pytest.raises(UserError, match=r"5\.png: the image is 30 x 40 pixels, but instances_val\.json says 40 x 30"):
@@ -171,18 +171,18 @@ def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
         ([], "no list 'images'"),
         (changed(("categories",), None), "no list 'categories'"),
         (changed(("categories",), []), "'categories' is empty"),
-        (changed(("categories", 0, "id"), 7), "category 7 'train' is there twice"),
-        (changed(("images",), []), "annotation 1 is of image 2, which is not listed"),
-        (changed(("images", 1, "id"), 5), r"image id 5 \(2\.png\) is there twice"),
+        (changed(("categories", 0, "id"), 7), "category 7 'train' is listed twice"),
+        (changed(("images",), []), "annotation 1 has image 2, which is not listed"),
+        (changed(("images", 1, "id"), 5), r"image id 5 \(2\.png\) is listed twice"),
         (changed(("images", 1, "file_name"), None), "this image has no 'file_name'"),
         (changed(("images", 1, "width"), "40"), "height and width of image 2 must be pixels"),
-        (changed(("annotations", 1, "image_id"), 9), "annotation 2 is of image 9, which is not listed"),
-        (changed(("annotations", 1, "category_id"), 1), "annotation 2 is of category 1, which is not listed"),
+        (changed(("annotations", 1, "image_id"), 9), "annotation 2 has image 9, which is not listed"),
+        (changed(("annotations", 1, "category_id"), 1), "annotation 2 has category 1, which is not listed"),
         (changed(("annotations", 1, "bbox"), None), "this annotation has no 'bbox'"),
         (changed(("annotations", 1, "bbox"), [1, 2, 3]), "bbox of annotation 2 must be four numbers"),
     ],
 )
-def test_what_is_no_coco_file_is_named_with_the_first_offender(tmp_path: Path, data: Any, message: str) -> None:
+def test_an_invalid_file_is_reported_with_its_first_mistake(tmp_path: Path, data: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         open_coco(write(tmp_path, data))
     assert str(error.value).startswith(str(tmp_path / "annotations/instances_val.json"))
@@ -199,7 +199,7 @@ def test_what_is_no_coco_file_is_named_with_the_first_offender(tmp_path: Path, d
         {"size": [30, 40], "counts": [7]},
     ],
 )
-def test_an_object_that_cannot_be_drawn_is_named_for_segmentation_only(tmp_path: Path, outline: Any) -> None:
+def test_an_object_without_outline_is_reported_for_segmentation_only(tmp_path: Path, outline: Any) -> None:
     write(tmp_path, changed(("annotations", 1, "segmentation"), outline))
     assert len(open_coco(tmp_path)) == 3
     with pytest.raises(UserError, match="annotation 2 has no usable 'segmentation'"):
@@ -231,7 +231,7 @@ def test_coco_mini_masks_equal_those_of_cocos_own_tools(shared_data: Path) -> No
         objects = [r for r in records if not r["iscrowd"]]
         drawn = {r["id"]: theirs.annToMask(r).astype(bool) for r in records}
         covered = np.zeros(mask.shape, bool)
-        # From the smallest up, each object owns what no smaller one has taken.
+        # Each object owns the pixels that no smaller one covers.
         for record in sorted(objects, key=lambda r: (int(drawn[r["id"]].sum()), -r["id"])):
             own = drawn[record["id"]] & ~covered
             rivals = [r for r in objects if drawn[r["id"]].sum() == drawn[record["id"]].sum()]

@@ -80,7 +80,7 @@ def assert_equal(left: list[TrainingBatch], right: list[TrainingBatch]) -> None:
     number=st.integers(0, 500),
     start=st.integers(0, 60),
 )
-def test_an_epoch_holds_no_image_twice_and_a_late_start_only_leaves_out(
+def test_an_epoch_holds_no_image_twice_and_a_late_start_only_skips(
     count: int, batch_size: int, seed: int, number: int, start: int
 ) -> None:
     sampler = EpochSampler(count, batch_size, seed)
@@ -107,7 +107,7 @@ def test_every_epoch_and_every_seed_has_its_own_order() -> None:
     assert len(orders) == 6
 
 
-def test_who_sits_out_changes_from_epoch_to_epoch(make: Make) -> None:
+def test_dropped_samples_change_from_epoch_to_epoch(make: Make) -> None:
     data = make(train=11, batch_size=4)
     assert data.steps_per_epoch == 2
     left_out = [set(range(11)) - {int(name[-5:]) for name in ids(epoch(data, number))} for number in range(4)]
@@ -119,13 +119,13 @@ def test_who_sits_out_changes_from_epoch_to_epoch(make: Make) -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-def test_a_batch_is_a_function_of_seed_and_epoch_whoever_reads(make: Make, task: Task) -> None:
+def test_a_batch_is_a_function_of_seed_and_epoch_in_any_process(make: Make, task: Task) -> None:
     alone = make(task)
     first, second = epoch(alone, 0), epoch(alone, 1)
     np.random.seed(5)
     torch.manual_seed(5)
     helped = make(task, workers=2)
-    # The second epoch first: nothing depends on what was read before.
+    # The second epoch first: nothing depends on earlier batches.
     assert_equal(epoch(helped, 1), second)
     assert_equal(epoch(helped, 0), first)
     other = epoch(make(task, seed=1), 0)
@@ -134,9 +134,9 @@ def test_a_batch_is_a_function_of_seed_and_epoch_whoever_reads(make: Make, task:
 
 def test_an_image_is_augmented_anew_each_epoch(make: Make) -> None:
     data = make("classification", train=4)
-    seen = [dict(zip(batch.image_ids, batch.images, strict=True)) for n in (0, 1) for batch in epoch(data, n)]
-    assert seen[0].keys() == seen[1].keys()
-    assert not any(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+    images = [dict(zip(batch.image_ids, batch.images, strict=True)) for n in (0, 1) for batch in epoch(data, n)]
+    assert images[0].keys() == images[1].keys()
+    assert not any(torch.equal(images[0][name], images[1][name]) for name in images[0])
 
 
 def test_a_resumed_epoch_goes_on_and_the_next_is_whole(make: Make) -> None:
@@ -223,7 +223,7 @@ def test_validation_reads_the_validation_split(make: Make) -> None:
         ({"workers": -1}, "loader.workers must be at least 0, got -1"),
     ],
 )
-def test_a_number_out_of_range_is_told(make: Make, options: dict[str, int], message: str) -> None:
+def test_a_number_out_of_range_is_reported(make: Make, options: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(**options)
 
@@ -238,7 +238,7 @@ class Nothing(Source):
         raise IndexError(index)
 
 
-def test_an_empty_validation_split_is_told() -> None:
+def test_an_empty_validation_split_is_reported() -> None:
     augment = create_augment({"preset": "none"}, PREPROCESS)
     with pytest.raises(UserError, match="The validation split holds no image"):
         DataModule(shapes(), Nothing(), augment=augment, preprocess=PREPROCESS, batch_size=2, workers=0, seed=0)
@@ -261,7 +261,7 @@ def workers(make: Make) -> Iterator[Any]:
     batches._shutdown_workers()
 
 
-def test_ctrl_c_does_not_reach_the_readers(workers: Any) -> None:
+def test_ctrl_c_does_not_reach_the_workers(workers: Any) -> None:
     (process,) = workers._workers
     signals = f"/proc/{process.pid}/status"
     try:

@@ -76,12 +76,12 @@ def test_imagenet_without_a_list_sorts_its_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("n01\ta\nn01\tb\n", r"synsets\.txt, line 2: the id 'n01' is there twice"),
+        ("n01\ta\nn01\tb\n", r"synsets\.txt, line 2: the id 'n01' is listed twice"),
         ("n01 a\n", r"synsets\.txt, line 1: 'n01 a' is not WNID<tab>name"),
         ("n02\tb\n", r"synsets\.txt: the class folder 'n01' is not in this list"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_list_is_reported(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path / "val/n01/x.png")
     (tmp_path / "synsets.txt").write_text(text)
     with pytest.raises(UserError, match=message):

@@ -11,7 +11,7 @@ def scenes() -> list[Scene]:
     return [draw_scene(np.random.default_rng(seed), 160) for seed in range(150)]
 
 
-def test_the_same_scene_comes_again_whatever_was_read_before() -> None:
+def test_a_scene_does_not_depend_on_earlier_ones() -> None:
     first = create_source("shapes", task="segmentation", split="train")
     second = create_source("shapes", task="segmentation", split="train", train_count=9)
     for index in (7, 3, 7):
@@ -47,7 +47,7 @@ def test_scenes_differ_between_indices_splits_and_seeds() -> None:
     assert all((train[0].image != other.image).mean() > 0.5 for other in others)
 
 
-def test_the_three_tasks_tell_the_same_story() -> None:
+def test_the_three_tasks_agree() -> None:
     label, boxes, mask = (
         create_source("shapes", task=task, split="val")[5] for task in ("classification", "detection", "segmentation")
     )
@@ -66,19 +66,19 @@ def test_class_names_count_the_background_for_segmentation_only() -> None:
     assert names["segmentation"] == ("background", *CLASSES)
 
 
-def test_boxes_are_tight_around_what_is_seen(scenes: list[Scene]) -> None:
+def test_boxes_are_tight_around_visible_parts(scenes: list[Scene]) -> None:
     for scene in scenes:
         for shape, box in enumerate(scene.boxes(), start=1):
             rows, columns = np.nonzero(scene.owner == shape)
             assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_the_main_shape_is_clearly_the_largest_seen(scenes: list[Scene]) -> None:
+def test_the_main_shape_is_clearly_the_largest(scenes: list[Scene]) -> None:
     for scene in scenes:
-        seen = np.bincount(scene.owner.ravel(), minlength=len(scene.classes) + 1)[1:]
-        assert seen[0] >= 1.5 * max(seen[1:], default=0)
-        # A shape of the least side (0.22) of which the least share (0.6) is seen.
-        assert (seen >= 0.6 * (0.22 * 160) ** 2 - 1).all()
+        visible = np.bincount(scene.owner.ravel(), minlength=len(scene.classes) + 1)[1:]
+        assert visible[0] >= 1.5 * max(visible[1:], default=0)
+        # The smallest shape (0.22) with its smallest visible fraction (0.6).
+        assert (visible >= 0.6 * (0.22 * 160) ** 2 - 1).all()
 
 
 def test_masks_hold_the_class_of_each_shape(scenes: list[Scene]) -> None:
@@ -108,11 +108,11 @@ def test_color_and_size_say_nothing_about_the_class(scenes: list[Scene]) -> None
     areas = np.array([(scene.owner == 1).sum() for scene in scenes])
     for values in (*colors.T, areas):
         means = np.array([values[kinds == kind].mean() for kind in range(len(CLASSES))])
-        # Means of random groups spread by sigma / sqrt(n); four times that would be a hint.
+        # Means of random groups spread by sigma / sqrt(n); four times that would reveal the class.
         assert np.abs(means - values.mean()).max() < 4 * values.std() / np.sqrt(len(scenes) / len(CLASSES))
 
 
-def test_a_shape_stands_out_from_what_is_around_it(scenes: list[Scene]) -> None:
+def test_a_shape_stands_out_from_its_surroundings(scenes: list[Scene]) -> None:
     for scene in scenes:
         main = scene.image[scene.owner == 1].mean(axis=0)
         assert np.linalg.norm(main - scene.image[scene.owner == 0].mean(axis=0)) > 80
@@ -144,7 +144,7 @@ def test_scenes_of_any_size(size: int) -> None:
         ({"seed": -1}, "^dataset 'shapes': seed must not be negative"),
     ],
 )
-def test_slips_are_named(options: dict[str, object], message: str) -> None:
+def test_mistakes_are_reported(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_source("shapes", **{"task": "detection", "split": "val", **options})  # type: ignore[arg-type]
 

@@ -28,7 +28,7 @@ def test_every_source_says_what_it_provides_and_expects(name: str) -> None:
         ("folder", "detection", "serves classification, not detection; datasets that do: coco, shapes, voc"),
     ],
 )
-def test_what_is_not_there_is_answered_with_what_is(name: str, task: str, message: str) -> None:
+def test_unknown_names_list_the_known_ones(name: str, task: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_source(name, task=task, split="train", root=".")  # type: ignore[arg-type]
 

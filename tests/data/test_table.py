@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mbv2kit.data.table import AnnotationTable, Outline, TableBuilder, Texts
 
-# What a file system can hold: any text, and lone bytes that are no UTF-8.
+# Names that a file system allows: any text, and bytes that are no UTF-8.
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.just("caf\udce9.jpg")
 
 
@@ -52,7 +52,7 @@ def build(items: list[dict[str, Any]]) -> AnnotationTable:
 
 
 @given(images())
-def test_table_gives_back_what_was_added_also_after_pickling(items: list[dict[str, Any]]) -> None:
+def test_table_returns_what_was_added_even_after_pickling(items: list[dict[str, Any]]) -> None:
     table = pickle.loads(pickle.dumps(build(items)))
     assert len(table) == len(items)
     assert table.object_count == sum(len(item["boxes"]) for item in items)
@@ -82,7 +82,7 @@ def test_a_table_without_outlines_has_none() -> None:
     assert table.outlines(0) == []
 
 
-def test_changing_what_the_table_gave_leaves_it_as_it_was() -> None:
+def test_changing_returned_arrays_does_not_change_the_table() -> None:
     table = build([{"name": "a", "boxes": [(0, 0, 5, 5)], "labels": [3], "crowd": [False]}])
     table.boxes(0)[:] = 9
     table.labels(0)[:] = 9

@@ -52,7 +52,9 @@ def open_voc(root: Path, **options: Any) -> Voc:
     return source
 
 
-def test_boxes_become_continuous_and_slips_are_left_out(detection: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_become_continuous_and_invalid_ones_are_dropped(
+    detection: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         source = open_voc(detection)
     empty, full = source[0], source[1]
@@ -63,10 +65,10 @@ def test_boxes_become_continuous_and_slips_are_left_out(detection: Path, caplog:
     # Whole image: 1..40 x 1..30 in VOC's inclusive pixels.
     assert full.boxes.tolist() == [[0, 0, 40, 30], [29, 19, 40, 30]]
     assert source.dropped_boxes == 1
-    assert [record.message for record in caplog.records] == ["Left out 1 boxes without area in 1 images: a"]
+    assert [record.message for record in caplog.records] == ["Dropped 1 boxes without area in 1 images: a"]
 
 
-def test_voc_names_are_used_where_they_cover_all(detection: Path) -> None:
+def test_voc_names_are_used_if_they_cover_all(detection: Path) -> None:
     source = open_voc(detection)
     assert source.class_names == VOC_CLASSES
     assert len(VOC_CLASSES) == 20
@@ -107,7 +109,7 @@ def test_difficult_objects(detection: Path, difficult: str, crowd: list[bool]) -
     assert sample.crowd.tolist() == crowd
 
 
-def test_the_image_itself_tells_its_size(detection: Path) -> None:
+def test_the_size_is_that_of_the_image(detection: Path) -> None:
     write(detection, "a", xml(("cat", (30, 20, 50, 90)), size="<size><width>0</width><height>0</height></size>"))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -135,7 +137,7 @@ def test_an_unknown_split_names_those_found_without_the_lists_of_one_class(detec
         ("ImageSets/Main", "the folder ImageSets/Main is missing"),
     ],
 )
-def test_what_is_missing_is_named(detection: Path, file: str, message: str) -> None:
+def test_missing_files_are_reported(detection: Path, file: str, message: str) -> None:
     (detection / file).rename(detection / "elsewhere")
     with pytest.raises(UserError, match=message):
         open_voc(detection)
@@ -144,23 +146,23 @@ def test_what_is_missing_is_named(detection: Path, file: str, message: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation>", r"a\.xml: this is no XML that can be read"),
-        ('<!DOCTYPE x [<!ENTITY e "e">]><annotation>&e;</annotation>', "this is no XML that can be read"),
+        ("<annotation>", r"a\.xml: this is not valid XML"),
+        ('<!DOCTYPE x [<!ENTITY e "e">]><annotation>&e;</annotation>', "this is not valid XML"),
         (xml(("cat", ("", 1, 2, 3))), r"a\.xml: the <bndbox> of an object 'cat' must hold the numbers"),
         (xml(("", (1, 1, 2, 3))), r"a\.xml: an object has no <name>"),
     ],
 )
-def test_an_xml_that_cannot_be_used_is_named(detection: Path, text: str, message: str) -> None:
+def test_an_invalid_xml_is_reported(detection: Path, text: str, message: str) -> None:
     write(detection, "a", text)
     with pytest.raises(UserError, match=message):
         open_voc(detection)
 
 
-def test_other_slips(detection: Path) -> None:
+def test_other_mistakes(detection: Path) -> None:
     with pytest.raises(UserError, match=r"^dataset 'voc': difficult must be 'ignore' or 'count', got 'drop'"):
         open_voc(detection, difficult="drop")
     with pytest.raises(
-        UserError, match=r"the folder ImageSets/Segmentation is missing \(what is there serves detection"
+        UserError, match=r"the folder ImageSets/Segmentation is missing \(the folders there are for detection"
     ):
         open_voc(detection, task="segmentation")
     (detection / "ImageSets/Main/train.txt").write_text("\n")
@@ -211,7 +213,7 @@ def test_masks_are_the_indices_of_the_png(segmentation: Path, mode: str) -> None
         (np.zeros((WIDTH, HEIGHT), np.uint8), r"a\.png: the mask is 30 x 40 pixels, but its image is 40 x 30"),
     ],
 )
-def test_a_mask_that_cannot_be_used_is_named(segmentation: Path, mask: np.ndarray, message: str) -> None:
+def test_an_invalid_mask_is_reported(segmentation: Path, mask: np.ndarray, message: str) -> None:
     (segmentation / "classes.txt").write_text("a\nb\nc\n")
     write_mask(segmentation, mask, mode="L")
     source = open_voc(segmentation, task="segmentation")
@@ -220,7 +222,7 @@ def test_a_mask_that_cannot_be_used_is_named(segmentation: Path, mask: np.ndarra
         source[0]
 
 
-def test_a_mask_that_is_missing_or_broken_is_named(segmentation: Path) -> None:
+def test_a_missing_or_broken_mask_is_reported(segmentation: Path) -> None:
     with pytest.raises(UserError, match=r"SegmentationClass: there is no \.png file for 'a'"):
         open_voc(segmentation, task="segmentation")
     (segmentation / "SegmentationClass/a.png").write_bytes(b"no image")

@@ -105,7 +105,7 @@ def test_a_damaged_list_is_a_sentence(folder: Path, damage: object) -> None:
     values = json.loads(description.read_text())
     values["exports"] = damage if damage is None else [damage]
     description.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"model.json does not say what was exported: .*; export the model again."):
+    with pytest.raises(UserError, match=r"model.json has an invalid list of exports: .*; export the model again."):
         ModelFolder(folder).read_exports()
 
 

@@ -333,7 +333,7 @@ def test_class_names_by_their_ids_and_a_flat_configuration(tmp_path: Path) -> No
     [
         ({"architecture": "resnet50"}, r"config\.json: timm's 'resnet50' is not supported\. "),
         ({"architecture": "mobilenetv1_100h"}, r"config\.json: mobilenetv1_100h has a layer between"),
-        ({"architecture": None}, r"config\.json: 'architecture' must be timm's name of the network, got None\."),
+        ({"architecture": None}, r"config\.json: 'architecture' must be the name of a network of timm, got None\."),
         ({"mean": [0.5, 0.5]}, r"mine/config\.json: 'mean' must be three numbers, got \[0\.5, 0\.5\]\."),
         ({"mean": "white"}, r"mine/config\.json: 'mean' must be three numbers, got 'white'\."),
         ({"std": [1, 0, 1]}, r"mine/config\.json: 'std' must be three numbers above 0, got \[1, 0, 1\]\."),

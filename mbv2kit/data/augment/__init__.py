@@ -1,4 +1,4 @@
-"""Random changes to training samples: one file per preset, built by :func:`create_augment`."""
+"""Random changes to training samples: one module per preset, built by :func:`create_augment`."""
 
 from mbv2kit.data.augment.base import PRESETS, Augment, create_augment
 

@@ -1,7 +1,7 @@
-"""What every preset shares: a view of the image is chosen, then image, boxes and mask follow it.
+"""The base of all presets: a preset chooses a view of the image; image, boxes and mask follow it.
 
 All randomness comes from the generator that the caller passes, so that a sample is a pure function of the seed, the
-epoch and the index, whatever worker makes it.
+epoch and the index, in any process.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ class FlipOptions:
     """How often an image is mirrored.
 
     Attributes:
-        horizontal_flip: Probability of swapping left and right, 0..1; 0 where the two differ in meaning, as in digits,
+        horizontal_flip: Probability of swapping left and right, 0..1; 0 if the two differ in meaning, as in digits,
             letters and signs.
         vertical_flip: Probability of turning the image upside down, 0..1; 0.5 suits views from above or through a
             microscope.
@@ -47,11 +47,11 @@ class FlipOptions:
 class Augment(ABC):
     """Turns a sample of any size into a training sample of exactly one size, usually that of the network's input.
 
-    Every field of the sample follows the image. A box stays when its center is in view; it is clipped to the visible
-    part of the image, and dropped when less than a pixel of a side is left. Where there is no image, a mask is 255.
+    Every field of the sample follows the image. A box stays if its center is in view; it is clipped to the visible part
+    of the image, and dropped if a side becomes shorter than a pixel. Outside the image, a mask is 255.
 
     Args:
-        preprocess: How the model wants its images.
+        preprocess: Preprocessing of the model.
         size: Height and width of the training images; None for those of ``preprocess``.
         flips: How often the image is mirrored.
         color: How much the colors change.
@@ -77,10 +77,10 @@ class Augment(ABC):
 
     @abstractmethod
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns the part of the sample's image to show and where to show it, not mirrored."""
+        """Returns the part of the image to take and its place in the input, without mirroring."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Returns a new sample, its image ``(*size, 3)``; the sample passed in is left as it was.
+        """Returns a new sample with an image ``(*size, 3)``; the given sample is not changed.
 
         Raises:
             ValueError: The sample lacks the field that the preset needs.
@@ -97,18 +97,18 @@ class Augment(ABC):
         mask = sample.mask
         if mask is not None:
             mask = view.paste(view.cut(mask, resize_mask), np.full(self.size, IGNORE, dtype=np.uint8))
-        shown = replace(sample, image=image, mask=mask)
-        return self._with_boxes_in(view, shown) if sample.boxes is not None else shown
+        augmented = replace(sample, image=image, mask=mask)
+        return self._with_boxes_in(view, augmented) if sample.boxes is not None else augmented
 
     def _with_boxes_in(self, view: View, sample: Sample) -> Sample:
-        """Returns the sample with its boxes, still those of the image, carried over into the view."""
+        """Returns the sample with its boxes converted from the image to the view."""
         assert sample.boxes is not None
         assert sample.labels is not None
         assert sample.crowd is not None
         inside = centers_inside(sample.boxes, np.array([view.source]))[0]
         left, top, right, bottom = view.target
         corner = np.array([left, top, left, top], dtype=np.float32)
-        boxes, keep = clean_boxes(view.carry(sample.boxes[inside]) - corner, bottom - top, right - left)
+        boxes, keep = clean_boxes(view.convert(sample.boxes[inside]) - corner, bottom - top, right - left)
         return replace(
             sample,
             boxes=boxes[keep] + corner,
@@ -121,7 +121,7 @@ PRESETS: Registry[Augment] = Registry("augment preset", "mbv2kit.data.augment", 
 
 
 def create_augment(config: Mapping[str, Any], preprocess: Preprocess) -> Augment:
-    """Builds the preset that ``config`` names under ``preset``; its other keys are the constructor's arguments.
+    """Builds the preset that ``config`` names as ``preset``; its other keys are arguments of the constructor.
 
     Raises:
         UserError: The preset is missing or unknown, or a key is unknown or out of range.
@@ -134,7 +134,7 @@ def create_augment(config: Mapping[str, Any], preprocess: Preprocess) -> Augment
 
 
 def refuse_crop(preprocess: Preprocess) -> None:
-    """Raises :class:`UserError` for a rule that cuts objects away, which only classification can do with."""
+    """Raises :class:`UserError` if preprocessing crops, which may cut away objects; only classification allows it."""
     if preprocess.resize == "crop":
         raise UserError(
             "resize 'crop' cuts away part of the image and serves classification only; "

@@ -1,4 +1,4 @@
-"""Checks of the presets' keys, with messages that begin with the key."""
+"""Checks the options of presets, with messages that begin with the option."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +7,10 @@ from mbv2kit.errors import UserError
 
 
 def number_within(key: str, value: Any, low: float, high: float) -> float:
-    """Returns a number of the configuration as float.
+    """Returns a number as float.
 
     Raises:
-        UserError: It is no number in ``low..high``.
+        UserError: It is not a number in ``low..high``.
     """
     if not _is_number_within(value, low, high):
         raise UserError(f"{key} must be a number in {low:g}..{high:g}, got {value!r}.")
@@ -18,10 +18,10 @@ def number_within(key: str, value: Any, low: float, high: float) -> float:
 
 
 def numbers_within(key: str, value: Any, low: float, high: float) -> list[float]:
-    """Returns a list of the configuration as floats.
+    """Returns a list of numbers as floats.
 
     Raises:
-        UserError: It is no list of at least one number, or a number is not in ``low..high``.
+        UserError: It is not a list of at least one number, or a number is not in ``low..high``.
     """
     numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else []
     if not numbers or not all(_is_number_within(number, low, high) for number in numbers):
@@ -30,7 +30,7 @@ def numbers_within(key: str, value: Any, low: float, high: float) -> list[float]
 
 
 def range_within(key: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """Returns the two ends of a range of the configuration.
+    """Returns the two ends of a range.
 
     Raises:
         UserError: It is not two numbers in ``low..high``, the smaller first.
@@ -42,7 +42,7 @@ def range_within(key: str, value: Any, low: float, high: float) -> tuple[float, 
 
 
 def size_of(value: Any) -> tuple[int, int]:
-    """Returns (height, width) of a configuration's ``size``; raises :class:`UserError` for anything else."""
+    """Returns the option ``size`` as (height, width); raises :class:`UserError` unless it holds two whole numbers."""
     sides = numbers_within("size", value, 1, 100_000)
     if len(sides) != 2 or any(side != int(side) for side in sides):
         raise UserError(f"size must be two whole numbers (height, width), got {value!r}.")

@@ -1,4 +1,4 @@
-"""Augmentation for classification: a random part of the image, resized to the input ("Inception crop")."""
+"""Augmentation for classification: a random crop of the image, resized to the input ("Inception crop")."""
 
 import math
 
@@ -22,10 +22,10 @@ class ClassificationAugment(Augment):
     how small a crop may be (Howard et al. 2017, section 3.2).
 
     Args:
-        preprocess: How the model wants its images; the crop fills ``size`` whatever its ``resize``.
-        size: Height and width of the training images; null for those of the model's input.
-        scale: Share of the image's area that is cut out, from..to, each in 0.01..1.
-        ratio: Width over height of the cut, from..to, each in 0.1..10.
+        preprocess: Preprocessing of the model; the crop fills ``size`` whatever its ``resize``.
+        size: Height and width of the training images; null takes those of the model's input.
+        scale: Area of the crop as a fraction of the image's, from..to, each in 0.01..1.
+        ratio: Width over height of the crop, from..to, each in 0.1..10.
         flips: How often the image is mirrored.
         color: How much the colors change.
 
@@ -50,7 +50,7 @@ class ClassificationAugment(Augment):
         self._ratio = range_within("ratio", ratio, 0.1, 10)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns a random part of the image, or its middle where no part of the wanted shape fits."""
+        """Returns a random crop of the image, or its center if no crop of an allowed shape fits."""
         height, width = sample.image.shape[:2]
         area = rng.uniform(*self._scale, size=_ATTEMPTS) * height * width
         ratio = np.exp(rng.uniform(math.log(self._ratio[0]), math.log(self._ratio[1]), size=_ATTEMPTS))

@@ -1,4 +1,4 @@
-"""Random brightness, contrast, saturation and hue; the one place that knows albumentations."""
+"""Random brightness, contrast, saturation and hue; the only module that uses albumentations."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import numpy as np
 from mbv2kit.data.augment.checks import number_within
 from mbv2kit.structures import Image
 
-# On import albumentations asks the network for a newer version of itself; training must not depend on that.
+# On import, albumentations looks for a newer version on the network; training must not depend on that.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
@@ -22,8 +22,8 @@ class ColorOptions:
         brightness: Brightness is multiplied by a factor drawn from 1 ± this, 0..1.
         contrast: Contrast is multiplied by a factor drawn from 1 ± this, 0..1.
         saturation: Saturation is multiplied by a factor drawn from 1 ± this, 0..1.
-        hue: Hue turns on the color circle by a share drawn from ± this, 0..0.5. Values above 0 cost about half a
-            millisecond an image, and do harm where color tells classes apart.
+        hue: Hue turns on the color circle by a fraction drawn from ± this, 0..0.5. Values above 0 cost about half a
+            millisecond per image, and do harm if color distinguishes classes.
 
     Raises:
         UserError: A value is out of range.
@@ -45,15 +45,15 @@ class ColorJitter:
     def __init__(self, options: ColorOptions) -> None:
         self._jitter: Any = None
         if options != ColorOptions():
-            # It takes about a second to import, which evaluation and colorless presets can do without.
+            # The import takes about a second, which evaluation and presets without colors save.
             from albumentations import ColorJitter
 
             self._jitter = ColorJitter(**{key: float(strength) for key, strength in asdict(options).items()}, p=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        """Returns the image, ``(H, W, 3)`` uint8, in other colors; with all strengths 0 the image itself."""
+        """Returns the image, ``(H, W, 3)`` uint8, in other colors; if all options are 0, the image itself."""
         if self._jitter is None:
             return image
-        # Albumentations draws from two generators of its own; the caller's replaces both for each image.
+        # Albumentations has two generators of its own; the caller's replaces both for each image.
         self._jitter.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         return np.asarray(self._jitter(image=image)["image"], dtype=np.uint8)

@@ -1,6 +1,6 @@
 """Augmentation for detection: the expansion and the IoU crop of SSD (Liu et al. 2016, sections 2.2 and 3.6).
 
-Both only choose a window on the image, which may reach beyond it; the pixels are cut and resized once.
+Both only choose a window on the image, which may extend beyond it; the pixels are cut and resized once.
 """
 
 import numpy as np
@@ -18,19 +18,19 @@ _ATTEMPTS = 50
 
 @PRESETS.register("detection")
 class DetectionAugment(Augment):
-    """Expansion, IoU crop, mirroring and color; preprocessing then shows the window as it would show an image.
+    """Expansion, IoU crop, mirroring and color; the window is then preprocessed like an image.
 
-    The published TensorFlow configuration of SSDLite on MobileNetV2 has the crop and the mirroring alone:
+    The published TensorFlow configuration of SSDLite on MobileNetV2 has only the crop and the mirroring:
     ``expand_probability=0`` and no color.
 
     Args:
-        preprocess: How the model wants its images; ``resize: crop`` is refused.
-        expand_probability: How often the image is laid on a larger canvas, which makes its objects small, 0..1.
-        expand_max: Largest side of the canvas over the image's, 1..10; 4 in SSD, which needs a long training.
-        crop_probability: How often a part is cut out, 0..1; an image without objects is never cut.
-        crop_min_iou: IoU with at least one object that a crop must reach, each in 0..1; one is drawn for each image,
-            and the others follow in random order where no crop reaches it.
-        crop_scale: Side of the crop over the side of what it is cut from, from..to, each in 0.01..1.
+        preprocess: Preprocessing of the model; ``resize: crop`` is refused.
+        expand_probability: How often the image is placed on a larger canvas, which makes its objects small, 0..1.
+        expand_max: Largest side of the canvas over the image's, 1..10; 4 in SSD, which needs long training.
+        crop_probability: How often the image is cropped, 0..1; an image without objects is never cropped.
+        crop_min_iou: IoU that a crop must have with at least one object, each in 0..1; one is drawn for each image,
+            and the others follow in random order if no crop reaches it.
+        crop_scale: Side of the crop over the side of the image or canvas, from..to, each in 0.01..1.
         crop_ratio: Width over height of the crop in pixels, from..to, each in 0.1..10.
         flips: How often the image is mirrored.
         color: How much the colors change; SSD has a hue of 0.1.
@@ -64,12 +64,12 @@ class DetectionAugment(Augment):
         self._crop_ratio = range_within("crop_ratio", crop_ratio, 0.1, 10)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Returns the view through a window that is the image, expanded or not, cropped or not."""
+        """Returns the view of a window: the image after a possible expansion and a possible crop."""
         assert sample.boxes is not None
         assert sample.crowd is not None
         height, width = sample.image.shape[:2]
         window: Rectangle = (0, 0, width, height)
-        # A crop is aimed at objects: not at crowds, nor at a box so wrong that its middle is off the image.
+        # A crop aims at objects, not at crowds, nor at a wrong box whose center is outside the image.
         objects = sample.boxes[~sample.crowd & centers_inside(sample.boxes, np.array([window]))[0]]
         if rng.random() < self._expand_probability:
             window = self._expand(height, width, rng)
@@ -95,7 +95,7 @@ class DetectionAugment(Augment):
         return window
 
     def _random_crops(self, window: Rectangle, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Returns up to ``_ATTEMPTS`` rectangles ``(K, 4)`` within the window, all of an allowed shape."""
+        """Returns up to ``_ATTEMPTS`` rectangles ``(K, 4)`` within the window that have an allowed ratio."""
         corner = np.array(window[:2])
         sides = np.array(window[2:]) - corner
         cuts = np.maximum(1, np.rint(sides * rng.uniform(*self._crop_scale, size=(_ATTEMPTS, 2)))).astype(np.int64)

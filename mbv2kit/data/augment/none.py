@@ -1,4 +1,4 @@
-"""No randomness: a sample as in evaluation and inference."""
+"""No augmentation: a sample as in evaluation and inference."""
 
 from dataclasses import replace
 
@@ -12,19 +12,19 @@ from mbv2kit.structures import Sample
 
 @PRESETS.register("none")
 class NoAugment(Augment):
-    """No randomness: every image exactly as in evaluation, with its boxes and mask to match.
+    """No augmentation: every image exactly as in evaluation, with matching boxes and mask.
 
-    For overfitting a few images on purpose, and as a baseline.
+    Useful to overfit a few images on purpose, and as a baseline.
 
     Args:
-        preprocess: How the model wants its images.
+        preprocess: Preprocessing of the model.
 
     Raises:
-        UserError: On a call, for boxes or a mask where ``preprocess`` crops.
+        UserError: On a call with boxes or a mask, if ``preprocess`` crops.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
-        # Fewer arguments than the base class has: with a flip it would be another preset.
+        # Flips and colors of the base class are no options here: this preset changes nothing.
         super().__init__(preprocess)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:

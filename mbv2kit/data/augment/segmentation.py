@@ -14,18 +14,18 @@ from mbv2kit.structures import Sample
 class SegmentationAugment(Augment):
     """Random scale, crop of the input's size, mirroring and color.
 
-    Scale 1 is the size at which preprocessing shows the image, so that training and evaluation see objects at the same
-    size; under ``pad`` that is the image's own size unless it is larger than the input. Where the scaled image does not
-    reach, the right and the bottom are filled as in preprocessing, and the mask is 255.
+    Scale 1 is the size of the image after preprocessing, so that objects have the same size in training and evaluation;
+    with ``pad`` it is the original size unless the image is larger than the input. If the scaled image is smaller than
+    the crop, the right and the bottom are filled as in preprocessing, and the mask is 255 there.
 
-    DeepLabv3, which the MobileNetV2 paper follows (section 6.3), changes no colors; a little change helps where there
-    are few images.
+    DeepLabv3, which the MobileNetV2 paper follows (section 6.3), changes no colors; small changes help if there are few
+    images.
 
     Args:
-        preprocess: How the model wants its images; ``resize: crop`` is refused.
-        size: Height and width of the training images; null for those of the model's input.
+        preprocess: Preprocessing of the model; ``resize: crop`` is refused.
+        size: Height and width of the training images; null takes those of the model's input.
         scale: Range of the random scale, from..to, each in 0.1..10.
-        scale_step: Distance between the scales to draw from, counted from the smallest; 0 for any in the range.
+        scale_step: Distance between scales, counted from the smallest; 0 allows any scale in the range.
         flips: How often the image is mirrored.
         color: How much the colors change.
 
@@ -55,9 +55,9 @@ class SegmentationAugment(Augment):
         image = sample.image.shape[:2]
         scale = self._draw_scale(rng)
         corner, sides = [], []
-        for side, shown, target in zip(image, self.preprocess.content(*image), self.size, strict=True):
-            # The window is measured in the image's own pixels: scaling and cropping become one resize.
-            window = max(1, round(target * side / (shown * scale)))
+        for side, placed, target in zip(image, self.preprocess.content(*image), self.size, strict=True):
+            # The window is in pixels of the original image: scaling and cropping become one resize.
+            window = max(1, round(target * side / (placed * scale)))
             sides.append(window)
             corner.append(int(rng.integers(max(0, side - window) + 1)))
         (y, x), (height, width) = corner, sides
@@ -67,6 +67,6 @@ class SegmentationAugment(Augment):
         low, high = self._scale
         if self._scale_step == 0:
             return float(rng.uniform(low, high))
-        # A hair more than the range, so that its end is reached in spite of rounding.
+        # The small number makes up for rounding, so that the end of the range is reached.
         steps = int((high - low) / self._scale_step + 1e-6)
         return low + self._scale_step * int(rng.integers(steps + 1))

@@ -1,7 +1,7 @@
-"""Which part of an image the network is shown, and where: the geometry that every preset shares.
+"""The geometry of augmentation: which part of an image becomes which part of the input.
 
-A preset only chooses a :class:`View`; pixels, masks and boxes then follow from it in one step each, so that they
-cannot disagree and no pixel is interpolated twice.
+A preset only chooses a :class:`View`; pixels, masks and boxes follow from it in one step each, so that they cannot
+disagree and no pixel is interpolated twice.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ class View:
 
     @classmethod
     def through(cls, window: Rectangle, image: tuple[int, int], content: tuple[int, int]) -> "View":
-        """Returns the view of what lies in a window, the window being scaled to the input's top left ``content``.
+        """Returns the view of a window that is scaled to ``content``, in the top left corner of the input.
 
         Args:
-            window: ``(x1, y1, x2, y2)``, at least one pixel of which is in the image; it may reach beyond.
+            window: ``(x1, y1, x2, y2)``; it may extend beyond the image, but holds at least one pixel of it.
             image: Height and width of the image.
             content: Height and width that the window is scaled to.
         """
@@ -58,34 +58,34 @@ class View:
         return np.ascontiguousarray(part)
 
     def paste(self, part: NDArray[np.uint8], canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Returns the canvas, an image or mask of the input's size, with ``part`` laid into the target."""
+        """Returns the canvas, an image or mask of the input's size, with ``part`` in the target."""
         left, top, right, bottom = self.target
         canvas[top:bottom, left:right] = part
         return canvas
 
-    def carry(self, boxes: Boxes) -> Boxes:
-        """Returns ``(N, 4)`` boxes of the image in input pixels; what lies outside the source is not clipped."""
+    def convert(self, boxes: Boxes) -> Boxes:
+        """Converts ``(N, 4)`` boxes from image pixels to input pixels, without clipping them to the source."""
         source, target = np.array(self.source, dtype=np.float64), np.array(self.target, dtype=np.float64)
         scale = (target[2:] - target[:2]) / (source[2:] - source[:2])
-        carried = (boxes.reshape(-1, 2, 2) - source[:2]) * scale + target[:2]
+        converted = (boxes.reshape(-1, 2, 2) - source[:2]) * scale + target[:2]
         for axis, mirrored in enumerate((self.mirror_x, self.mirror_y)):
             if mirrored:
-                carried[:, :, axis] = (target[axis] + target[axis + 2]) - carried[:, ::-1, axis]
-        return carried.reshape(-1, 4).astype(np.float32)
+                converted[:, :, axis] = (target[axis] + target[axis + 2]) - converted[:, ::-1, axis]
+        return converted.reshape(-1, 4).astype(np.float32)
 
 
 def _visible(start: int, stop: int, image: int, content: int) -> tuple[int, int, int, int]:
-    """Returns, for one axis, what a window sees of the image and where that lies in the content."""
+    """Returns, for one axis, the part of the image in a window and its place in the content."""
     first, last = max(start, 0), min(stop, image)
     scale = content / (stop - start)
-    # A sliver of the image still fills a pixel: neither rectangle may become empty.
+    # Even the smallest part of the image fills a pixel: neither rectangle may become empty.
     low = min(round((first - start) * scale), content - 1)
     high = max(round((last - start) * scale), low + 1)
     return first, last, low, high
 
 
 def centers_inside(boxes: NDArray[np.float32], windows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns ``(W, N)``, whether the center of each of ``(N, 4)`` boxes lies in each of ``(W, 4)`` windows."""
+    """Returns ``(W, N)`` bool, whether the center of each of ``(N, 4)`` boxes is in each of ``(W, 4)`` windows."""
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     low, high = windows[:, None, :2], windows[:, None, 2:]
     return np.asarray(((centers >= low) & (centers < high)).all(axis=2))

@@ -1,4 +1,4 @@
-"""What a data set offers, and how one is opened by name."""
+"""The base of all data sets, and how one is opened by name."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class Source(ABC):
-    """One split of a data set, opened for one task; a sample holds the ground truth of that task and no other.
+    """One split of a data set, opened for one task; samples hold only the ground truth of that task.
 
     Attributes:
-        provides: Tasks that the kind of data set can serve.
+        provides: Tasks that the data set supports.
         layout: The folders and files expected below the root, for messages; empty for a source that needs no files.
-        class_names: Names of the task's classes; for segmentation with the background, where there is one.
-        dropped_boxes: How many boxes of the annotations were left out because they have no area in the image.
+        class_names: Names of the task's classes; for segmentation including the background, if there is one.
+        dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
     """
 
     provides: ClassVar[frozenset[Task]]
@@ -40,7 +40,7 @@ class Source(ABC):
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields the (height, width) of every image and its ``(n, 4)`` boxes without crowds, in order.
 
-        Every image is read for it, unless the source knows its boxes without; only for detection.
+        Reads every image, unless the source knows sizes and boxes already. Only for detection.
         """
         for index in range(len(self)):
             sample = self[index]
@@ -49,12 +49,11 @@ class Source(ABC):
             yield (sample.image.shape[0], sample.image.shape[1]), sample.boxes[~sample.crowd]
 
     def _report_dropped(self, names: Sequence[str]) -> None:
-        """Counts dropped boxes, given as the image's name once for each of them, and logs them in one line."""
+        """Counts dropped boxes and logs them in one line; ``names`` holds the name of the image for each box."""
         self.dropped_boxes = len(names)
         if names:
             images = list(dict.fromkeys(names))
-            shown = first_few(images)
-            logger.info("Left out %d boxes without area in %d images: %s", len(names), len(images), shown)
+            logger.info("Dropped %d boxes without area in %d images: %s", len(names), len(images), first_few(images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,14 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
 
     Args:
         name: A name of ``SOURCES``.
-        task: What the samples must hold the ground truth of.
+        task: Task whose ground truth the samples hold.
         split: Part of the data set, such as ``train``.
         root: The data set's folder, absolute or relative to the current folder; None for a source that needs no files.
         **options: Further arguments of the source.
 
     Raises:
-        UserError: The name, the task, an option or the split is unknown, the source does not serve the task, or the
-            root is not laid out as the source expects.
+        UserError: The name, the task, an option or the split is unknown, the source does not support the task, or the
+            root does not have the expected layout.
     """
     folder = check_source(name, task, root)
     if folder is None:
@@ -96,19 +95,19 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
 
 
 def check_source(name: str, task: Task, root: str | Path | None) -> Path | None:
-    """Checks what can be checked of a data set without reading it, and returns its absolute folder.
+    """Checks the options of a data set without reading it, and returns its absolute folder.
 
     Args:
         name: A name of ``SOURCES``.
-        task: What the samples must hold the ground truth of.
+        task: Task whose ground truth the samples hold.
         root: The data set's folder.
 
     Returns:
         The folder; None for a source that needs no files.
 
     Raises:
-        UserError: The name or the task is unknown, the source does not serve the task, or it needs a folder and
-            ``root`` is none.
+        UserError: The name or the task is unknown, the source does not support the task, or it needs a folder and
+            ``root`` is not one.
     """
     if task not in TASKS:
         raise UserError(f"There is no task '{task}'.{nearest(task, TASKS)}")
@@ -136,19 +135,19 @@ def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
     """Opens a split of the data set that a config's ``dataset`` describes.
 
     Raises:
-        UserError: The data set does not serve the task, or its root or split is not there.
+        UserError: The data set does not support the task, or its root or split does not exist.
     """
     options = {key: value for key, value in dataset.items() if key not in ("train_split", "val_split")}
     return create_source(options.pop("name"), task=task, split=split, **options)
 
 
 def layout_error(path: Path, found: str, layout: str) -> UserError:
-    """Returns the error for a folder that is not laid out as expected: where, what was found, what was expected."""
+    """Returns the error for a folder without the expected layout."""
     return UserError(f"{path.resolve()}: {found}. {_expected(layout)}")
 
 
 def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
-    """Returns the error for a split that is not there, with those that are."""
+    """Returns the error for a missing split, which lists the existing ones."""
     return UserError(f"{path.resolve()}: there is no split '{split}'; splits found: {', '.join(splits) or 'none'}.")
 
 

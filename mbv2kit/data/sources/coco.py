@@ -1,4 +1,4 @@
-"""Data sets in COCO's ``instances`` format: boxes for detection, masks drawn from the outlines for segmentation."""
+"""Reads data sets in COCO's ``instances`` format: boxes for detection, masks drawn from outlines for segmentation."""
 
 import json
 import math
@@ -23,24 +23,24 @@ _IMAGE_FOLDERS = ("images/{split}", "{split}", "images")
 
 @SOURCES.register("coco", train_split="train2017", val_split="val2017")
 class Coco(Source):
-    """Detection and segmentation from COCO's JSON.
+    """Detection and segmentation from the JSON format of COCO.
 
     Category ids may have gaps: class k is the k-th smallest of them. For segmentation, class 0 is the background and
-    class k + 1 that category; where objects overlap the smaller one is on top, and crowd regions are ignored.
+    class k + 1 that category; if objects overlap, the smaller one is on top, and crowd regions are ignored.
 
     Args:
         task: ``detection`` or ``segmentation``.
         root: The data set's folder.
-        split: Name that stands for ``{split}`` in the paths.
-        annotations: Path of the JSON below the root.
-        skip_empty: Leaves out images without objects instead of using them as negatives.
+        split: Name that replaces ``{split}`` in the paths.
+        annotations: Path of the JSON file below the root.
+        skip_empty: Whether images without objects are left out instead of serving as negatives.
 
     Attributes:
-        category_ids: The data set's own id of each category, in the order of the classes.
-        coco_ids: ``(N,)`` int64, the data set's own id of each image.
+        category_ids: Id of each category in the data set, in the order of the classes.
+        coco_ids: ``(N,)`` int64, id of each image in the data set.
 
     Raises:
-        UserError: The JSON is missing or no COCO file, or the images are not where they are expected.
+        UserError: The JSON file is missing or invalid, or the images are not in an expected folder.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"detection", "segmentation"})
@@ -83,7 +83,7 @@ class Coco(Source):
             name, height, width = image["file_name"], image["height"], image["width"]
             found = records.get(image_id, [])
             boxes = np.array([_box(self._file, record) for record in found], dtype=np.float32).reshape(-1, 4)
-            # COCO holds true objects thinner than a pixel, and its evaluation counts them.
+            # COCO has real objects that are thinner than a pixel, and its evaluation counts them.
             boxes, keep = clean_boxes(boxes, height, width, min_side=0)
             dropped += [name] * int((~keep).sum())
             if skip_empty and not keep.any():
@@ -96,7 +96,7 @@ class Coco(Source):
             sizes.append((height, width))
             ids.append(image_id)
         if not ids:
-            raise UserError(f"{self._file}: there is no image to use here; expected some with objects.")
+            raise UserError(f"{self._file}: it lists no image that can be used; expected images with objects.")
         self._table: AnnotationTable = builder.build()
         self._sizes = np.array(sizes, dtype=np.int32)
         self.coco_ids = np.array(ids, dtype=np.int64)
@@ -116,7 +116,7 @@ class Coco(Source):
         return Sample(image=image, image_id=name, boxes=self._table.boxes(index), labels=labels, crowd=crowd)
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Gives sizes and boxes as the JSON has them; no image is read."""
+        """Yields sizes and boxes from the JSON file; no image is read."""
         return self._table.objects(self._sizes)
 
     def _check_size(self, index: int, image: Image) -> None:
@@ -131,17 +131,17 @@ class Coco(Source):
 def draw_mask(
     outlines: Sequence[Outline], classes: NDArray[np.int64], crowd: NDArray[np.bool_], height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Draws objects into one class mask: crowds (as 255) below, then objects from the largest to the smallest.
+    """Draws objects into one class mask: first crowds, as 255, then objects from the largest to the smallest.
 
     Args:
-        outlines: N objects.
-        classes: ``(N,)`` class of each, 1..254.
+        outlines: Outlines of N objects.
+        classes: ``(N,)`` class of each object, 1..254.
         crowd: ``(N,)`` whether the object is a crowd region.
         height: Height of the mask in pixels.
         width: Width of the mask in pixels.
 
     Returns:
-        ``(height, width)`` uint8; 0 where no object is.
+        ``(height, width)`` uint8; 0 outside all objects.
     """
     runs = [_run_lengths(outline, height, width) for outline in outlines]
     areas = np.array([coco_mask.area(run) for run in runs], dtype=np.int64)
@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: this is not JSON ({error}).") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f"{path}: this is no COCO instances file, as it has no list '{key}'.")
+            raise UserError(f"{path}: this is not a COCO instances file, because it has no list '{key}'.")
     return dict(content)
 
 
@@ -195,7 +195,7 @@ def _category_names(path: Path, categories: list[dict[str, Any]]) -> dict[int, s
     for category in categories:
         _require(path, "category", category, ("id", "name"))
         if category["id"] in names or category["name"] in names.values():
-            raise UserError(f"{path}: the category {category['id']} '{category['name']}' is there twice.")
+            raise UserError(f"{path}: the category {category['id']} '{category['name']}' is listed twice.")
         names[category["id"]] = category["name"]
     if not names:
         raise UserError(f"{path}: 'categories' is empty; expected the classes of the data set.")
@@ -207,7 +207,7 @@ def _by_id(path: Path, images: list[dict[str, Any]]) -> dict[int, dict[str, Any]
     for image in images:
         _require(path, "image", image, ("id", "file_name", "height", "width"))
         if image["id"] in found:
-            raise UserError(f"{path}: the image id {image['id']} ({image['file_name']}) is there twice.")
+            raise UserError(f"{path}: the image id {image['id']} ({image['file_name']}) is listed twice.")
         if not all(isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")):
             raise UserError(f"{path}: height and width of image {image['id']} must be pixels, got {str(image)[:100]}.")
         found[image["id"]] = image
@@ -221,10 +221,10 @@ def _group(
     for record in annotations:
         _require(path, "annotation", record, ("id", "image_id", "category_id", "bbox"))
         if record["image_id"] not in images:
-            raise UserError(f"{path}: annotation {record['id']} is of image {record['image_id']}, which is not listed.")
+            raise UserError(f"{path}: annotation {record['id']} has image {record['image_id']}, which is not listed.")
         if record["category_id"] not in categories:
             raise UserError(
-                f"{path}: annotation {record['id']} is of category {record['category_id']}, which is not listed."
+                f"{path}: annotation {record['id']} has category {record['category_id']}, which is not listed."
             )
         groups[record["image_id"]].append(record)
     return groups
@@ -256,11 +256,11 @@ def _outline(path: Path, record: dict[str, Any], height: int, width: int) -> Out
         if isinstance(counts, str):
             return Outline(rle=counts.encode())
     if isinstance(outline, list):
-        # Two points span no area, and COCO's tools take a list of four numbers for a box.
+        # Two points have no area, and COCO's tools treat a list of four numbers as a box.
         rings = [np.array(ring, dtype=np.float64) for ring in outline if isinstance(ring, list) and len(ring) >= 6]
         if rings and all(len(ring) % 2 == 0 and math.isfinite(ring.sum()) for ring in rings):
             return Outline(rings=tuple(rings))
     raise UserError(
         f"{path}: annotation {record['id']} has no usable 'segmentation'; expected polygons of three points or more, "
-        f"or run lengths of size [{height}, {width}]. Boxes alone serve task=detection."
+        f"or run lengths of size [{height}, {width}]. For boxes alone, use task=detection."
     )

@@ -1,4 +1,4 @@
-"""Images sorted into a folder per class, with classes named by the folders or by a list of WordNet ids."""
+"""Reads images in a folder per class, with classes named by the folders or by a list of WordNet ids."""
 
 import os
 from collections import Counter
@@ -19,15 +19,15 @@ from mbv2kit.structures import Sample, Task
 class Folder(Source):
     """Classification from ``ROOT/SPLIT/CLASS/image``.
 
-    The classes are the folders of all splits together, in alphabetical order, so that every split counts alike.
+    The classes are the folders of all splits together, in alphabetical order, so that every split has the same classes.
 
     Args:
         task: Always ``classification``.
         root: Folder that holds a folder per split.
-        split: Name of one of them.
+        split: Name of the folder of the split.
 
     Raises:
-        UserError: The split is not there or holds no image.
+        UserError: The split does not exist or has no image.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"classification"})
@@ -54,16 +54,16 @@ class Folder(Source):
         return Sample(image=decode(self._root / name), image_id=name, label=int(self._labels[index]))
 
     def _classes(self, root: Path, folders: list[str]) -> dict[str, str]:
-        """Returns the name of the class by its folder, in the order of the classes."""
+        """Returns the class name of each folder, in the order of the classes."""
         return {folder: folder for folder in folders}
 
 
 @SOURCES.register("imagenet")
 class ImageNet(Folder):
-    """ImageNet: class folders are WordNet ids (``n01440764``), in their order, or in that of ``ROOT/synsets.txt``.
+    """ImageNet: class folders are WordNet ids (``n01440764``), ordered by id or as in ``ROOT/synsets.txt``.
 
-    The list also names the classes. A name that it gives to several (``crane``) gets the id behind it. Classes
-    of the list that have no folder keep their place, so that labels fit models trained on all of them.
+    The list also names the classes. The id is appended to names of several classes (``crane``). Classes without a
+    folder keep their place, so that labels fit models trained on all classes.
     """
 
     layout: ClassVar[str] = (
@@ -92,7 +92,7 @@ def _read_synsets(path: Path) -> dict[str, str]:
         if not line.strip():
             continue
         if not tab or not name.strip() or wnid in names:
-            problem = f"the id '{wnid}' is there twice" if wnid in names else f"'{line}' is not WNID<tab>name"
+            problem = f"the id '{wnid}' is listed twice" if wnid in names else f"'{line}' is not WNID<tab>name"
             raise UserError(f"{path}, line {number}: {problem}; expected one line per class.")
         names[wnid] = name.strip()
     return names
@@ -107,7 +107,7 @@ def _class_folders(split: Path) -> set[str]:
 
 
 def _images(folder: Path) -> Iterator[str]:
-    """Finds images at any depth, as text since ImageNet has more than a million."""
+    """Finds images at any depth; as text, because ImageNet has more than a million."""
     for parent, _, files in os.walk(folder, followlinks=True):
         below = parent[len(str(folder)) + 1 :]
         for file in files:

@@ -1,4 +1,4 @@
-"""A data set that needs no files: scenes of textured shapes, drawn from a seed, with the ground truth of every task."""
+"""A data set without files: scenes of textured shapes, drawn from a seed, with ground truth for every task."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,31 +13,31 @@ from mbv2kit.structures import Boxes, Image, Sample, Task
 
 CLASSES = ("circle", "triangle", "square", "cross", "ring")
 
-# Sides are of the square of the same area, as a share of the scene's side.
+# Side of the square of the same area, as a fraction of the scene's side.
 _MAIN_SIDE = (0.4, 0.55)
 _OTHER_SIDE = (0.22, 0.36)
 _MAX_OTHERS = 2
 _ATTEMPTS = 6
-# At least this share of every shape is seen, and the main one shows this many times the pixels of the next.
+# At least this fraction of every shape is visible, and the main one has this many times the pixels of the next.
 _VISIBLE = 0.6
 _LARGEST_BY = 1.5
 _TEXTURES = ("plain", "gradient", "stripes", "checks", "blotches")
 _SUBPIXEL_BITS = 4
 
-# Shapes are lighter than any ground and have a dark rim where another begins, so that a small network learns within
-# minutes; the colors themselves are drawn freely.
+# Shapes are lighter than any ground and have a dark rim at borders, so that a small network learns within minutes; the
+# colors themselves are random.
 _GROUND_COLORS = (25, 85)
 _SHAPE_COLORS = (125, 230)
 _RIM_LIGHT = 0.25
 
-# Scenes of an epoch are those of the one before: as many as fit into this are drawn once and kept.
+# Every epoch has the same scenes; as many as fit into this are kept after they are drawn.
 _KEPT_BYTES = 2**28
 
 Outline = tuple[NDArray[np.float64], ...]
 
 
 def _outlines() -> tuple[Outline, ...]:
-    """Returns the polygons of each class around the origin, of area 1, so that no class can be told by its size."""
+    """Returns the polygons of each class around the origin, with area 1, so that size does not reveal the class."""
     turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     disc = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     arms = [(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)]
@@ -46,7 +46,7 @@ def _outlines() -> tuple[Outline, ...]:
 
 
 def _area(outline: Outline) -> float:
-    """Returns the area within the first polygon and outside the second, where there is one."""
+    """Returns the area inside the first polygon and outside the second, if there is one."""
     border, *holes = [abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in (polygon.T for polygon in outline)]
     return float(border - sum(holes))
 
@@ -60,7 +60,7 @@ class Scene:
 
     Attributes:
         image: ``(S, S, 3)`` uint8.
-        owner: ``(S, S)`` uint8, 0 for the background and k + 1 where shape k is seen.
+        owner: ``(S, S)`` uint8, 0 for the background and k + 1 for pixels of shape k.
         classes: ``(N,)`` int64, the class of each shape.
     """
 
@@ -69,7 +69,7 @@ class Scene:
     classes: NDArray[np.int64]
 
     def boxes(self) -> Boxes:
-        """Returns the ``(N, 4)`` boxes around what is seen of each shape."""
+        """Returns the ``(N, 4)`` boxes around the visible part of each shape."""
         boxes = []
         for shape in range(1, len(self.classes) + 1):
             x, y, width, height = cv2.boundingRect(np.asarray(self.owner == shape, dtype=np.uint8))
@@ -86,10 +86,10 @@ class Scene:
 class Shapes(Source):
     """Textured shapes that overlap on a textured ground, for all three tasks.
 
-    Every scene has one main shape, whose class is the label of the image, and up to two smaller ones. Boxes and
-    masks are of what is seen; a shape of which too little would be seen is not drawn. Color and size say
-    nothing about the class. Scene i is a function of seed, split and i alone; scenes are kept once drawn, up to 256 MB
-    in each process, so treat the image of a sample as read-only.
+    Every scene has one main shape, whose class is the label of the image, and up to two smaller ones. Boxes and masks
+    cover the visible parts; a shape of which too little would be visible is not drawn. Color and size say nothing about
+    the class. Scene i is a function of only seed, split and i. Scenes are kept after they are drawn, up to 256 MB in
+    each process, so the image of a sample must not be changed.
 
     Args:
         task: Any task.
@@ -132,8 +132,8 @@ class Shapes(Source):
         self._count = counts[split]
         self._entropy = (seed, list(counts).index(split))
         self._kept: dict[int, Scene] = {}
-        # A scene takes four bytes a pixel: three colors and an owner.
-        self._room = _KEPT_BYTES // (4 * size**2)
+        # A scene takes four bytes per pixel: three colors and an owner.
+        self._capacity = _KEPT_BYTES // (4 * size**2)
 
     def __len__(self) -> int:
         return self._count
@@ -156,22 +156,22 @@ class Shapes(Source):
         scene = self._kept.get(index)
         if scene is None:
             scene = draw_scene(np.random.default_rng((*self._entropy, index)), self._size)
-            if len(self._kept) < self._room:
+            if len(self._kept) < self._capacity:
                 self._kept[index] = scene
         return scene
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
-    """Draws a scene of ``size`` x ``size`` pixels with all its choices taken from ``rng``."""
+    """Draws a scene of ``size`` x ``size`` pixels; ``rng`` makes all random choices."""
     owner, classes = _arrange(rng, size)
     used = [rng.uniform(*_GROUND_COLORS, 3)]
     image = _texture(rng, size, size, used[0])
     for shape in range(1, len(classes) + 1):
-        seen = np.asarray(owner == shape, dtype=np.uint8)
-        x, y, width, height = cv2.boundingRect(seen)
+        visible = np.asarray(owner == shape, dtype=np.uint8)
+        x, y, width, height = cv2.boundingRect(visible)
         used.append(_unlike(rng, used))
         part = np.s_[y : y + height, x : x + width]
-        cv2.copyTo(_texture(rng, height, width, used[-1]), seen[part], image[part])
+        cv2.copyTo(_texture(rng, height, width, used[-1]), visible[part], image[part])
     rim = (cv2.morphologyEx(owner, cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8)) > 0) & (owner > 0)
     image[rim] = (image[rim] * _RIM_LIGHT).astype(np.uint8)
     grain = rng.integers(0, 17, image.shape, dtype=np.uint8)
@@ -180,7 +180,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
 
 
 def _arrange(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Places shapes one by one, above or below those already there, as long as enough of each is seen."""
+    """Places shapes one by one, above or below those already there, if enough of each stays visible."""
     main_side = rng.uniform(*_MAIN_SIDE) * size
     classes = [int(rng.integers(len(CLASSES)))]
     owner = _fill(rng, classes[0], main_side, rng.uniform(0.38, 0.62, 2) * size, size)
@@ -193,7 +193,7 @@ def _arrange(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], ND
             above = rng.random() < 0.5
             tried = owner.copy()
             tried[(added > 0) & (above | (owner == 0))] = len(areas) + 1
-            if _all_seen(tried, [*areas, side**2]):
+            if _all_visible(tried, [*areas, side**2]):
                 owner = tried
                 areas.append(side**2)
                 classes.append(kind)
@@ -201,9 +201,9 @@ def _arrange(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], ND
     return owner, np.array(classes, dtype=np.int64)
 
 
-def _all_seen(owner: NDArray[np.uint8], areas: list[float]) -> bool:
-    seen = np.bincount(owner.ravel(), minlength=len(areas) + 1)[1:]
-    return bool((seen >= _VISIBLE * np.array(areas)).all() and seen[0] >= _LARGEST_BY * seen[1:].max(initial=0))
+def _all_visible(owner: NDArray[np.uint8], areas: list[float]) -> bool:
+    pixels = np.bincount(owner.ravel(), minlength=len(areas) + 1)[1:]
+    return bool((pixels >= _VISIBLE * np.array(areas)).all() and pixels[0] >= _LARGEST_BY * pixels[1:].max(initial=0))
 
 
 def _fill(
@@ -215,7 +215,7 @@ def _fill(
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     polygons = [polygon * (side * stretch, side / stretch) @ turn + center for polygon in _OUTLINES[kind]]
     canvas = np.zeros((size, size), dtype=np.uint8)
-    # Where two polygons lie over each other there is a hole.
+    # Two polygons that overlap make a hole.
     cv2.fillPoly(
         canvas, [np.rint(polygon * 2**_SUBPIXEL_BITS).astype(np.int32) for polygon in polygons], 1, shift=_SUBPIXEL_BITS
     )
@@ -223,7 +223,7 @@ def _fill(
 
 
 def _unlike(rng: np.random.Generator, used: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Picks the mean color that is farthest from those in use, out of a handful."""
+    """Draws a few mean colors and returns the one that is farthest from those in use."""
     colors = rng.uniform(*_SHAPE_COLORS, (8, 3))
     distances = np.linalg.norm(colors[:, None] - np.array(used)[None], axis=2).min(axis=1)
     return np.asarray(colors[np.argmax(distances)])

@@ -1,4 +1,4 @@
-"""Data sets laid out as PASCAL VOC: an XML of boxes or a palette PNG of classes beside every image."""
+"""Reads data sets with the layout of PASCAL VOC: an XML file of boxes or a palette PNG of classes for every image."""
 
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -31,18 +31,18 @@ _GROUND_TRUTH: dict[Task, tuple[str, str, str]] = {
 
 @SOURCES.register("voc")
 class Voc(Source):
-    """Detection and segmentation from a tree like that of PASCAL VOC.
+    """Detection and segmentation from folders with the layout of PASCAL VOC.
 
-    The classes are the lines of ``ROOT/classes.txt``. Without it they are VOC's own twenty (for segmentation with the
-    background before them), or for detection, where other names are found, all names of all lists in
-    alphabetical order. A file that begins with ``background`` serves both tasks.
+    The classes are the lines of ``ROOT/classes.txt``. Without this file they are the twenty of VOC, for segmentation
+    after a background. If the annotations for detection have other names, the classes are all names of all lists in
+    alphabetical order. A file that begins with ``background`` suits both tasks.
 
     Args:
         task: ``detection`` or ``segmentation``.
         root: The data set's folder, such as ``VOCdevkit/VOC2012``.
         split: Name of a list of images.
-        difficult: ``ignore`` flags objects marked difficult as crowd, so that finding or missing them counts
-            neither way; ``count`` treats them like others.
+        difficult: ``ignore`` treats objects marked difficult as crowds, which evaluation ignores; ``count`` treats
+            them like other objects.
 
     Raises:
         UserError: A list, image, XML or mask is missing or unusable.
@@ -87,7 +87,11 @@ class Voc(Source):
         for folder in (root / "JPEGImages", lists, ground_truth):
             if not folder.is_dir():
                 served = [task for task, (_, other, _) in _GROUND_TRUTH.items() if (root / other).is_dir()]
-                hint = f" (what is there serves {' and '.join(served)})" if served and self._task not in served else ""
+                hint = (
+                    f" (the folders there are for {' and '.join(served)})"
+                    if served and self._task not in served
+                    else ""
+                )
                 missing = folder.relative_to(root).as_posix()
                 raise layout_error(root, f"for {self._task} the folder {missing} is missing{hint}", self.layout)
         return lists, ground_truth
@@ -99,8 +103,8 @@ class Voc(Source):
             path = self._ground_truth / f"{name}.xml"
             objects = _read_objects(path)
             boxes = np.array([_box(path, item) for item in objects], dtype=np.float32).reshape(-1, 4)
-            # The first pixel counts as a whole in VOC's coordinates, so a box from 5 to 5 is one pixel wide here. Real
-            # objects are not: such boxes are slips of the hand.
+            # VOC's coordinates include the last pixel, so a box from 5 to 5 is one pixel wide here. No real object is:
+            # such boxes are mistakes.
             boxes, keep = clean_boxes(boxes, height, width, min_side=np.nextafter(1, 2))
             dropped += [name] * int((~keep).sum())
             labels = [self._label(path, item) for item in objects]
@@ -135,7 +139,7 @@ class Voc(Source):
         )
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
-        """Gives sizes and boxes as they were found when the data set was opened; no image is read."""
+        """Yields sizes and boxes that are known since the data set was opened; no image is read."""
         return self._table.objects(self._sizes)
 
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
@@ -164,7 +168,7 @@ def _require(names: list[str], present: Container[str], folder: Path, kind: str)
         more = f" (nor for {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
             f"{folder}: there is no {kind} for '{missing[0]}', which the list of images names{more}; "
-            "add it or take the name out."
+            "add it or remove the name."
         )
 
 
@@ -179,13 +183,13 @@ def _read_list(folder: Path, split: str) -> list[str]:
 
 
 def _read_names(path: Path) -> list[str]:
-    # Lists of one class have a second column that says whether the image shows it.
+    # Lists of one class have a second column, which says whether the image shows that class.
     names = (line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     return list(dict.fromkeys(names))
 
 
 def _list_names(folder: Path) -> list[str]:
-    """Returns the lists of a folder, without VOC's sixty lists of one class where there are others."""
+    """Returns the lists of a folder, without VOC's sixty lists of one class unless there are no others."""
     names = sorted(path.stem for path in folder.glob("*.txt"))
     return [name for name in names if not name.startswith(tuple(f"{known}_" for known in VOC_CLASSES))] or names
 
@@ -196,7 +200,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     twice = [name for name in names if names.count(name) > 1]
     if twice or not names:
-        found = f"'{twice[0]}' is there twice" if twice else "the file is empty"
+        found = f"'{twice[0]}' is listed twice" if twice else "the file is empty"
         raise UserError(f"{path}: {found}; expected a class per line.")
     return tuple(names)
 
@@ -212,7 +216,7 @@ def _read_objects(path: Path) -> list[Element]:
     try:
         return list(parse(path).getroot().findall("object"))
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise UserError(f"{path}: this is no XML that can be read ({error}).") from None
+        raise UserError(f"{path}: this is not valid XML ({error}).") from None
 
 
 def _name(path: Path, item: Element) -> str:
@@ -235,7 +239,7 @@ def _box(path: Path, item: Element) -> tuple[float, float, float, float]:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Reads height and width from the head of an image; the XML's own ``size`` is often wrong or zero."""
+    """Reads height and width from the header of an image, because ``size`` in the XML is often wrong or zero."""
     try:
         with PillowImage.open(path) as head:
             turned = head.getexif().get(0x0112, 1) >= 5
