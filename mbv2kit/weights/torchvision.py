@@ -261,8 +261,8 @@ def fetch(name: str) -> Path:
         raise UserError(f"{name} could not be fetched to {path.parent} ({reason}); {by_hand}.") from None
     except RuntimeError:
         raise UserError(
-            f"{name}: the download from {url} was cut short or is another file, because its SHA-256 does not begin with "
-            f"{_hash_in(path)}; try again, or {by_hand}."
+            f"{name}: the download from {url} was cut short or is another file, because its SHA-256 does not begin "
+            f"with {_hash_in(path)}; try again, or {by_hand}."
         ) from None
     return path
 

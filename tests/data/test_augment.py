@@ -146,19 +146,19 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         mask=(image[:, :, 0] > 0).astype(np.uint8),
     )
     augment = build(preset, Preprocess((96, 128), resize, fill=0))
-    found = 0
+    objects = 0
     for seed in range(40):
         result = augment(sample, np.random.default_rng(seed))
         assert result.boxes is not None
         assert result.mask is not None
         if len(result.boxes) == 0:
             continue
-        found += 1
+        objects += 1
         for pixels in (result.image[:, :, 0] > 60, result.mask == 1):
             rows, columns = np.nonzero(pixels)
             found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert result.boxes[0] == pytest.approx(found, abs=1.5)
-    assert found > 20
+    assert objects > 20
 
 
 # ------------------------------------------------------------------------------------------------ configuration

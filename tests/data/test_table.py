@@ -96,7 +96,7 @@ def test_lengths_that_do_not_agree_are_refused() -> None:
         builder.append("a.jpg", [(0, 0, 1, 1)], [1, 2], [False])
     builder.append("b.jpg", [(0, 0, 1, 1)], [1], [False], [Outline(rle=b"x")])
     builder.append("c.jpg", [(0, 0, 1, 1)], [1], [False])
-    with pytest.raises(ValueError, match="for all or for none"):
+    with pytest.raises(ValueError, match="all or none must have one"):
         builder.build()
 
 

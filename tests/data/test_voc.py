@@ -254,5 +254,5 @@ def test_camvid(shared_data: Path) -> None:
     counts = np.bincount(np.concatenate([m.ravel() for m in masks if m is not None]), minlength=256)
     assert counts[11:255].sum() == 0
     assert 0.005 < counts[255] / counts.sum() < 0.1
-    with pytest.raises(UserError, match=r"for detection the folder ImageSets/Main is missing .*serves segmentation"):
+    with pytest.raises(UserError, match=r"for detection the folder ImageSets/Main is missing .*are for segmentation"):
         open_voc(shared_data / "camvid")

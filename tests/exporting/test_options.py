@@ -18,13 +18,13 @@ def test_a_size_is_height_and_width() -> None:
         ({"precision": "fp16"}, "format=onnx is written in fp32, int8, not precision=fp16."),
         ({"precision": "int4"}, "not precision=int4"),
         ({"batch": 0}, "batch must be a whole number from 1 up, got 0"),
-        ({"size": [64]}, r"size needs two numbers, \[height, width\], or null"),
+        ({"size": [64]}, r"size must be two numbers, \[height, width\], or null"),
         ({"size": [64, 0]}, "size must be a whole number from 1 up, got 0"),
         ({"max_loss": 2}, "max_loss must be in 0..1, got 2"),
         ({"check_pictures": "some"}, "check_pictures must be a whole number"),
         ({"sensitive_layers": -1}, "sensitive_layers must be a whole number from 0 up"),
-        ({"nms": True}, "nms=true is for format=onnx with batch=1, got format=onnx and batch=None"),
-        ({"nms": True, "batch": 1, "format": "openvino"}, "nms=true is for format=onnx"),
+        ({"nms": True}, "nms=true needs format=onnx and batch=1, got format=onnx and batch=None"),
+        ({"nms": True, "batch": 1, "format": "openvino"}, "nms=true needs format=onnx"),
     ],
 )
 def test_wrong_options_are_refused(keys: dict[str, Any], message: str) -> None:
