@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import platform
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,16 @@ def usable_cores(cpus: Collection[int] | None = None, root: Path = Path("/")) ->
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     cores = {read_system_file(root / topology.format(cpu)) or str(cpu) for cpu in cpus}
     return max(1, min([len(cores), *map(math.ceil, _cpu_limits(root))]))
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """Returns the model name of the processor, else what the system calls it; may be empty.
+
+    Args:
+        root: Folder that contains ``proc/``.
+    """
+    found = re.search(r"^model name\s*:\s*(.+)$", read_system_file(root / "proc/cpuinfo"), re.MULTILINE)
+    return found[1] if found else platform.processor()
 
 
 def _cpu_limits(root: Path) -> Iterator[float]:

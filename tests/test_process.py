@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.process import THREAD_SETTINGS, usable_cores
+from mbv2kit.process import THREAD_SETTINGS, processor_name, usable_cores
 
 Files = dict[str, str]
 
@@ -89,3 +89,12 @@ def test_a_tool_runs_opencv_on_one_thread_unless_told_otherwise(given: dict[str,
         [sys.executable, "-c", program], env=plain | given, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == threads
+
+
+def test_the_name_of_the_processor_is_that_of_linux_or_the_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "processor\t: 0\nmodel\t\t: 97\nmodel name\t: Abacus 9000 (2 beads)\nflags\t\t: fpu\n"
+    assert processor_name(machine(tmp_path, {"proc/cpuinfo": 2 * lines})) == "Abacus 9000 (2 beads)"
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert processor_name(tmp_path / "nowhere") == "arm"

@@ -17,6 +17,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session
+from mbv2kit.process import processor_name
 
 # Of all candidates together: enough for some dozen runs of each.
 SECONDS = 2.0
@@ -156,20 +157,12 @@ def _time(
 
 
 def _key(found: Sequence[Candidate]) -> str:
-    facts: list[Any] = [platform.machine(), _processor()]
+    facts: list[Any] = [platform.machine(), processor_name()]
     facts += sorted(
         (each.runtime, RUNTIMES[each.runtime].version, each.export.sha256, each.threads, each.at_a_time)
         for each in found
     )
     return sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _read(cache: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mbv2kit import __version__
 from mbv2kit.lab.benchmark.results import CaseResult
-from mbv2kit.process import read_system_file
+from mbv2kit.process import processor_name, read_system_file
 
 # Instruction sets that matter for the speed of networks, by their names in Linux.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "i8mm")
@@ -18,14 +18,14 @@ _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "a
 def describe_machine(threads: int) -> dict[str, Any]:
     """Returns processor, cores, instruction sets, memory, system, Python version and the threads of competitors."""
     processor = read_system_file(Path("/proc/cpuinfo"))
-    found = re.search(r"^model name\s*:\s*(.+)$", processor, re.MULTILINE)
-    flags = set(re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)[:1] and processor.split())
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", processor, re.MULTILINE)
+    instructions = flags[1].split() if flags else []
     memory = re.search(r"^MemTotal:\s+(\d+) kB", read_system_file(Path("/proc/meminfo")), re.MULTILINE)
     return {
-        "processor": found.group(1) if found else platform.processor() or platform.machine(),
+        "processor": processor_name() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+        "instructions": [name for name in _INSTRUCTIONS if name in instructions],
         "memory_gb": round(int(memory.group(1)) * 1.024e-6, 1) if memory else None,
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
