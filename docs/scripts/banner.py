@@ -1,0 +1,57 @@
+"""Draws the picture at the top of README from the runs of the demo: scenes of the validation kind, seen by all three tasks.
+
+mbv2kit demo run_dir=outputs/demo
+python -m docs.scripts.banner outputs/demo
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+from mbv2kit.data.sources.shapes import draw_scene
+from mbv2kit.inference.loading import Request, load
+from mbv2kit.structures import Image
+
+OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "banner.png"
+TITLES = {"classification": "Classify", "detection": "Detect", "segmentation": "Segment"}
+# Seeds of scenes that no run trains on.
+SEEDS = (11, 12)
+# Pixels. The scene is larger than the networks' input, so that the drawing is sharp.
+SCENE, GAP, HEADER, RADIUS = 400, 16, 52, 20
+# Dark enough for a light page, light enough for a dark one.
+GROUND, INK = (38, 50, 56, 255), (236, 239, 241)
+
+
+def draw(runs: Path) -> PillowImage.Image:
+    """Returns the picture with a column for each task, transparent around its rounded corners."""
+    scenes = [draw_scene(np.random.default_rng(seed), SCENE).image for seed in SEEDS]
+    columns = [_column(runs / task, scenes) for task in TITLES]
+    width = sum(column.width for column in columns) + (len(columns) + 1) * GAP
+    height = HEADER + max(column.height for column in columns) + GAP
+    picture = PillowImage.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(picture)
+    draw.rounded_rectangle((0, 0, width - 1, height - 1), RADIUS, GROUND)
+    x = GAP
+    for column, title in zip(columns, TITLES.values(), strict=True):
+        draw.text((x + column.width / 2, HEADER / 2), title, INK, ImageFont.load_default(26), anchor="mm")
+        picture.paste(column, (x, HEADER))
+        x += column.width + GAP
+    return picture
+
+
+def _column(run: Path, scenes: list[Image]) -> PillowImage.Image:
+    predictor = load(Request(checkpoint=str(run))).predictor
+    drawings = [PillowImage.fromarray(predictor(scene).plot()) for scene in scenes]
+    column = PillowImage.new("RGB", (SCENE, sum(each.height for each in drawings) + GAP * (len(drawings) - 1)), GROUND[:3])
+    y = 0
+    for drawing in drawings:
+        column.paste(drawing, (0, y))
+        y += drawing.height + GAP
+    return column
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1])).save(OUTPUT, optimize=True)
