@@ -1,4 +1,4 @@
-"""Draws the picture at the top of README from the runs of the demo: scenes of the validation kind, seen by all three tasks.
+"""Draws the picture at the top of README: scenes that no run trains on, predicted by the three runs of the demo.
 
 mbv2kit demo run_dir=outputs/demo
 python -m docs.scripts.banner outputs/demo
@@ -45,7 +45,9 @@ def draw(runs: Path) -> PillowImage.Image:
 def _column(run: Path, scenes: list[Image]) -> PillowImage.Image:
     predictor = load(Request(checkpoint=str(run))).predictor
     drawings = [PillowImage.fromarray(predictor(scene).plot()) for scene in scenes]
-    column = PillowImage.new("RGB", (SCENE, sum(each.height for each in drawings) + GAP * (len(drawings) - 1)), GROUND[:3])
+    column = PillowImage.new(
+        "RGB", (SCENE, sum(each.height for each in drawings) + GAP * (len(drawings) - 1)), GROUND[:3]
+    )
     y = 0
     for drawing in drawings:
         column.paste(drawing, (0, y))

@@ -108,9 +108,14 @@ def _file_group(group: str) -> Iterator[str]:
 
 def _keys_of_file(path: Path, prefix: str = "") -> str:
     text = path.read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
     # A file of a group changes keys whose meaning stands in the command's own file.
     comments = yaml_comments((CONF / "train.yaml").read_text(encoding="utf-8")) | yaml_comments(text)
-    values = {key: value for key, value in yaml.safe_load(text).items() if key not in ("defaults", "hydra")}
+    for part in values.pop("defaults", []):
+        if part == "plugins":
+            shared = (CONF / f"{part}.yaml").read_text(encoding="utf-8")
+            values, comments = values | yaml.safe_load(shared), comments | yaml_comments(shared)
+    values.pop("hydra", None)
     # A name is the choice itself.
     keys = {
         f"{prefix}{key}": (value, comments.get(key, "")) for key, value in _leaves(values) if not key.endswith(".name")
