@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Folders and files that keep to the glossary.
 KEPT = (
+    "README.md",
     "conf",
+    "docs",
     "mbv2kit/cli",
     "mbv2kit/errors.py",
     "mbv2kit/exporting",
@@ -19,6 +21,7 @@ KEPT = (
     "mbv2kit/structures.py",
     "mbv2kit/weights",
     "tests/cli",
+    "tests/docs",
     "tests/exporting",
     "tests/imaging",
     "tests/nn",
@@ -73,7 +76,7 @@ def test_other_words_and_keys_are_left_alone(line: str) -> None:
 @pytest.mark.parametrize("place", KEPT)
 def test_the_glossary_is_kept(place: str) -> None:
     path = ROOT / place
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.suffix in {".py", ".yaml"}]
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.suffix in {".py", ".yaml", ".md"}]
     assert files
     found = {str(each.relative_to(ROOT)): complaints(each.read_text(encoding="utf-8")) for each in files}
     assert {name: lines for name, lines in found.items() if lines} == {}

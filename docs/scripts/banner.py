@@ -1,4 +1,4 @@
-"""Draws the picture at the top of README: scenes that no run trains on, predicted by the three runs of the demo.
+"""Draws the image at the top of README: scenes that no run trains on, predicted by the three runs of the demo.
 
 mbv2kit demo run_dir=outputs/demo
 python -m docs.scripts.banner outputs/demo
@@ -26,20 +26,20 @@ GROUND, INK = (38, 50, 56, 255), (236, 239, 241)
 
 
 def draw(runs: Path) -> PillowImage.Image:
-    """Returns the picture with a column for each task, transparent around its rounded corners."""
+    """Returns the image with a column for each task, transparent around its rounded corners."""
     scenes = [draw_scene(np.random.default_rng(seed), SCENE).image for seed in SEEDS]
     columns = [_column(runs / task, scenes) for task in TITLES]
     width = sum(column.width for column in columns) + (len(columns) + 1) * GAP
     height = HEADER + max(column.height for column in columns) + GAP
-    picture = PillowImage.new("RGBA", (width, height))
-    draw = ImageDraw.Draw(picture)
+    banner = PillowImage.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(banner)
     draw.rounded_rectangle((0, 0, width - 1, height - 1), RADIUS, GROUND)
     x = GAP
     for column, title in zip(columns, TITLES.values(), strict=True):
         draw.text((x + column.width / 2, HEADER / 2), title, INK, ImageFont.load_default(26), anchor="mm")
-        picture.paste(column, (x, HEADER))
+        banner.paste(column, (x, HEADER))
         x += column.width + GAP
-    return picture
+    return banner
 
 
 def _column(run: Path, scenes: list[Image]) -> PillowImage.Image:

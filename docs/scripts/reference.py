@@ -1,6 +1,6 @@
 """The reference pages of the site, generated from the commands, conf/ and the registries.
 
-What a key means is the comment beside it in conf/, or the argument in the docstring of the part, as in ``--help``.
+What a key means is the comment next to it in conf/, or the argument in the docstring of the part, as in ``--help``.
 """
 
 import ast
