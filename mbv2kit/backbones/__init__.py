@@ -1,5 +1,5 @@
 """Backbones: one file per paper; each registers its networks by name."""
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, create_backbone, list_backbones
+from mbv2kit.backbones.registry import BACKBONES, Backbone, create_backbone, list_backbones, without_fixed_options
 
-__all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
+__all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones", "without_fixed_options"]

@@ -4,10 +4,9 @@ from functools import partial
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
-from mbv2kit.backbones.strides import check_undilated
+from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
 # Table 6 without its last convolution: filters and kernel size of the convolutions between two max poolings.
 STAGES = (
@@ -30,24 +29,12 @@ class Darknet19(Backbone):
     The poolings keep an odd last row or column, so that a map has ``ceil(H / stride)`` rows.
 
     Args:
-        width: 1.0; the paper has no other.
-        output_stride: 32; nothing turns the strides into dilation.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
-
-    Raises:
-        UserError: An argument is not what it must be.
+        norm: How batch normalization computes.
     """
 
-    def __init__(
-        self, width: float = 1.0, output_stride: int = 32, norm_eps: float = 1e-5, norm_momentum: float = 0.03
-    ) -> None:
+    def __init__(self, norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03)) -> None:
         super().__init__()
-        check_single_width(width, "Darknet-19")
-        check_undilated(output_stride, "Darknet-19")
-        style = ConvStyle(
-            norm_eps=norm_eps, norm_momentum=norm_momentum, activation=partial(nn.LeakyReLU, 0.1, inplace=True)
-        )
+        style = ConvStyle(norm=norm, activation=partial(nn.LeakyReLU, 0.1, inplace=True))
         self.layers = nn.ModuleDict()
         features = []
         channels, convolutions = 3, 0

@@ -5,7 +5,7 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, Padding, SeparableConv, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv, initialize
 
 # Table 1 between the first convolution and the pooling: channels and stride of each separable convolution.
 BLOCKS = (
@@ -31,11 +31,9 @@ class MobileNetV1(Backbone):
 
     Args:
         width: The width multiplier of section 3.3; the paper uses 0.25, 0.5, 0.75 and 1.
-        output_stride: 8, 16 or 32. A layer that would pass it runs at stride 1 with the dilation so far; the layers
-            behind it get the dilation that makes up for it.
+        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.9997 is 0.0003.
+        norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.0003.
 
     Raises:
         UserError: An argument is out of range.
@@ -46,12 +44,11 @@ class MobileNetV1(Backbone):
         width: float = 1.0,
         output_stride: int = 32,
         padding: Padding = "symmetric",
-        norm_eps: float = 1e-3,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
         check_width(width, "0.25 to 1")
-        style = ConvStyle(padding, norm_eps, norm_momentum)
+        style = ConvStyle(padding, norm)
         channels = _scale(STEM_CHANNELS, width)
         self.layers = nn.ModuleDict({"layer_1": ConvNormAct(3, channels, 3, style=style, stride=2)})
         features = [FeatureInfo("layer_1", channels, 2)]

@@ -14,6 +14,7 @@ from mbv2kit.nn.layers import (
     ConvNormAct,
     ConvStyle,
     InvertedResidual,
+    NormOptions,
     Padding,
     Shortcut,
     initialize,
@@ -44,8 +45,7 @@ class MobileNetV2(Backbone):
 
     Args:
         width: Factor on all channels; the paper uses 0.35 to 1.4.
-        output_stride: 8, 16 or 32. A block that would pass it runs at stride 1 with the dilation so far; the blocks
-            *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
+        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
         bottleneck: ``linear``, or ``relu6`` for the ablation of Figure 6a.
         shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
@@ -57,12 +57,13 @@ class MobileNetV2(Backbone):
         fixed_ends: Whether the first and the last convolution keep 32 and 1280 channels whatever the width.
         zero_init_residual: Whether a linear block with a shortcut starts as the shortcut alone, its last norm at zero
             (Goyal et al. 2017, arXiv 1706.02677, section 5.1): the fresh network is shallow and learns sooner.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.997 is 0.003.
+        norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.003.
 
     Raises:
         UserError: An argument is out of range.
     """
+
+    free_options = Backbone.free_options | {"zero_init_residual"}
 
     def __init__(
         self,
@@ -76,8 +77,7 @@ class MobileNetV2(Backbone):
         depth: float = 1.0,
         fixed_ends: bool = False,
         zero_init_residual: bool = True,
-        norm_eps: float = 1e-3,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
         check_width(width, "0.35 to 1.4")
@@ -85,7 +85,7 @@ class MobileNetV2(Backbone):
             raise UserError(f"depth must be above 0, got {depth}.")
         if divisible_by < 1:
             raise UserError(f"divisible_by must be at least 1, got {divisible_by}.")
-        style = ConvStyle(padding, norm_eps, norm_momentum)
+        style = ConvStyle(padding, norm)
         channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width), divisible_by)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["layer_1"] = ConvNormAct(3, channels, 3, style=style, stride=2)

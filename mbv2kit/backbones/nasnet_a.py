@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone
-from mbv2kit.backbones.strides import check_undilated
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import Conv2d, ConvStyle, Padding, initialize
+from mbv2kit.nn.layers import Conv2d, ConvStyle, NormOptions, Padding, initialize
 
 # An operation and the state that it reads. State 0 is the output of the cell before, 1 that of the cell before that.
 Step = tuple[str, int]
@@ -75,14 +74,11 @@ class NASNetA(Backbone):
     input needs at least 3 pixels a side.
 
     Args:
-        width: 1.0; the number of channels is ``penultimate_filters``.
-        output_stride: 32; nothing turns the strides into dilation.
         cells: Normal cells in each stage, the paper's N.
         penultimate_filters: Channels of the last map, after which the paper calls its networks: a multiple of 24, at
             least 96. The first convolution has 32 whatever it is.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics; TensorFlow's decay of 0.9997 is 0.0003.
+        norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.0003.
 
     Raises:
         UserError: An argument is out of range.
@@ -90,18 +86,12 @@ class NASNetA(Backbone):
 
     def __init__(
         self,
-        width: float = 1.0,
-        output_stride: int = 32,
         cells: int = 4,
         penultimate_filters: int = 1056,
         padding: Padding = "symmetric",
-        norm_eps: float = 1e-3,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        if width != 1.0:
-            raise UserError(f"width must be 1.0 (set penultimate_filters instead), got {width}.")
-        check_undilated(output_stride, "NASNet-A")
         if cells < 1:
             raise UserError(f"cells must be at least 1 (the paper uses 4 to 7), got {cells}.")
         filters, rest = divmod(penultimate_filters, LAST_BY_FIRST)
@@ -110,7 +100,7 @@ class NASNetA(Backbone):
                 f"penultimate_filters must be a multiple of {LAST_BY_FIRST} from "
                 f"{LAST_BY_FIRST * LEAST_FILTERS} up, got {penultimate_filters}."
             )
-        style = ConvStyle(padding, norm_eps, norm_momentum)
+        style = ConvStyle(padding, norm)
         first = nn.Sequential()
         first.conv = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, bias=False)
         first.norm = style.norm(STEM_CHANNELS)

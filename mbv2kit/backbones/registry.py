@@ -1,7 +1,7 @@
 """The contract of a backbone, and the registry that finds it by name."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,8 +18,11 @@ class Backbone(nn.Module):
             after it with an ending, as ``layer_15_expansion`` lies in ``layer_15``.
         feature_info: The maps it can give, from the finest to the deepest.
         selected: Names of the maps that ``forward`` returns; all of them until :meth:`select` is called.
+        free_options: Options that stay the user's in a model that starts from published weights: they change neither
+            shapes nor what the weights mean.
     """
 
+    free_options: ClassVar[frozenset[str]] = frozenset({"output_stride", "norm_momentum"})
     layers: nn.ModuleDict
     feature_info: tuple[FeatureInfo, ...]
     selected: tuple[str, ...]
@@ -70,28 +73,46 @@ def check_width(width: float, usual: str) -> None:
         raise UserError(f"width must be above 0 (the paper uses {usual}), got {width}.")
 
 
-def check_single_width(width: float, network: str) -> None:
-    """Raises :class:`UserError` unless the width is 1, for a ``network`` whose paper has no other."""
-    if width != 1.0:
-        raise UserError(f"width must be 1.0 (there is no other {network}), got {width}.")
-
-
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")
 
 
-def create_backbone(name: str, width: float = 1.0, output_stride: int = 32, **options: Any) -> Backbone:
+# What a network has that comes in one width and without a dilated form.
+_FIXED: Mapping[str, float] = {"width": 1.0, "output_stride": 32}
+
+
+def create_backbone(name: str, **options: Any) -> Backbone:
     """Builds the backbone ``name`` with fresh weights.
 
     Args:
         name: One of :func:`list_backbones`.
-        width: Factor on the number of channels.
-        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32 strides become dilation.
-        **options: Further arguments of that backbone.
+        **options: Options of that backbone.
 
     Raises:
         UserError: The name or an option is unknown, or a value is out of range.
     """
-    return BACKBONES.create(name, width=width, output_stride=output_stride, **options)
+    return BACKBONES.create(name, **options)
+
+
+def without_fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the ``width`` and the ``output_stride`` of a backbone that has no such option.
+
+    Models that were saved before these options became those of some networks have them for all, and a task may ask for
+    an output stride.
+
+    Args:
+        options: Name and options of the backbone.
+
+    Raises:
+        UserError: The name is unknown, or the backbone cannot have that width or output stride.
+    """
+    name, known = options["name"], BACKBONES.options(options["name"])
+    for option, fixed in _FIXED.items():
+        if option in options and option not in known and options[option] != fixed:
+            raise UserError(
+                f"backbone '{name}' has a fixed {option} of {fixed}, got {options[option]}; set it to {fixed}, or "
+                "choose another backbone."
+            )
+    return {key: value for key, value in options.items() if key in known or key not in _FIXED}
 
 
 def list_backbones() -> list[str]:

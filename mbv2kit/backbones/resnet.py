@@ -1,13 +1,13 @@
 """Deep Residual Learning for Image Recognition. He et al., 2015, arXiv 1512.03385; built from torchvision's modules."""
 
 from collections import OrderedDict
-from functools import partial
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.backbones.strides import check_output_stride
 from mbv2kit.nn.features import FeatureInfo
+from mbv2kit.nn.layers import NormOptions
 
 
 @BACKBONES.register("resnet_101")
@@ -19,28 +19,24 @@ class ResNet101(Backbone):
     has it in the first 1 x 1.
 
     Args:
-        width: 1.0; the paper has no other.
-        output_stride: 8, 16 or 32. A block that would pass it runs at stride 1 with the dilation so far; the blocks
-            *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range.
     """
 
     def __init__(
-        self, width: float = 1.0, output_stride: int = 32, norm_eps: float = 1e-5, norm_momentum: float = 0.1
+        self, output_stride: int = 32, norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1)
     ) -> None:
         # Takes a second to import, which every start of every tool would wait for.
         from torchvision.models import resnet101
 
         super().__init__()
-        check_single_width(width, "ResNet-101")
         check_output_stride(output_stride)
         network = resnet101(
             replace_stride_with_dilation=[False, output_stride < 16, output_stride < 32],
-            norm_layer=partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum),
+            norm_layer=norm,
         )
         stem = OrderedDict(conv=network.conv1, norm=network.bn1, act=network.relu, pool=network.maxpool)
         self.layers = nn.ModuleDict(

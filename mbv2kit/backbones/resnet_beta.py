@@ -5,11 +5,11 @@ from functools import partial
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
 # Channels of the 3 x 3 convolutions, number of units, and stride of the last of them.
 STAGES = ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1))
@@ -27,13 +27,10 @@ class ResNet101Beta(Backbone):
     ``stage_4_1`` to ``stage_4_3``. At output stride 32 the deepest map of stride 16 is ``stage_3_22``.
 
     Args:
-        width: 1.0; there is no other.
-        output_stride: 8, 16 or 32. A unit that would pass it runs at stride 1 with the dilation so far; the units
-            *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
+        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
         multi_grid: Rates of the three units of the last stage, by which their dilation is multiplied (DeepLabv3,
             section 3.2.1).
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range.
@@ -41,21 +38,18 @@ class ResNet101Beta(Backbone):
 
     def __init__(
         self,
-        width: float = 1.0,
         output_stride: int = 32,
         multi_grid: Sequence[int] = (1, 2, 4),
-        norm_eps: float = 1e-5,
-        norm_momentum: float = 0.1,
+        norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1),
     ) -> None:
         # Takes a second to import, which every start of every tool would wait for.
         from torchvision.models.resnet import Bottleneck
 
         super().__init__()
-        check_single_width(width, "ResNet-101")
         strides = Strides(output_stride, reached=4)
         _check_multi_grid(multi_grid)
         relu = partial(nn.ReLU, inplace=True)
-        style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=relu)
+        style = ConvStyle(norm=norm, activation=relu)
         stem = nn.Sequential()
         channels = 3
         for number, (out_channels, stride) in enumerate(ROOT, start=1):

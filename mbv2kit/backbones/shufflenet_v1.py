@@ -10,7 +10,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
 # Table 1: channels of stage 2 for each number of groups, doubled in stages 3 and 4; and the units of the three stages.
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -96,13 +96,11 @@ class ShuffleNetV1(Backbone):
 
     Args:
         width: The scale s of "ShuffleNet s x", a factor on the channels of all units; the paper uses 0.25 to 2.
-        output_stride: 8, 16 or 32. A unit that would pass it runs at stride 1 with the dilation so far; the units
-            *behind* it get the dilation that makes up for it, so the maps equal those of the strided network.
+        output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
         groups: Of the 1 x 1 convolutions: 1, 2, 3, 4 or 8. More groups go with more channels, at like cost.
         stem_channels: Of the first convolution, a multiple of ``groups``. null: 12 at widths below 1 (16 with 8
             groups), 48 from 2 on, and 24 between.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range, or the groups cannot share the channels evenly.
@@ -114,8 +112,7 @@ class ShuffleNetV1(Backbone):
         output_stride: int = 32,
         groups: int = 3,
         stem_channels: int | None = None,
-        norm_eps: float = 1e-5,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
         check_width(width, "0.25 to 2")
@@ -128,7 +125,7 @@ class ShuffleNetV1(Backbone):
                 f"stem_channels must be null or a multiple of groups, which is {groups}, got {stem_channels}."
             )
         stage_channels = _stage_channels(width, groups, stem_channels)
-        style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
+        style = ConvStyle(norm=norm, activation=nn.ReLU)
         self.layers = nn.ModuleDict(
             {
                 "conv_1": ConvNormAct(3, stem_channels, 3, style=style, stride=2),

@@ -9,12 +9,6 @@ def check_output_stride(output_stride: int) -> None:
         raise UserError(f"output_stride must be 8, 16 or 32, got {output_stride}.")
 
 
-def check_undilated(output_stride: int, network: str) -> None:
-    """Raises :class:`UserError` unless the output stride is 32, for a ``network`` that keeps its strides."""
-    if output_stride != 32:
-        raise UserError(f"output_stride must be 32 ({network} has no dilated form), got {output_stride}.")
-
-
 class Strides:
     """Follows a network layer by layer and says with which stride and dilation each runs (DeepLabv3, section 3.1).
 

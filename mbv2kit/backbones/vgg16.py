@@ -4,8 +4,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_single_width
-from mbv2kit.backbones.strides import check_undilated
+from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import initialize
 
@@ -21,20 +20,15 @@ class VGG16(Backbone):
     pooling, behind their ReLU, ``pool5`` is the last max pooling.
 
     Args:
-        width: 1.0; the paper has no other.
-        output_stride: 32; nothing turns the strides into dilation.
         ceil_pooling: Whether the max poolings keep an odd last row or column, as in Caffe, for which the authors'
             weights were published, and in SSD. Without it, as in torchvision, a map has ``floor(H / stride)`` rows and
             an input needs at least 32 pixels a side. Multiples of 32 are the same either way.
-
-    Raises:
-        UserError: An argument is not what it must be.
     """
 
-    def __init__(self, width: float = 1.0, output_stride: int = 32, ceil_pooling: bool = True) -> None:
+    free_options = Backbone.free_options | {"ceil_pooling"}
+
+    def __init__(self, ceil_pooling: bool = True) -> None:
         super().__init__()
-        check_single_width(width, "VGG16")
-        check_undilated(output_stride, "VGG16")
         self.layers = nn.ModuleDict()
         features = []
         in_channels = 3

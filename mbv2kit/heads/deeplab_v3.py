@@ -10,7 +10,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.nn.features import FeatureInfo, find_feature
 from mbv2kit.nn.interpolation import enlarge
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 from mbv2kit.structures import IGNORE
 
 # Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.
@@ -40,8 +40,7 @@ class DeepLabV3(Head):
         align_corners: Whether the corners of the map lie on the corners of the image; torchvision's models have the
             edges there instead.
         class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range, or the backbone lacks the map.
@@ -62,8 +61,7 @@ class DeepLabV3(Head):
         refine: bool = False,
         align_corners: bool = True,
         class_weights: Sequence[float] | None = None,
-        norm_eps: float = 1e-5,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
         if class_weights is not None and len(class_weights) != num_classes:
@@ -77,7 +75,7 @@ class DeepLabV3(Head):
         if rates is not None and (not rates or min(rates) < 1):
             raise UserError(f"rates must be dilations of at least 1, or null for the usual ones, got {list(rates)}.")
         source = _choose(feature_info, feature)
-        style = ConvStyle(norm_eps=norm_eps, norm_momentum=norm_momentum, activation=nn.ReLU)
+        style = ConvStyle(norm=norm, activation=nn.ReLU)
         self.features = (source.name,)
         self.pooling = ConvNormAct(source.channels, channels, 1, style=style) if image_pooling else None
         self.branches = nn.ModuleList([ConvNormAct(source.channels, channels, 1, style=style)])

@@ -28,9 +28,7 @@ class MultiBox(Head):
     Args:
         num_classes: Number of classes, without background.
         match_iou: Overlap at which an anchor counts as an object.
-        score_threshold: Boxes below it are dropped before suppression.
-        nms_iou: Overlap at which suppression takes two boxes of a class for one.
-        max_detections: Boxes kept for each image.
+        nms: Which of its boxes the head returns.
 
     Attributes:
         shapes: For each map the (width, height) of the anchors of a cell, as
@@ -47,14 +45,12 @@ class MultiBox(Head):
     classifiers: nn.ModuleList
     regressors: nn.ModuleList
 
-    def __init__(
-        self, num_classes: int, *, match_iou: float, score_threshold: float, nms_iou: float, max_detections: int
-    ) -> None:
+    def __init__(self, num_classes: int, *, match_iou: float, nms: NmsOptions) -> None:
         super().__init__()
         check_shares(match_iou=match_iou)
         self.num_classes = num_classes
         self.match_iou = match_iou
-        self.nms_options = NmsOptions(score_threshold, nms_iou, max_detections)
+        self.nms_options = nms
 
     def predict(self, maps: Sequence[Tensor]) -> Raw:
         """Predicts class logits and box codes for every anchor of every map, ``(B, C, H, W)`` each, finest first."""

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.registry import HEADS, Raw
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
-from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, Padding, SeparableConv
+from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
 
@@ -32,12 +33,9 @@ class SSD(MultiBox):
         max_scale: Scale of the last map's anchors.
         maps: Names of the backbone's maps to read instead of the two above.
         match_iou: Overlap at which an anchor counts as an object.
-        score_threshold: Boxes below it are dropped before suppression.
-        nms_iou: Overlap at which suppression takes two boxes of a class for one.
-        max_detections: Boxes kept for each image.
+        nms: Which of its boxes the head returns.
         padding: Of the strided convolutions, as in the backbone.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range, or the backbone lacks a map.
@@ -53,25 +51,16 @@ class SSD(MultiBox):
         max_scale: float = 0.95,
         maps: Sequence[str] | None = None,
         match_iou: float = 0.5,
-        score_threshold: float = 0.01,
-        nms_iou: float = 0.6,
-        max_detections: int = 100,
+        nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.6, max_detections=100),
         padding: Padding = "symmetric",
-        norm_eps: float = 1e-3,
-        norm_momentum: float = 0.03,
+        norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
-        super().__init__(
-            num_classes,
-            match_iou=match_iou,
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            max_detections=max_detections,
-        )
+        super().__init__(num_classes, match_iou=match_iou, nms=nms)
         check_choice("anchors", anchors, bx.AnchorPreset)
         if maps is not None and not maps:
             raise UserError("maps must name at least one feature map, or be null for the usual two, got [].")
         sources = choose_maps(feature_info, maps, strides=(16, 32))
-        style = ConvStyle(padding, norm_eps, norm_momentum)
+        style = ConvStyle(padding, norm)
         self.features = tuple(source.name for source in sources)
         channels = [source.channels for source in sources]
         self.extras = nn.ModuleList()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.registry import HEADS, Raw
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 
@@ -57,9 +58,7 @@ class SSD300(MultiBox):
         max_scale: Scale of the last map's anchors.
         maps: Names of the two maps of the backbone to read instead of the two above.
         match_iou: Overlap at which an anchor counts as an object.
-        score_threshold: Boxes below it are dropped before suppression.
-        nms_iou: Overlap at which suppression takes two boxes of a class for one.
-        max_detections: Boxes kept for each image.
+        nms: Which of its boxes the head returns.
 
     Attributes:
         extra_maps: The maps behind fc7, in their order.
@@ -86,17 +85,9 @@ class SSD300(MultiBox):
         max_scale: float = 0.9,
         maps: Sequence[str] | None = None,
         match_iou: float = 0.5,
-        score_threshold: float = 0.01,
-        nms_iou: float = 0.45,
-        max_detections: int = 200,
+        nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.45, max_detections=200),
     ) -> None:
-        super().__init__(
-            num_classes,
-            match_iou=match_iou,
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            max_detections=max_detections,
-        )
+        super().__init__(num_classes, match_iou=match_iou, nms=nms)
         if maps is not None and len(maps) != 2:
             raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
         near, far = choose_maps(feature_info, maps, strides=(8, 16))

@@ -16,7 +16,7 @@ from mbv2kit.heads.registry import HEADS, Head, Raw, Shapes, Targets
 from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn.features import FeatureInfo, choose_maps
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, initialize
+from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +49,8 @@ class YOLOv2(Head):
             in the older of the authors' two configurations.
         channels: Of the three 3 x 3 convolutions.
         maps: Names of the finer and the last map of the backbone; null for the deepest of strides 16 and 32.
-        score_threshold: Boxes below it are dropped before suppression; a score is objectness times class.
-        nms_iou: Overlap at which suppression takes two boxes of a class for one.
-        max_detections: Boxes kept for each image.
-        norm_eps: Epsilon of batch normalization.
-        norm_momentum: Share of the newest batch in the running statistics.
+        nms: Which of its boxes the head returns; a score is objectness times class.
+        norm: How batch normalization computes.
 
     Raises:
         UserError: An argument is out of range, or the backbone lacks a map.
@@ -71,11 +68,8 @@ class YOLOv2(Head):
         passthrough_channels: int | None = 64,
         channels: int = 1024,
         maps: Sequence[str] | None = None,
-        score_threshold: float = 0.005,
-        nms_iou: float = 0.45,
-        max_detections: int = 100,
-        norm_eps: float = 1e-5,
-        norm_momentum: float = 0.03,
+        nms: NmsOptions = NmsOptions(score_threshold=0.005, nms_iou=0.45, max_detections=100),
+        norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
         if channels < 1 or (passthrough_channels is not None and passthrough_channels < 1):
@@ -83,7 +77,7 @@ class YOLOv2(Head):
                 "channels must be at least 1, and so must passthrough_channels, or null for no convolution; "
                 f"got {channels} and {passthrough_channels}."
             )
-        self.nms_options = NmsOptions(score_threshold, nms_iou, max_detections)
+        self.nms_options = nms
         self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
         if maps is not None and len(maps) != 2:
             raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
@@ -94,9 +88,7 @@ class YOLOv2(Head):
                 f"of stride {near.stride} and '{far.name}' of stride {far.stride}."
             )
         self.features = (near.name, far.name)
-        style = ConvStyle(
-            norm_eps=norm_eps, norm_momentum=norm_momentum, activation=partial(nn.LeakyReLU, 0.1, inplace=True)
-        )
+        style = ConvStyle(norm=norm, activation=partial(nn.LeakyReLU, 0.1, inplace=True))
         self.deep = nn.Sequential(
             ConvNormAct(far.channels, channels, 3, style=style), ConvNormAct(channels, channels, 3, style=style)
         )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from mbv2kit.backbones import create_backbone
+from mbv2kit.backbones import create_backbone, without_fixed_options
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.heads import Head, HeadDict, create_head
 from mbv2kit.heads.registry import Raw
@@ -42,6 +42,7 @@ class VisionModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
+        spec = replace(spec, backbone=without_fixed_options(spec.backbone))
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)

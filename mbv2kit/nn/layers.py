@@ -29,28 +29,40 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class NormOptions:
+    """How batch normalization computes.
+
+    Attributes:
+        norm_eps: Epsilon of batch normalization; it belongs to the weights.
+        norm_momentum: Weight of the newest batch in the running statistics, which is 1 - TensorFlow's decay: 0.003 for
+            a decay of 0.997.
+    """
+
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
+
+    def __call__(self, channels: int) -> nn.BatchNorm2d:
+        """Builds a batch normalization over ``channels``."""
+        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
+
+
+@dataclass(frozen=True, slots=True)
 class ConvStyle:
     """Options that all convolutions of a network share.
 
     Attributes:
         padding: ``symmetric`` adds ``(kernel - 1) / 2`` on every side; ``tf_same`` pads as TensorFlow's SAME, with the
             odd pixel at the bottom and right. They differ where a strided convolution meets an even size.
-        norm_eps: Epsilon of batch normalization; it belongs to the weights.
-        norm_momentum: Weight of the newest batch in the running statistics (1 - TensorFlow's decay).
+        norm: Builds the batch normalization behind a convolution.
         activation: Builds the activation function.
     """
 
     padding: Padding = "symmetric"
-    norm_eps: float = 1e-3
-    norm_momentum: float = 0.03
+    norm: NormOptions = NormOptions()
     activation: Callable[[], nn.Module] = nn.ReLU6
 
     def __post_init__(self) -> None:
         check_choice("padding", self.padding, Padding)
-
-    def norm(self, channels: int) -> nn.BatchNorm2d:
-        """Builds a batch normalization over ``channels``."""
-        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
 
 
 class Conv2d(nn.Conv2d):

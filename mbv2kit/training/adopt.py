@@ -15,8 +15,6 @@ from mbv2kit.structures import Task
 
 _log = logging.getLogger(__name__)
 
-# Options of a backbone that stay the user's: they change neither shapes nor what the weights mean.
-_FREE = frozenset({"name", "output_stride", "norm_momentum", "zero_init_residual", "ceil_pooling"})
 _NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fields(ModelSpec)}
 
 
@@ -40,8 +38,8 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
         raise UserError(
             f"weights={weights} are of {theirs['name']}, but backbone is {name}; set backbone={theirs['name']}."
         )
-    defaults = BACKBONES.options(name)
-    wanted = {f"backbone.{key}": (theirs.get(key, value), value) for key, value in defaults.items() if key not in _FREE}
+    free, defaults = BACKBONES.get_class(name).free_options, BACKBONES.options(name)
+    wanted = {f"backbone.{key}": (theirs.get(key, value), value) for key, value in defaults.items() if key not in free}
     for key in ("mean", "std"):
         wanted[f"normalisation.{key}"] = (getattr(spec, key), _NORMALISATION[key])
     adopted: list[str] = []

@@ -135,7 +135,7 @@ def find_width(tensors: Mapping[str, Tensor], backbone: str, **options: Any) -> 
     best, most = 1.0, -1
     for width in _WIDTHS:
         with torch.device("meta"):
-            wanted = create_backbone(backbone, width, **options).state_dict()
+            wanted = create_backbone(backbone, width=width, **options).state_dict()
         matches = sum(shapes.get(name) == tensor.shape for name, tensor in wanted.items())
         if matches > most:
             best, most = width, matches

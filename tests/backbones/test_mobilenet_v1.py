@@ -1,16 +1,14 @@
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbv2kit.backbones.mobilenet_v1 import MobileNetV1
-from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.ssd import SSD
-from tests.norms import randomize_norms
+from tests.backbones.build import maps_of, on_meta, randomized
+
+NAME = "mobilenet_v1"
 
 # The paper's tables 6 and 7: width, size -> million multiply-adds, million parameters.
 PUBLISHED_COSTS = {
@@ -24,29 +22,9 @@ PUBLISHED_COSTS = {
 }
 
 
-def on_meta(**options: Any) -> MobileNetV1:
-    with torch.device("meta"):
-        return MobileNetV1(**options).eval()
-
-
-def randomized(**options: Any) -> MobileNetV1:
-    backbone = MobileNetV1(**options).double().eval()
-    randomize_norms(backbone)
-    for part in backbone.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in")
-    return backbone
-
-
-def see(backbone: MobileNetV1, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        maps: dict[str, Tensor] = backbone(images)
-        return maps
-
-
 @pytest.mark.parametrize(("width", "size"), PUBLISHED_COSTS)
 def test_costs_are_those_that_the_authors_published(width: float, size: int) -> None:
-    backbone = on_meta(width=width)
+    backbone = on_meta(NAME, width=width)
     with torch.device("meta"):
         classifier = Classifier(backbone.feature_info, 1000)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -58,7 +36,7 @@ def test_costs_are_those_that_the_authors_published(width: float, size: int) -> 
 
 
 def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
-    backbone = randomized(width=0.5)
+    backbone = randomized(NAME, width=0.5)
     state = backbone.state_dict()
 
     def block(x: Tensor, prefix: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -69,7 +47,7 @@ def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
         return F.batch_norm(x, mean, variance, weight, bias, eps=1e-3).clamp(0, 6)
 
     images = torch.randn(2, 3, 75, 98, dtype=torch.float64)
-    maps = see(backbone, images)
+    maps = maps_of(backbone, images)
     current = block(images, "layers.layer_1", stride=2, padding=1)
     torch.testing.assert_close(maps["layer_1"], current)
     strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
@@ -82,24 +60,9 @@ def test_it_is_the_table_of_the_paper_written_down_once_more() -> None:
         torch.testing.assert_close(maps[f"layer_{k}"], current)
 
 
-@pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
-def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomized(width=0.25)
-    images = torch.randn(1, 3, *size, dtype=torch.float64)
-    expected = see(strided, images)["layer_14"]
-    for output_stride in (16, 8):
-        backbone = MobileNetV1(width=0.25, output_stride=output_stride).double().eval()
-        backbone.load_state_dict(strided.state_dict())
-        dilated = see(backbone, images)["layer_14"]
-        step = 32 // output_stride
-        assert dilated.shape[2] > expected.shape[2]
-        torch.testing.assert_close(dilated[..., ::step, ::step], expected)
-        assert backbone.feature_info[-1].stride == output_stride
-
-
 def test_ssdlite_reads_the_maps_that_the_paper_names() -> None:
     """MobileNetV1 + SSDLite of MobileNetV2's Table 6: 5.1 M parameters, 1.3 B multiply-adds."""
-    backbone = on_meta()
+    backbone = on_meta(NAME)
     with torch.device("meta"):
         head = SSD(backbone.feature_info, 80).eval()
     assert head.features == ("layer_12", "layer_14")
@@ -110,19 +73,6 @@ def test_ssdlite_reads_the_maps_that_the_paper_names() -> None:
     assert counter.get_total_flops() / 2e9 == pytest.approx(1.3, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"width": -1}, r"^width must be above 0 \(the paper uses 0\.25 to 1\), got -1"),
-        ({"output_stride": 64}, r"^output_stride must be 8, 16 or 32, got 64"),
-        ({"padding": "same"}, r"padding 'same' is unknown"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        MobileNetV1(**options)
-
-
 @pytest.mark.parametrize("width", [0.01, 0.25, 1.0])
 def test_no_layer_has_fewer_than_eight_channels(width: float) -> None:
-    assert min(info.channels for info in on_meta(width=width).feature_info) >= 8
+    assert min(info.channels for info in on_meta(NAME, width=width).feature_info) >= 8

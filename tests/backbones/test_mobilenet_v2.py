@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbv2kit.backbones import Backbone
 from mbv2kit.backbones.mobilenet_v2 import MobileNetV2
 from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.nn.layers import InvertedResidual
-from tests.norms import randomize_norms
+from tests.backbones.build import maps_of, on_meta, randomized, with_weights_of
+
+NAME = "mobilenet_v2"
 
 # TensorFlow's README of MobileNetV2: width, size -> million multiply-adds, million parameters (without batch norm).
 PUBLISHED_COSTS = {
@@ -44,12 +44,6 @@ PUBLISHED_COSTS = {
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
 
-def on_meta(**options: Any) -> MobileNetV2:
-    """A backbone that knows shapes but holds no numbers."""
-    with torch.device("meta"):
-        return MobileNetV2(**options).eval()
-
-
 def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -58,31 +52,9 @@ def norm_parameters(module: nn.Module) -> int:
     return sum(parameters(part) for part in module.modules() if isinstance(part, nn.BatchNorm2d))
 
 
-def randomized(**options: Any) -> MobileNetV2:
-    """A backbone in evaluation mode whose every number matters; its maps are of order one."""
-    backbone = MobileNetV2(**options).double().eval()
-    randomize_norms(backbone)
-    for part in backbone.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in")
-    return backbone
-
-
-def with_weights_of(other: MobileNetV2, **options: Any) -> MobileNetV2:
-    backbone = MobileNetV2(**options).double().eval()
-    backbone.load_state_dict(other.state_dict())
-    return backbone
-
-
-def see(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        maps: dict[str, Tensor] = backbone(images)
-        return maps
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_costs_are_those_that_the_authors_published(width: float) -> None:
-    backbone = on_meta(width=width)
+    backbone = on_meta(NAME, width=width)
     with torch.device("meta"):
         classifier = Classifier(backbone.feature_info, 1000)
     rows = {size: costs for (row_width, size), costs in PUBLISHED_COSTS.items() if row_width == width}
@@ -96,7 +68,7 @@ def test_costs_are_those_that_the_authors_published(width: float) -> None:
 
 
 def test_the_papers_network_exactly() -> None:
-    backbone = on_meta()
+    backbone = on_meta(NAME)
     with torch.device("meta"):
         classifier = Classifier(backbone.feature_info, 1000)
     assert parameters(backbone) + parameters(classifier) == 3_504_872
@@ -109,13 +81,13 @@ def test_the_papers_network_exactly() -> None:
 def test_it_is_torchvisions_network(width: float) -> None:
     from torchvision.models import mobilenet_v2
 
-    ours = randomized(width=width, norm_eps=1e-5)
+    ours = randomized(NAME, width=width, norm_eps=1e-5)
     theirs = mobilenet_v2(width_mult=width).double().eval()
     numbers = list(ours.state_dict().values())
     names = [name for name in theirs.state_dict() if not name.startswith("classifier")]
     theirs.load_state_dict(dict(zip(names, numbers, strict=True)), strict=False)
     images = torch.randn(2, 3, 70, 101, dtype=torch.float64)
-    maps = see(ours, images)
+    maps = maps_of(ours, images)
     with torch.no_grad():
         current = images
         for index, layer in enumerate(theirs.features, start=1):
@@ -128,7 +100,7 @@ def test_it_is_torchvisions_network(width: float) -> None:
 def test_channels_are_multiples_of_8_and_never_below_90_percent(width: float, shrink_last: bool) -> None:
     table = {"layer_1": 32, "layer_2": 16, "layer_4": 24, "layer_7": 32, "layer_11": 64, "layer_14": 96}
     table |= {"layer_17": 160, "layer_18": 320}
-    found = {info.name: info.channels for info in on_meta(width=width, shrink_last=shrink_last).feature_info}
+    found = {info.name: info.channels for info in on_meta(NAME, width=width, shrink_last=shrink_last).feature_info}
     for name, channels in table.items():
         assert found[name] % 8 == 0
         assert 0.9 * channels * width <= found[name] <= max(8, channels * width + 8)
@@ -137,11 +109,11 @@ def test_channels_are_multiples_of_8_and_never_below_90_percent(width: float, sh
 
 
 def test_the_map_that_ssdlite_reads_first() -> None:
-    found = {info.name: (info.channels, info.stride) for info in on_meta().feature_info}
+    found = {info.name: (info.channels, info.stride) for info in on_meta(NAME).feature_info}
     assert found["layer_15_expansion"] == (576, 16)
     assert found["layer_18"] == (320, 32)
     assert found["layer_19"] == (1280, 32)
-    assert on_meta().feature_info[-1].name == "layer_19"
+    assert on_meta(NAME).feature_info[-1].name == "layer_19"
 
 
 @pytest.mark.parametrize(
@@ -154,12 +126,12 @@ def test_the_map_that_ssdlite_reads_first() -> None:
     ],
 )
 def test_the_maps_are_as_announced_for_inputs_of_any_size(options: dict[str, Any]) -> None:
-    backbone = on_meta(**options)
+    backbone = on_meta(NAME, **options)
 
     @settings(max_examples=6, deadline=None)
     @given(st.integers(1, 400), st.integers(1, 400))
     def check(height: int, width: int) -> None:
-        maps = see(backbone, torch.empty(1, 3, height, width, device="meta"))
+        maps = maps_of(backbone, torch.empty(1, 3, height, width, device="meta"))
         assert list(maps) == [info.name for info in backbone.feature_info]
         for info in backbone.feature_info:
             expected = (1, info.channels, -(-height // info.stride), -(-width // info.stride))
@@ -168,31 +140,9 @@ def test_the_maps_are_as_announced_for_inputs_of_any_size(options: dict[str, Any
     check()
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_output_stride_is_the_stride_of_the_deepest_map(output_stride: int) -> None:
-    strides = [info.stride for info in on_meta(output_stride=output_stride).feature_info]
-    assert strides == sorted(strides)
-    assert strides[-1] == output_stride
-
-
-@pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
-@pytest.mark.parametrize("width", [0.1, 0.35])
-def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int], width: float) -> None:
-    strided = randomized(width=width)
-    images = torch.randn(1, 3, *size, dtype=torch.float64)
-    expected = see(strided, images)
-    for output_stride in (16, 8):
-        dilated = see(with_weights_of(strided, width=width, output_stride=output_stride), images)
-        step = 32 // output_stride
-        for name in ("layer_18", "layer_19"):
-            assert expected[name].std() > 0.1
-            assert dilated[name].shape[2] > expected[name].shape[2]
-            torch.testing.assert_close(dilated[name][..., ::step, ::step], expected[name])
-
-
 def test_the_block_that_loses_its_stride_keeps_the_dilation_so_far() -> None:
     def rates(output_stride: int) -> dict[str, int]:
-        layers = on_meta(output_stride=output_stride).layers.items()
+        layers = on_meta(NAME, output_stride=output_stride).layers.items()
         blocks = {name: block for name, block in layers if isinstance(block, InvertedResidual)}
         found = {name: block.depthwise.conv.dilation[0] for name, block in blocks.items()}
         return {name: rate for name, rate in found.items() if rate > 1}
@@ -210,16 +160,16 @@ def test_the_block_that_loses_its_stride_keeps_the_dilation_so_far() -> None:
 def test_the_two_paddings_agree_where_every_stride_meets_odd_sizes(
     size: tuple[int, int], output_stride: int, agree: bool
 ) -> None:
-    symmetric = randomized(width=0.35, output_stride=output_stride)
-    same = with_weights_of(symmetric, width=0.35, output_stride=output_stride, padding="tf_same")
+    symmetric = randomized(NAME, width=0.35, output_stride=output_stride)
+    same = with_weights_of(symmetric, NAME, width=0.35, output_stride=output_stride, padding="tf_same")
     images = torch.randn(1, 3, *size, dtype=torch.float64)
-    difference = see(symmetric, images)["layer_19"] - see(same, images)["layer_19"]
+    difference = maps_of(symmetric, images)["layer_19"] - maps_of(same, images)["layer_19"]
     assert (difference.abs().max().item() < 1e-9) == agree
 
 
 def test_the_papers_network_has_ten_shortcuts() -> None:
     def count(shortcut: str, what: str) -> int:
-        blocks = on_meta(shortcut=shortcut).layers.values()
+        blocks = on_meta(NAME, shortcut=shortcut).layers.values()
         return sum(getattr(block, what) for block in blocks if isinstance(block, InvertedResidual))
 
     assert count("bottleneck", "adds_input") == 10
@@ -230,10 +180,11 @@ def test_the_papers_network_has_ten_shortcuts() -> None:
 
 
 def test_shortcuts_of_three_kinds_give_three_networks_of_the_same_weights() -> None:
-    first = randomized(width=0.35)
+    first = randomized(NAME, width=0.35)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     maps = [
-        see(with_weights_of(first, width=0.35, shortcut=kind), images) for kind in ("bottleneck", "expansion", "none")
+        maps_of(with_weights_of(first, NAME, width=0.35, shortcut=kind), images)
+        for kind in ("bottleneck", "expansion", "none")
     ]
     for i in range(3):
         torch.testing.assert_close(maps[i]["layer_3"], maps[0]["layer_3"])
@@ -243,7 +194,7 @@ def test_shortcuts_of_three_kinds_give_three_networks_of_the_same_weights() -> N
 
 def test_expansion_shortcuts_run_from_block_to_block() -> None:
     """The stage of layers 8 to 11 and the block behind it, written down once more from the weights alone."""
-    backbone = randomized(width=0.35, shortcut="expansion")
+    backbone = randomized(NAME, width=0.35, shortcut="expansion")
     state = backbone.state_dict()
 
     def normal(x: Tensor, prefix: str) -> Tensor:
@@ -252,7 +203,7 @@ def test_expansion_shortcuts_run_from_block_to_block() -> None:
         )
         return F.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
 
-    maps = see(backbone, torch.randn(1, 3, 64, 80, dtype=torch.float64))
+    maps = maps_of(backbone, torch.randn(1, 3, 64, 80, dtype=torch.float64))
     current, carried = maps["layer_8"], None
     # Layer 12 has other channels out than in: it takes the last expansion of the stage and hands none on.
     for k in range(9, 14):
@@ -269,15 +220,15 @@ def test_expansion_shortcuts_run_from_block_to_block() -> None:
 
 @pytest.mark.parametrize("width", [0.1, 0.25, 0.35, 1.0])
 def test_expansion_shortcuts_fit_at_every_width(width: float) -> None:
-    maps = on_meta(width=width, shortcut="expansion")(torch.empty(1, 3, 64, 64, device="meta"))
+    maps = on_meta(NAME, width=width, shortcut="expansion")(torch.empty(1, 3, 64, 64, device="meta"))
     assert maps["layer_19"].shape[2:] == (2, 2)
 
 
 def test_relu6_bottlenecks_have_no_negative_values() -> None:
-    linear = randomized(width=0.35, shortcut="none")
-    relu6 = with_weights_of(linear, width=0.35, shortcut="none", bottleneck="relu6")
+    linear = randomized(NAME, width=0.35, shortcut="none")
+    relu6 = with_weights_of(linear, NAME, width=0.35, shortcut="none", bottleneck="relu6")
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    linear_maps, relu6_maps = see(linear, images), see(relu6, images)
+    linear_maps, relu6_maps = maps_of(linear, images), maps_of(relu6, images)
     torch.testing.assert_close(relu6_maps["layer_2"], linear_maps["layer_2"].clamp(0, 6))
     for k in range(2, 19):
         assert linear_maps[f"layer_{k}"].min() < 0
@@ -286,12 +237,12 @@ def test_relu6_bottlenecks_have_no_negative_values() -> None:
 
 
 def test_selecting_maps_changes_none_of_them_and_drops_the_layers_behind() -> None:
-    whole = randomized(width=0.35)
+    whole = randomized(NAME, width=0.35)
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    expected = see(whole, images)
-    part = with_weights_of(whole, width=0.35)
+    expected = maps_of(whole, images)
+    part = with_weights_of(whole, NAME, width=0.35)
     part.select({"layer_15_expansion", "layer_7"})
-    found = see(part, images)
+    found = maps_of(part, images)
     assert list(found) == ["layer_7", "layer_15_expansion"]
     for name, values in found.items():
         assert torch.equal(values, expected[name])
@@ -301,31 +252,11 @@ def test_selecting_maps_changes_none_of_them_and_drops_the_layers_behind() -> No
 
 def test_selecting_an_unknown_map_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no feature map 'layer_15_expanded'\. Did you mean 'layer_15_expansion'\?"):
-        on_meta().select({"layer_15_expanded"})
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: on_meta(width=0), r"^width must be above 0"),
-        (lambda: on_meta(output_stride=4), r"^output_stride must be 8, 16 or 32, got 4\."),
-        (lambda: on_meta(padding="same"), r"padding 'same' is unknown\. Did you mean 'tf_same'\?"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(build: Callable[[], object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build()
-
-
-def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
-    backbone = MobileNetV2(width=0.1, norm_eps=0.25, norm_momentum=0.5)
-    norms = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)]
-    assert len(norms) == 52
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.25, 0.5)}
+        on_meta(NAME).select({"layer_15_expanded"})
 
 
 def test_a_fresh_block_with_a_shortcut_is_the_shortcut_alone() -> None:
-    maps = see(MobileNetV2(width=0.5).eval(), torch.randn(2, 3, 64, 64))
+    maps = maps_of(MobileNetV2(width=0.5).eval(), torch.randn(2, 3, 64, 64))
     torch.testing.assert_close(maps["layer_6"], maps["layer_5"], rtol=0, atol=0)
     # A block that changes the shape has no shortcut, and must not be silent.
     assert maps["layer_8"].std() > 0
@@ -333,5 +264,5 @@ def test_a_fresh_block_with_a_shortcut_is_the_shortcut_alone() -> None:
 
 @pytest.mark.parametrize("options", [{"zero_init_residual": False}, {"bottleneck": "relu6"}])
 def test_otherwise_every_fresh_block_adds_something(options: dict[str, Any]) -> None:
-    maps = see(MobileNetV2(width=0.5, **options).eval(), torch.randn(2, 3, 64, 64))
+    maps = maps_of(MobileNetV2(width=0.5, **options).eval(), torch.randn(2, 3, 64, 64))
     assert not torch.equal(maps["layer_6"], maps["layer_5"])

@@ -1,5 +1,4 @@
 from collections.abc import Mapping
-from math import ceil
 from typing import Any
 
 import pytest
@@ -13,18 +12,14 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvStyle, Padding
-from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
+from tests.backbones.build import on_meta
 from tests.counting import count
 from tests.norms import randomize_norms
 
+NAME = "nasnet_a"
+
 EPS = 1e-3
 SMALL: dict[str, Any] = {"cells": 1, "penultimate_filters": 96}
-
-
-def on_meta(**options: Any) -> NASNetA:
-    """A backbone that knows shapes but holds no numbers."""
-    with torch.device("meta"):
-        return NASNetA(**options).eval()
 
 
 def randomized_cell(*arguments: Any) -> Cell:
@@ -35,14 +30,14 @@ def randomized_cell(*arguments: Any) -> Cell:
 
 def test_the_mobile_network_costs_what_the_paper_says() -> None:
     """NASNet-A (4 @ 1056): 5.3 M parameters, 564 M multiply-adds."""
-    backbone = on_meta()
+    backbone = on_meta(NAME)
     with torch.device("meta"):
         classifier = Classifier(backbone.feature_info, 1000)
     assert count(nn.Sequential(backbone, classifier), 224) == (5_289_978, 563_638_816)
 
 
 def test_the_maps_are_the_outputs_of_all_cells() -> None:
-    info = [(feature.name, feature.channels, feature.stride) for feature in on_meta().feature_info]
+    info = [(feature.name, feature.channels, feature.stride) for feature in on_meta(NAME).feature_info]
     assert info == [
         ("conv", 32, 2),
         ("stem_cell_1", 44, 4),
@@ -56,24 +51,13 @@ def test_the_maps_are_the_outputs_of_all_cells() -> None:
 
 
 def test_the_names_of_the_paper_give_number_and_width_of_the_cells() -> None:
-    info = on_meta(cells=7, penultimate_filters=1920).feature_info
+    info = on_meta(NAME, cells=7, penultimate_filters=1920).feature_info
     assert [feature.name for feature in info if feature.stride == 16][-1] == "cell_14"
     assert (info[-1].name, info[-1].channels) == ("cell_21", 1920)
 
 
-@pytest.mark.parametrize("padding", ["symmetric", "tf_same"])
-@pytest.mark.parametrize("size", [(224, 160), (225, 193), (34, 66), (35, 63), (3, 4)])
-def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int], padding: Padding) -> None:
-    backbone = on_meta(**SMALL, padding=padding)
-    maps = backbone(torch.empty(2, 3, *size, device="meta"))
-    assert list(maps) == [info.name for info in backbone.feature_info]
-    for info in backbone.feature_info:
-        height, width = (ceil((side - 2) / info.stride) for side in size)
-        assert maps[info.name].shape == (2, info.channels, height, width)
-
-
 def test_at_multiples_of_32_maps_have_the_usual_size() -> None:
-    backbone = on_meta(**SMALL)
+    backbone = on_meta(NAME, **SMALL)
     maps = backbone(torch.empty(1, 3, 320, 96, device="meta"))
     for info in backbone.feature_info[1:]:
         assert maps[info.name].shape[2:] == (320 // info.stride, 96 // info.stride)
@@ -187,7 +171,7 @@ def test_halving_sees_the_even_pixels_and_the_odd_ones(size: tuple[int, int], ch
 
 
 def test_each_cell_reads_the_two_maps_before_it() -> None:
-    backbone = on_meta()
+    backbone = on_meta(NAME)
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -219,31 +203,6 @@ def test_maps_stay_as_they_were_computed_and_only_the_last_is_behind_a_relu() ->
             assert torch.equal(alone(images)[name], maps[name])
     assert minima.pop("cell_3") == 0
     assert all(minimum < 0 for minimum in minima.values())
-
-
-@pytest.mark.parametrize("options", [SMALL, {"cells": 2, "penultimate_filters": 264}])
-def test_a_gradient_reaches_every_number(options: dict[str, Any]) -> None:
-    backbone = NASNetA(**options).train()
-    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 96, 129))
-
-
-def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
-    for options, expected in (({}, (1e-3, 0.03)), ({"norm_eps": 0.25, "norm_momentum": 0.5}, (0.25, 0.5))):
-        norms = [part for part in on_meta(**SMALL, **options).modules() if isinstance(part, nn.BatchNorm2d)]
-        assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
-
-
-@pytest.mark.parametrize(
-    ("head", "features"),
-    [
-        ("classifier", ("cell_12",)),
-        ("deeplab_v3", ("cell_11",)),
-        ("ssdlite", ("cell_8", "cell_12")),
-        ("yolo_v2", ("cell_8", "cell_12")),
-    ],
-)
-def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(

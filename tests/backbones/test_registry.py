@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import mbv2kit.backbones
-from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones
+from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones, without_fixed_options
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
@@ -86,11 +87,55 @@ def test_the_new_backbone_is_gone_again() -> None:
         create_backbone("two_convolutions")
 
 
-def test_the_two_arguments_that_every_backbone_takes_have_a_default() -> None:
-    for name in list_backbones():
-        options = BACKBONES.options(name)
-        assert options["width"] == 1.0
-        assert options["output_stride"] == 32
+def test_a_network_has_only_the_options_that_change_it() -> None:
+    with pytest.raises(UserError, match=r"backbone 'vgg16' has no option 'width'\. Known: ceil_pooling\."):
+        create_backbone("vgg16", width=1.0)
+    assert BACKBONES.options("vgg16") == {"ceil_pooling": True}
+    assert "output_stride" in BACKBONES.options("resnet_101")
+    assert "width" not in BACKBONES.options("resnet_101")
+
+
+@pytest.mark.parametrize("name", ["darknet_19", "nasnet_a", "vgg16"])
+def test_the_width_and_stride_that_a_network_cannot_change_are_left_out(name: str) -> None:
+    old = {"name": name, "width": 1.0, "output_stride": 32}
+    assert without_fixed_options(old) == {"name": name}
+    with pytest.raises(
+        UserError, match=rf"^backbone '{name}' has a fixed output_stride of 32, got 16; set it to 32, or"
+    ):
+        without_fixed_options({**old, "output_stride": 16})
+    with pytest.raises(UserError, match=rf"^backbone '{name}' has a fixed width of 1\.0, got 0\.5; set it"):
+        without_fixed_options({**old, "width": 0.5})
+
+
+def test_options_that_a_network_has_and_slips_stay() -> None:
+    assert without_fixed_options({"name": "resnet_101", "width": 1, "output_stride": 8}) == {
+        "name": "resnet_101", "output_stride": 8
+    }  # fmt: skip
+    options = {"name": "mobilenet_v2", "width": 0.5, "output_stride": 16, "widht": 1.0}
+    assert without_fixed_options(options) == options
+
+
+def test_a_model_folder_with_options_that_its_network_has_lost_still_opens(tmp_path: Path) -> None:
+    spec = ModelSpec(
+        backbone={"name": "vgg16", "width": 1.0, "output_stride": 32, "ceil_pooling": False},
+        heads={"segmentation": {"name": "deeplab_v3", "channels": 8}},
+        class_names={"segmentation": ("a", "b")},
+        input=Preprocess((32, 32)),
+    )
+    model = VisionModel(spec)
+    model.save(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["backbone"] == {"name": "vgg16", "ceil_pooling": False}
+    description["backbone"] |= {"width": 1.0, "output_stride": 32}
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    again = VisionModel.load(tmp_path)
+    assert again.spec.backbone == {"name": "vgg16", "ceil_pooling": False}
+    for name, values in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], values)
+    description["backbone"]["output_stride"] = 16
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"model\.json.*backbone 'vgg16' has a fixed output_stride of 32, got 16"):
+        VisionModel.load(tmp_path)
 
 
 def test_an_unknown_backbone_or_option_is_answered_with_the_nearest() -> None:

@@ -1,4 +1,3 @@
-from math import ceil
 from typing import Any
 
 import pytest
@@ -7,44 +6,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbv2kit.backbones import create_backbone
-from mbv2kit.backbones.resnet_beta import ResNet101Beta
 from mbv2kit.errors import UserError
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
-from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
+from tests.backbones.build import maps_of, on_meta, randomized
 from tests.counting import count
-from tests.norms import randomize_norms
+
+NAME = "resnet_101_beta"
 
 UNITS = {1: 3, 2: 4, 3: 23, 4: 3}
 NAMES = ["stem", *(f"stage_{stage}_{unit}" for stage, units in UNITS.items() for unit in range(1, units + 1))]
 
 
-def on_meta(**options: Any) -> ResNet101Beta:
-    """A backbone that knows shapes but holds no numbers."""
-    with torch.device("meta"):
-        return ResNet101Beta(**options).eval()
-
-
-def randomized(**options: Any) -> ResNet101Beta:
-    """A backbone in evaluation mode whose every number matters; its maps are of order one."""
-    backbone = ResNet101Beta(**options).double().eval()
-    randomize_norms(backbone)
-    for name, part in backbone.named_modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in")
-        # What 33 units add up grows with every one of them.
-        elif name.endswith("bn3"):
-            nn.init.uniform_(part.weight, 0.1, 0.3)
-    return backbone
-
-
-def see(backbone: ResNet101Beta, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        maps: dict[str, Tensor] = backbone(images)
-        return maps
-
-
 def deeplab(output_stride: int, **options: Any) -> nn.Sequential:
-    backbone = on_meta(output_stride=output_stride, **options)
+    backbone = on_meta(NAME, output_stride=output_stride, **options)
     with torch.device("meta"):
         return nn.Sequential(backbone, DeepLabV3(backbone.feature_info, 21, aspp=True, feature="last"))
 
@@ -62,28 +36,18 @@ def test_at_six_scales_and_their_mirror_images_it_costs_what_was_counted() -> No
 
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 def test_the_maps_are_the_outputs_of_all_units(output_stride: int) -> None:
-    info = on_meta(output_stride=output_stride).feature_info
+    info = on_meta(NAME, output_stride=output_stride).feature_info
     assert [feature.name for feature in info] == NAMES
     assert [feature.channels for feature in info] == [128] + [256] * 3 + [512] * 4 + [1024] * 23 + [2048] * 3
     strides = [4] * 3 + [8] * 4 + [16] * 23 + [32] * 4
     assert [feature.stride for feature in info] == [min(stride, output_stride) for stride in strides]
 
 
-@pytest.mark.parametrize("output_stride", [32, 16, 8])
-@pytest.mark.parametrize("size", [(224, 160), (225, 193), (33, 1)])
-def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int], output_stride: int) -> None:
-    backbone = on_meta(output_stride=output_stride)
-    maps = backbone(torch.empty(2, 3, *size, device="meta"))
-    for info in backbone.feature_info:
-        expected = (2, info.channels, ceil(size[0] / info.stride), ceil(size[1] / info.stride))
-        assert maps[info.name].shape == expected
-
-
 @pytest.mark.parametrize(
     ("output_stride", "stage_3", "stage_4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, 2, [4, 8, 16])]
 )
 def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: int, stage_4: list[int]) -> None:
-    backbone = randomized(output_stride=output_stride)
+    backbone = randomized(NAME, output_stride=output_stride)
     state = backbone.state_dict()
 
     def convolve(x: Tensor, conv: str, norm: str, stride: int = 1, rate: int = 1) -> Tensor:
@@ -95,7 +59,7 @@ def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: i
         return F.batch_norm(x, mean, variance, scale, bias, eps=1e-5)
 
     images = torch.randn(1, 3, 49, 70, dtype=torch.float64)
-    maps = see(backbone, images)
+    maps = maps_of(backbone, images)
     current = images
     for number, stride in ((1, 2), (2, 1), (3, 1)):
         current = convolve(current, f"stem.conv_{number}.conv", f"stem.conv_{number}.norm", stride).relu()
@@ -116,52 +80,12 @@ def test_it_is_the_network_written_down_once_more(output_stride: int, stage_3: i
         torch.testing.assert_close(maps[name], current)
 
 
-@pytest.mark.parametrize("size", [(65, 97), (64, 71)])
-def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomized()
-    images = torch.randn(1, 3, *size, dtype=torch.float64)
-    expected = see(strided, images)
-    for output_stride in (16, 8):
-        backbone = ResNet101Beta(output_stride=output_stride).double().eval()
-        backbone.load_state_dict(strided.state_dict())
-        dilated = see(backbone, images)
-        for info, wide in zip(backbone.feature_info, strided.feature_info, strict=True):
-            step = wide.stride // info.stride
-            torch.testing.assert_close(dilated[info.name][..., ::step, ::step], expected[info.name])
-        assert dilated["stage_4_3"].shape[2] > expected["stage_4_3"].shape[2]
-
-
 def test_the_rates_of_the_last_stage_can_be_chosen_without_changing_the_size() -> None:
-    backbone = on_meta(output_stride=16, multi_grid=[1, 1, 1])
+    backbone = on_meta(NAME, output_stride=16, multi_grid=[1, 1, 1])
     rates = {name: part.dilation for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d)}
     assert [rates[f"layers.stage_4_{unit}.conv2"] for unit in (1, 2, 3)] == [(2, 2)] * 3
     parameters, madds = count(deeplab(16, multi_grid=[1, 1, 1]), 513)
     assert (parameters, madds) == (58_164_437, 76_052_470_720)
-
-
-def test_a_gradient_reaches_every_number() -> None:
-    backbone = ResNet101Beta(output_stride=16).train()
-    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 65, 49))
-
-
-def test_norms_have_the_epsilon_and_momentum_asked_for() -> None:
-    for options, expected in (({}, (1e-5, 0.1)), ({"norm_eps": 0.25, "norm_momentum": 0.5}, (0.25, 0.5))):
-        norms = [part for part in on_meta(**options).modules() if isinstance(part, nn.BatchNorm2d)]
-        assert len(norms) == 106
-        assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
-
-
-@pytest.mark.parametrize(
-    ("head", "features"),
-    [
-        ("classifier", ("stage_4_3",)),
-        ("deeplab_v3", ("stage_4_2",)),
-        ("ssdlite", ("stage_3_22", "stage_4_3")),
-        ("yolo_v2", ("stage_3_22", "stage_4_3")),
-    ],
-)
-def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-from math import ceil
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mbv2kit.backbones import create_backbone
@@ -13,9 +12,10 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from tests.backbones.checks import assert_a_gradient_reaches_every_number, assert_a_head_reads
+from tests.backbones.build import maps_of, on_meta, randomized
 from tests.counting import count
-from tests.norms import randomize_norms
+
+NAME = "shufflenet_v1"
 
 # Width, groups -> million multiply-adds, million parameters. The first two are published (MobileNetV2's Table 4: 292
 # and 524 M, 3.4 and 5.4 M), the others are an independent count of the ShuffleNet paper's Table 1.
@@ -31,31 +31,6 @@ COSTS = {
 }
 NAMES = ["conv_1", "pool_1"]
 NAMES += [f"stage_{stage}_{unit}" for stage, units in ((2, 4), (3, 8), (4, 4)) for unit in range(1, units + 1)]
-
-
-def on_meta(**options: Any) -> ShuffleNetV1:
-    """A backbone that knows shapes but holds no numbers."""
-    with torch.device("meta"):
-        return ShuffleNetV1(**options).eval()
-
-
-def randomized(**options: Any) -> ShuffleNetV1:
-    """A backbone in evaluation mode whose every number matters; its maps are of order one."""
-    backbone = ShuffleNetV1(**options).double().eval()
-    randomize_norms(backbone)
-    for part in backbone.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in")
-        if isinstance(part, ShuffleUnit):
-            # What the units add up grows with every one of them.
-            nn.init.uniform_(part.expand.norm.weight, 0.2, 0.6)
-    return backbone
-
-
-def see(backbone: ShuffleNetV1, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        maps: dict[str, Tensor] = backbone(images)
-        return maps
 
 
 def model(task: Any, head: str, classes: int, size: int, **options: Any) -> VisionModel:
@@ -103,7 +78,7 @@ def test_the_two_networks_of_table_4_exactly() -> None:
 
 @pytest.mark.parametrize(("groups", "channels"), [(1, 144), (2, 200), (3, 240), (4, 272), (8, 384)])
 def test_the_maps_are_those_of_table_1(groups: int, channels: int) -> None:
-    info = on_meta(groups=groups).feature_info
+    info = on_meta(NAME, groups=groups).feature_info
     assert [feature.name for feature in info] == NAMES
     assert [feature.stride for feature in info] == [2, 4] + [8] * 4 + [16] * 8 + [32] * 4
     assert [feature.channels for feature in info] == (
@@ -113,26 +88,14 @@ def test_the_maps_are_those_of_table_1(groups: int, channels: int) -> None:
 
 @pytest.mark.parametrize(("width", "stem"), [(0.25, 12), (0.95, 12), (1.0, 24), (1.5, 24), (2.0, 48), (2.5, 48)])
 def test_the_first_convolution_grows_by_steps(width: float, stem: int) -> None:
-    info = on_meta(width=width).feature_info
+    info = on_meta(NAME, width=width).feature_info
     assert [feature.channels for feature in info[:3]] == [stem, stem, 240 * width]
 
 
 def test_the_first_convolution_can_have_any_channels_that_the_groups_share() -> None:
-    assert on_meta(width=0.5, groups=8).feature_info[0].channels == 16
-    info = on_meta(stem_channels=33).feature_info
+    assert on_meta(NAME, width=0.5, groups=8).feature_info[0].channels == 16
+    info = on_meta(NAME, stem_channels=33).feature_info
     assert [feature.channels for feature in info[:3]] == [33, 33, 240]
-
-
-@pytest.mark.parametrize("size", [(224, 160), (225, 193), (63, 97)])
-@pytest.mark.parametrize("output_stride", [32, 16, 8])
-def test_every_map_has_the_announced_channels_and_size(size: tuple[int, int], output_stride: int) -> None:
-    backbone = on_meta(output_stride=output_stride)
-    maps = backbone(torch.empty(2, 3, *size, device="meta"))
-    assert list(maps) == NAMES
-    for info in backbone.feature_info:
-        expected = (2, info.channels, ceil(size[0] / info.stride), ceil(size[1] / info.stride))
-        assert maps[info.name].shape == expected
-    assert backbone.feature_info[-1].stride == output_stride
 
 
 def shuffled(values: Tensor, groups: int) -> Tensor:
@@ -145,7 +108,7 @@ def shuffled(values: Tensor, groups: int) -> Tensor:
 
 @pytest.mark.parametrize(("groups", "width"), [(1, 0.25), (3, 0.25), (8, 0.25), (2, 0.2), (4, 1.0)])
 def test_it_is_the_paper_written_down_once_more(groups: int, width: float) -> None:
-    backbone = randomized(groups=groups, width=width)
+    backbone = randomized(NAME, groups=groups, width=width)
     state = backbone.state_dict()
 
     def block(x: Tensor, prefix: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
@@ -156,7 +119,7 @@ def test_it_is_the_paper_written_down_once_more(groups: int, width: float) -> No
         return F.batch_norm(x, mean, variance, weight, bias, eps=1e-5)
 
     images = torch.randn(2, 3, 75, 98, dtype=torch.float64)
-    maps = see(backbone, images)
+    maps = maps_of(backbone, images)
     current = block(images, "layers.conv_1", stride=2, padding=1).relu()
     torch.testing.assert_close(maps["conv_1"], current)
     current = F.max_pool2d(current, 3, 2, padding=1)
@@ -206,48 +169,12 @@ def test_the_dilated_average_is_that_of_nine_pixels_zeros_outside(dilation: int,
         torch.testing.assert_close(pooled[..., row, column], total / 9)
 
 
-@pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
-def test_dilation_gives_the_strided_maps_and_those_between(size: tuple[int, int]) -> None:
-    strided = randomized(width=0.25)
-    images = torch.randn(1, 3, *size, dtype=torch.float64)
-    expected = see(strided, images)
-    for output_stride in (16, 8):
-        backbone = ShuffleNetV1(width=0.25, output_stride=output_stride).double().eval()
-        backbone.load_state_dict(strided.state_dict())
-        dilated = see(backbone, images)
-        for info, wide in zip(backbone.feature_info, strided.feature_info, strict=True):
-            step = wide.stride // info.stride
-            torch.testing.assert_close(dilated[info.name][..., ::step, ::step], expected[info.name])
-        assert dilated["stage_4_4"].shape[2] > expected["stage_4_4"].shape[2]
-
-
-@pytest.mark.parametrize("output_stride", [32, 8])
-def test_a_gradient_reaches_every_number(output_stride: int) -> None:
-    torch.manual_seed(0)
-    backbone = ShuffleNetV1(width=0.25, output_stride=output_stride).train()
-    assert_a_gradient_reaches_every_number(backbone, torch.randn(2, 3, 96, 65))
-
-
 def test_the_network_can_be_exported() -> None:
     backbone = ShuffleNetV1(width=0.25, output_stride=8).eval()
     images = torch.randn(1, 3, 65, 96)
     exported = torch.export.export(backbone, (images,)).module()(images)
-    for name, values in see(backbone, images).items():
+    for name, values in maps_of(backbone, images).items():
         torch.testing.assert_close(exported[name], values)
-
-
-@pytest.mark.parametrize(
-    ("head", "features"),
-    [
-        ("classifier", ("stage_4_4",)),
-        ("deeplab_v3", ("stage_4_3",)),
-        ("ssd", ("stage_3_8", "stage_4_4")),
-        ("ssdlite", ("stage_3_8", "stage_4_4")),
-        ("yolo_v2", ("stage_3_8", "stage_4_4")),
-    ],
-)
-def test_heads_read_the_deepest_maps(head: str, features: tuple[str, ...]) -> None:
-    assert_a_head_reads(on_meta(), head, features)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +206,8 @@ def test_the_width_that_a_refusal_names_is_taken(groups: int) -> None:
     for hundredths in range(1, 250, 9):
         width = hundredths / 100
         try:
-            on_meta(width=width, groups=groups)
+            on_meta(NAME, width=width, groups=groups)
         except UserError as error:
-            on_meta(width=float(str(error).rstrip(".").split()[-1]), groups=groups)
+            on_meta(NAME, width=float(str(error).rstrip(".").split()[-1]), groups=groups)
             refused += 1
     assert 0 < refused < 28

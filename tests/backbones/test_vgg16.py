@@ -7,18 +7,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.vgg16 import VGG16
-from mbv2kit.errors import UserError
+from tests.backbones.build import on_meta
+
+NAME = "vgg16"
 
 MAPS = {"conv1_2": (64, 1), "conv2_2": (128, 2), "conv3_3": (256, 4), "conv4_3": (512, 8), "conv5_3": (512, 16)}
 MAPS |= {"pool5": (512, 32)}
-
-
-def on_meta(**options: Any) -> VGG16:
-    """A backbone that knows shapes but holds no numbers."""
-    with torch.device("meta"):
-        return VGG16(**options)
 
 
 def randomized(**options: Any) -> VGG16:
@@ -31,7 +26,7 @@ def randomized(**options: Any) -> VGG16:
 
 
 def test_thirteen_convolutions_cost_what_the_paper_and_torchvision_say() -> None:
-    backbone = on_meta()
+    backbone = on_meta(NAME)
     convolutions = [part for part in backbone.modules() if isinstance(part, nn.Conv2d)]
     assert len(convolutions) == 13
     assert sum(tensor.numel() for tensor in backbone.parameters()) == 14_714_688
@@ -70,7 +65,7 @@ def test_it_is_torchvisions_network_but_for_the_rounding(size: tuple[int, int], 
 
 
 def test_the_maps_are_as_announced_and_odd_rows_are_kept_unless_it_is_said_otherwise() -> None:
-    backbone, floored = on_meta(), on_meta(ceil_pooling=False)
+    backbone, floored = on_meta(NAME), on_meta(NAME, ceil_pooling=False)
     assert {info.name: (info.channels, info.stride) for info in backbone.feature_info} == MAPS
     images = torch.empty(2, 3, 225, 193, device="meta")
     maps, floored_maps = backbone(images), floored(images)
@@ -80,7 +75,7 @@ def test_the_maps_are_as_announced_and_odd_rows_are_kept_unless_it_is_said_other
 
 
 def test_the_smallest_image_has_maps_of_one_step() -> None:
-    for values in on_meta()(torch.empty(1, 3, 1, 1, device="meta")).values():
+    for values in on_meta(NAME)(torch.empty(1, 3, 1, 1, device="meta")).values():
         assert values.shape[2:] == (1, 1)
 
 
@@ -101,22 +96,3 @@ def test_maps_are_behind_their_relu_and_stay_as_they_were_computed() -> None:
     for values in maps.values():
         assert values.min() == 0
     torch.testing.assert_close(maps["pool5"], F.max_pool2d(maps["conv5_3"], 2))
-
-
-def test_selecting_maps_drops_the_layers_behind() -> None:
-    backbone = on_meta()
-    backbone.select({"conv4_3"})
-    assert list(backbone.layers) == ["conv1_2", "conv2_2", "conv3_3", "conv4_3"]
-    assert list(backbone(torch.empty(1, 3, 64, 64, device="meta"))) == ["conv4_3"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"width": 0.5}, r"^width must be 1\.0 \(there is no other VGG16\), got 0\.5\."),
-        ({"output_stride": 16}, r"^output_stride must be 32 \(VGG16 has no dilated form\), got 16\."),
-    ],
-)
-def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        create_backbone("vgg16", **options)

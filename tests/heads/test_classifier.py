@@ -1,12 +1,10 @@
 from math import log
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mbv2kit.errors import UserError
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Classification
@@ -58,14 +56,6 @@ def test_decoding_ranks_all_classes_and_the_first_of_equals_comes_first() -> Non
     exponentials = np.exp([2.0, 2.0, 1.0, 0.0])
     np.testing.assert_allclose(first.scores, exponentials / exponentials.sum(), rtol=1e-5)
     assert first.scores.dtype == np.float32
-
-
-@pytest.mark.parametrize("option", ["dropout", "label_smoothing"])
-@pytest.mark.parametrize("value", [-0.1, 1.0])
-def test_shares_out_of_range_are_refused(option: str, value: float) -> None:
-    options: dict[str, Any] = {option: value}
-    with pytest.raises(UserError, match=rf"^{option} must be at least 0 and below 1, got {value}"):
-        Classifier(FEATURES, 3, **options)
 
 
 def test_a_background_is_scored_but_never_the_answer() -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2kit.errors import UserError
-from mbv2kit.heads import HEADS, create_head
+from mbv2kit.heads import HEADS
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.vgg_classifier import VGGClassifier
 from mbv2kit.nn.features import FeatureInfo
@@ -79,7 +78,5 @@ def test_loss_and_predictions_are_those_of_the_classifier() -> None:
         assert found.scores.tolist() == expected.scores.tolist()
 
 
-def test_options_are_those_of_the_classifier_and_their_ranges_too() -> None:
-    assert HEADS.options("vgg_classifier") == {"dropout": 0.5, "label_smoothing": 0.0, "background": False}
-    with pytest.raises(UserError, match=r"^head 'vgg_classifier': dropout must be at least 0 and below 1, got 1\.0"):
-        create_head("vgg_classifier", FEATURES, 3, dropout=1.0)
+def test_options_are_those_of_the_classifier_with_the_papers_dropout() -> None:
+    assert HEADS.options("vgg_classifier") == {**HEADS.options("classifier"), "dropout": 0.5}

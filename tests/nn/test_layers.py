@@ -14,6 +14,7 @@ from mbv2kit.nn.layers import (
     ConvNormAct,
     ConvStyle,
     InvertedResidual,
+    NormOptions,
     Padding,
     SeparableConv,
     initialize,
@@ -105,7 +106,7 @@ def paddings_apart(size: tuple[int, int], padding: Padding) -> Tensor:
 
 
 def test_conv_norm_act_is_its_three_parts_without_a_bias() -> None:
-    block = ConvNormAct(4, 6, 3, style=ConvStyle(norm_eps=1e-2, norm_momentum=0.2), stride=2)
+    block = ConvNormAct(4, 6, 3, style=ConvStyle(norm=NormOptions(norm_eps=1e-2, norm_momentum=0.2)), stride=2)
     assert block.conv.bias is None
     x = 20 * torch.randn(2, 4, 9, 9)
     weighted = F.conv2d(x, block.conv.weight, stride=2, padding=1)

@@ -101,7 +101,7 @@ def _fits(run: Run, case: Case) -> bool:
 
 def _layers(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     """Returns the options that define the layers, as text because JSON has no tuples."""
-    return {key: json.dumps(value) for key, value in {**defaults, **options}.items() if key not in NO_LAYERS}
+    return {key: json.dumps(options.get(key, value)) for key, value in defaults.items() if key not in NO_LAYERS}
 
 
 def _read_run(path: Path) -> Run | None:
