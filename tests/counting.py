@@ -1,4 +1,4 @@
-"""What a network costs, counted beside the toolkit's own analysis: by forward hooks, on the meta device."""
+"""Counts the cost of a network independently of the toolkit: by forward hooks, on the meta device."""
 
 from copy import deepcopy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The paper's training set-ups, beside what the paper and its authors' code say."""
+"""The paper's training set-ups, compared with the paper and its authors' code."""
 
 import os
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def schedule_of(config: dict[str, Any], images: int) -> tuple[Schedule, int]:
     ]
 
 
-# Beside the tables.
+# Not in the tables.
 
 
 def test_imagenet_is_section_6_1(setup: Setup, published: Any) -> None:

@@ -28,8 +28,8 @@ from mbv2kit.training.run import train
 pytestmark = pytest.mark.usefixtures("clean_process")
 
 SEED = 3
-# What a line of predictions.jsonl has beside the image's name and size.
-ANSWERS: dict[Task, set[str]] = {
+# Keys of a line of predictions.jsonl besides the image's name and size.
+RESULT_KEYS: dict[Task, set[str]] = {
     "classification": {"classes"},
     "detection": {"boxes"},
     "segmentation": {"fractions", "mask"},
@@ -173,7 +173,7 @@ def test_it_trains_is_evaluated_and_infers(system: System, root: Path, run: RunF
     assert (content["task"], content["images"]) == (system.task, system.images // 2)
     assert (content["model"]["backbone"]["name"], content["model"]["head"]["name"]) == (system.backbone, system.head)
 
-    image = tmp_path / "picture.png"
+    image = tmp_path / "image.png"
     PillowImage.fromarray(create_source("shapes", task=system.task, split="val", size=72)[0].image).save(image)
     output = tmp_path / "predictions"
     assert infer(compose(root, "infer", f"checkpoint='{run.path}'", f"output='{output}'"), [str(image)]) == 0
@@ -181,7 +181,7 @@ def test_it_trains_is_evaluated_and_infers(system: System, root: Path, run: RunF
     record = json.loads(line)
     assert (record.pop("image"), record.pop("width"), record.pop("height")) == (str(image), 72, 72)
     assert record.pop("task") == system.task
-    assert set(record) == ANSWERS[system.task]
+    assert set(record) == RESULT_KEYS[system.task]
 
 
 @pytest.mark.parametrize(

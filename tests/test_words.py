@@ -11,24 +11,39 @@ KEPT = (
     "README.md",
     "conf",
     "docs",
+    "mbv2kit/analysis",
     "mbv2kit/cli",
+    "mbv2kit/commands",
+    "mbv2kit/data",
     "mbv2kit/errors.py",
+    "mbv2kit/evaluation",
     "mbv2kit/exporting",
+    "mbv2kit/files.py",
     "mbv2kit/imaging",
+    "mbv2kit/inference",
+    "mbv2kit/lab",
+    "mbv2kit/models",
     "mbv2kit/nn",
     "mbv2kit/process.py",
     "mbv2kit/registry.py",
+    "mbv2kit/splitting",
     "mbv2kit/structures.py",
+    "mbv2kit/training",
     "mbv2kit/weights",
     "tests/cli",
     "tests/docs",
+    "tests/data",
+    "tests/evaluation",
     "tests/exporting",
     "tests/imaging",
+    "tests/inference",
+    "tests/models",
     "tests/nn",
     "tests/weights",
+    "tools",
 )
 # Keys of the command line, which keep their names.
-KEYS = re.compile(r"\w+_pictures|\.pictures|(?:pictures|contenders)[\"'=:]")
+KEYS = re.compile(r"\w+_pictures|\.(?:pictures|contenders)|(?:pictures|contenders)[\"'=:]")
 
 
 def glossary() -> dict[str, str]:

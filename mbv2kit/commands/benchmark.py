@@ -1,4 +1,4 @@
-"""Measures how fast models are beside alternatives: benchmark.json, benchmark.md and a plot for each job.
+"""Measures the speed of models compared with alternatives: benchmark.json, benchmark.md and a plot for each job.
 
 mbv2kit benchmark models.classification=MODEL_FOLDER
 mbv2kit benchmark jobs=[classification,cold_start] models.classification=MODEL_FOLDER threads=2

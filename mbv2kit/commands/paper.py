@@ -5,8 +5,8 @@ mbv2kit paper tables=table4
 mbv2kit paper tables=[table4,figure5,memory] output=report
 mbv2kit paper runs=outputs/classification
 
-Each published number stands beside ours, with the difference and whether it is within its tolerance. The exit code is
-1 if a number disagrees, else 0.
+Each published number is printed next to the computed one, with the difference and whether it is within its tolerance.
+The exit code is 1 if a number disagrees, else 0.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""How good a model is: an evaluator per task, fed image by image, and what becomes of its metrics.
+"""Measures how good a model is: an evaluator per task, and output of its metrics.
 
-An evaluator gets predictions in the pixels of the image and the untouched sample, so that its metrics do not depend on
-the model's input size.
+An evaluator takes the original sample and predictions in its pixels, so that metrics do not depend on the model's input
+size.
 """
 
 from mbv2kit.evaluation.evaluators import EVALUATORS, Evaluator, create_evaluator

@@ -1,4 +1,4 @@
-"""The one hand in which all diagrams are drawn: colors, sizes, frame."""
+"""The common style of all plots: colors, sizes, frame."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ PAD = 0.12
 
 INK, FAINT, ABSENT = "#2b2d33", "#d9dbe0", "#eceef1"
 ACCENT = "#2f6db5"
-# Ten hues that stay apart for color-blind readers (Petroff, 2021).
+# Ten colors that color-blind readers can distinguish (Petroff, 2021).
 PALETTE = mpl.color_sequences["petroff10"]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure of its own, sides in inches; no window and no global state of matplotlib's."""
+    """Returns an empty figure with sides in inches, without a window or global state of matplotlib."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=PAD, h_pad=PAD)
     return figure
 
 
 def title_above(axes: Axes, text: str, pad: float = 10) -> None:
-    """Writes a title over the left edge, ``pad`` points above the axes."""
+    """Writes a title above the left edge, ``pad`` points above the axes."""
     axes.set_title(text, loc="left", color=INK, fontsize=12, fontweight="bold", pad=pad)
 
 
 def plain(axes: Axes) -> None:
-    """Leaves of the frame two faint edges and a grid behind the data."""
+    """Reduces the frame to two faint edges and adds a grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, length=0)
@@ -38,7 +38,7 @@ def plain(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes a figure, makes its folder if need be, and returns the file."""
+    """Writes a figure and returns the file; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

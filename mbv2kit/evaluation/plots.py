@@ -1,6 +1,6 @@
-"""Diagrams of an evaluation and of a training run, as PNG files at least 1200 pixels wide.
+"""Plots of an evaluation and of a training run, as PNG files at least 1200 pixels wide.
 
-Every function draws on a figure of its own: no window, no global state of matplotlib's.
+Every function draws on its own figure, without a window or global state of matplotlib.
 """
 
 import csv
@@ -39,12 +39,12 @@ _Curve = dict[int, float]
 
 
 def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path: Path) -> Path:
-    """Draws which class is taken for which, in percent of each true class.
+    """Draws the confusion matrix, in percent of each true class.
 
-    Up to 20 classes have numbers in their cells, up to 100 have their names at the axes.
+    With up to 20 classes, cells have numbers; with up to 100, axes have class names.
 
     Args:
-        matrix: ``(K, K)`` counts; rows are the true classes. A row without counts stays gray.
+        matrix: ``(K, K)`` counts; rows are the true classes. A row without counts is gray.
         class_names: The K names.
         path: The PNG file to write.
 
@@ -55,7 +55,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     percent = 100 * share(matrix, matrix.sum(axis=1, keepdims=True))
     side = max(WIDTH, 1.5 + 0.2 * classes) if classes <= NAMED else 1.5 * WIDTH
     figure = new_figure(side, side * 0.94)
-    # The cells are square, so the layout must close up around them.
+    # The cells are square, so the layout must shrink to them.
     figure.set_layout_engine("compressed", w_pad=PAD, h_pad=PAD)
     axes = figure.add_subplot()
     colors = mpl.colormaps["Blues"].with_extremes(bad=ABSENT)
@@ -91,19 +91,19 @@ def _write_cells(axes: Axes, percent: NDArray[np.float64]) -> None:
     size = 13 if len(percent) <= 6 else 11 if len(percent) <= 12 else 9
     for row, column in np.argwhere(percent > 0):
         value = percent[row, column]
-        # A few pixels in a thousand are no zero.
+        # A small fraction is not zero.
         text = f"{value:.0f}" if value >= 0.5 else "<1"
         color = "white" if value > 65 else INK
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
 
 
 def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequence[str], path: Path) -> Path:
-    """Draws precision over recall at IoU 0.50: the mean over the classes, and a curve for each of up to ten.
+    """Draws precision over recall at IoU 0.50: the mean over the classes, and a curve for each of up to ten classes.
 
-    Of more than ten classes the five best and the five worst are drawn.
+    If there are more than ten classes, the five best and the five worst are drawn.
 
     Args:
-        precision: ``(K, 101)`` in 0..1 at recall 0, 0.01 … 1; a row of NaN for a class without a true object.
+        precision: ``(K, 101)`` in 0..1 at recall 0, 0.01 … 1; NaN for a class without a true object.
         class_names: The K names.
         path: The PNG file to write.
 
@@ -125,7 +125,7 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
             axes.plot(recall, precision[index], color=color, linewidth=1.8, label=label)
         left_out = len(measured) - len(drawn)
         legend = axes.legend(
-            title="AP50" if not left_out else f"AP50 ({left_out} classes not drawn)",
+            title="AP50" if not left_out else f"AP50 ({left_out} classes not shown)",
             loc="center left",
             bbox_to_anchor=(1.01, 0.5),
             frameon=False,
@@ -135,7 +135,7 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
         )
         legend.get_title().set(color=INK, fontweight="bold", fontsize=10)
     else:
-        axes.text(0.5, 0.5, "no object to find", ha="center", va="center", color=INK, fontsize=12)
+        axes.text(0.5, 0.5, "no objects", ha="center", va="center", color=INK, fontsize=12)
     title_above(axes, "Precision and recall at IoU 0.50")
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
     axes.set_xlabel("recall", color=INK)
@@ -145,13 +145,13 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
 
 
 def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Path, *, measure: str) -> Path:
-    """Draws a bar per class, the best on top, and a line at the mean.
+    """Draws a bar per class, the best at the top, and a line at the mean.
 
     Args:
-        values: ``(K,)`` in 0..1; NaN for a class that does not occur, which has no bar and no part in the mean.
+        values: ``(K,)`` in 0..1; NaN for a class that does not occur, which has no bar and is not part of the mean.
         class_names: The K names.
         path: The PNG file to write.
-        measure: What the values are, such as "IoU".
+        measure: Name of the metric, such as "IoU".
 
     Returns:
         The file.
@@ -159,12 +159,12 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
     order = sorted(range(len(class_names)), key=lambda index: (math.isnan(values[index]), -values[index]))
     figure = new_figure(WIDTH, max(2.4, 1.3 + 0.3 * len(order)))
     axes = figure.add_subplot()
-    for place, index in enumerate(order):
+    for row, index in enumerate(order):
         absent = math.isnan(values[index])
-        axes.barh(place, 1, height=0.68, color=ABSENT)
-        axes.barh(place, 0 if absent else values[index], height=0.68, color=ACCENT)
+        axes.barh(row, 1, height=0.68, color=ABSENT)
+        axes.barh(row, 0 if absent else values[index], height=0.68, color=ACCENT)
         text = "does not occur" if absent else f"{values[index]:.3f}"
-        axes.text(1.015, place, text, va="center", color=INK, fontsize=10)
+        axes.text(1.015, row, text, va="center", color=INK, fontsize=10)
     mean = mean_of_known(values)
     if not math.isnan(mean):
         axes.axvline(mean, color=INK, linewidth=1.4, linestyle=(0, (4, 2)))
@@ -187,41 +187,40 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
 
 
 def learning_curves(metrics_csv: Path, out: Path) -> Path:
-    """Draws loss, validation figures and learning rate over the epochs, each in a panel of its own.
+    """Draws loss, validation metrics and learning rate over the epochs, each in its own panel.
 
     Args:
-        metrics_csv: Table with a column ``epoch`` and any of ``…loss…``, ``val/…`` and ``lr…``; cells may be empty.
-            Where an epoch has several rows, their mean is drawn. Other columns are left out, and so is a panel that
-            would be empty.
+        metrics_csv: Table with a column ``epoch`` and any of ``…loss…``, ``val/…`` and ``lr…``; cells may be empty. If
+            an epoch has several rows, their mean is drawn. Other columns and empty panels are left out.
         out: The PNG file to write.
 
     Returns:
         ``out``.
 
     Raises:
-        UserError: The table is missing, is no table of numbers, or has nothing to draw.
+        UserError: The file is missing, is not a table of numbers, or has nothing to draw.
     """
     columns = epoch_means(metrics_csv)
     losses = {name: curve for name, curve in columns.items() if "loss" in name}
     rates = {name: curve for name, curve in columns.items() if name.startswith("lr")}
-    figures = {name: curve for name, curve in columns.items() if name.startswith("val/") and name not in losses}
+    metrics = {name: curve for name, curve in columns.items() if name.startswith("val/") and name not in losses}
     panels: list[tuple[str, dict[str, _Curve], Callable[[_Curve], str]]] = [
         ("Loss", losses, lambda curve: f"last {_last(curve):.3g}"),
-        ("Validation", {name.removeprefix("val/"): curve for name, curve in figures.items()}, _best),
+        ("Validation", {name.removeprefix("val/"): curve for name, curve in metrics.items()}, _best),
         ("Learning rate", rates, lambda curve: f"last {_last(curve):.2g}"),
     ]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
-        raise UserError(f"{metrics_csv}: there is no epoch with a loss, a val/ figure or a learning rate to draw.")
+        raise UserError(f"{metrics_csv}: there is no epoch with a loss, a val/ metric or a learning rate to draw.")
     figure = new_figure(WIDTH, 0.5 + 2.5 * len(panels))
     stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves, note) in zip(stack, panels, strict=True):
-        for place, (name, curve) in enumerate(curves.items()):
+        for position, (name, curve) in enumerate(curves.items()):
             epochs, values = list(curve), list(curve.values())
             axes.plot(
                 epochs,
                 values,
-                color=PALETTE[place % len(PALETTE)],
+                color=PALETTE[position % len(PALETTE)],
                 linewidth=1.8,
                 marker="o" if len(epochs) <= MARKED else None,
                 markersize=3.5,
@@ -236,12 +235,12 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
 
 
 def epoch_means(metrics_csv: Path) -> dict[str, dict[int, float]]:
-    """Returns for each column of a training's ``metrics.csv`` the mean of an epoch's cells, by epoch in rising order.
+    """Returns, for each column of ``metrics.csv``, the mean of the cells of each epoch, in the order of the epochs.
 
-    Empty cells count for nothing; a column without any is left out, and so are ``epoch`` and ``step``.
+    Empty cells are ignored; empty columns, ``epoch`` and ``step`` are left out.
 
     Raises:
-        UserError: The table is missing, or is no table of numbers with a column ``epoch``.
+        UserError: The file is missing, or is not a table of numbers with a column ``epoch``.
     """
     cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
@@ -274,6 +273,6 @@ def _best(curve: _Curve) -> str:
 
 
 def _shown(name: str, longest: int = 26) -> str:
-    # Matplotlib reads what stands between two dollar signs as a formula.
+    # Matplotlib treats text between two dollar signs as a formula.
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.replace("$", r"\$")

@@ -1,8 +1,7 @@
-"""The figures of one evaluation: how they are kept, written to ``metrics.json`` and shown on screen."""
+"""The metrics of one evaluation: their type, their file ``metrics.json`` and their tables on screen."""
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mbv2kit.cli.console import open_console
+from mbv2kit.files import write_atomically
 
 LONG_LIST = 40
 ENDS = 10
@@ -23,9 +23,9 @@ class Scores:
     """The result of one evaluation.
 
     Attributes:
-        metrics: Overall figures as fractions in 0..1; NaN where the data set has nothing to measure one by.
-        per_class: For each class its own figures, the most telling one first; the same keys for every class.
-            Counts, such as the number of images, stand there as integers.
+        metrics: Overall metrics as fractions in 0..1; NaN if the data set has nothing to measure one.
+        per_class: Metrics of each class, the most important first; every class has the same keys. Counts, such as the
+            number of images, are integers.
     """
 
     metrics: dict[str, float]
@@ -35,17 +35,17 @@ class Scores:
 def write_metrics(
     path: Path, *, task: str, dataset: str, split: str, images: int, seconds: float, scores: Scores, **extra: Any
 ) -> None:
-    """Writes ``metrics.json``; the file appears whole or not at all, since a run that has one counts as finished.
+    """Writes ``metrics.json`` completely or not at all, because a run that has one counts as finished.
 
     Args:
-        path: The file to write; its folder is made where it is missing.
+        path: The file to write; a missing folder is created.
         task: Name of the task.
         dataset: Name of the data set.
-        split: The part of it that was evaluated.
-        images: Number of images that were evaluated.
-        seconds: Time that the evaluation took.
-        scores: The figures. NaN, which JSON does not know, is written as null.
-        extra: Further entries, such as which weights were evaluated; of JSON's own types.
+        split: The evaluated split.
+        images: Number of evaluated images.
+        seconds: Duration of the evaluation.
+        scores: The metrics. NaN is written as null, because JSON has no NaN.
+        extra: Further entries of types that JSON has, such as the evaluated weights.
     """
     content = {
         "task": task,
@@ -58,17 +58,15 @@ def write_metrics(
         "per_class": scores.per_class,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(_nan_to_null(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomically(path, json.dumps(_nan_to_null(content), indent=2, allow_nan=False) + "\n")
 
 
 def model_in_brief(description: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Returns what tells the figures' model from others, short enough to stand beside them.
+    """Returns a short description that identifies the model of some metrics.
 
     Args:
         description: The content of a ``model.json``.
-        task: Which of the model's tasks the figures are of.
+        task: Task of the metrics.
 
     Returns:
         ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``.
@@ -93,7 +91,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    """Prints the overall figures and, below them, a row per class."""
+    """Prints the overall metrics and a row per class."""
     overall = Table(*scores.metrics)
     overall.add_row(*map(_format, scores.metrics.values()))
     for column in overall.columns:
@@ -106,18 +104,18 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
 def per_class_table(scores: Scores) -> Table:
     """Builds a table with a row per class, in the order of the classes.
 
-    Of more than 40 classes it shows the best ten and the worst ten by their first figure, and says how many it
-    leaves out; classes without that figure are always among those.
+    For more than 40 classes, it has the best ten and the worst ten by their first metric, and the number of classes
+    that are left out; classes without that metric are always left out.
     """
     rows = list(scores.per_class.items())
     table = Table("class")
-    for figure in rows[0][1] if rows else ():
-        table.add_column(figure, justify="right")
+    for metric in rows[0][1] if rows else ():
+        table.add_column(metric, justify="right")
     if len(rows) <= LONG_LIST:
         _add_rows(table, rows)
         return table
-    measured = [row for row in rows if not math.isnan(_first_figure(row))]
-    ranked = sorted(measured, key=_first_figure, reverse=True)
+    measured = [row for row in rows if not math.isnan(_first_metric(row))]
+    ranked = sorted(measured, key=_first_metric, reverse=True)
     best, worst = ranked[:ENDS], ranked[ENDS:][-ENDS:]
     _add_rows(table, best)
     table.add_section()
@@ -129,15 +127,15 @@ def per_class_table(scores: Scores) -> Table:
 
 
 def _add_rows(table: Table, rows: list[tuple[str, dict[str, float]]]) -> None:
-    for name, figures in rows:
-        table.add_row(escape(name), *map(_format, figures.values()))
+    for name, metrics in rows:
+        table.add_row(escape(name), *map(_format, metrics.values()))
 
 
-def _first_figure(row: tuple[str, dict[str, float]]) -> float:
+def _first_metric(row: tuple[str, dict[str, float]]) -> float:
     return next(iter(row[1].values()))
 
 
-def _format(figure: float) -> str:
-    if isinstance(figure, int):
-        return str(figure)
-    return "-" if math.isnan(figure) else f"{figure:.3f}"
+def _format(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Which images a command line names, and what to call the files that are made from them."""
+"""Finds the images that paths name, and names the files that are made from them."""
 
 from collections.abc import Iterable
 from glob import glob, has_magic
@@ -10,21 +10,20 @@ from mbv2kit.imaging.images import SUFFIXES
 
 
 def expand(paths: Iterable[str]) -> list[Path]:
-    """Lists the images that files, folders and globs stand for.
+    """Lists the images that files, folders and patterns name.
 
-    A folder stands for every image below it, sorted by path; a glob for those it matches, ``**`` included. Both know
-    an image by its suffix and pass over names that start with a dot, while a file named by itself is taken whatever
-    it is called. A single file that is missing is kept, since the images beside it can still be seen: reading it
-    fails on its own.
+    A folder names every image below it, sorted by path, and a pattern every image that matches, including ``**``. Both
+    recognize images by their suffix and skip names that start with a dot; a single file may have any name. A missing
+    file is kept if other images exist, so that only reading it fails.
 
     Args:
-        paths: In the order in which the images shall come.
+        paths: Files, folders and patterns, in the order of the result.
 
     Returns:
-        Paths as they were given, those in a folder below the folder's.
+        The paths of the images, relative if the given paths are.
 
     Raises:
-        UserError: A folder or glob stands for no image, or not one of the files exists.
+        UserError: A folder or pattern names no image, or none of the files exists.
     """
     images: list[Path] = []
     for name in paths:
@@ -32,12 +31,12 @@ def expand(paths: Iterable[str]) -> list[Path]:
         if isdir(name):
             found = _images_among(item for item in path.rglob("*") if not _is_hidden(item, path))
             if not found:
-                raise UserError(f"{name}: there is no image in this folder; suffixes looked for: {_known()}.")
+                raise UserError(f"{name}: there is no image in this folder; known suffixes: {_known()}.")
             images += found
         elif has_magic(name) and not exists(name):
             found = _images_among(map(Path, glob(name, recursive=True)))
             if not found:
-                raise UserError(f"{name}: this pattern matches no image; suffixes looked for: {_known()}.")
+                raise UserError(f"{name}: this pattern matches no image; known suffixes: {_known()}.")
             images += found
         else:
             images.append(path)
@@ -48,7 +47,7 @@ def expand(paths: Iterable[str]) -> list[Path]:
 
 
 def names_several(name: str) -> bool:
-    """Whether a name stands for a folder or a pattern, and so for any number of images."""
+    """Returns whether a name is a folder or a pattern, which may name several images."""
     return isdir(name) or (has_magic(name) and not exists(name))
 
 
@@ -65,9 +64,9 @@ def _known() -> str:
 
 
 def output_names(images: Iterable[Path]) -> list[str]:
-    """Returns a name without suffix for each image: its own stem, or ``stem_2`` and so on where that is taken.
+    """Returns a name without suffix for each image: its stem, or ``stem_2`` and so on if that is taken.
 
-    Names that differ in case alone count as the same, since some file systems take them so.
+    Names that differ only in case count as equal, as they do on some file systems.
     """
     names: list[str] = []
     taken: set[str] = set()

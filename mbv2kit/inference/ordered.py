@@ -1,4 +1,4 @@
-"""Several threads do a list of jobs, and the results come in the order of the list."""
+"""Processes items in several threads, with results in the order of the items."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,20 +9,20 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Results that may wait for a slower one before them, for each thread: enough to keep the others busy meanwhile.
+# Results per thread that may wait for an earlier, slower one; enough to keep the other threads busy.
 _AHEAD = 4
 
 
 def in_order(workers: Sequence[Callable[[Item], Result]], items: Iterable[Item]) -> Iterator[Result]:
-    """Yields what is made of each item, in the order of the items, each worker busy with one of them at a time.
+    """Yields the result of each item, in the order of the items; each worker processes one item at a time.
 
-    A single worker runs in the caller's thread, as each result is asked for. Several run in a thread each, ahead of
-    the caller but never by more than a few items, so that memory does not grow with their number. What a worker
-    raises is raised here, in the place of its result. When the caller stops, what is not yet begun is left undone.
+    A single worker runs in the caller's thread, when a result is requested. Several workers run in a thread each, at
+    most a few items ahead of the caller, so that memory does not grow with the number of items. An exception of a
+    worker is raised here, in place of its result. When the caller stops, remaining items are not processed.
 
     Args:
         workers: At least one; each is called by one thread at a time.
-        items: What to work on.
+        items: The items to process.
     """
     if len(workers) == 1:
         yield from map(workers[0], items)

@@ -1,4 +1,4 @@
-"""A bar for people who watch images being seen; Rich is imported here alone, since most calls have no watcher."""
+"""A progress bar for the terminal. Only this module imports Rich, since most calls show no bar."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,16 +11,16 @@ Item = TypeVar("Item")
 
 
 class Speed(ProgressColumn):
-    """Says how many images there are a second, once there have been two."""
+    """Shows the number of images per second, after two images."""
 
     def render(self, task: Task) -> Text:
-        """Says it of one bar."""
+        """Formats the speed of one bar."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f} images/s")
 
 
 def with_bar(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Yields the items, and shows on stderr how many of ``total`` there were, how fast, and how long the rest takes."""
+    """Yields the items, and shows progress, speed and remaining time on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description="pictures")
+        yield from progress.track(items, total=total, description="images")

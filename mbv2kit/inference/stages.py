@@ -1,4 +1,4 @@
-"""Where the time goes on the way from a file to its answers."""
+"""Measures the time of each stage from an image file to its results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class Stages:
     """Adds up the time of each stage over all threads.
 
     Attributes:
-        seconds: Of each stage, those of all threads together.
+        seconds: Time of each stage, summed over all threads.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Stages:
 
     @contextmanager
     def timing(self, stage: Stage) -> Iterator[None]:
-        """Adds the time spent within to a stage."""
+        """Adds the time of the ``with`` block to a stage."""
         started = perf_counter()
         try:
             yield
@@ -32,12 +32,12 @@ class Stages:
                 self.seconds[stage] += spent
 
     def describe(self, images: int, threads: int, seconds: float) -> str:
-        """Says in one line what each image took on average, and how many there were a second.
+        """Returns one line with the average time of an image in each stage, and the number of images per second.
 
         Args:
-            images: How many there were, at least one.
-            threads: How many images were worked on at a time.
-            seconds: From the first to the last of them.
+            images: Number of images, at least one.
+            threads: Number of images that are processed at a time.
+            seconds: Time from the first to the last image.
         """
         parts = ", ".join(f"{stage} {1000 * spent / images:.1f}" for stage, spent in self.seconds.items())
         at_a_time = "one at a time" if threads == 1 else f"{threads} at a time"

@@ -35,7 +35,7 @@ def make_sample(height: int = 120, width: int = 160) -> Sample:
     boxes = np.concatenate([corners, corners + generator.uniform(0.1, 0.3, (5, 2)) * [width, height]], axis=1)
     return Sample(
         image=make_image(height, width),
-        image_id="some/picture.jpg",
+        image_id="some/image.jpg",
         label=3,
         boxes=boxes.astype(np.float32),
         labels=np.arange(5),
@@ -103,7 +103,7 @@ def test_any_image_becomes_a_valid_sample_of_the_input_size(
     assert (sides >= 0.999).all()
     assert (result.boxes >= 0).all()
     assert (result.boxes <= [size[1], size[0], size[1], size[0]]).all()
-    assert (result.image_id, result.label) == ("some/picture.jpg", 3)
+    assert (result.image_id, result.label) == ("some/image.jpg", 3)
 
 
 @pytest.mark.parametrize("preset", PRESETS.names())

@@ -26,7 +26,7 @@ def make_image(height: int, width: int) -> Image:
 def with_boxes(image: Image, boxes: list[list[float]], crowd: list[bool] | None = None) -> Sample:
     return Sample(
         image=image,
-        image_id="picture",
+        image_id="image",
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
         labels=np.arange(len(boxes)),
         crowd=None if crowd is None else np.array(crowd, dtype=np.bool_),

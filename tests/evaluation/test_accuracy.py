@@ -58,7 +58,7 @@ def test_equals_a_count_by_hand(case: tuple[int, list[tuple[int, list[int]]]]) -
     assert sum(row["images"] for row in scores.per_class.values()) == len(images)
 
 
-def test_nothing_seen_is_no_figure() -> None:
+def test_without_images_metrics_are_nan() -> None:
     scores = Accuracy(SEVEN).compute()
     assert all(math.isnan(value) for value in scores.metrics.values())
     assert list(scores.per_class) == list(SEVEN)
@@ -72,7 +72,7 @@ def test_classes_of_the_same_name_keep_their_own_row() -> None:
     assert [row["images"] for row in per_class.values()] == [0, 0, 1]
 
 
-def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
+def test_unknown_classes_are_reported_with_the_image() -> None:
     evaluator = Accuracy(SEVEN)
     with pytest.raises(UserError, match=r"cats/1\.jpg.*annotation holds class 7, but the data set has 7 classes"):
         evaluator.update(ranking(0, 1), labeled(7, "cats/1.jpg"))

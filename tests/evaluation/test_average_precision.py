@@ -1,4 +1,4 @@
-"""Average precision against pycocotools itself, and the cases that break evaluators: nothing seen, nothing there."""
+"""Average precision against pycocotools itself, and the cases that break evaluators: no predictions, no objects."""
 
 import contextlib
 import io
@@ -220,7 +220,7 @@ def test_no_detection_at_all_scores_zero() -> None:
     ],
     ids=["no image", "nothing at all", "no ground truth", "only a crowd"],
 )
-def test_without_an_object_to_find_there_is_no_figure(images: list[Image]) -> None:
+def test_without_objects_metrics_are_nan(images: list[Image]) -> None:
     evaluator = measure(images)
     scores = evaluator.compute()
     assert evaluator.images == len(images)
@@ -243,14 +243,14 @@ def test_images_added_after_compute_count() -> None:
     assert evaluator.compute().metrics["AP50"] == pytest.approx(0.5)
 
 
-def test_inputs_are_left_as_they_were() -> None:
+def test_inputs_are_not_changed() -> None:
     found, ground_truth = detections([[1, 2, 30, 40]], [0], [0.9]), sample([[1, 2, 30, 40]], [0])
     measure([(found, ground_truth)]).compute()
     assert ground_truth.boxes is not None
     assert found.boxes.tolist() == ground_truth.boxes.tolist() == [[1, 2, 30, 40]]
 
 
-def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
+def test_unknown_classes_are_reported_with_the_image() -> None:
     evaluator = AveragePrecision(NAMES)
     with pytest.raises(UserError, match=r"street/7\.jpg.*annotation holds class 5.*5 classes"):
         evaluator.update(NOTHING_FOUND, sample([[0, 0, 9, 9]], [5], image_id="street/7.jpg"))
@@ -259,7 +259,7 @@ def test_unknown_classes_are_refused_by_the_name_of_the_image() -> None:
     assert evaluator.images == 0
 
 
-def test_says_nothing_on_screen(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         measure([random_image(np.random.default_rng(1))]).compute()
     assert capfd.readouterr() == ("", "")

@@ -35,20 +35,20 @@ def measure(pairs: list[tuple[Mask, Mask]]) -> MeanIoU:
 def count_by_pixel(pairs: list[tuple[Mask, Mask]]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """The reference: a set of pixels per class and side, no matrix, no vectors."""
     true: list[set[tuple[int, int, int]]] = [set() for _ in NAMES]
-    seen: list[set[tuple[int, int, int]]] = [set() for _ in NAMES]
+    found: list[set[tuple[int, int, int]]] = [set() for _ in NAMES]
     for image, (ground_truth, predicted) in enumerate(pairs):
         for y in range(ground_truth.shape[0]):
             for x in range(ground_truth.shape[1]):
                 if ground_truth[y, x] != IGNORE:
                     true[ground_truth[y, x]].add((image, y, x))
-                    seen[predicted[y, x]].add((image, y, x))
+                    found[predicted[y, x]].add((image, y, x))
     total = sum(map(len, true))
     per_class = {
         name: (len(t & s) / len(t | s) if t | s else math.nan, len(t) / total if total else math.nan)
-        for name, t, s in zip(NAMES, true, seen, strict=True)
+        for name, t, s in zip(NAMES, true, found, strict=True)
     }
     known = [iou for iou, _ in per_class.values() if not math.isnan(iou)]
-    right = sum(len(t & s) for t, s in zip(true, seen, strict=True))
+    right = sum(len(t & s) for t, s in zip(true, found, strict=True))
     metrics = {
         "mIoU": sum(known) / len(known) if known else math.nan,
         "pixel_accuracy": right / total if total else math.nan,
@@ -105,21 +105,21 @@ def test_many_classes_do_not_wrap_around() -> None:
 
 
 @pytest.mark.parametrize("pairs", [[], [(mask([[255, 255]]), mask([[0, 1]]))]], ids=["no image", "all unknown"])
-def test_nothing_to_count_is_no_figure(pairs: list[tuple[Mask, Mask]]) -> None:
+def test_without_pixels_metrics_are_nan(pairs: list[tuple[Mask, Mask]]) -> None:
     evaluator = measure(pairs)
     assert evaluator.images == len(pairs)
     assert all(math.isnan(value) for value in evaluator.compute().metrics.values())
 
 
-def test_bad_masks_are_refused_by_the_name_of_the_image() -> None:
+def test_bad_masks_are_reported_with_the_image() -> None:
     evaluator = MeanIoU(NAMES)
     good = mask([[0, 1]])
     with pytest.raises(UserError, match=r"street/7\.png.*annotation holds class 11, but the data set has 5 classes"):
         evaluator.update(Segmentation(good), masked(mask([[0, 11]]), "street/7.png"))
     with pytest.raises(UserError, match=r"street/7\.png.*predicts class 20"):
         evaluator.update(Segmentation(mask([[0, 20]])), masked(good, "street/7.png"))
-    with pytest.raises(ValueError, match=r"street/7\.png: a prediction of \(2, 1\) meets a mask of \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"street/7\.png: a prediction of \(2, 1\) needs such a mask, got \(1, 2\)"):
         evaluator.update(Segmentation(good.T.copy()), masked(good, "street/7.png"))
-    with pytest.raises(ValueError, match=r"street/7\.png: .* no mask"):
+    with pytest.raises(ValueError, match=r"street/7\.png: .* got none"):
         evaluator.update(Segmentation(good), masked(None, "street/7.png"))
     assert evaluator.images == 0

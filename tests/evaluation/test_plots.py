@@ -68,12 +68,12 @@ def test_precision_recall_draws_the_ends_of_many_classes(tmp_path: Path, drawn: 
     assert_legible(plots.precision_recall_curves(precision, [f"<{i}>" for i in range(80)], tmp_path / "pr.png"))
     names = [str(line.get_label()).split("  ")[1] for line in drawn[0].axes[0].lines]
     assert names == ["mean of 80", "<79>", "<78>", "<77>", "<76>", "<75>", "<4>", "<3>", "<2>", "<1>", "<0>"]
-    assert "AP50 (70 classes not drawn)" in texts(drawn[0])
+    assert "AP50 (70 classes not shown)" in texts(drawn[0])
 
 
 def test_precision_recall_without_an_object_says_so(tmp_path: Path, drawn: list[Figure]) -> None:
     assert_legible(plots.precision_recall_curves(np.full((2, 101), np.nan), ["a", "b"], tmp_path / "pr.png"))
-    assert "no object to find" in texts(drawn[0])
+    assert "no objects" in texts(drawn[0])
 
 
 @pytest.mark.parametrize("classes", [1, 2, 60])
@@ -82,7 +82,7 @@ def test_bars_of_any_number_of_classes(classes: int, tmp_path: Path) -> None:
     assert_legible(plots.class_bars(np.linspace(0, 1, classes), names, tmp_path / "bars.png", measure="IoU"))
 
 
-def test_bars_stand_in_falling_order_with_the_mean(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_bars_are_sorted_and_show_the_mean(tmp_path: Path, drawn: list[Figure]) -> None:
     values = np.array([0.25, np.nan, 1.0, 0.0])
     assert_legible(plots.class_bars(values, ["a", "b", "c", "d"], tmp_path / "bars.png", measure="IoU"))
     axes = drawn[0].axes[0]
@@ -90,7 +90,7 @@ def test_bars_stand_in_falling_order_with_the_mean(tmp_path: Path, drawn: list[F
     assert [text.get_text() for text in axes.texts] == ["1.000", "0.250", "0.000", "does not occur", "mean 0.417"]
 
 
-def test_bars_without_any_figure(tmp_path: Path) -> None:
+def test_bars_without_any_value(tmp_path: Path) -> None:
     assert_legible(plots.class_bars(np.full(2, np.nan), ["a", "b"], tmp_path / "bars.png", measure="IoU"))
 
 

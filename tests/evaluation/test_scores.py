@@ -41,7 +41,7 @@ def printed(scores: Scores) -> str:
     return screen.getvalue()
 
 
-def test_metrics_file_has_the_keys_that_scripts_rely_on(tmp_path: Path) -> None:
+def test_metrics_file_has_its_documented_keys(tmp_path: Path) -> None:
     content = write(tmp_path / "new" / "metrics.json", CELLS)
     assert content == {
         "task": "detection",
@@ -61,7 +61,7 @@ def test_metrics_file_takes_further_entries(tmp_path: Path) -> None:
     assert content["losses"] == [None, 0.5, None]
 
 
-def test_a_model_in_brief_has_what_tells_it_from_others_and_no_names_of_classes() -> None:
+def test_a_model_in_brief_identifies_it_without_class_names() -> None:
     head = {"name": "ssdlite", "padding": "tf_same"}
     description = {
         "schema_version": 1,
@@ -90,7 +90,7 @@ def test_metrics_file_replaces_an_older_one_or_leaves_it_whole(tmp_path: Path) -
     assert json.loads(path.read_text())["metrics"] == {"AP": 1.0}
 
 
-def test_screen_shows_overall_figures_and_a_row_per_class() -> None:
+def test_overall_metrics_and_a_row_per_class_are_printed() -> None:
     text = printed(CELLS)
     assert "0.539" in text
     assert [word in text for word in ("RBC", "0.610", "1138", "WBC [1]", " - ")] == [True] * 5
@@ -116,7 +116,7 @@ def test_of_a_long_list_the_best_and_the_worst_are_shown() -> None:
     assert "60 more classes are in metrics.json" in printed(scores)
 
 
-def test_a_long_list_with_few_figures_shows_each_once() -> None:
+def test_a_long_list_with_few_metrics_shows_each_once() -> None:
     per_class = {f"<{index}>": {"AP": math.nan if index >= 12 else index / 100} for index in range(80)}
     table = per_class_table(Scores({"AP": 0.3}, per_class))
     assert [str(cell) for cell in table.columns[0].cells] == [f"<{index}>" for index in range(11, -1, -1)]

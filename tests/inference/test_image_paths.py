@@ -28,7 +28,7 @@ def test_files_come_in_the_order_given_whatever_their_suffix(folder: Path) -> No
     assert names_of("notes.txt", "b.jpg", "a.PNG", "b.jpg") == ["notes.txt", "b.jpg", "a.PNG", "b.jpg"]
 
 
-def test_a_folder_stands_for_all_images_below_it_sorted_and_not_hidden(folder: Path) -> None:
+def test_a_folder_names_all_images_below_it_sorted_and_not_hidden(folder: Path) -> None:
     assert names_of(".") == ["[1].jpg", "a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.tif"]
     assert expand([str(folder / "sub" / "deep")]) == [folder / "sub" / "deep" / "d.tif"]
 
@@ -37,7 +37,7 @@ def test_a_hidden_folder_is_read_when_it_is_named(folder: Path) -> None:
     assert names_of(".trash") == [".trash/e.jpg"]
 
 
-def test_globs_stand_for_the_images_they_match(folder: Path) -> None:
+def test_patterns_name_the_images_they_match(folder: Path) -> None:
     assert names_of("*") == ["[1].jpg", "a.PNG", "b.jpg"]
     assert names_of("sub/**/*.*") == ["sub/c.webp", "sub/deep/d.tif"]
     assert names_of("sub/?.webp", "a.*") == ["sub/c.webp", "a.PNG"]
@@ -55,13 +55,13 @@ def test_a_folder_or_glob_without_images_is_named_in_the_error(folder: Path, nam
     assert ".jpg" in str(caught.value)
 
 
-def test_a_missing_file_is_kept_beside_others_and_refused_alone(folder: Path) -> None:
+def test_a_missing_file_is_kept_among_others_and_refused_alone(folder: Path) -> None:
     assert names_of("none.jpg", "b.jpg") == ["none.jpg", "b.jpg"]
     with pytest.raises(UserError, match=r"no such file: none\.jpg, x{300}\.jpg;"):
         expand(["none.jpg", "x" * 300 + ".jpg"])
 
 
-def test_outputs_are_called_as_the_images_are_until_two_are_called_the_same() -> None:
+def test_outputs_have_the_names_of_images_unless_two_are_equal() -> None:
     paths = ["a/cat.jpg", "b/cat.png", "dog.jpg", "Cat.jpg", "cat_2.jpg", "a/cat.jpg"]
     assert output_names(map(Path, paths)) == ["cat", "cat_2", "dog", "Cat_3", "cat_2_2", "cat_4"]
 

@@ -177,7 +177,7 @@ def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, mon
     assert files(config.output) == ["images/cat.jpg", "predictions.jsonl"]
 
 
-def test_a_task_that_the_model_has_not_is_refused(
+def test_a_task_that_the_model_lacks_is_refused(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_model(monkeypatch, FakePredictor("classification", "detection"))
@@ -186,7 +186,7 @@ def test_a_task_that_the_model_has_not_is_refused(
         infer(config, [str(photos)])
 
 
-def test_an_unreadable_image_is_told_and_the_rest_goes_on(
+def test_an_unreadable_image_is_reported_and_the_rest_goes_on(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_model(monkeypatch, FakePredictor("detection"))
@@ -199,10 +199,10 @@ def test_an_unreadable_image_is_told_and_the_rest_goes_on(
     assert f"Model: {config.checkpoint}\nRuntime: a fake\n" in told.out
     assert "2 images, 1 of them unreadable" in told.out
     assert config.output in told.out
-    assert told.err == "", "no progress bar where nobody watches"
+    assert told.err == "", "no progress bar without a terminal"
 
 
-def test_each_line_is_on_disk_before_the_next_image_is_seen(
+def test_each_line_is_on_disk_before_the_next_image_is_processed(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Watching(FakePredictor):
@@ -217,9 +217,7 @@ def test_each_line_is_on_disk_before_the_next_image_is_seen(
     assert written == [0, 1]
 
 
-def test_what_was_seen_before_a_fault_is_written(
-    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_before_an_error_are_written(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(FakePredictor):
         def run(self, images: NDArray[np.uint8]) -> Outputs:
             if images.mean() > 80:
@@ -237,7 +235,7 @@ def test_what_was_seen_before_a_fault_is_written(
     ("threads", "images", "workers", "at_a_time"),
     [(4, 1, 1, "one"), (4, 2, 2, "2"), (2, 3, 2, "2"), (1, 3, 1, "one")],
 )
-def test_as_many_images_are_seen_at_a_time_as_there_are_cores(
+def test_as_many_images_are_processed_at_a_time_as_there_are_cores(
     photos: Path,
     config: DictConfig,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,7 +263,7 @@ def test_a_budget_of_memory_is_for_one_image_at_a_time(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
+def test_results_depend_on_neither_threads_nor_batches_nor_drawings(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int
 ) -> None:
     images = [str(photos / name) for name in ("a", "c.jpg", "b", "a/cat.png")]
@@ -281,7 +279,7 @@ def test_what_is_written_depends_on_neither_threads_nor_batches_nor_drawings(
         assert Path(config.output, "masks", mask).read_bytes() == (tmp_path / "out" / "masks" / mask).read_bytes()
 
 
-def test_an_image_that_is_gone_when_it_shall_be_drawn_is_told(
+def test_an_image_that_is_gone_when_it_is_drawn_is_reported(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deleting(FakePredictor):
@@ -346,12 +344,12 @@ def test_a_wrong_key_is_refused_before_anything_is_written(
     assert not Path(config.output).exists()
 
 
-def test_no_images_is_a_sentence_with_an_example(config: DictConfig) -> None:
+def test_no_images_is_an_error_with_an_example(config: DictConfig) -> None:
     with pytest.raises(UserError, match=r"python tools/infer\.py photos/"):
         infer(config, [])
 
 
-def test_an_output_that_cannot_be_written_is_a_sentence(
+def test_an_output_that_cannot_be_written_is_reported(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_model(monkeypatch, FakePredictor("detection"))
@@ -361,7 +359,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_file_that_cannot_be_written_is_a_sentence_whichever_thread_writes_it(
+def test_a_file_that_cannot_be_written_is_reported_from_any_thread(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     use_model(monkeypatch, FakePredictor("segmentation"))
@@ -372,7 +370,7 @@ def test_a_file_that_cannot_be_written_is_a_sentence_whichever_thread_writes_it(
         infer(config, [str(photos / "a"), str(photos / "b")])
 
 
-def test_answers_are_plain_values_that_json_takes_back() -> None:
+def test_records_are_plain_values_that_json_restores() -> None:
     for outputs in (
         describe(Classification(np.array([0]), np.array([1 / 3], dtype=np.float32)), ["é"], 0.0),
         describe(Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)), ["é"], 0.0),

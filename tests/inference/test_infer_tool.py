@@ -128,7 +128,7 @@ def exported(workplace: Path) -> str:
 
 
 @pytest.mark.parametrize("keys", [(), ("save_images=false",)])
-def test_an_exported_model_sees_without_torch(
+def test_an_exported_model_predicts_without_torch(
     root: Path, workplace: Path, exported: str, keys: tuple[str, ...]
 ) -> None:
     colors = {"red": (200, 40, 10), "blue": (10, 0, 90)}
@@ -151,11 +151,11 @@ def test_an_exported_model_sees_without_torch(
     ]
     imported = set(done.stdout.split("IMPORTED ")[1].split())
     assert "onnxruntime" in imported
-    # Rich draws a bar for those who watch, and nobody does here.
+    # Rich draws a bar only in a terminal, and there is none here.
     assert not imported & {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "rich", *HEAVY}
 
 
-def test_the_command_line_is_judged_without_torch(root: Path, workplace: Path) -> None:
+def test_the_command_line_is_checked_without_torch(root: Path, workplace: Path) -> None:
     done = run_tool(root, workplace, "photos/plain.png", "min_scor=0.2")
     assert done.returncode == 2
     assert done.stderr == "error: There is no key 'min_scor'. Did you mean 'min_score'?\n"
@@ -190,7 +190,7 @@ def test_bare_words_are_images_and_the_rest_is_hydras(workplace: Path, monkeypat
     assert split_arguments(mixed) == (images, ["a=1"] * 6)
 
 
-def test_a_memory_budget_is_kept_and_changes_no_answer(root: Path, workplace: Path) -> None:
+def test_a_memory_budget_is_kept_and_changes_no_result(root: Path, workplace: Path) -> None:
     plain = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=plain", "task=classification")
     assert plain.returncode == 0, plain.stderr
     small = run_tool(
@@ -220,7 +220,7 @@ def test_a_memory_budget_is_kept_and_changes_no_answer(root: Path, workplace: Pa
         ("memory_budget=10kB", "10,000 bytes are too few for 64 x 64 pixels: no plan needs fewer than"),
     ],
 )
-def test_a_budget_that_cannot_be_is_a_sentence(root: Path, workplace: Path, key: str, message: str) -> None:
+def test_an_impossible_budget_is_reported(root: Path, workplace: Path, key: str, message: str) -> None:
     done = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=none", key)
     assert done.returncode == 2
     assert message in done.stderr

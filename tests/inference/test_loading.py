@@ -150,5 +150,5 @@ def test_a_damaged_file_is_a_sentence(folder: Path, model: VisionModel, tmp_path
     (export,) = ModelFolder(folder).read_exports()
     ModelFolder(copy).add_export(export, folder)
     (copy / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"model.onnx is no network that ONNX Runtime reads"):
+    with pytest.raises(UserError, match=r"model.onnx is not a network that ONNX Runtime can read"):
         load(request(copy, runtime="onnxruntime"))

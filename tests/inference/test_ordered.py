@@ -6,7 +6,7 @@ import pytest
 from mbv2kit.inference.ordered import in_order
 
 
-def test_results_come_in_the_order_of_the_items_whoever_is_the_quickest() -> None:
+def test_results_come_in_the_order_of_the_items_whatever_their_speed() -> None:
     last_began = Event()
 
     def work(item: int) -> int:
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_the_items_whoever_is_the_quickest() -> Non
     assert list(in_order([work, work], range(3))) == [0, 1, 4]
 
 
-def test_every_worker_is_busy_in_a_thread_of_its_own() -> None:
+def test_every_worker_runs_in_its_own_thread() -> None:
     together = Barrier(3, timeout=10)
 
     def work(_: int) -> str:
@@ -63,7 +63,7 @@ def test_only_a_few_items_are_taken_ahead_of_the_results(workers: int) -> None:
     assert taken == 1000
 
 
-def test_a_single_worker_needs_no_thread_and_works_as_results_are_asked_for() -> None:
+def test_a_single_worker_needs_no_thread_and_works_on_request() -> None:
     done: list[str] = []
     results = in_order([lambda item: done.append(current_thread().name)], range(3))
     next(results)
@@ -71,7 +71,7 @@ def test_a_single_worker_needs_no_thread_and_works_as_results_are_asked_for() ->
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_worker_raises_is_raised_in_its_place(workers: int) -> None:
+def test_an_exception_is_raised_in_place_of_its_result(workers: int) -> None:
     def work(item: int) -> int:
         if item == 2:
             raise OSError("full")
@@ -83,7 +83,7 @@ def test_what_a_worker_raises_is_raised_in_its_place(workers: int) -> None:
         next(results)
 
 
-def test_after_the_caller_has_stopped_nothing_more_is_begun() -> None:
+def test_after_the_caller_has_stopped_no_item_is_started() -> None:
     begun: list[int] = []
     results = in_order([begun.append] * 2, range(1000))
     next(results)
@@ -91,5 +91,5 @@ def test_after_the_caller_has_stopped_nothing_more_is_begun() -> None:
     assert len(begun) <= 1 + 2 * 4
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_no_items_give_no_results() -> None:
     assert list(in_order([abs, abs], [])) == []

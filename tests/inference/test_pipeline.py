@@ -18,9 +18,7 @@ def predict(sources: Sequence[Source]) -> list[Result]:
     ("batch_size", "batches"), [(1, [1] * 5), (2, [2, 2, 2, 2, 1]), (3, [3, 3, 3, 2, 2]), (9, [5] * 5)]
 )
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_what_is_made_of_a_result_comes_in_the_order_of_the_images(
-    batch_size: int, batches: list[int], workers: int
-) -> None:
+def test_finished_results_come_in_the_order_of_the_images(batch_size: int, batches: list[int], workers: int) -> None:
     paths = [Path(f"{i}.png") for i in range(5)]
     made = process([predict] * workers, paths, batch_size, lambda index, result: (index, result.path, result.size[0]))
     assert list(made) == list(zip(range(5), paths, batches, strict=True))

@@ -191,7 +191,7 @@ def test_a_batch_is_as_large_as_the_network_takes_unless_told_otherwise(paths: l
     assert predictor.batches == [2, 2]
 
 
-def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
+def test_the_model_does_not_run_without_images(paths: list[Path]) -> None:
     predictor = MeanPredictor()
     (result,) = predictor([paths[1]])
     assert result.error is not None
@@ -199,7 +199,7 @@ def test_the_model_is_not_asked_about_nothing(paths: list[Path]) -> None:
     assert predictor.batches == []
 
 
-def test_a_fault_of_the_model_ends_the_results_where_it_happened(paths: list[Path]) -> None:
+def test_an_error_of_the_model_ends_the_results_where_it_happens(paths: list[Path]) -> None:
     class Faulty(MeanPredictor):
         def run(self, images: NDArray[np.uint8]) -> Outputs:
             if images.mean() > 120:

@@ -16,7 +16,7 @@ def test_the_bar_counts_the_images_on_stderr(
     assert shown.out == ""
 
 
-def test_the_speed_is_that_of_images_a_second() -> None:
+def test_the_speed_is_in_images_per_second() -> None:
     clock = iter([0.0, 0.0, 0.5, 1.0])
     progress = Progress(get_time=lambda: next(clock), disable=True)
     bar = progress.add_task("pictures", total=100)

@@ -7,7 +7,7 @@ from mbv2kit.inference import stages
 from mbv2kit.inference.stages import Stages
 
 
-def test_a_line_gives_the_mean_of_an_image_and_how_many_there_were_a_second() -> None:
+def test_a_line_has_mean_times_and_images_per_second() -> None:
     times = Stages()
     times.seconds |= {"reading": 0.6, "network": 0.42, "postprocessing": 0.01, "writing": 0.0}
     assert times.describe(200, 2, 0.5) == (
@@ -41,7 +41,7 @@ def test_times_of_all_threads_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times.seconds == {"reading": 4000, "network": 0, "postprocessing": 0, "writing": 0}
 
 
-def test_a_stage_that_fails_has_taken_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_stage_counts_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "perf_counter", SlowClock())
     times = Stages()
     with pytest.raises(OSError, match="full"), times.timing("writing"):

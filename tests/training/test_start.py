@@ -37,7 +37,7 @@ def test_loading_says_what_became_of_every_tensor(caplog: pytest.LogCaptureFixtu
     assert "9 x 1280 in the weights, 4 x 1280 here; stays fresh" in caplog.text
 
 
-def test_what_the_file_held_beside_the_network_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_tensors_of_the_file_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     start = VisionModel(replace(spec(), origin={"left_out": ["aux.0.weight", "aux.1.weight"]}))
     load_weights(VisionModel(spec()), start, "theirs.pth")

@@ -1,4 +1,4 @@
-"""Evaluators by name: one file each; a file in this package that registers one adds it."""
+"""Evaluators by name, one module each; a module of this package that registers one adds it."""
 
 from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator, create_evaluator
 

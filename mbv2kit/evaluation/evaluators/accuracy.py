@@ -1,4 +1,4 @@
-"""Classification: top-1 and top-5 accuracy, and which class is taken for which."""
+"""Classification: top-1 and top-5 accuracy, and the confusion matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from mbv2kit.structures import Classification, Sample
 
 @EVALUATORS.register("accuracy")
 class Accuracy(Evaluator):
-    """Counts how often the true class is the first, or among the first five, that the model names.
+    """Counts how often the true class is the first prediction, or among the first five.
 
-    With five classes or fewer ``top5`` is 1 by nature.
+    With five classes or fewer, ``top5`` is always 1.
 
     Args:
         class_names: The data set's classes, in the order of their ids.
@@ -32,11 +32,11 @@ class Accuracy(Evaluator):
         """Adds one image.
 
         Args:
-            prediction: At least the five most likely classes (all of them where there are fewer), likeliest first.
+            prediction: At least the five most likely classes, or all if there are fewer, most likely first.
             ground_truth: The sample with its ``label``.
 
         Raises:
-            UserError: A class id is none of the data set's.
+            UserError: A class id is not in the data set.
         """
         if ground_truth.label is None:
             raise ValueError(f"{ground_truth.image_id}: a sample without a label cannot be evaluated")
@@ -49,7 +49,7 @@ class Accuracy(Evaluator):
         self._among_five += ground_truth.label in five
 
     def compute(self) -> Scores:
-        """Returns ``top1`` and ``top5``; per class ``top1`` and the number of ``images``, NaN where that is 0."""
+        """Returns ``top1`` and ``top5``; per class ``top1``, NaN without images, and the number of ``images``."""
         matrix = confusion_matrix(self._ground_truth, self._predicted, len(self.class_names))
         right, images = matrix.diagonal(), matrix.sum(axis=1)
         return Scores(

@@ -1,4 +1,4 @@
-"""Detection: COCO's average precision, with the numbers of pycocotools."""
+"""Detection: COCO's average precision, equal to that of pycocotools."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """Truth or prediction of one image; arrays take far less memory than COCO's dictionary per box.
+    """Ground truth or predictions of one image; arrays take far less memory than COCO's dictionary per box.
 
     Attributes:
         boxes: ``(N, 4)`` xyxy.
@@ -36,11 +36,11 @@ class _Objects:
 
 @dataclass(frozen=True, slots=True)
 class _Curves:
-    """What COCO's protocol measures; NaN where a class has no true box in the range of areas.
+    """The measurements of COCO's protocol; NaN if a class has no true box in the range of areas.
 
     Attributes:
         precision: ``(10, 101, K, 4)``: IoU 0.50..0.95, recall 0..1, class, area (all, small, medium, large).
-        recall: ``(10, K, 4)``: the highest recall that is reached.
+        recall: ``(10, K, 4)``: highest recall.
     """
 
     precision: NDArray[np.float64]
@@ -51,9 +51,9 @@ class _Curves:
 class AveragePrecision(Evaluator):
     """Collects detections and true boxes, and measures them by COCO's protocol.
 
-    The hundred best detections of an image, of whatever class, count; the rest is dropped. What lies in a crowd box
-    is neither right nor wrong. True boxes are sorted into small, medium and large by the area of the box, not of a
-    mask. A class without a true box has no AP (NaN) and is left out of the means.
+    The hundred best detections of an image count, whatever their class; the others are dropped. Detections in a crowd
+    box count as neither right nor wrong. The size of a true box (small, medium, large) is its area, not that of a mask.
+    A class without a true box has no AP (NaN) and is left out of the means.
 
     Args:
         class_names: The data set's classes, in the order of their ids.
@@ -69,14 +69,14 @@ class AveragePrecision(Evaluator):
         self._measured: _Curves | None = None
 
     def update(self, prediction: Detections, ground_truth: Sample) -> None:
-        """Adds one image; either side may hold no box at all.
+        """Adds one image; prediction and ground truth may have no boxes.
 
         Args:
             prediction: Boxes in the pixels of the image.
             ground_truth: The sample with its ``boxes``, ``labels`` and ``crowd``.
 
         Raises:
-            UserError: A class id is none of the data set's.
+            UserError: A class id is not in the data set.
         """
         if ground_truth.boxes is None or ground_truth.labels is None or ground_truth.crowd is None:
             raise ValueError(f"{ground_truth.image_id}: a sample without boxes cannot be evaluated")
@@ -94,7 +94,7 @@ class AveragePrecision(Evaluator):
         """Returns ``AP AP50 AP75 APs APm APl AR100``; per class ``AP``, ``AP50`` and the number of true ``objects``.
 
         ``AP`` is the mean over IoU 0.50..0.95 in steps of 0.05; ``s``, ``m`` and ``l`` are boxes of up to 32², up to
-        96² and more pixels; crowds are no objects.
+        96² and more pixels; crowds do not count as objects.
         """
         curves = self._measure()
         precision = curves.precision
@@ -130,7 +130,7 @@ class AveragePrecision(Evaluator):
 
     def _measure(self) -> _Curves:
         if self._measured is None:
-            # At Hydra's log level the evaluator's own messages would land on the screen.
+            # At the log level of Hydra, messages of the library would be printed.
             protocol = COCOeval_faster(
                 self._coco(self._ground_truths, "iscrowd"),
                 self._coco(self._detections, "score"),
@@ -148,7 +148,7 @@ class AveragePrecision(Evaluator):
     def _coco(self, images: Sequence[_Objects], extra_key: str) -> COCO:
         annotations: list[dict[str, Any]] = []
         for image_id, objects in enumerate(images):
-            # Widths in float64, as from a JSON file: float32 would move an area across the border of its range.
+            # float64, as from a JSON file: in float32 an area could cross the border of its range.
             boxes = objects.boxes.astype(np.float64)
             boxes[:, 2:] -= boxes[:, :2]
             for box, class_id, extra in zip(

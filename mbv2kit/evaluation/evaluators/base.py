@@ -1,4 +1,4 @@
-"""What all evaluators have in common, and how one is chosen."""
+"""The base of all evaluators, and how one is created by name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def update(self, prediction: Any, ground_truth: Sample) -> None:
-        """Adds one image; the prediction is of the task's own type, in the pixels of the image."""
+        """Adds one image; the prediction has the type of the task, in pixels of the image."""
 
     @abstractmethod
     def compute(self) -> Scores:
@@ -34,7 +34,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def save_plots(self, directory: Path) -> list[Path]:
-        """Draws the evaluation's diagrams into ``directory`` and returns the files."""
+        """Draws the plots into ``directory`` and returns the files."""
 
 
 EVALUATORS: Registry[Evaluator] = Registry("evaluator", "mbv2kit.evaluation.evaluators")
@@ -47,7 +47,7 @@ _USUAL: Mapping[str, str] = {
 
 
 def create_evaluator(task: str, class_names: Sequence[str], config: Mapping[str, Any] | None = None) -> Evaluator:
-    """Returns a fresh evaluator.
+    """Returns a new evaluator.
 
     Args:
         task: Task of the predictions.

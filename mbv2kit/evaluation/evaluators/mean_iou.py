@@ -21,13 +21,13 @@ from mbv2kit.structures import IGNORE, Sample, Segmentation
 
 @EVALUATORS.register("mean_iou")
 class MeanIoU(Evaluator):
-    """Counts the pixels of a whole data set, as Pascal VOC does: images are not averaged, pixels are added up.
+    """Counts the pixels of the whole data set, as Pascal VOC does, instead of averaging over images.
 
-    Pixels whose ground truth is 255 count nowhere. A class that neither the ground truth nor any prediction holds has
-    no IoU (NaN) and is left out of the mean; one that is predicted but never true has IoU 0 and counts.
+    Pixels whose ground truth is 255 are ignored. A class that occurs in neither ground truth nor predictions has no IoU
+    (NaN) and is left out of the mean; a class that is predicted but never true has IoU 0 and counts.
 
     Args:
-        class_names: The data set's classes, in the order of their ids, the background included where it is one.
+        class_names: The data set's classes, in the order of their ids, including the background if there is one.
     """
 
     task = "segmentation"
@@ -41,15 +41,17 @@ class MeanIoU(Evaluator):
         """Adds one image; images may differ in size.
 
         Args:
-            prediction: A class for every pixel of the image.
+            prediction: The class of every pixel of the image.
             ground_truth: The sample with its ``mask``.
 
         Raises:
-            UserError: A class id, other than 255 in the ground truth, is none of the data set's.
+            UserError: A class id, other than 255 in the ground truth, is not in the data set.
         """
         if ground_truth.mask is None or prediction.mask.shape != ground_truth.mask.shape:
-            expected = "no mask" if ground_truth.mask is None else f"a mask of {ground_truth.mask.shape}"
-            raise ValueError(f"{ground_truth.image_id}: a prediction of {prediction.mask.shape} meets {expected}")
+            expected = "none" if ground_truth.mask is None else ground_truth.mask.shape
+            raise ValueError(
+                f"{ground_truth.image_id}: a prediction of {prediction.mask.shape} needs such a mask, got {expected}"
+            )
         counted = ground_truth.mask != IGNORE
         true_ids, predicted_ids = ground_truth.mask[counted], prediction.mask[counted]
         check_ground_truth(true_ids, len(self.class_names), ground_truth.image_id)

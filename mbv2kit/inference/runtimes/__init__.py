@@ -1,4 +1,4 @@
-"""One small interface to everything that can run an exported network."""
+"""The runtimes of exported networks, behind one interface."""
 
 from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 

@@ -1,4 +1,4 @@
-"""What a runtime is: a library that opens an exported file as a session."""
+"""The table of runtimes: libraries that open an exported file as a session."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,14 +16,14 @@ RuntimeName = Literal["onnxruntime", "openvino", "litert", "executorch"]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A library that runs exported networks; the module of its name beside this file opens them.
+    """A library that runs exported networks; the module of this package with its name opens them.
 
     Attributes:
-        package: What is imported.
-        distribution: What pip calls it.
-        install: What to give to pip install for it.
-        reads: Formats, the preferred one first.
-        parallel: Whether sessions of one process run beside each other; else one waits for the other.
+        package: Package to import.
+        distribution: Name of the package for pip.
+        install: Argument of pip install.
+        reads: Formats that it reads, the preferred one first.
+        parallel: Whether sessions of one process run in parallel; otherwise they wait for each other.
     """
 
     package: str
@@ -34,7 +34,7 @@ class Runtime:
 
     @property
     def version(self) -> str | None:
-        """The version that is installed, which is found without importing it; None where it is not."""
+        """The installed version, which is found without an import; None if it is not installed."""
         try:
             return version(self.distribution) if find_spec(self.package) is not None else None
         except PackageNotFoundError:
@@ -53,10 +53,10 @@ def open_session(runtime: RuntimeName, folder: Path, export: Export, threads: in
     """Opens an exported file in a runtime.
 
     Args:
-        runtime: Which one.
-        folder: Model folder that the file lies in.
-        export: The file.
-        threads: How many may work on one call.
+        runtime: Name of the runtime.
+        folder: Model folder of the file.
+        export: Description of the file.
+        threads: Number of threads for one call.
 
     Raises:
         UserError: The runtime is not installed, or the file is damaged.

@@ -3,9 +3,9 @@
 from pathlib import Path
 from weakref import WeakSet
 
-# executorch.runtime has the same in a public form, but brings the compiler along and takes seconds to import.
+# executorch.runtime is the public form of this module, but it imports the compiler, which takes seconds.
 import executorch.extension.pybindings._C as binding  # noqa: N811
-import executorch.kernels.quantized  # noqa: F401 - brings the operations between bytes and floats
+import executorch.kernels.quantized  # noqa: F401 - registers operations between bytes and floats
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,16 +18,16 @@ from mbv2kit.process import silence_stderr
 
 class _ExecuTorchSession:
     def __init__(self, path: Path, export: Export) -> None:
-        # A method does not keep its program.
+        # A method does not keep its program alive.
         self._program = binding._load_program(str(path), program_verification=binding.Verification.InternalConsistency)
         self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        # The file takes channels-last tensors, which have the memory of our images.
+        # The file takes channels-last tensors, which have the memory layout of the images.
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-        # Of torch's making, the copies of large answers took as long as the network: its threads and the network's
-        # get in each other's way.
+        # Copies of large outputs by torch take as long as the network, because its threads and those of the network
+        # compete.
         outputs = self._method.call([tensor], clone_outputs=False)
         return {name: array.numpy().copy() for name, array in zip(self._outputs, outputs, strict=True)}
 
@@ -36,10 +36,10 @@ _open: WeakSet[_ExecuTorchSession] = WeakSet()
 
 
 def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession:
-    """Opens a .pte file, which takes as many images at a time as it was written for.
+    """Opens a .pte file, which has a fixed batch size.
 
-    All sessions of a process work on the same threads, as many as the first of those still open was given: replacing
-    them would crash the networks that are open. A call holds Python's lock, so one waits for the other.
+    All sessions of a process share threads, as many as the first open session requested: replacing the threads would
+    crash open networks. A call holds Python's lock, so calls wait for each other.
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
@@ -50,6 +50,8 @@ def open_session(path: Path, export: Export, threads: int) -> _ExecuTorchSession
             session = _ExecuTorchSession(path, export)
     except (RuntimeError, KeyError) as error:
         reason = one_line(error)
-        raise UserError(f"{path} is no network that ExecuTorch reads ({reason}); export the model again.") from None
+        raise UserError(
+            f"{path} is not a network that ExecuTorch can read ({reason}); export the model again."
+        ) from None
     _open.add(session)
     return session

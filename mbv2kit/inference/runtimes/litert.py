@@ -1,4 +1,4 @@
-"""LiteRT, once called TensorFlow Lite, with XNNPACK on the CPU."""
+"""LiteRT, formerly TensorFlow Lite, with XNNPACK on the CPU."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class _LiteRTSession:
     def __init__(self, interpreter: Interpreter, export: Export) -> None:
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]["index"]
-        # The order of a file's outputs is the converter's affair; the names in its signature are ours.
+        # The converter decides the order of the outputs, so they are identified by their names in the signature.
         details = interpreter.get_signature_runner(SIGNATURE).get_output_details()
         self._outputs = {name: details[name]["index"] for name in export.outputs}
 
@@ -29,7 +29,7 @@ class _LiteRTSession:
 
 
 def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
-    """Opens a .tflite file, which takes as many images at a time as it was written for.
+    """Opens a .tflite file, which has a fixed batch size.
 
     See :func:`mbv2kit.inference.runtimes.open_session`.
     """
@@ -40,4 +40,4 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
         return _LiteRTSession(interpreter, export)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = one_line(error)
-        raise UserError(f"{path} is no network that LiteRT reads ({reason}); export the model again.") from None
+        raise UserError(f"{path} is not a network that LiteRT can read ({reason}); export the model again.") from None

@@ -26,10 +26,10 @@ def open_session(path: Path, export: Export, threads: int) -> _OnnxRuntimeSessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # A plan of all activations ahead takes a quarter more memory and saves no time.
+    # Planning the memory of all activations takes a quarter more memory and saves no time.
     options.enable_mem_pattern = False
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # each kind of damage has a class of its own, all of them derived from Exception alone
-        raise UserError(f"{path} is no network that ONNX Runtime reads: {one_line(error)}") from None
+    except Exception as error:  # every kind of damage has its own class, derived only from Exception
+        raise UserError(f"{path} is not a network that ONNX Runtime can read: {one_line(error)}") from None
     return _OnnxRuntimeSession(session, export)

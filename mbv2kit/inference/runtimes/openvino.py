@@ -16,9 +16,9 @@ from mbv2kit.models.exports import Export
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Imports OpenVINO or NNCF as if their telemetry package were not there.
+    """Imports OpenVINO or NNCF as if their telemetry package were not installed.
 
-    With it, both report over the network how they are used, and OpenVINO takes half as long again to import.
+    With it, both report their use over the network, and importing OpenVINO takes half as long again.
     """
     modules = cast(dict[str, Any], sys.modules)
     installed = modules.get("openvino_telemetry")
@@ -34,8 +34,8 @@ def without_telemetry() -> Iterator[None]:
 with without_telemetry():
     import openvino as ov
 
-# The first look into a tensor sets up a table of types, and where two threads look first at the same time, OpenVINO's
-# Python hangs for ever (2026.4): one waits for the table with the lock of the interpreter that the other needs.
+# The first access to a tensor sets up a table of types. If two threads do this at the same time, OpenVINO 2026.4 hangs
+# forever: one waits for the table while it holds the lock of the interpreter, which the other needs.
 _ = ov.Tensor(np.zeros(1, np.uint8)).data
 
 
@@ -45,7 +45,7 @@ class _OpenVinoSession:
         self._request = compiled.create_infer_request()
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        # Not sharing the outputs makes copies of them, which the next call does not overwrite.
+        # Without sharing, the outputs are copies, which the next call does not overwrite.
         results = self._request.infer([images], share_inputs=True, share_outputs=False)
         return {name: results[output] for name, output in self._outputs.items()}
 
@@ -56,14 +56,14 @@ def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        # Pinned, two sessions of one thread each share one core and leave the other idle, and beside other work a
-        # session takes 1.2 to 1.8 times as long.
+        # With pinning, two sessions of one thread each share one core while the other is idle, and a session takes 1.2
+        # to 1.8 times as long when other programs run.
         "ENABLE_CPU_PINNING": False,
     }
     if export.precision != "fp16":
-        # Left to itself, OpenVINO computes any network in the half floats that the processor has.
+        # By default, OpenVINO computes any network in the fp16 type that the processor has.
         options["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         return _OpenVinoSession(core.compile_model(core.read_model(path), "CPU", options), export)
-    except Exception as error:  # RuntimeError is what most kinds of damage raise, but nothing says that all do
-        raise UserError(f"{path} is no network that OpenVINO reads: {one_line(error)}") from None
+    except Exception as error:  # most kinds of damage raise RuntimeError, but not all are documented to
+        raise UserError(f"{path} is not a network that OpenVINO can read: {one_line(error)}") from None

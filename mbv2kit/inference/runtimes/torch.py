@@ -1,4 +1,4 @@
-"""PyTorch, for models that were not exported."""
+"""PyTorch, for models without an exported file."""
 
 import numpy as np
 import torch
@@ -9,20 +9,20 @@ from mbv2kit.imaging.postprocess import Outputs
 
 
 class TorchSession:
-    """Runs a network that is in memory.
+    """Runs a network in memory.
 
     Args:
-        network: From uint8 ``(B, H, W, 3)`` to a tuple of outputs, in evaluation mode.
+        network: Network in evaluation mode, from uint8 ``(B, H, W, 3)`` to a tuple of outputs.
         outputs: Names of the outputs.
         compiled: Whether torch.compile generates code for this machine, which takes up to half a minute at the first
-            image and at the first batch of another length.
+            image and at the first batch of another size.
     """
 
     def __init__(self, network: nn.Module, outputs: tuple[str, ...], *, compiled: bool = False) -> None:
         self._outputs = outputs
         self._network = network.to(memory_format=torch.channels_last)
         if compiled:
-            # Frozen weights are constants, laid out as suits the machine.
+            # Frozen weights are constants, in the layout that suits the machine.
             self._network = torch.compile(self._network, options={"freezing": True})  # type: ignore[assignment]
 
     @torch.no_grad()

@@ -46,7 +46,7 @@ def environment(python: str) -> dict[str, str]:
 
 @cache
 def _package_alone() -> str:
-    """Makes a temporary folder with only mbv2kit in it, so that other interpreters see no other package beside it."""
+    """Makes a temporary folder with only mbv2kit in it, so that other interpreters find no other package there."""
     folder = mkdtemp()
     atexit.register(shutil.rmtree, folder)
     Path(folder, _PACKAGE.name).symlink_to(_PACKAGE)

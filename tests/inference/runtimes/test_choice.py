@@ -54,7 +54,7 @@ class Machine:
 FOUND = [Candidate("onnxruntime", ONNX, 2, 1), Candidate("openvino", OPENVINO, 2, 1)]
 
 
-def test_the_fastest_is_chosen_and_the_reason_told(tmp_path: Path) -> None:
+def test_the_fastest_is_chosen_with_a_reason(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     choice = choose(tmp_path, FOUND, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)
     assert choice.candidate == FOUND[1]
@@ -63,7 +63,7 @@ def test_the_fastest_is_chosen_and_the_reason_told(tmp_path: Path) -> None:
     assert 2 <= machine.now < 2.1
 
 
-def test_the_answer_is_kept(tmp_path: Path) -> None:
+def test_the_choice_is_kept(tmp_path: Path) -> None:
     cache = tmp_path / "a" / "cache.json"
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     for _ in range(2):
@@ -108,7 +108,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: str) -> None:
     assert len(json.loads(cache.read_text())) >= 1
 
 
-def test_a_cache_that_cannot_be_written_costs_the_time_alone(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
@@ -148,7 +148,7 @@ def test_cores_are_shared_unless_one_session_waits_for_the_other(
     assert found == {"onnxruntime": parallel, "openvino": parallel, "executorch": (one_by_one, 1)}
 
 
-def test_what_several_sessions_do_at_a_time_counts(tmp_path: Path) -> None:
+def test_the_throughput_of_several_sessions_counts(tmp_path: Path) -> None:
     machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
     found = [replace(FOUND[0], threads=1, at_a_time=2), FOUND[1]]
     choice = choose(tmp_path, found, cache=tmp_path / "cache.json", opener=machine.open, clock=machine.clock)

@@ -55,7 +55,7 @@ def make_images(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
 
 
-def test_answers_come_by_name_in_the_order_of_the_file(session: Session) -> None:
+def test_outputs_have_their_names_in_the_order_of_the_file(session: Session) -> None:
     images = make_images(0)
     outputs = session(images)
     assert list(outputs) == ["mask", "probabilities"]
@@ -64,7 +64,7 @@ def test_answers_come_by_name_in_the_order_of_the_file(session: Session) -> None
     np.testing.assert_allclose(outputs["probabilities"][..., 0, 0], images.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_answers_are_the_callers_to_keep(session: Session) -> None:
+def test_outputs_belong_to_the_caller(session: Session) -> None:
     first = session(make_images(0))
     kept = {name: array.copy() for name, array in first.items()}
     session(make_images(1))
@@ -86,14 +86,14 @@ def test_threads_are_those_of_the_first_session_that_is_open(folder: Path) -> No
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_damaged_file_is_named(folder: Path, tmp_path: Path, share: float) -> None:
+def test_a_damaged_file_is_reported(folder: Path, tmp_path: Path, share: float) -> None:
     whole = (folder / EXPORT.file).read_bytes()
     (tmp_path / EXPORT.file).write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=r"model\.pte is no network that ExecuTorch reads"):
+    with pytest.raises(UserError, match=r"model\.pte is not a network that ExecuTorch can read"):
         open_session("executorch", tmp_path, EXPORT, 2)
 
 
-def test_another_file_is_named(tmp_path: Path) -> None:
+def test_another_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / EXPORT.file).write_text("This is a letter, not a network. " * 20)
-    with pytest.raises(UserError, match=r"model\.pte is no network that ExecuTorch reads"):
+    with pytest.raises(UserError, match=r"model\.pte is not a network that ExecuTorch can read"):
         open_session("executorch", tmp_path, EXPORT, 2)

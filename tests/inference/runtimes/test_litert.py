@@ -105,7 +105,7 @@ def make_images(seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (2, *SIZE, 3)).astype(np.uint8)
 
 
-def test_answers_bear_their_names_whatever_their_order_in_the_file(session: Session) -> None:
+def test_outputs_have_their_names_whatever_their_order_in_the_file(session: Session) -> None:
     images = make_images()
     outputs = session(images)
     assert list(outputs) == ["probabilities", "mask"]
@@ -115,7 +115,7 @@ def test_answers_bear_their_names_whatever_their_order_in_the_file(session: Sess
     np.testing.assert_array_equal(outputs["mask"], images.argmax(axis=3))
 
 
-def test_answers_stay_as_they_were_when_the_next_images_are_seen(session: Session) -> None:
+def test_outputs_survive_the_next_call(session: Session) -> None:
     first = session(make_images(1))
     kept = {name: array.copy() for name, array in first.items()}
     session(make_images(2))
@@ -131,27 +131,27 @@ def test_images_may_lie_in_memory_in_any_order(session: Session) -> None:
         np.testing.assert_array_equal(array, session(images)[name])
 
 
-def test_threads_change_no_answer(folder: Path, session: Session) -> None:
+def test_threads_change_no_output(folder: Path, session: Session) -> None:
     two = open_session("litert", folder, EXPORT, 2)
     for name, array in two(make_images()).items():
         np.testing.assert_array_equal(array, session(make_images())[name])
 
 
-def test_opening_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_opening_prints_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     open_session("litert", folder, EXPORT, 1)(make_images())
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "not a network"])
-def test_a_damaged_file_is_named(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_reported(folder: Path, tmp_path: Path, damage: str) -> None:
     content = (folder / EXPORT.file).read_bytes()
     path = tmp_path / EXPORT.file
     path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "not a network": b"PNG" * 1000}[damage])
-    with pytest.raises(UserError, match="is no network that LiteRT reads") as raised:
+    with pytest.raises(UserError, match="is not a network that LiteRT can read") as raised:
         open_session("litert", tmp_path, EXPORT, 1)
     assert str(path) in str(raised.value)
 
 
-def test_a_file_that_lacks_an_answer_is_not_opened(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.tflite is no network that LiteRT reads \('boxes'\)"):
+def test_a_file_without_an_output_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.tflite is not a network that LiteRT can read \('boxes'\)"):
         open_session("litert", folder, replace(EXPORT, outputs=("boxes",)), 1)

@@ -36,7 +36,7 @@ def probabilities_of_torch(network: ExportNetwork, images: NDArray[np.uint8]) ->
         return np.asarray(network(torch.from_numpy(images))[0].numpy())
 
 
-def test_answers_have_their_names_in_the_order_of_the_export(exported: tuple[Path, Export]) -> None:
+def test_outputs_have_their_names_in_the_order_of_the_export(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     images = np.stack(noise(2, SIZE))
     outputs = open_session("openvino", folder, export, 1)(images)
@@ -56,18 +56,18 @@ def test_float32_is_computed_in_float32(network: ExportNetwork, exported: tuple[
     assert np.abs(found - probabilities_of_torch(network, images)).max() < 1e-5
 
 
-def test_fp16_is_computed_in_the_half_floats_that_the_processor_has(
+def test_fp16_is_computed_in_the_type_that_the_processor_has(
     network: ExportNetwork, exported: tuple[Path, Export]
 ) -> None:
     if not {"BF16", "FP16"} & set(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
-        pytest.skip("this processor computes in no half floats")
+        pytest.skip("this processor has no fp16 type")
     folder, export = exported
     images = np.stack(noise(4, SIZE))
     fp16 = open_session("openvino", folder, replace(export, precision="fp16"), 1)(images)["probabilities"]
     assert 1e-4 < np.abs(fp16 - probabilities_of_torch(network, images)).max() < 0.2
 
 
-def test_answers_survive_the_next_call(exported: tuple[Path, Export]) -> None:
+def test_outputs_survive_the_next_call(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     session = open_session("openvino", folder, export, 1)
     first, second = np.stack(noise(2, SIZE, seed=1)), np.stack(noise(2, SIZE, seed=2))
@@ -100,24 +100,24 @@ def test_onnx_files_are_read_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["model.xml", "model.bin"])
-def test_a_file_cut_short_is_one_sentence(exported: tuple[Path, Export], tmp_path: Path, part: str) -> None:
+def test_a_truncated_file_is_reported(exported: tuple[Path, Export], tmp_path: Path, part: str) -> None:
     folder, export = exported
     for name in ("model.xml", "model.bin"):
         content = (folder / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2] if name == part else content)
-    with pytest.raises(UserError, match=r"model\.xml is no network that OpenVINO reads") as caught:
+    with pytest.raises(UserError, match=r"model\.xml is not a network that OpenVINO can read") as caught:
         open_session("openvino", tmp_path, export, 1)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_gone_are_missed(exported: tuple[Path, Export], tmp_path: Path) -> None:
+def test_missing_weights_are_reported(exported: tuple[Path, Export], tmp_path: Path) -> None:
     folder, export = exported
     (tmp_path / "model.xml").write_bytes((folder / "model.xml").read_bytes())
-    with pytest.raises(UserError, match=r"model\.xml is no network that OpenVINO reads"):
+    with pytest.raises(UserError, match=r"model\.xml is not a network that OpenVINO can read"):
         open_session("openvino", tmp_path, export, 1)
 
 
-def test_an_answer_that_the_file_does_not_give_is_missed(exported: tuple[Path, Export]) -> None:
+def test_a_missing_output_is_reported(exported: tuple[Path, Export]) -> None:
     folder, export = exported
     with pytest.raises(UserError, match="'boxes'"):
         open_session("openvino", folder, replace(export, outputs=("boxes",)), 1)
