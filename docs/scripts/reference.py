@@ -16,7 +16,6 @@ import yaml
 from mbv2kit.cli.comments import part_comments, yaml_comments
 from mbv2kit.cli.help import format_value
 from mbv2kit.commands import COMMANDS
-from mbv2kit.evaluation.evaluators import EVALUATORS
 from mbv2kit.registry import Registry
 from mbv2kit.training.parts import training_parts
 
@@ -40,7 +39,7 @@ _SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns):$", re.MULTILINE)
 def reference_pages() -> dict[str, str]:
     """Returns the Markdown of each page by its path in the site."""
     pages = {"reference/commands.md": commands_page(), "reference/experiments.md": experiments_page()}
-    for registry in [*training_parts(), EVALUATORS]:
+    for registry in training_parts():
         pages[f"reference/{page_name(registry.group)}.md"] = parts_page(registry)
     return pages
 
@@ -81,10 +80,7 @@ def experiments_page() -> str:
 def parts_page(registry: Registry[Any]) -> str:
     """Returns the page of a registry: every part with its description and keys."""
     title, group = TITLES[registry.group], registry.group
-    choices = f"`{group}=NAME` chooses one; its options are the keys `{group}.OPTION`."
-    if group == "evaluator":
-        choices = "`evaluator=NAME` or `evaluator.name=NAME` replaces the usual one of a task."
-    sections = [f"# {title}\n\n{choices}"]
+    sections = [f"# {title}\n\n`{group}=NAME` chooses one; its options are the keys `{group}.OPTION`."]
     for name in registry.names():
         builder = registry.get(name)
         comments = part_comments(registry, name)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
 from mbv2kit.data.sources import SOURCES
+from mbv2kit.evaluation import EVALUATORS
 
 
 def job(config: DictConfig) -> None:
@@ -26,4 +27,4 @@ def job(config: DictConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command on ``argv``, by default the arguments of this process, and exits."""
-    run_command("eval", __doc__, job, argv, parts=lambda: [SOURCES])
+    run_command("eval", __doc__, job, argv, parts=lambda: [SOURCES, EVALUATORS])

@@ -1,9 +1,14 @@
 """Clips boxes to their image, when annotations are read and again after augmentation."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mbv2kit.structures import Boxes
+
+A = TypeVar("A")
 
 
 def clean_boxes(boxes: Boxes, height: int, width: int, min_side: float = 1.0) -> tuple[Boxes, NDArray[np.bool_]]:
@@ -25,3 +30,33 @@ def clean_boxes(boxes: Boxes, height: int, width: int, min_side: float = 1.0) ->
     sides = clipped[:, 2:] - clipped[:, :2]
     keep = finite & np.all((sides > 0) & (sides >= min_side), axis=1)
     return clipped, keep
+
+
+class ObjectFilter:
+    """Keeps the annotated objects that an image can hold, and remembers where it dropped others.
+
+    Args:
+        min_side: Shortest side of a box in pixels, after it is clipped to its image.
+
+    Attributes:
+        dropped: Name of the image of each dropped object.
+    """
+
+    def __init__(self, min_side: float) -> None:
+        self.dropped: list[str] = []
+        self._min_side = min_side
+
+    def __call__(
+        self, name: str, size: tuple[int, int], objects: Sequence[A], boxes: ArrayLike
+    ) -> tuple[list[A], Boxes]:
+        """Returns the n objects of an image that are kept, and their clipped ``(n, 4)`` boxes.
+
+        Args:
+            name: Name of the image.
+            size: Height and width of the image in pixels.
+            objects: What the data set knows about each object.
+            boxes: A box per object, ``xyxy`` pixels.
+        """
+        clipped, keep = clean_boxes(np.asarray(boxes, dtype=np.float32), *size, self._min_side)
+        self.dropped += [name] * int((~keep).sum())
+        return [item for item, good in zip(objects, keep, strict=True) if good], clipped[keep]

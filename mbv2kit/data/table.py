@@ -102,11 +102,6 @@ class AnnotationTable:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
-    def object_count(self) -> int:
-        """The number of objects in all images."""
-        return len(self._boxes)
-
     def name(self, index: int) -> str:
         """Returns the name of image ``index``."""
         return self.names[index]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +66,7 @@ def evaluate(config: DictConfig) -> None:
         dataset=dataset["name"],
         split=split,
         folder=RunFolder(Path(output)),
+        evaluator=options["evaluator"],
         tta=options["tta"],
         runtime=loaded.runtime,
         **options["loader"],
@@ -81,6 +83,7 @@ def evaluate_model(
     folder: RunFolder,
     batch_size: int,
     workers: int,
+    evaluator: Mapping[str, Any] | None = None,
     tta: str = "none",
     runtime: str = "torch",
 ) -> Scores:
@@ -97,14 +100,15 @@ def evaluate_model(
         folder: Where the results go.
         batch_size: Images at a time.
         workers: Processes that read.
+        evaluator: Name and options of what computes the metrics; None for the usual one of the task.
         tta: Test-time augmentation of the predictor, for ``metrics.json``.
         runtime: What runs the model, for ``metrics.json``.
 
     Raises:
-        UserError: The source's classes are not the model's.
+        UserError: The source's classes are not the model's, or the evaluator is unknown or for another task.
     """
     source = align_classes(source, predictor.class_names[task])
-    evaluator = create_evaluator(task, predictor.class_names[task])
+    scorer = create_evaluator(task, predictor.class_names[task], evaluator)
     loader = evaluation_loader(source, predictor.preprocess, batch_size, workers)
     wanted = set(evenly_spaced(len(source), IMAGES))
     folder.predictions.mkdir(parents=True, exist_ok=True)
@@ -115,22 +119,22 @@ def evaluate_model(
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         predicted = predictor.predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
-            evaluator.update(predictions[task], sample)
+            scorer.update(predictions[task], sample)
             if index in wanted:
                 images.append(draw.next_to_ground_truth(sample, predictions[task], predictor.class_names[task]))
                 _save(images[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
             index += 1
     seconds = time.perf_counter() - started
     _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
-    scores = evaluator.compute()
-    evaluator.save_plots(folder.plots)
+    scores = scorer.compute()
+    scorer.save_plots(folder.plots)
     print_scores(scores)
     write_metrics(
         folder.metrics,
         task=task,
         dataset=dataset,
         split=split,
-        images=evaluator.images,
+        images=scorer.images,
         seconds=seconds,
         scores=scores,
         tta=tta,
@@ -139,7 +143,7 @@ def evaluate_model(
     )
     _log.info(
         "%d images in %.1f s%s; figures, plots and images are in %s",
-        evaluator.images,
+        scorer.images,
         seconds,
         "" if tta == "none" else f" with tta={tta}",
         folder.path,

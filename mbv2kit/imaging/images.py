@@ -92,6 +92,25 @@ def decode_resized(
         return _turn(resized, orientation), original
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Returns the height and width that :func:`decode` gives an image, from the head of its file alone if possible.
+
+    Raises:
+        UnreadableImageError: See :func:`decode`.
+    """
+    try:
+        with PillowImage.open(path) as head:
+            # Whether the size of a TIFF is turned already depends on the version of Pillow.
+            if head.format != "TIFF":
+                sideways = head.getexif().get(_EXIF_ORIENTATION, 1) >= _SIDEWAYS
+                width, height = head.size
+                return (width, height) if sideways else (height, width)
+    except (OSError, ValueError, SyntaxError):
+        # A damaged head need not keep the image from being read.
+        pass
+    return decode(path).shape[:2]
+
+
 @contextmanager
 def _errors_with_path(path: Path) -> Iterator[None]:
     try:

@@ -38,6 +38,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
         dataset=options["dataset"]["name"],
         split=options["dataset"]["val_split"],
         folder=run,
+        evaluator=options.get("evaluator"),
         **options["loader"],
     )
     plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")

@@ -59,6 +59,7 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
         ema_decay=options["ema"]["decay"],
         seed=options["seed"],
         qat=plan.qat,
+        evaluator=options.get("evaluator"),
     )
     # A checkpoint brings its ranges along.
     measured = data.first_batches(_IMAGES_TO_MEASURE) if start is not None else ()

@@ -10,8 +10,9 @@ def training_parts() -> list[Registry[Any]]:
     from mbv2kit.backbones import BACKBONES
     from mbv2kit.data.augment import PRESETS
     from mbv2kit.data.sources import SOURCES
+    from mbv2kit.evaluation import EVALUATORS
     from mbv2kit.heads import HEADS
     from mbv2kit.training.optimizers import OPTIMIZERS
     from mbv2kit.training.schedules import SCHEDULES
 
-    return [SOURCES, BACKBONES, HEADS, PRESETS, OPTIMIZERS, SCHEDULES]
+    return [SOURCES, BACKBONES, HEADS, PRESETS, OPTIMIZERS, SCHEDULES, EVALUATORS]

@@ -34,6 +34,7 @@ class VisionTask(lightning.LightningModule):
             averaging.
         seed: Seed of random draws in the steps, such as dropout.
         qat: Quantization-aware training, prepared for the model; None trains in floats.
+        evaluator: Name and options of what computes the metrics in validation; None for the usual one of each task.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class VisionTask(lightning.LightningModule):
         ema_decay: float | None,
         seed: int,
         qat: FloatTraining | None = None,
+        evaluator: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,6 +60,7 @@ class VisionTask(lightning.LightningModule):
         self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr)
         self._schedule = schedule
         self._seed = seed
+        self._evaluator = evaluator
         self._evaluators: dict[Task, Evaluator] = {}
         self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
         self._step_counts = True
@@ -134,7 +137,9 @@ class VisionTask(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Creates new evaluators."""
-        self._evaluators = {task: create_evaluator(task, names) for task, names in self.model.class_names.items()}
+        self._evaluators = {
+            task: create_evaluator(task, names, self._evaluator) for task, names in self.model.class_names.items()
+        }
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Compares the deployed model's predictions with the ground truth."""

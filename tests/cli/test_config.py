@@ -177,7 +177,7 @@ def test_every_experiment_of_the_project_composes(train: Compose, root: Path) ->
 def test_every_registered_part_is_a_choice_with_its_options_as_keys(root: Path) -> None:
     register_parts(root / "conf", training_parts())
     groups = {registry.group for registry in training_parts()}
-    assert groups == {"augment", "backbone", "dataset", "head", "optimizer", "scheduler"}
+    assert groups == {"augment", "backbone", "dataset", "evaluator", "head", "optimizer", "scheduler"}
     for registry in training_parts():
         for name in registry.names():
             node = OmegaConf.to_container(ConfigStore.instance().load(f"{registry.group}/{name}.yaml").node)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mbv2kit.data.cleaning import clean_boxes
+from mbv2kit.data.cleaning import ObjectFilter, clean_boxes
 
 BOXES = arrays(
     np.float32,
@@ -61,3 +61,15 @@ def test_kept_boxes_lie_in_the_image_and_cleaning_again_changes_nothing(
     again, keep_again = clean_boxes(kept, height, width)
     assert keep_again.all()
     np.testing.assert_array_equal(again, kept)
+
+
+def test_a_filter_keeps_objects_with_their_boxes_and_remembers_where_it_dropped_some() -> None:
+    keep = ObjectFilter(min_side=1)
+    kept, boxes = keep("a.jpg", (50, 100), ["good", "thin", "wide", "nan"], [
+        (10, 20, 30, 40), (10, 20, 10.5, 40), (90, 40, 130, 70), (0, 0, float("nan"), 1)
+    ])  # fmt: skip
+    assert kept == ["good", "wide"]
+    assert boxes.tolist() == [[10, 20, 30, 40], [90, 40, 100, 50]]
+    assert keep("b.jpg", (50, 100), kept[:0], [])[1].shape == (0, 4)
+    keep("c.jpg", (50, 100), [object()], [(60, 60, 50, 50)])
+    assert keep.dropped == ["a.jpg", "a.jpg", "c.jpg"]

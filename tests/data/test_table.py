@@ -55,7 +55,6 @@ def build(items: list[dict[str, Any]]) -> AnnotationTable:
 def test_table_returns_what_was_added_even_after_pickling(items: list[dict[str, Any]]) -> None:
     table = pickle.loads(pickle.dumps(build(items)))
     assert len(table) == len(items)
-    assert table.object_count == sum(len(item["boxes"]) for item in items)
     for index, item in enumerate(items):
         assert table.name(index) == item["name"]
         assert table.boxes(index).tolist() == [list(box) for box in item["boxes"]]

@@ -8,11 +8,10 @@ import yaml
 
 from docs.scripts import drawing, reference
 from mbv2kit.commands import COMMANDS
-from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.registry import Registry
 from mbv2kit.training.parts import training_parts
 
-REGISTRIES = [*training_parts(), EVALUATORS]
+REGISTRIES = training_parts()
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.group)

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from mbv2kit.imaging.images import SUFFIXES, UnreadableImageError, decode, decode_resized, resize_image, resize_mask
+from mbv2kit.imaging.images import (
+    SUFFIXES,
+    UnreadableImageError,
+    decode,
+    decode_resized,
+    resize_image,
+    resize_mask,
+    upright_size,
+)
 from mbv2kit.structures import Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -75,6 +83,14 @@ def test_images_are_turned_upright(tmp_path: Path, orientation: int, suffix: str
     assert image.shape == (32, 48, 3)
     assert image.flags.c_contiguous
     assert_quarters(image, 12)
+    assert upright_size(path) == (32, 48)
+
+
+def test_the_size_of_an_unreadable_image_is_refused_as_the_image_is(tmp_path: Path) -> None:
+    path = tmp_path / "text.jpg"
+    path.write_text("no image")
+    with pytest.raises(UnreadableImageError, match=r"text\.jpg: this is not an image"):
+        upright_size(path)
 
 
 def exif_segment(order: str, orientation: int, *, start: int = 8, count: int = 1, length: int | None = None) -> bytes:

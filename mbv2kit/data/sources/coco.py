@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from mbv2kit.data.cleaning import clean_boxes
+from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import AnnotationTable, Outline, TableBuilder
 from mbv2kit.errors import UserError
@@ -34,10 +34,6 @@ class Coco(Source):
         split: Name that replaces ``{split}`` in the paths.
         annotations: Path of the JSON file below the root.
         skip_empty: Whether images without objects are left out instead of serving as negatives.
-
-    Attributes:
-        category_ids: Id of each category in the data set, in the order of the classes.
-        coco_ids: ``(N,)`` int64, id of each image in the data set.
 
     Raises:
         UserError: The JSON file is missing or invalid, or the images are not in an expected folder.
@@ -62,7 +58,6 @@ class Coco(Source):
         self._file = _find_annotations(root, split, annotations, self.layout)
         content = _read(self._file)
         names = _category_names(self._file, content["categories"])
-        self.category_ids = tuple(names)
         self.class_names = tuple(names.values())
         if task == "segmentation":
             self.class_names = ("background", *self.class_names)
@@ -76,31 +71,26 @@ class Coco(Source):
     def _fill(self, content: dict[str, Any], names: dict[int, str], skip_empty: bool) -> None:
         images = _by_id(self._file, content["images"])
         records = _group(self._file, content["annotations"], images, names)
-        builder = TableBuilder()
-        class_of = {category: index for index, category in enumerate(self.category_ids)}
-        sizes, ids, dropped = [], [], []
+        # COCO has real objects that are thinner than a pixel, and its evaluation counts them.
+        builder, keep = TableBuilder(), ObjectFilter(min_side=0)
+        class_of = {category: index for index, category in enumerate(names)}
+        sizes = []
         for image_id, image in images.items():
             name, height, width = image["file_name"], image["height"], image["width"]
             found = records.get(image_id, [])
-            boxes = np.array([_box(self._file, record) for record in found], dtype=np.float32).reshape(-1, 4)
-            # COCO has real objects that are thinner than a pixel, and its evaluation counts them.
-            boxes, keep = clean_boxes(boxes, height, width, min_side=0)
-            dropped += [name] * int((~keep).sum())
-            if skip_empty and not keep.any():
+            kept, boxes = keep(name, (height, width), found, [_box(self._file, record) for record in found])
+            if skip_empty and not kept:
                 continue
-            kept = [record for record, good in zip(found, keep, strict=True) if good]
             labels = [class_of[record["category_id"]] for record in kept]
             crowd = [bool(record.get("iscrowd", 0)) for record in kept]
             outlines = [_outline(self._file, record, height, width) for record in kept if self._task == "segmentation"]
-            builder.append(name, boxes[keep], labels, crowd, outlines)
+            builder.append(name, boxes, labels, crowd, outlines)
             sizes.append((height, width))
-            ids.append(image_id)
-        if not ids:
+        if not sizes:
             raise UserError(f"{self._file}: it lists no image that can be used; expected images with objects.")
         self._table: AnnotationTable = builder.build()
         self._sizes = np.array(sizes, dtype=np.int32)
-        self.coco_ids = np.array(ids, dtype=np.int64)
-        self._report_dropped(dropped)
+        self._report_dropped(keep.dropped)
 
     def __len__(self) -> int:
         return len(self._table)

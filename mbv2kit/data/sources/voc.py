@@ -11,11 +11,11 @@ from defusedxml.ElementTree import parse
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from mbv2kit.data.cleaning import clean_boxes
+from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import AnnotationTable, TableBuilder, Texts
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.images import decode, upright_size
 from mbv2kit.structures import IGNORE, Boxes, Sample, Task
 
 VOC_CLASSES = (
@@ -79,7 +79,8 @@ class Voc(Source):
         else:
             foreground = classes[1:] if classes[:1] == ("background",) else classes
             self.class_names = foreground or _find_classes(lists, self._ground_truth)
-            self._sizes = np.array([_upright_size(self._images / file) for file in self._files], dtype=np.int32)
+            # From the images, because the size in the XML is often wrong or zero.
+            self._sizes = np.array([upright_size(self._images / file) for file in self._files], dtype=np.int32)
             self._table = self._read_boxes(difficult)
 
     def _find_folders(self, root: Path) -> tuple[Path, Path]:
@@ -97,20 +98,17 @@ class Voc(Source):
         return lists, ground_truth
 
     def _read_boxes(self, difficult: str) -> AnnotationTable:
-        builder = TableBuilder()
-        dropped = []
+        # VOC's coordinates include the last pixel, so a box from 5 to 5 is one pixel wide here. No real object is: such
+        # boxes are mistakes.
+        builder, keep = TableBuilder(), ObjectFilter(min_side=np.nextafter(1, 2))
         for name, (height, width) in zip(self._names, self._sizes.tolist(), strict=True):
             path = self._ground_truth / f"{name}.xml"
-            objects = _read_objects(path)
-            boxes = np.array([_box(path, item) for item in objects], dtype=np.float32).reshape(-1, 4)
-            # VOC's coordinates include the last pixel, so a box from 5 to 5 is one pixel wide here. No real object is:
-            # such boxes are mistakes.
-            boxes, keep = clean_boxes(boxes, height, width, min_side=np.nextafter(1, 2))
-            dropped += [name] * int((~keep).sum())
-            labels = [self._label(path, item) for item in objects]
-            hard = [difficult == "ignore" and item.findtext("difficult", "0").strip() == "1" for item in objects]
-            builder.append(name, boxes[keep], np.array(labels, np.int64)[keep], np.array(hard, np.bool_)[keep])
-        self._report_dropped(dropped)
+            items = _read_objects(path)
+            hard = [difficult == "ignore" and item.findtext("difficult", "0").strip() == "1" for item in items]
+            found = [(self._label(path, item), ignored) for item, ignored in zip(items, hard, strict=True)]
+            kept, boxes = keep(name, (height, width), found, [_box(path, item) for item in items])
+            builder.append(name, boxes, [label for label, _ in kept], [ignored for _, ignored in kept])
+        self._report_dropped(keep.dropped)
         return builder.build()
 
     def _label(self, path: Path, item: Element) -> int:
@@ -236,14 +234,3 @@ def _box(path: Path, item: Element) -> tuple[float, float, float, float]:
             f"got {texts}."
         ) from None
     return x1 - 1, y1 - 1, x2, y2
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Reads height and width from the header of an image, because ``size`` in the XML is often wrong or zero."""
-    try:
-        with PillowImage.open(path) as head:
-            turned = head.getexif().get(0x0112, 1) >= 5
-            width, height = head.size
-            return (width, height) if turned else (height, width)
-    except (OSError, ValueError, SyntaxError):
-        return decode(path).shape[:2]

@@ -55,12 +55,14 @@ def create_evaluator(task: str, class_names: Sequence[str], config: Mapping[str,
         config: ``name`` and options of the evaluator; None for the usual one of the task.
 
     Raises:
-        UserError: The task, the name or an option is unknown, or the evaluator is for another task.
+        UserError: The task, the name or an option is unknown or missing, or the evaluator is for another task.
     """
     if task not in _USUAL:
         raise UserError(f"There is no task '{task}' to evaluate.{nearest(task, _USUAL)}")
     options = dict(config or {"name": _USUAL[task]})
-    name = options.pop("name")
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"evaluator.name must be one of {', '.join(EVALUATORS.names())}, got {name}.")
     if (other := EVALUATORS.get_class(name).task) != task:
         raise UserError(f"evaluator '{name}' measures {other}, but the task is {task}.")
     return EVALUATORS.create(name, class_names, **options)
