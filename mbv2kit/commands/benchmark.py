@@ -4,7 +4,7 @@ mbv2kit benchmark models.classification=MODEL_FOLDER
 mbv2kit benchmark jobs=[classification,cold_start] models.classification=MODEL_FOLDER threads=2
 mbv2kit benchmark jobs=detection models.detection=[ONE,ANOTHER] python.ultralytics=/path/to/python
 mbv2kit benchmark jobs=files models.classification=MODEL_FOLDER 'infer=[{precision:int8},{runtime:openvino}]'
-mbv2kit benchmark results=outputs/benchmark/2026-01-31_12-00-00/benchmark.json page=docs/performance.md
+mbv2kit benchmark results=outputs/benchmark/2026-01-31_12-00-00/benchmark.json page=docs/performance_tables.md
 
 Competitors run in processes of their own and take turns. One that is not installed is listed with the reason.
 """

@@ -24,14 +24,14 @@ class SplitSession:
 
     Args:
         model: In evaluation mode, on the CPU; its weights are folded and copied.
-        plan: Of this very model, in float32.
+        plan: A plan of this model, in float32.
 
     Attributes:
         plan: The plan.
         measured: The most bytes that were alive at once during the first image; None until then.
 
     Raises:
-        UserError: The plan is of another type than float32, or the network is none that can be split.
+        UserError: The plan is of another type than float32, or the network cannot be split.
     """
 
     def __init__(self, model: VisionModel, plan: MemoryPlan) -> None:
@@ -46,10 +46,10 @@ class SplitSession:
         for segment in plan.segments:
             specs = self._chain.blocks[segment.first : segment.last + 1]
             bands = schedule(specs, segment.rows, segment.keep)
-            parts = zip(*bands, strict=True)
+            steps_of_blocks = zip(*bands, strict=True)
             blocks = [
-                SplitBlock(spec, count, (part.output for part in each if part.output))
-                for spec, count, each in zip(specs, segment.groups, parts, strict=True)
+                SplitBlock(spec, count, (step.output for step in steps if step.output))
+                for spec, count, steps in zip(specs, segment.groups, steps_of_blocks, strict=True)
             ]
             self._segments.append((blocks, bands))
         self._last = fold(self._chain.last[1]) if self._chain.last else None
@@ -123,8 +123,8 @@ class SplitSession:
         rows, start = source, 0
         if blocks[0].spec.first and band[0].output:
             rows = frame(blocks[0].spec, source, band[0].output, self._model.mean, self._model.std)
-        for place, (block, part) in enumerate(zip(blocks, band, strict=True)):
-            following, next_start = output, part.output.start
+        for place, (block, step) in enumerate(zip(blocks, band, strict=True)):
+            following, next_start = output, step.output.start
             if place + 1 < len(blocks):
                 needs = band[place + 1]
                 spec = blocks[place + 1].spec
@@ -136,13 +136,13 @@ class SplitSession:
                     kept[place + 1] = None
                 target = following[:, :, len(needs.reused) :]
             else:
-                target = output[:, :, part.output.start : part.output.stop]
-            if part.output:
-                wide = block.run(rows, start, part.output, target)
+                target = output[:, :, step.output.start : step.output.stop]
+            if step.output:
+                wide = block.run(rows, start, step.output, target)
                 if wide is not None:
                     maps[f"{block.spec.name}_expansion"] = wide
-            if place and part.saved:
-                kept[place] = rows[:, :, part.saved.start - start : part.saved.stop - start].clone()
+            if place and step.saved:
+                kept[place] = rows[:, :, step.saved.start - start : step.saved.stop - start].clone()
             rows, start = following, next_start
 
     def _run_last(self, map: Tensor) -> Tensor:
