@@ -17,6 +17,7 @@ from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hyd
 from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.help import help_text
 from mbv2kit.cli.overrides import flatten
+from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.cli.recipes import register_recipes
 from mbv2kit.cli.suggestions import unknown_flag
 from mbv2kit.errors import UserError
@@ -56,11 +57,8 @@ def run_command(
     configure_threads()
     try:
         arguments = sys.argv[1:] if argv is None else list(argv)
-        folder = conf or conf_folder()
-        with explain_missing(name, extra):
-            registries = [] if parts is None else list(parts())
-            register_parts(folder, registries)
-        sys.exit(_run(name, description or "", explain_missing(name, extra)(job), arguments, registries, folder))
+        explained = explain_missing(name, extra)
+        sys.exit(explained(_run)(name, description or "", explained(job), arguments, parts, conf or conf_folder()))
     except UserError as error:
         _print_error(error)
         sys.exit(2)
@@ -72,23 +70,24 @@ def run_command(
         sys.exit(141)
 
 
-def _run(
-    name: str, description: str, job: Job, arguments: list[str], registries: Sequence[Registry[Any]], conf: Path
-) -> int:
+def _run(name: str, description: str, job: Job, arguments: list[str], parts: Parts | None, conf: Path) -> int:
     config_name = name.replace("-", "_")
     parser = get_args_parser()
     parser.allow_abbrev = False
     known, rest = parser.parse_known_args(arguments)
+    # argparse takes key=value only in one row; flags may stand anywhere between them here.
+    given = [*known.overrides, *rest]
+    flags = [argument for argument in arguments if argument not in given]
+    overrides = register_recipes(given)
+    load_plugins(overrides, known.config_dir)
+    registries = [] if parts is None else list(parts())
+    register_parts(conf, registries)
     for argument in rest:
         if argument.startswith("-"):
             keys = flatten(without_hydra(compose(conf, config_name, complete=False)))
             raise UserError(unknown_flag(argument, parser._option_string_actions, keys))
-    # argparse takes key=value only in one row; flags may stand anywhere between them here.
-    overrides = [*known.overrides, *rest]
-    flags = [argument for argument in arguments if argument not in overrides]
     if known.config_path or known.config_name or known.experimental_rerun:
         raise UserError(f"The configuration is {conf / config_name}.yaml; add your own files with --config-dir DIR.")
-    overrides = register_recipes(overrides)
     only_shows = known.help or known.hydra_help or known.cfg or known.info
     config = compose(
         conf,

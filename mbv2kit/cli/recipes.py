@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -41,10 +41,24 @@ def describe_experiment(choice: str) -> str:
     return f"conf/{path}"
 
 
+def read_experiment(choice: str, config_dir: str | None) -> DictConfig:
+    """Returns what a user's own experiment sets; nothing for one of the project.
+
+    Args:
+        choice: As :func:`register_recipes` returns it.
+        config_dir: A user's folder of further choices.
+    """
+    path = f"{_GROUP}/{choice}{_SUFFIX}"
+    if ConfigStore.instance().get_type(path) is ObjectType.CONFIG:
+        return ConfigStore.instance().load(path).node
+    file = None if config_dir is None else Path(config_dir, path)
+    return _read(file, str(file)) if file is not None and file.is_file() else OmegaConf.create()
+
+
 def _register(line: str) -> str:
     try:
         override = OverridesParser.create().parse_override(line)
-    except OverrideParseException:
+    except HydraException:
         return line  # reported with the other overrides
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
     names = [_store(value) if isinstance(value, str) and value.endswith(_SUFFIX) else str(value) for value in values]
@@ -53,6 +67,14 @@ def _register(line: str) -> str:
 
 def _store(file: str) -> str:
     path = Path(file).expanduser()
+    content = _read(path, file)
+    # No file of the project can have the same name.
+    folder, _, name = os.path.abspath(path).removesuffix(_SUFFIX).strip(os.sep).rpartition(os.sep)
+    ConfigStore.instance().store(name=name, group=f"{_GROUP}/{folder}", node=content, package="_global_", provider=file)
+    return f"'{folder}/{name}'"
+
+
+def _read(path: Path, file: str) -> DictConfig:
     try:
         content = OmegaConf.load(path)
     except FileNotFoundError:
@@ -61,7 +83,4 @@ def _store(file: str) -> str:
         raise UserError(f"{_GROUP}={file} cannot be read: {one_line(error)}.") from None
     if not isinstance(content, DictConfig):
         raise UserError(f"{_GROUP}={file} holds no keys; write some, such as those of conf/experiment.")
-    # No file of the project can have the same name.
-    folder, _, name = os.path.abspath(path).removesuffix(_SUFFIX).strip(os.sep).rpartition(os.sep)
-    ConfigStore.instance().store(name=name, group=f"{_GROUP}/{folder}", node=content, package="_global_", provider=file)
-    return f"'{folder}/{name}'"
+    return content

@@ -21,6 +21,7 @@ class ModelSpec:
         input: How an image becomes the network's input.
         mean: Value that is subtracted from each of the three channels, in 0..255.
         std: Value by which each channel is divided, in 0..255.
+        plugins: Packages outside mbv2kit that register its backbone and heads.
         origin: Origin of the model (the run, its metrics, a license), for people.
     """
 
@@ -30,11 +31,13 @@ class ModelSpec:
     input: Preprocess
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    plugins: Sequence[str] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers, ready for JSON."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return values if self.plugins else {key: value for key, value in values.items() if key != "plugins"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
@@ -46,5 +49,6 @@ class ModelSpec:
             input=Preprocess(**values["input"]),
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
+            plugins=tuple(map(str, values.get("plugins", ()))),
             origin=values["origin"],
         )

@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from mbv2kit.backbones import create_backbone, without_fixed_options
+from mbv2kit.backbones import BACKBONES, create_backbone, without_fixed_options
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.heads import Head, HeadDict, create_head
+from mbv2kit.heads import HEADS, Head, HeadDict, create_head
 from mbv2kit.heads.registry import Raw
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
+from mbv2kit.registry.plugins import check_plugins
 from mbv2kit.structures import Task
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,7 +43,8 @@ class VisionModel(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        spec = replace(spec, backbone=without_fixed_options(spec.backbone))
+        check_plugins(spec.plugins, "The model")
+        spec = replace(spec, backbone=without_fixed_options(spec.backbone), plugins=_plugins(spec))
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
@@ -128,6 +130,7 @@ class VisionModel(nn.Module):
         spec = found.read_spec()
         if not found.weights.is_file():
             raise UserError(f"{folder} is no model folder: it has no {found.weights.name}.")
+        check_plugins(spec.plugins, f"The model {folder}")
         try:
             model = cls(spec)
         except UserError as error:
@@ -139,6 +142,11 @@ class VisionModel(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{found.weights} does not fit {found.description.name}: {one_line(error)}") from None
         return model.eval()
+
+
+def _plugins(spec: ModelSpec) -> tuple[str, ...]:
+    heads = (HEADS.package(options["name"]) for options in spec.heads.values())
+    return tuple(sorted(filter(None, {BACKBONES.package(spec.backbone["name"]), *heads})))
 
 
 def copy_to_meta(model: M) -> M:

@@ -12,6 +12,7 @@ from mbv2kit.data.sources import check_source
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.checks import check_numbers
+from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config
 
@@ -62,6 +63,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
             ``resume`` does not fit its run.
     """
     if config.resume is None:
+        config = config.copy()
+        config.plugins = _plugins(config)
         run, done = RunFolder(Path(config.run_dir)), False
         if run.config.exists():
             raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
@@ -75,3 +78,9 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     if not done:
         check_source(config.dataset.name, config.task.name, config.dataset.root)
     return Plan(run=run, config=config, qat=create_qat(config), done=done)
+
+
+def _plugins(config: DictConfig) -> list[str]:
+    """Returns the plugins that are named, and those whose parts are chosen; resuming asks for them."""
+    chosen = (registry.package(config[registry.group][registry.name_key]) for registry in training_parts())
+    return sorted({*config.plugins, *filter(None, chosen)})

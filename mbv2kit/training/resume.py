@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.registry.plugins import check_plugins
 
 # Changing one of these would make the tensors of the checkpoint unfit.
 _FIXED = (
@@ -29,7 +30,7 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
 
     Args:
         run: The run to resume.
-        overrides: The command line; ``resume`` itself is ignored.
+        overrides: The command line; ``resume`` itself and ``plugins`` are ignored.
 
     Raises:
         UserError: The folder holds no run; or an override chooses another part, changes the model, or names a key that
@@ -39,9 +40,10 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
     config = OmegaConf.load(run.config)
     assert isinstance(config, DictConfig)
+    check_plugins(config.plugins, f"The run {run.path}")
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
-        if key == "resume":
+        if key in ("resume", "plugins"):
             continue
         if "." not in key and key not in ("seed",):
             raise UserError(

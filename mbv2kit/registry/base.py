@@ -1,6 +1,7 @@
 """A registry maps names to constructors and fills itself from the modules of one package.
 
-To add a name, add a module to the package and decorate a class or function in it; nothing else changes. The options of
+To add a name, add a module to the package and decorate a class or function in it; nothing else changes. Plugins do so
+from packages of their own. The options of
 a part are the arguments of its constructor that have a default, and they are its keys on the command line. Options that
 several parts share are the fields of a frozen dataclass: an argument whose default is such a dataclass stands for its
 fields.
@@ -14,6 +15,7 @@ from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from mbv2kit.errors import UserError, nearest
+from mbv2kit.registry.plugins import load_installed, note_package, package_of
 
 T = TypeVar("T")
 
@@ -53,6 +55,9 @@ class Registry(Generic[T]):
         """
 
         def add(builder: Callable[..., T]) -> Callable[..., T]:
+            if package_of(builder) is not None:
+                self._import_own()  # so that a plugin cannot take one of their names
+                note_package(builder)
             if name in self._builders:
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {self._builders[name]} and {builder}")
             self._builders[name] = builder
@@ -126,7 +131,15 @@ class Registry(Generic[T]):
         shared = {key: changed.get(key, value) for key, value in _values(self.shared).items()}
         return {self.name_key: name, **shared, **options}
 
+    def package(self, name: str) -> str | None:
+        """Returns the package outside mbv2kit that registered ``name``; None for mbv2kit itself."""
+        return package_of(self.get(name))
+
     def _import_all(self) -> None:
+        self._import_own()
+        load_installed()
+
+    def _import_own(self) -> None:
         if not self._imported:
             self._imported = True
             for module in iter_modules(import_module(self._package).__path__, prefix=f"{self._package}."):
