@@ -25,7 +25,7 @@ KEPT = (
     "mbv2kit/models",
     "mbv2kit/nn",
     "mbv2kit/process.py",
-    "mbv2kit/registry.py",
+    "mbv2kit/registry",
     "mbv2kit/splitting",
     "mbv2kit/structures.py",
     "mbv2kit/training",
