@@ -15,10 +15,11 @@ Padding = Literal["symmetric", "tf_same"]
 Bottleneck = Literal["linear", "relu6"]
 Shortcut = Literal["bottleneck", "expansion", "none"]
 
-# On a CPU, torch 2.14 with oneDNN takes five to ten times as long for the gradients of a dilated depthwise convolution
-# as for those of an undilated one; in bfloat16 and channels_last the gradient of the weight is even wrong. Training
-# therefore computes it as undilated convolutions over the phases of the image: the same numbers, fast and correct. Set
-# this to False when no supported torch needs it; tests/nn/test_gradients.py compares every block with float64.
+# On a CPU, torch 2.14 with oneDNN takes five to ten times as long for the gradients of a depthwise convolution as
+# elsewhere if it is dilated, or if its map is smaller than its kernel. In bfloat16 and channels_last the gradient of a
+# dilated one's weight is even wrong. Training therefore computes both as undilated convolutions over the phases of the
+# image: the same numbers, fast and correct. Set this to False when no supported torch needs it;
+# tests/nn/test_gradients.py compares every block with float64.
 DILATED_BY_PHASES = True
 
 
@@ -113,32 +114,35 @@ class Conv2d(nn.Conv2d):
         return missing // 2, missing - missing // 2
 
     def _runs_by_phases(self, input: Tensor) -> bool:
-        depthwise = self.groups == self.in_channels > 1
-        dilated = self.dilation[0] > 1 and self.stride[0] == 1
-        # Smaller maps cost more than they save, and their gradients are right: wrong ones start at 23 x 31 pixels.
-        large = min(input.shape[2:]) >= 16
-        return DILATED_BY_PHASES and depthwise and dilated and large and input.device.type == "cpu"
+        depthwise = self.groups == self.in_channels > 1 and self.stride[0] == 1
+        slow = self.dilation[0] > 1 or min(input.shape[2:]) < self.kernel_size[0]
+        return DILATED_BY_PHASES and depthwise and slow and input.device.type == "cpu"
 
     def _convolve_phases(self, input: Tensor) -> Tensor:
         """Splits ``(B, C, H, W)`` into its d x d phases, convolves each without dilation, and joins the results.
 
-        TensorFlow has operations for this: SpaceToBatchND and BatchToSpaceND.
+        TensorFlow has operations for this: SpaceToBatchND and BatchToSpaceND. The copies keep the channels of a pixel
+        together, in the order ``(B, H, W, C)``; any other takes several times as long.
         """
-        rate, padding = self.dilation[0], self.padding[0]
+        rate, kernel, padding = self.dilation[0], self.kernel_size[0], self.padding[0]
         assert isinstance(padding, int)
+        batch, channels, height, width = input.shape
+        # Phases smaller than the kernel would be slow as well.
+        rows, columns = (max(-(-size // rate), kernel) for size in (height, width))
+        filled = F.pad(input.permute(0, 2, 3, 1), (0, 0, 0, columns * rate - width, 0, rows * rate - height))
+        grid = filled.reshape(batch, rows, rate, columns, rate, channels).permute(2, 4, 0, 1, 3, 5)
+        phases = grid.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+        output = F.conv2d(phases, self.weight, self.bias, 1, padding // rate, 1, self.groups).permute(0, 2, 3, 1)
+        rows, columns = output.shape[1:3]
+        grid = output.reshape(rate, rate, batch, rows, columns, channels).permute(2, 3, 0, 4, 1, 5)
+        joined = grid.reshape(batch, rows * rate, columns * rate, channels)
+        lost = rate * (kernel - 1) - 2 * padding
         channels_last = input.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        batch, _, height, width = input.shape
-        filled = F.pad(input, (0, -width % rate, 0, -height % rate))
-        rows = torch.unflatten(filled, 2, (-1, rate))
-        phases = torch.unflatten(rows, 4, (-1, rate)).permute(3, 5, 0, 1, 2, 4).flatten(0, 2)
-        phases = phases.contiguous(memory_format=layout)
-        output = F.conv2d(phases, self.weight, self.bias, 1, padding // rate, 1, self.groups)
-        grid = torch.unflatten(output, 0, (rate, rate, batch))
-        joined = grid.permute(2, 3, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)
-        reach = rate * (self.kernel_size[0] - 1)
-        joined = joined[:, :, : height + 2 * padding - reach, : width + 2 * padding - reach]
-        return joined.contiguous(memory_format=layout)
+        return (
+            joined[:, : height - lost, : width - lost]
+            .permute(0, 3, 1, 2)
+            .contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        )
 
 
 class ConvNormAct(nn.Sequential):
