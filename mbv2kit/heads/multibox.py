@@ -69,26 +69,24 @@ class MultiBox(Head):
         logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), raw["anchors"]
         height, width = targets["size"]
         unit = anchors.new_tensor([width, height, width, height])
-        classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
-        wanted = torch.zeros_like(codes)
-        ignored = torch.zeros_like(classes, dtype=torch.bool)
-        for i, (boxes, labels, crowd) in enumerate(
-            zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True)
-        ):
+        matches = []
+        for boxes, labels, crowd in zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True):
             boxes = boxes / unit
-            objects = boxes[~crowd]
-            matched = bx.match(objects, anchors, self.match_iou)
-            positive = matched >= 0
-            classes[i, positive] = labels[~crowd][matched[positive]] + 1
-            wanted[i, positive] = bx.encode(objects[matched[positive]], anchors[positive])
-            ignored[i] = in_crowd(anchors, boxes[crowd]) & ~positive
+            matched = bx.match(boxes[~crowd], anchors, self.match_iou)
+            # Anchors without an object have the index -1, which is the last: background.
+            objects = torch.cat([boxes[~crowd], boxes.new_zeros(1, 4)])[matched]
+            classes = torch.cat([labels[~crowd] + 1, labels.new_zeros(1)])[matched]
+            matches.append((classes, objects, in_crowd(anchors, boxes[crowd])))
+        classes, objects, crowded = map(torch.stack, zip(*matches, strict=True))
         positive = classes > 0
         losses = F.cross_entropy(logits.transpose(1, 2), classes, reduction="none")
-        kept = positive | _hard_negatives(losses.detach(), positive, ignored)
-        matches = positive.sum().clamp(min=1)
+        kept = positive | _hard_negatives(losses.detach(), positive, crowded & ~positive)
+        count = positive.sum().clamp(min=1)
+        images, places = positive.nonzero(as_tuple=True)
+        wanted = bx.encode(objects[images, places], anchors[places])
         return {
-            "classification": (losses * kept).sum() / matches,
-            "localization": (F.smooth_l1_loss(codes, wanted, reduction="none").sum(-1) * positive).sum() / matches,
+            "classification": (losses * kept).sum() / count,
+            "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
         }
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
@@ -107,6 +105,7 @@ def _by_anchor(prediction: Tensor, values: int) -> Tensor:
 def _hard_negatives(losses: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
     """Marks in each image the background anchors of highest loss, three for each positive and three at least."""
     candidates = losses.masked_fill(positive | ignored, -1.0)
-    rank = candidates.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    wanted = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(min=LEAST_NEGATIVES)
-    return (rank < wanted) & (candidates >= 0)
+    wanted = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(LEAST_NEGATIVES, candidates.shape[1])
+    hardest = candidates.topk(int(wanted.max()), dim=1).indices
+    marked = torch.arange(hardest.shape[1], device=hardest.device) < wanted
+    return torch.zeros_like(positive).scatter(1, hardest, marked) & (candidates >= 0)
