@@ -35,8 +35,8 @@ class WeightAverage(nn.Module):
         kept = min(self.decay, (1 + count) / (10 + count))
         move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
         move(list(self.model.parameters()), list(model.parameters()), count)
-        for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            copied.copy_(buffer)
+        if buffers := list(model.buffers()):
+            torch._foreach_copy_(list(self.model.buffers()), buffers)
 
     def train(self, mode: bool = True) -> "WeightAverage":
         """Stays in evaluation mode: the average is never trained."""

@@ -31,7 +31,11 @@ class StepGuard:
 
     def remember(self) -> None:
         """Copies the batch norm statistics, which the forward pass changes before the step can be checked."""
-        self._saved = [buffer.clone() for buffer in self._model.buffers()]
+        buffers = list(self._model.buffers())
+        if self._saved:
+            torch._foreach_copy_(self._saved, buffers)
+        else:
+            self._saved = [buffer.clone() for buffer in buffers]
 
     def check(self, loss: Tensor, step: int, image_ids: Sequence[str]) -> bool:
         """Checks loss and gradients; a bad step loses its gradients, so that the optimizer moves no weight.

@@ -5,11 +5,12 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from numpy.typing import NDArray
 from torch import nn
 
 from mbv2kit.errors import UserError
-from mbv2kit.training.optimizers import create_optimizer, parameter_groups
+from mbv2kit.training.optimizers import OPTIMIZERS, create_optimizer, parameter_groups
 from mbv2kit.training.optimizers.rmsprop import RMSprop
 
 Array = NDArray[np.float64]
@@ -174,6 +175,15 @@ def test_an_optimizer_is_built_from_its_config(config: dict[str, object], kind: 
     assert type(optimizer) is kind
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
     assert all(group["lr"] == 0.1 for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names())
+def test_lightning_unscales_and_clips_the_gradients_of_every_optimizer(name: str) -> None:
+    optimizer = create_optimizer(nn.Linear(2, 1), {"name": name})
+    plugin = MixedPrecision("bf16-mixed", "cpu")
+    optimizer.param_groups[0]["params"][0].grad = torch.tensor([[3.0, 4.0]])
+    plugin.clip_gradients(optimizer, 1.0)
+    assert torch.linalg.vector_norm(optimizer.param_groups[0]["params"][0].grad) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_a_key_that_a_config_leaves_out_keeps_its_default() -> None:

@@ -25,4 +25,4 @@ def adamw(
     Raises:
         ValueError: A value is out of range.
     """
-    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
+    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=True)

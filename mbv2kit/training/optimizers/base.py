@@ -54,9 +54,12 @@ def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: f
         )
         if not groups:
             raise UserError("Nothing is left to train: every layer is frozen (finetune.frozen_layers).")
-        return OPTIMIZERS.create(name, groups, **options)
+        optimizer = OPTIMIZERS.create(name, groups, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer '{name}' cannot be built with {options}: {error}.") from None
+    # A fused optimizer would undo the scale of 16-bit gradients itself, after they are checked and clipped.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
 
 
 def parameter_groups(

@@ -25,4 +25,4 @@ def sgd(
     Raises:
         ValueError: A value is out of range.
     """
-    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov)
+    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=True)
