@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.process import THREAD_SETTINGS, processor_name, usable_cores
+from mbv2kit.process import THREAD_SETTINGS, configure_threads, processor_name, usable_cores
 
 Files = dict[str, str]
 
@@ -77,6 +77,16 @@ def test_a_group_that_a_container_cannot_see_is_no_error(tmp_path: Path) -> None
 
 def test_this_machine_has_a_core() -> None:
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_the_users_choice_of_how_threads_wait_is_kept_whole(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for setting in THREAD_SETTINGS:
+        monkeypatch.delenv(setting, raising=False)
+    monkeypatch.setenv(name, "theirs")
+    configure_threads()
+    found = {setting: os.environ.get(setting) for setting in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    assert found == {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None, name: "theirs"}
 
 
 @pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OPENCV_FOR_THREADS_NUM": "2"}, "2")])
