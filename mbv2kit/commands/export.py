@@ -23,7 +23,7 @@ def job(config: DictConfig) -> int:
     """Exports; what takes seconds to import is imported once the command line is known to be right."""
     from mbv2kit.exporting.run import export
 
-    return export(config)
+    return 0 if export(config).problem is None else 1
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,23 @@ _log = logging.getLogger(__name__)
 IMAGES = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished evaluation.
+
+    Attributes:
+        folder: The folder of results.
+        scores: The metrics.
+        predictor: What was evaluated.
+    """
+
+    folder: RunFolder
+    scores: Scores
+    predictor: Predictor
+
+
 @job_log()
-def evaluate(config: DictConfig) -> None:
+def evaluate(config: DictConfig) -> Evaluation:
     """Evaluates what ``checkpoint`` names on a split of ``dataset``, and writes a folder of results.
 
     Raises:
@@ -59,18 +74,20 @@ def evaluate(config: DictConfig) -> None:
     split = options["split"] or dataset["val_split"]
     source = open_source(dataset, task, split)
     output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    evaluate_model(
+    results = RunFolder(Path(output))
+    scores = evaluate_model(
         loaded.predictor,
         source,
         task=task,
         dataset=dataset["name"],
         split=split,
-        folder=RunFolder(Path(output)),
+        folder=results,
         evaluator=options["evaluator"],
         tta=options["tta"],
-        runtime=loaded.runtime,
+        runtime=loaded.predictor.runtime,
         **options["loader"],
     )
+    return Evaluation(results, scores, loaded.predictor)
 
 
 def evaluate_model(

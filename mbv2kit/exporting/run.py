@@ -1,6 +1,6 @@
 """Exports a model and checks the file: the job of ``mbv2kit export``."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +13,7 @@ from mbv2kit.cli.console import open_console
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
+from mbv2kit.evaluation import Scores
 from mbv2kit.exporting import accuracy
 from mbv2kit.exporting.check import Report, check
 from mbv2kit.exporting.data import ExportData, Images
@@ -28,15 +29,30 @@ from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
+from mbv2kit.structures import Task
 from mbv2kit.weights.open import open_model
 
 
-def export(config: DictConfig) -> int:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported file, and how it compares with the model in PyTorch.
+
+    Attributes:
+        file: The file in its model folder; it is there only if nothing is wrong with it.
+        metrics: ``megabytes``; ``milliseconds`` an image and ``torch_milliseconds``, those of the model. Of fp16 and
+            int8 also the metrics of the task, such as ``top1``, and ``torch_top1``.
+        problem: Why the file was not kept, in one sentence; None where it was.
+    """
+
+    file: Path
+    metrics: dict[str, float]
+    problem: str | None
+
+
+def export(config: DictConfig) -> Exported:
     """Writes the file that a config describes, checks it and prints the results.
 
-    Returns:
-        The exit code: 0, or 1 if the outputs of the file differ from those of the model or the accuracy falls too far;
-        no file is kept then.
+    No file is kept if its outputs differ from those of the model or the accuracy falls too far.
 
     Raises:
         UserError: The config is wrong, or a file or package that it needs is missing.
@@ -73,16 +89,26 @@ def export(config: DictConfig) -> int:
         )
         exported = open_for_check(model, scratch, written)
         report = check(model, exported, written, shown.inputs)
-        _show(console, report, scratch / written.file, written, shown)
+        megabytes = sum(each.stat().st_size for each in files_of(scratch / written.file)) / 1e6
+        _show(console, report, megabytes, written, shown)
+        metrics = {
+            "megabytes": megabytes,
+            **dict(zip(("milliseconds", "torch_milliseconds"), report.milliseconds, strict=True)),
+        }
+        problem: str | None = None
+        if not report.agrees:
+            problem = f"The outputs of {written.file} differ from those of the model; it was not kept."
         source = data.ground_truth() if options.precision != "fp32" else None
-        good = source is None or _score(console, model, exported, data, source, options)
+        if source is not None:
+            before, after = _score(console, model, exported, data, source, options)
+            metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
+            problem = problem or _too_inaccurate(data.task, before, after, options.max_loss)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
-        if not (report.agrees and good):
-            return 1
-        keep(written, scratch, output, model.spec)
-    _say(console, f"Written: {output / written.file}")
-    return 0
+        if problem is None:
+            keep(written, scratch, output, model.spec)
+    _say(console, problem or f"Written: {output / written.file}")
+    return Exported(output / written.file, metrics, problem)
 
 
 def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | None) -> Path:
@@ -96,19 +122,16 @@ def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | Non
     return output
 
 
-def _show(console: Console, report: Report, path: Path, written: Export, shown: Images) -> None:
+def _show(console: Console, report: Report, megabytes: float, written: Export, shown: Images) -> None:
     table = Table("compared with PyTorch", "found", "limit", title_justify="left")
     table.title = f"{written.file} on {len(shown.inputs)} images ({shown.origin})"
     for finding in report.findings:
         table.add_row(finding.what, f"[{'default' if finding.kept else 'red'}]{finding.value}", finding.limit)
-    megabytes = sum(each.stat().st_size for each in files_of(path)) / 1e6
     table.add_row("size", f"{megabytes:.2f} MB")
     ours, torchs = report.milliseconds
     runtime = FORMATS[written.format].runtime
     table.add_row("time per image", f"{ours:.2f} ms in {runtime}, {torchs:.2f} in PyTorch: {torchs / ours:.1f} x")
     console.print(table)
-    if not report.agrees:
-        _say(console, f"The outputs of {written.file} differ from those of the model; it was not kept.")
 
 
 def _score(
@@ -118,22 +141,25 @@ def _score(
     data: ExportData,
     source: Source,
     options: ExportOptions,
-) -> bool:
-    """Prints accuracy before and after; returns whether it falls by no more than ``max_loss``."""
+) -> tuple[Scores, Scores]:
+    """Prints and returns the accuracy before and after."""
     indices = evenly_spaced(len(source), options.accuracy_pictures)
     before = accuracy.score(folded(model), data.task, source, indices)
     after = accuracy.score(exported, data.task, source, indices)
     accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))
-    fall = accuracy.loss(data.task, before, after)
+    return before, after
+
+
+def _too_inaccurate(task: Task, before: Scores, after: Scores, max_loss: float) -> str | None:
+    """Says by how much the accuracy fell if that is more than is allowed."""
+    fall = accuracy.loss(task, before, after)
     # The metrics are fractions, and their differences have rounding errors.
-    if round(fall, 9) <= options.max_loss:
-        return True
-    _say(
-        console,
-        f"{accuracy.MAIN_METRIC[data.task]} falls by {fall:.4f}, more than max_loss={options.max_loss}; the file was "
-        "not kept. Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more.",
+    if round(fall, 9) <= max_loss:
+        return None
+    return (
+        f"{accuracy.MAIN_METRIC[task]} falls by {fall:.4f}, more than max_loss={max_loss}; the file was not kept. "
+        "Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more."
     )
-    return False
 
 
 def _name_layers(console: Console, network: ExportNetwork, calibration: Images, count: int) -> None:

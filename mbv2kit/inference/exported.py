@@ -27,6 +27,7 @@ def open_export(spec: ModelSpec, folder: Path, export: Export, runtime: RuntimeN
     return Predictor(
         spec,
         opened if parallel else lambda _: opened(threads),
+        runtime=f"{runtime} on {export.file}",
         threads=threads if parallel else 1,
         size=export.size,
         batch=export.batch,

@@ -103,7 +103,6 @@ class Loaded:
         predictor: Ready to run.
         name: What to call the model.
         folder: The model's folder, where it has one on this machine.
-        runtime: What runs the model, and which file.
         notes: How it runs, a line each.
         split: What runs the model within a budget of memory; None without a budget.
     """
@@ -111,7 +110,6 @@ class Loaded:
     predictor: Predictor
     name: str
     folder: ModelFolder | None
-    runtime: str = "torch"
     notes: list[str] = field(default_factory=list)
     split: "SplitSession | None" = None
 
@@ -170,7 +168,7 @@ def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) ->
     chosen = choice.candidate
     predictor = open_export(folder.read_spec(), folder.path, chosen.export, chosen.runtime, chosen.threads)
     note = f"Runtime: {chosen.name}, {chosen.export.precision} ({choice.reason})"
-    return Loaded(predictor=predictor, name=str(folder.path), folder=folder, runtime=chosen.name, notes=[note])
+    return Loaded(predictor=predictor, name=str(folder.path), folder=folder, notes=[note])
 
 
 def _in_torch(request: Request) -> Loaded:

@@ -31,6 +31,7 @@ class Predictor:
     Args:
         spec: What the model is.
         open_session: Opens the network for a number of threads; called once here, and once for each copy.
+        runtime: What runs the network, for people.
         threads: Threads of the session, which copies divide among them when they run together; 1 where they cannot.
         size: Height and width of the network's input; None for that of the spec.
         batch: Images at a time that the network takes; None for any number.
@@ -40,6 +41,7 @@ class Predictor:
         spec: As given.
         preprocess: How an image becomes the network's input.
         batch: As given.
+        runtime: As given.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Predictor:
         spec: ModelSpec,
         open_session: Callable[[int], Session],
         *,
+        runtime: str = "torch",
         threads: int = 1,
         size: tuple[int, int] | None = None,
         batch: int | None = None,
         nms_options: NmsOptions | None = None,
     ) -> None:
         self.spec = spec
+        self.runtime = runtime
         self.preprocess: Preprocess = spec.input if size is None else replace(spec.input, size=size)
         self.batch = batch
         self._nms_options = nms_options
@@ -202,11 +206,18 @@ class Predictor:
         return Predictor(
             self.spec,
             self._open_session,
+            runtime=self.runtime,
             threads=threads or self._threads,
             size=self.preprocess.size,
             batch=self.batch,
             nms_options=self._nms_options,
         )
+
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        tasks = ", ".join(f"{task} of {len(names)} classes" for task, names in self.class_names.items())
+        heads = ", ".join(str(head["name"]) for head in self.spec.heads.values())
+        return f"Predictor({tasks}, {self.spec.backbone['name']} + {heads}, {width} x {height}, {self.runtime})"
 
     def _predict(self, read: Sequence[tuple[Image, Placement]], stages: Stages) -> list[dict[Task, Prediction]]:
         if not read:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from mbv2kit.commands.export import job as export
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation.run import evaluate
-from mbv2kit.exporting.run import export
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from tests.exporting.models import small_model

@@ -75,18 +75,18 @@ def test_the_answers_are_the_model_s(folder: Path, model: VisionModel, runtime: 
 
 
 def test_the_exported_file_is_what_runs_unless_torch_is_wished_for(folder: Path) -> None:
-    assert load(request(folder, runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
-    assert load(request(folder / "model.onnx", runtime="onnxruntime")).runtime == "onnxruntime on model.onnx"
+    assert load(request(folder, runtime="onnxruntime")).predictor.runtime == "onnxruntime on model.onnx"
+    assert load(request(folder / "model.onnx", runtime="onnxruntime")).predictor.runtime == "onnxruntime on model.onnx"
     automatic = load(request(folder))
-    assert automatic.runtime.endswith(" on model.onnx")
-    assert automatic.notes[0].startswith(f"Runtime: {automatic.runtime}, fp32 (")
+    assert automatic.predictor.runtime.endswith(" on model.onnx")
+    assert automatic.notes[0].startswith(f"Runtime: {automatic.predictor.runtime}, fp32 (")
 
 
 @pytest.mark.usefixtures("threads")
 def test_without_a_file_torch_runs_it_and_says_what_would_be_faster(model: VisionModel, tmp_path: Path) -> None:
     folder = saved(model, tmp_path / "bare")
     loaded = load(request(folder))
-    assert loaded.runtime == "torch"
+    assert loaded.predictor.runtime == "torch"
     assert f"python tools/export.py checkpoint={folder}" in loaded.notes[0]
 
 
@@ -113,11 +113,11 @@ def test_of_several_precisions_float32_is_taken_unless_another_is_named(
         ({"precision": "int8"}, "model_int8.onnx"),
         ({"precision": "fp32"}, "model.onnx"),
     ):
-        assert load(request(copy, runtime="onnxruntime", **keys)).runtime == f"onnxruntime on {expected}"
+        assert load(request(copy, runtime="onnxruntime", **keys)).predictor.runtime == f"onnxruntime on {expected}"
     by_name = load(request(copy / "model_int8.onnx", runtime="onnxruntime"))
-    assert by_name.runtime == "onnxruntime on model_int8.onnx"
+    assert by_name.predictor.runtime == "onnxruntime on model_int8.onnx"
     (copy / "model.onnx").unlink()
-    assert load(request(copy, runtime="onnxruntime")).runtime == "onnxruntime on model_int8.onnx"
+    assert load(request(copy, runtime="onnxruntime")).predictor.runtime == "onnxruntime on model_int8.onnx"
 
 
 @pytest.mark.parametrize(

@@ -385,7 +385,7 @@ def test_inference_takes_the_augmented_model(tool: Callable[..., DictConfig], tm
     model.save(tmp_path / "model")
     image = inputs(1)[0].permute(1, 2, 0).numpy()
     PillowImage.fromarray(image).save(tmp_path / "a.png")
-    assert load(Request(checkpoint="model")).runtime == "torch"
+    assert load(Request(checkpoint="model")).predictor.runtime == "torch"
     assert infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip"), ["a.png"]) == 0
     (expected,) = as_trained(model, "multiscale_flip").predict([image])
     with PillowImage.open(tmp_path / "out" / "masks" / "a.png") as mask:
