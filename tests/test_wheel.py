@@ -178,4 +178,4 @@ def test_without_the_packages_of_training_exported_files_run(full: Environment, 
         )
     done = base.run("mbv2kit", "infer", "red.png", "checkpoint=model", "runtime=torch")
     assert done.returncode == 2
-    assert "needs torch and more: pip install 'mbv2kit[train]'" in done.stderr
+    assert "Without an exported file a model needs torch and more: pip install 'mbv2kit[train]'" in done.stderr

@@ -145,7 +145,7 @@ def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
         keys = [f"{key}={value}" for key, value in _asked(request).items()]
         raise UserError(
             f"{folder.path} has no exported file for {' '.join(keys) or named} (exported files: {there}); "
-            f"make one with python tools/export.py checkpoint={folder.path}."
+            f"make one with mbv2kit export checkpoint={folder.path}."
         )
     return wanted
 
@@ -173,7 +173,13 @@ def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) ->
 
 def _in_torch(request: Request) -> Loaded:
     # Imported here, so that an exported model starts without torch.
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise UserError(
+            "Without an exported file a model needs torch and more: pip install 'mbv2kit[train]'; or run "
+            "mbv2kit export where they are installed."
+        ) from None
 
     from mbv2kit.inference import torch_models
     from mbv2kit.models.tta import check_tta
@@ -195,7 +201,7 @@ def _in_torch(request: Request) -> Loaded:
         predictor = torch_models.folded(model, compiled=request.compile)
         notes = ["Runtime: torch, compiled" if request.compile else "Runtime: torch"]
         if request.runtime == "auto":
-            notes[0] += f" (an exported model runs several times as fast: python tools/export.py checkpoint={source})"
+            notes[0] += f" (an exported model runs several times as fast: mbv2kit export checkpoint={source})"
     return Loaded(predictor=predictor, name=str(source), folder=folder, notes=notes, split=split)
 
 

@@ -39,7 +39,7 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     """
     started = perf_counter()
     if not paths:
-        raise UserError("No image is named; give files, folders or patterns: python tools/infer.py photos/ cat.jpg")
+        raise UserError("No image is named; give files, folders or patterns: mbv2kit infer photos/ cat.jpg")
     for key in ("min_score", "draw_min_score"):
         if config[key] is None or not 0 <= config[key] <= 1:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")

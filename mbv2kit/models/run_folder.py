@@ -83,7 +83,7 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
         kind = f"{task} run" if task else "run"
         raise UserError(
             f"There is no finished {kind} below {outputs.resolve()}; train one first "
-            f"(python tools/train.py task={task or 'classification'}) or name one with checkpoint=RUN_OR_MODEL_FOLDER."
+            f"(mbv2kit train task={task or 'classification'}) or name one with checkpoint=RUN_OR_MODEL_FOLDER."
         )
     return max(finished, key=lambda run: run.metrics.stat().st_mtime)
 

@@ -21,7 +21,7 @@ _IMAGES_TO_CHECK = 8
 
 
 def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
-    """Saves the best epoch's weights, evaluates the saved model as ``tools/eval.py`` does, and exports it.
+    """Saves the best epoch's weights, evaluates the saved model as ``mbv2kit eval`` does, and exports it.
 
     Args:
         plan: What was trained.

@@ -81,7 +81,7 @@ def fit(trainer: lightning.Trainer, plan: Plan, task: VisionTask, data: DataModu
     try:
         trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
     except StoppedBySignal as stop:
-        _log.info("%s: stopped and saved; go on with: python tools/train.py resume=%s", stop, plan.run.path)
+        _log.info("%s: stopped and saved; go on with: mbv2kit train resume=%s", stop, plan.run.path)
         return False
     if task.guard.skipped:
         _log.warning("%d steps were skipped because they were not finite", task.guard.skipped)

@@ -196,7 +196,7 @@ def _known(value: Any) -> str:
 def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Metrics"
     if metrics is None:
-        yield "None yet; `python tools/eval.py` measures them."
+        yield "None yet; `mbv2kit eval` measures them."
         return
     facts = {key: _code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
     yield (
@@ -218,7 +218,7 @@ def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
 def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
     yield "## How to use it"
     yield "With mbv2kit and its support for the Hub, `pip install 'mbv2kit[weights]'`:"
-    yield f"```\npython tools/infer.py photos/*.jpg checkpoint=hub:{repository}\n```"
+    yield f"```\nmbv2kit infer photos/*.jpg checkpoint=hub:{repository}\n```"
     printed = "\n".join(_PRINTED[task] for task in tasks)
     yield f"""```python
 from mbv2kit.imaging.images import decode

@@ -1,4 +1,4 @@
-"""tools/convert.py: a model folder that says where it comes from; from bad files one line, exit code 2 and nothing."""
+"""`mbv2kit convert`: a model folder that says where it comes from; from bad files one line, exit code 2 and nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""tools/train.py and then tools/eval.py, as a user runs them one after the other."""
+"""`mbv2kit train` and then `mbv2kit eval`, as a user runs them one after the other."""
 
 import json
 import os

@@ -82,7 +82,7 @@ def test_data_that_is_not_there_is_answered_with_the_layout(
     ("arguments", "message"),
     [
         ("", "There is no finished run below "),
-        ("task=detection", "train one first (python tools/train.py task=detection)"),
+        ("task=detection", "train one first (mbv2kit train task=detection)"),
         ("checkpoint=nowhere", "There is no file or folder nowhere; give a run or model folder, a .tflite,"),
         ("checkpoint=.", ". holds neither a model.json, nor a folder model with one, nor a config.json; give a run"),
         ("checkpoint=a weights=b", "checkpoint=a and weights=b both name a model; give one of them."),

@@ -1,4 +1,4 @@
-"""``tools/push.py`` as a user runs it."""
+"""`mbv2kit push` as a user runs it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""tools/train.py as a user runs it."""
+"""`mbv2kit train` as a user runs it."""
 
 import csv
 import os
@@ -68,7 +68,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(root: Path, tmp_path: Path, tiny: li
     assert "Traceback" not in output
     assert "Warning" not in output
     last_words = " ".join(output.split())
-    assert last_words.endswith("SIGINT: stopped and saved; go on with: python tools/train.py resume=mine")
+    assert last_words.endswith("SIGINT: stopped and saved; go on with: mbv2kit train resume=mine")
     saved = torch.load(tmp_path / "mine" / "checkpoints" / "last.ckpt", weights_only=True)
     with (tmp_path / "mine" / "metrics.csv").open(newline="") as file:
         assert saved["global_step"] >= int(list(csv.DictReader(file))[-1]["step"])

@@ -345,7 +345,7 @@ def test_a_wrong_key_is_refused_before_anything_is_written(
 
 
 def test_no_images_is_an_error_with_an_example(config: DictConfig) -> None:
-    with pytest.raises(UserError, match=r"python tools/infer\.py photos/"):
+    with pytest.raises(UserError, match=r"mbv2kit infer photos/"):
         infer(config, [])
 
 

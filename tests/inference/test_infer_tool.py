@@ -1,4 +1,4 @@
-"""``tools/infer.py`` as a user runs it, on a small model without training."""
+"""`mbv2kit infer` as a user runs it, on a small model without training."""
 
 import json
 import re

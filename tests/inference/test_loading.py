@@ -87,13 +87,13 @@ def test_without_a_file_torch_runs_it_and_says_what_would_be_faster(model: Visio
     folder = saved(model, tmp_path / "bare")
     loaded = load(request(folder))
     assert loaded.predictor.runtime == "torch"
-    assert f"python tools/export.py checkpoint={folder}" in loaded.notes[0]
+    assert f"mbv2kit export checkpoint={folder}" in loaded.notes[0]
 
 
 def test_a_precision_that_was_not_exported_is_a_sentence(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no exported file for precision=int8 \(exported files: model.onnx \(fp32\)\)"):
         load(request(folder, precision="int8"))
-    with pytest.raises(UserError, match=r"no exported file for runtime=litert .* python tools/export.py"):
+    with pytest.raises(UserError, match=r"no exported file for runtime=litert .* mbv2kit export"):
         load(request(folder, runtime="litert"))
 
 

@@ -66,7 +66,7 @@ def test_a_run_with_damaged_figures_does_not_count(tmp_path: Path, content: byte
 
 def test_without_a_run_the_message_says_what_to_run(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "detection", time=100)
-    with pytest.raises(UserError, match=r"no finished segmentation run below .*tools/train.py task=segmentation"):
+    with pytest.raises(UserError, match=r"no finished segmentation run below .*mbv2kit train task=segmentation"):
         newest_finished_run("segmentation", tmp_path)
     with pytest.raises(UserError, match="no finished run below"):
         newest_finished_run(outputs=tmp_path / "nowhere")

@@ -142,7 +142,7 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_was_not(
     assert (
         run.log.read_text()
         .splitlines()[-1]
-        .endswith(f"SIGTERM: stopped and saved; go on with: python tools/train.py resume={run.path}")
+        .endswith(f"SIGTERM: stopped and saved; go on with: mbv2kit train resume={run.path}")
     )
     go_on(tiny, run.path)
     assert_same_run(run, whole)

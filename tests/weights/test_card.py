@@ -259,7 +259,7 @@ def test_every_task_of_a_model_is_described() -> None:
 
 def test_the_lines_of_python_are_python_and_name_the_repository() -> None:
     card = model_card(spec("segmentation", "classification", "detection"), None, "me/cats")
-    assert "python tools/infer.py photos/*.jpg checkpoint=hub:me/cats\n" in card
+    assert "mbv2kit infer photos/*.jpg checkpoint=hub:me/cats\n" in card
     code = card.partition("```python\n")[2].partition("```")[0]
     compile(code, "card", "exec")
     assert 'VisionModel.load(pull("me/cats"))' in code
