@@ -82,5 +82,6 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
 
 def _plugins(config: DictConfig) -> list[str]:
     """Returns the plugins that are named, and those whose parts are chosen; resuming asks for them."""
-    chosen = (registry.package(config[registry.group][registry.name_key]) for registry in training_parts())
+    parts = [(registry, config[registry.group]) for registry in training_parts()]
+    chosen = (registry.package(part[registry.name_key]) for registry, part in parts if part is not None)
     return sorted({*config.plugins, *filter(None, chosen)})
