@@ -177,7 +177,7 @@ def test_exit_codes(root: Path, workplace: Path) -> None:
 def test_help_shows_the_keys(root: Path, workplace: Path) -> None:
     done = run_tool(root, workplace, "--help")
     assert done.returncode == 0
-    assert "draw_min_score: 0.4" in done.stdout
+    assert "draw_min_score=0.4" in done.stdout
     assert "mbv2kit infer cat.jpg photos/" in done.stdout
 
 
