@@ -1,4 +1,4 @@
-"""Backbones: one file per paper; each registers its networks by name."""
+"""Backbones: one module per paper, which registers its networks by name."""
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone, create_backbone, list_backbones, without_fixed_options
 

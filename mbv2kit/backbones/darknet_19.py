@@ -8,7 +8,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
-# Table 6 without its last convolution: filters and kernel size of the convolutions between two max poolings.
+# Table 6 without its last convolution: filters and kernel sizes of the convolutions between two max poolings.
 STAGES = (
     ((32, 3),),
     ((64, 3),),
@@ -23,7 +23,7 @@ STAGES = (
 class Darknet19(Backbone):
     """The network of Table 6 without its classifier: every row of the table is a feature map.
 
-    ``conv1`` to ``conv18`` are the convolutions, each behind its batch norm and leaky ReLU; ``pool1`` to ``pool5`` are
+    ``conv1`` to ``conv18`` are the convolutions, each after its batch norm and leaky ReLU; ``pool1`` to ``pool5`` are
     the max poolings. YOLOv2 reads ``conv13``, the last at stride 16, and ``conv18``, the last of all.
 
     The poolings keep an odd last row or column, so that a map has ``ceil(H / stride)`` rows.

@@ -7,7 +7,7 @@ from mbv2kit.backbones.strides import Strides
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv, initialize
 
-# Table 1 between the first convolution and the pooling: channels and stride of each separable convolution.
+# Table 1 between first convolution and pooling: channels and stride of each separable convolution.
 BLOCKS = (
     (64, 1),
     (128, 2),
@@ -25,7 +25,7 @@ LEAST_CHANNELS = 8
 
 @BACKBONES.register("mobilenet_v1")
 class MobileNetV1(Backbone):
-    """The network of Table 1 without its classifier: layers 1 to 14, each of them a feature map.
+    """The network of Table 1 without its classifier: layers 1 to 14, each a feature map.
 
     ``layer_1`` is the first convolution, ``layer_2`` to ``layer_14`` are the depthwise separable convolutions.
 

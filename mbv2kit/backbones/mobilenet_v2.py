@@ -21,7 +21,7 @@ from mbv2kit.nn.layers import (
     make_divisible,
 )
 
-# Table 2 between the first convolution and the last: expansion t, channels c, repeats n, stride s of the first.
+# Table 2 between the first and the last convolution: expansion t, channels c, repeats n, stride s of the first block.
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -37,11 +37,11 @@ LAST_CHANNELS = 1280
 
 @BACKBONES.register("mobilenet_v2")
 class MobileNetV2(Backbone):
-    """The network of Table 2 without its classifier: layers 1 to 19, each of them a feature map.
+    """The network of Table 2 without its classifier: layers 1 to 19, each a feature map.
 
     ``layer_1`` is the first convolution, ``layer_2`` to ``layer_18`` the bottleneck blocks, ``layer_19`` the last
-    1 x 1 convolution. The wide tensor within each layer that has a stride is a map as well, the last one at its
-    resolution: ``layer_15_expansion``, 576 channels at stride 16, is the first that SSDLite reads (Section 6.2).
+    1 x 1 convolution. The expansion within each layer that has a stride is also a map, the last one at its resolution:
+    ``layer_15_expansion``, 576 channels at stride 16, is the first map that SSDLite reads (Section 6.2).
 
     Args:
         width: Factor on all channels; the paper uses 0.35 to 1.4.
@@ -51,12 +51,12 @@ class MobileNetV2(Backbone):
         shortcut: ``bottleneck``, or ``expansion`` and ``none`` for the ablation of Figure 6b.
         shrink_last: Whether the 1280 channels of the last layer shrink with a width below 1. The published
             classifiers keep them (Section 6.1), TensorFlow's detectors do not.
-        divisible_by: What the numbers of channels are multiples of; 1 in TensorFlow's DeepLab below width 1.
+        divisible_by: Number of which the numbers of channels are multiples; 1 in TensorFlow's DeepLab below width 1.
         depth: Factor on the number of blocks in each stage between the first and the last, rounded up; with
             ``fixed_ends`` it gives timm's deeper variants (width and depth 1.1 and 1.2, or 1.2 and 1.4).
-        fixed_ends: Whether the first and the last convolution keep 32 and 1280 channels whatever the width.
-        zero_init_residual: Whether a linear block with a shortcut starts as the shortcut alone, its last norm at zero
-            (Goyal et al. 2017, arXiv 1706.02677, section 5.1): the fresh network is shallow and learns sooner.
+        fixed_ends: Whether the first and the last convolution have 32 and 1280 channels at any width.
+        zero_init_residual: Whether the last norm of a linear block with a shortcut starts at zero (Goyal et al. 2017,
+            arXiv 1706.02677, section 5.1): only its shortcut is active then, and the shallow network learns faster.
         norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.003.
 
     Raises:
@@ -107,7 +107,7 @@ class MobileNetV2(Backbone):
                     stride=stride,
                     dilation=dilation,
                     bottleneck=bottleneck,
-                    # At small widths such a block may keep its channels; the strided one it stands for adds nothing.
+                    # At small widths such a block may keep its channels; the strided one that it replaces has no shortcut.
                     shortcut=shortcut if stride == wanted else "none",
                     style=style,
                 )
@@ -122,7 +122,7 @@ class MobileNetV2(Backbone):
         self.feature_info = tuple(features)
         self.selected = tuple(feature.name for feature in features)
         initialize(self)
-        # Behind a ReLU6 a zero would stay one: it passes no gradient there.
+        # Before a ReLU6 a zero would stay zero, because it gets no gradient.
         if zero_init_residual and bottleneck == "linear":
             for layer in layers.values():
                 if isinstance(layer, InvertedResidual) and layer.adds_input:
@@ -138,7 +138,7 @@ class MobileNetV2(Backbone):
                 carried = expansion if layer.hands_on_expansion else None
                 if f"{name}_expansion" in self.selected:
                     maps[f"{name}_expansion"] = expansion
-                # The widest tensors of the network: nobody should keep one alive a layer longer than needed.
+                # These are the widest tensors of the network; none must live a layer longer than needed.
                 del expansion
             else:
                 current = layer(current)

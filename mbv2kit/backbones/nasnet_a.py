@@ -12,7 +12,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import Conv2d, ConvStyle, NormOptions, Padding, initialize
 
-# An operation and the state that it reads. State 0 is the output of the cell before, 1 that of the cell before that.
+# An operation and the state that it reads. State 0 is the output of the previous cell, 1 that of the cell before it.
 Step = tuple[str, int]
 
 
@@ -21,9 +21,9 @@ class Recipe:
     """A cell of Figure 4.
 
     Attributes:
-        stride: Of every operation that reads state 0 or 1.
-        blocks: Two steps each, the sum of which is the next state: 2, 3, 4, 5 and 6.
-        joined: The states whose channels are the cell's output.
+        stride: Stride of every operation that reads state 0 or 1.
+        blocks: Two steps each, whose sum is the next state: 2, 3, 4, 5 and 6.
+        joined: The states that are concatenated to the output.
     """
 
     stride: int
@@ -55,9 +55,9 @@ REDUCTION_CELL = Recipe(
 )
 STEM_CHANNELS = 32
 STAGES = 3
-# The last normal cell joins six states, with four times the filters of the first.
+# The last normal cell concatenates six states, with four times the filters of the first.
 LAST_BY_FIRST = 24
-# The first cell has a quarter of these filters, the last of which it cannot do without.
+# The first cell has a quarter of these filters, and needs at least one.
 LEAST_FILTERS = 4
 
 
@@ -65,18 +65,18 @@ LEAST_FILTERS = 4
 class NASNetA(Backbone):
     """NASNet-A without its classifiers, by default the mobile one, 4 @ 1056; each cell is a feature map.
 
-    ``conv`` is the first convolution, ``stem_cell_1`` and ``stem_cell_2`` are the reduction cells behind it, ``cell_1``
+    ``conv`` is the first convolution, ``stem_cell_1`` and ``stem_cell_2`` are the reduction cells after it, ``cell_1``
     and so on the normal cells, ``reduction_cell_1`` and ``reduction_cell_2`` the cells between their three stages
-    (Figure 2). A cell begins with a ReLU and ends without one, as do the maps; only the last one has it.
+    (Figure 2). A cell begins with a ReLU and ends without one, so only the last map has a ReLU.
 
-    The first convolution is not padded: a map has ``ceil((H - 2) / stride)`` rows, where other backbones have
-    ``ceil(H / stride)``. Both are the same at multiples of the stride, but for ``conv``, which has one row less; an
-    input needs at least 3 pixels a side.
+    The first convolution is not padded: a map has ``ceil((H - 2) / stride)`` rows instead of ``ceil(H / stride)`` in
+    other backbones. Both are equal at multiples of the stride, except for ``conv``, which has one row less. An input
+    needs at least 3 pixels a side.
 
     Args:
-        cells: Normal cells in each stage, the paper's N.
-        penultimate_filters: Channels of the last map, after which the paper calls its networks: a multiple of 24, at
-            least 96. The first convolution has 32 whatever it is.
+        cells: Number of normal cells in each stage, the paper's N.
+        penultimate_filters: Channels of the last map, which are part of the networks' names in the paper: a multiple of
+            24, at least 96. The first convolution always has 32.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
         norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.0003.
 
@@ -117,9 +117,9 @@ class NASNetA(Backbone):
         initialize(self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalized images ``(B, 3, H, W)``; their sizes are told above."""
+        """Computes the selected maps of normalized images ``(B, 3, H, W)``; see the class for their sizes."""
         maps: dict[str, Tensor] = {}
-        # The first cell has but one map before it, which it takes for both.
+        # The first cell has only one map before it, which it uses for both.
         current = previous = self.layers["conv"](images)
         for name, layer in self.layers.items():
             if isinstance(layer, Cell):
@@ -130,7 +130,7 @@ class NASNetA(Backbone):
 
 
 def _plan(cells: int, filters: int) -> Iterator[tuple[str, Recipe, int]]:
-    """Gives name, recipe and filters of every cell in order (Figure 2, right); a reduction doubles the filters."""
+    """Yields name, recipe and filters of every cell in order (Figure 2, right); a reduction doubles the filters."""
     yield "stem_cell_1", REDUCTION_CELL, filters // 4
     yield "stem_cell_2", REDUCTION_CELL, filters // 2
     for stage in range(STAGES):
@@ -141,14 +141,14 @@ def _plan(cells: int, filters: int) -> Iterator[tuple[str, Recipe, int]]:
 
 
 class Cell(nn.Module):
-    """One cell: the two maps before it, brought to its number of filters, and five blocks on them.
+    """One cell: the two previous maps, projected to its number of filters, and five blocks on them.
 
     Args:
-        recipe: What the blocks do.
+        recipe: Operations of the blocks.
         current: The map before the cell.
-        previous: The map before that one; the first cell has none and takes ``current``, as it is, in its place.
+        previous: The map before that one; the first cell has none and uses ``current`` unchanged instead.
         channels: Filters of every operation.
-        style: Of all convolutions.
+        style: Options of all convolutions.
         activation: Whether the output goes through a ReLU.
     """
 
@@ -167,7 +167,7 @@ class Cell(nn.Module):
         self.current = _pointwise(current.channels, channels, style)
         self.previous: nn.Module = nn.Identity()
         if previous is not None:
-            # Only where the cell before was a reduction is the map before it larger.
+            # The map before the previous one is larger only if the previous cell is a reduction.
             fit = _pointwise if previous.stride == current.stride else Halving
             self.previous = fit(previous.channels, channels, style)
         widths = [channels, current.channels if previous is None else channels] + [channels] * len(recipe.blocks)
@@ -182,8 +182,8 @@ class Cell(nn.Module):
         """Runs the blocks.
 
         Args:
-            current: Output of the cell before, ``(B, C, H, W)``.
-            previous: Output of the cell before that one.
+            current: Output of the previous cell, ``(B, C, H, W)``.
+            previous: Output of the cell before it.
 
         Returns:
             ``(B, len(joined) * channels, ceil(H / stride), ceil(W / stride))``.
@@ -199,7 +199,7 @@ class Cell(nn.Module):
 class Halving(nn.Module):
     """ReLU, a map of half the size from two strided 1 x 1 convolutions of half the filters each, and norm.
 
-    The second one looks one pixel further to the right and down, so that the two see a half of the pixels together.
+    The second one is shifted by one pixel to the right and down, so that both together read half of the pixels.
 
     ``(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))``.
     """
@@ -219,7 +219,7 @@ class Halving(nn.Module):
 
 
 class Pool(nn.Module):
-    """A 3 x 3 pooling, of the maximum or else the average, for which there is nothing outside of the map.
+    """A 3 x 3 pooling of the maximum or the average, which ignores everything outside the map.
 
     ``(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))``.
     """
@@ -228,12 +228,12 @@ class Pool(nn.Module):
         super().__init__()
         self.maximum = maximum
         self.stride = stride
-        # They differ only with a stride.
+        # Both kinds of padding differ only with a stride.
         self.same = padding == "tf_same" and stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Pools ``(B, C, H, W)``."""
-        # Along an even side SAME adds but one pixel, at the end: a last window that is not full.
+        # Along an even side SAME adds only one pixel, at the end: the last window is incomplete.
         around = (x.shape[2] % 2, x.shape[3] % 2) if self.same else (1, 1)
         if self.maximum:
             return F.max_pool2d(x, 3, self.stride, around, ceil_mode=self.same)
@@ -250,14 +250,14 @@ def _operation(kind: str, in_channels: int, channels: int, stride: int, style: C
 
 
 def _pointwise(in_channels: int, channels: int, style: ConvStyle) -> nn.Sequential:
-    # What goes in is a feature map and the next cell's input as well, so not even a ReLU may write on it.
+    # The input is also a feature map and input of the next cell, so not even a ReLU may change it in place.
     return nn.Sequential(nn.ReLU(), Conv2d(in_channels, channels, 1), style.norm(channels))
 
 
 def _separable_twice(in_channels: int, channels: int, kernel: int, stride: int, style: ConvStyle) -> nn.Sequential:
-    """Twice ReLU, depthwise and 1 x 1 convolution, and norm; the first depthwise one has the stride."""
+    """Twice ReLU, depthwise convolution, 1 x 1 convolution and norm; the first depthwise one has the stride."""
     return nn.Sequential(
-        # Other operations of the cell read the same state.
+        # Other operations of the cell read the same state, so the ReLU must not change it in place.
         nn.ReLU(),
         Conv2d(in_channels, in_channels, kernel, stride=stride, groups=in_channels, padding=style.padding),
         Conv2d(in_channels, channels, 1),

@@ -14,12 +14,12 @@ class Backbone(nn.Module):
     """A network from images to named feature maps, which come in the order of ``feature_info``.
 
     Attributes:
-        layers: Its parts in the order in which they run. Each is called like its map; a map within it is called
-            after it with an ending, as ``layer_15_expansion`` lies in ``layer_15``.
-        feature_info: The maps it can give, from the finest to the deepest.
+        layers: Its layers in the order in which they run. A layer has the name of its map; the name of a map within a
+            layer begins with it, as ``layer_15_expansion`` in ``layer_15``.
+        feature_info: The maps that it can return, from the finest to the deepest.
         selected: Names of the maps that ``forward`` returns; all of them until :meth:`select` is called.
-        free_options: Options that stay the user's in a model that starts from published weights: they change neither
-            shapes nor what the weights mean.
+        free_options: Options that users may set in a model that starts from published weights, because they change
+            neither shapes nor the meaning of the weights.
     """
 
     free_options: ClassVar[frozenset[str]] = frozenset({"output_stride", "norm_momentum"})
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     selected: tuple[str, ...]
 
     def select(self, names: Iterable[str]) -> None:
-        """Keeps only the maps ``names`` and drops the layers behind the deepest of them.
+        """Keeps only the maps ``names`` and drops the layers after the deepest of them.
 
         Raises:
             UserError: A name is not in ``feature_info``.
@@ -39,10 +39,10 @@ class Backbone(nn.Module):
             del self.layers[behind]
 
     def layers_until(self, name: str) -> list[nn.Module]:
-        """Returns the layers that the map ``name`` needs; the one that it lies in comes whole.
+        """Returns the layers that the map ``name`` needs, including the whole layer that contains it.
 
         Raises:
-            UserError: The backbone has no layer with such a map, or has it no more.
+            UserError: The backbone has no layer with such a map, or has dropped it.
         """
         for position, layer in enumerate(self.layers):
             if name == layer or name.startswith(f"{layer}_"):
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         raise UserError(f"The backbone has no layer '{name}'.{nearest(name, self.layers)}")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps, here with one layer behind the other; networks of another form override it.
+        """Computes the selected maps by running one layer after the other; other networks override this.
 
         Args:
             images: ``(B, 3, H, W)``, normalized floats.
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
 
 
 def check_width(width: float, usual: str) -> None:
-    """Raises :class:`UserError` unless the factor on the channels is above 0; ``usual`` says what the paper takes."""
+    """Raises :class:`UserError` unless the factor on the channels is above 0; ``usual`` is the range in the paper."""
     if not width > 0:
         raise UserError(f"width must be above 0 (the paper uses {usual}), got {width}.")
 
@@ -76,7 +76,7 @@ def check_width(width: float, usual: str) -> None:
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")
 
 
-# What a network has that comes in one width and without a dilated form.
+# Values of networks with a single width and without a dilated variant.
 _FIXED: Mapping[str, float] = {"width": 1.0, "output_stride": 32}
 
 
@@ -94,16 +94,15 @@ def create_backbone(name: str, **options: Any) -> Backbone:
 
 
 def without_fixed_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out the ``width`` and the ``output_stride`` of a backbone that has no such option.
+    """Removes ``width`` and ``output_stride`` from the options of a backbone that has no such option.
 
-    Models that were saved before these options became those of some networks have them for all, and a task may ask for
-    an output stride.
+    Older model files have these options for all backbones, and a task may set an output stride.
 
     Args:
         options: Name and options of the backbone.
 
     Raises:
-        UserError: The name is unknown, or the backbone cannot have that width or output stride.
+        UserError: The name is unknown, or the backbone does not support that width or output stride.
     """
     name, known = options["name"], BACKBONES.options(options["name"])
     for option, fixed in _FIXED.items():

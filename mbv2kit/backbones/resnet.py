@@ -14,9 +14,9 @@ from mbv2kit.nn.layers import NormOptions
 class ResNet101(Backbone):
     """The network of 101 layers in Table 1 without its classifier: five feature maps.
 
-    ``stem`` is the first convolution with the max pooling behind it, ``stage_1`` to ``stage_4`` are the paper's conv2_x
-    to conv5_x. A block with a stride has it in its 3 x 3 convolution, as torchvision's weights need it, where the paper
-    has it in the first 1 x 1.
+    ``stem`` is the first convolution with the following max pooling, ``stage_1`` to ``stage_4`` are the paper's conv2_x
+    to conv5_x. The stride of a block is in its 3 x 3 convolution, as torchvision's weights need it; in the paper it is
+    in the first 1 x 1 convolution.
 
     Args:
         output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
@@ -29,7 +29,7 @@ class ResNet101(Backbone):
     def __init__(
         self, output_stride: int = 32, norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1)
     ) -> None:
-        # Takes a second to import, which every start of every tool would wait for.
+        # The import takes a second, which every start of every tool would spend.
         from torchvision.models import resnet101
 
         super().__init__()

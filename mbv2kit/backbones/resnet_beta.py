@@ -11,9 +11,9 @@ from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
-# Channels of the 3 x 3 convolutions, number of units, and stride of the last of them.
+# Channels of the 3 x 3 convolutions, number of units, and stride of the last unit.
 STAGES = ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1))
-# Channels and stride of the three convolutions that stand for the 7 x 7 of the first ResNet.
+# Channels and stride of the three convolutions that replace the 7 x 7 convolution of the original ResNet.
 ROOT = ((64, 2), (64, 1), (128, 1))
 
 
@@ -22,7 +22,7 @@ class ResNet101Beta(Backbone):
     """The backbone of MobileNetV2's Table 7 without its classifier: 34 feature maps.
 
     It differs from ``resnet_101`` in its root of three 3 x 3 convolutions, and in that stages 1 to 3 have their stride
-    in their last unit, not in their first. ``stem`` is the root with the max pooling behind it; the units of the four
+    in their last unit, not in their first. ``stem`` is the root with the following max pooling; the units of the four
     stages are ``stage_1_1`` to ``stage_1_3``, ``stage_2_1`` to ``stage_2_4``, ``stage_3_1`` to ``stage_3_23`` and
     ``stage_4_1`` to ``stage_4_3``. At output stride 32 the deepest map of stride 16 is ``stage_3_22``.
 
@@ -42,7 +42,7 @@ class ResNet101Beta(Backbone):
         multi_grid: Sequence[int] = (1, 2, 4),
         norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1),
     ) -> None:
-        # Takes a second to import, which every start of every tool would wait for.
+        # The import takes a second, which every start of every tool would spend.
         from torchvision.models.resnet import Bottleneck
 
         super().__init__()

@@ -15,15 +15,15 @@ from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 # Table 1: channels of stage 2 for each number of groups, doubled in stages 3 and 4; and the units of the three stages.
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 UNITS = (4, 8, 4)
-# The first convolution's at widths below 1, from 1 to 2, and from 2 on. Table 1 has the one for 1; with the others the
-# costs of Table 2 (38 and 13 million at 0.5 and 0.25) and the published 524 million of 2 x come out.
+# Channels of the first convolution at widths below 1, from 1 to 2, and from 2 on. Table 1 has the one for 1; the others
+# reproduce the costs of Table 2 (38 and 13 million at 0.5 and 0.25) and the published 524 million of 2 x.
 STEM_CHANNELS = (12, 24, 48)
 # A unit's bottleneck has a quarter of its channels (section 3.2).
 BOTTLENECK_SHARE = 4
 
 
 class AveragePool(nn.Module):
-    """The mean of 3 x 3 pixels, of which those outside count as zeros; with a dilation, which torch's own lacks.
+    """The mean of 3 x 3 pixels, with zeros outside the map and with dilation, which torch's pooling lacks.
 
     ``(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))``; stride or dilation is 1.
     """
@@ -46,16 +46,18 @@ class AveragePool(nn.Module):
 class ShuffleUnit(nn.Module):
     """A unit of Figure 2: 1 x 1 group convolution, channel shuffle, 3 x 3 depthwise, 1 x 1 group convolution.
 
-    The input is added to what they make (b). The first unit of a stage lays the input's average pooling beside it (c).
+    The input is added to the result (b). The first unit of a stage concatenates the result with the average pooling of
+    the input (c).
 
     Args:
-        in_channels: Channels that go in.
-        out_channels: Channels that come out.
-        groups: Of both 1 x 1 convolutions and of the shuffle.
-        grouped_input: Whether the first 1 x 1 has groups; that of the first unit has none, its input being small.
-        stride: Of the depthwise convolution and of the pooling.
-        dilation: Of the depthwise convolution and of the pooling.
-        style: Of the three convolutions.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        groups: Groups of both 1 x 1 convolutions and of the shuffle.
+        grouped_input: Whether the first 1 x 1 convolution has groups; that of the first unit has none, because its
+            input is small.
+        stride: Stride of the depthwise convolution and of the pooling.
+        dilation: Dilation of the depthwise convolution and of the pooling.
+        style: Options of the three convolutions.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class ShuffleUnit(nn.Module):
         self.pool = None if added else AveragePool(stride, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turns ``(B, in_channels, H, W)`` into ``(B, out_channels, ceil(H / stride), ceil(W / stride))``."""
+        """Maps ``(B, in_channels, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``."""
         branch = self.expand(self.depthwise(self.shuffle(self.compress(x))))
         return F.relu(x + branch if self.pool is None else torch.cat([self.pool(x), branch], dim=1))
 
@@ -97,13 +99,13 @@ class ShuffleNetV1(Backbone):
     Args:
         width: The scale s of "ShuffleNet s x", a factor on the channels of all units; the paper uses 0.25 to 2.
         output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
-        groups: Of the 1 x 1 convolutions: 1, 2, 3, 4 or 8. More groups go with more channels, at like cost.
-        stem_channels: Of the first convolution, a multiple of ``groups``. null: 12 at widths below 1 (16 with 8
-            groups), 48 from 2 on, and 24 between.
+        groups: Groups of the 1 x 1 convolutions: 1, 2, 3, 4 or 8. More groups have more channels at a similar cost.
+        stem_channels: Channels of the first convolution, a multiple of ``groups``. null: 12 at widths below 1 (16 with
+            8 groups), 48 from 2 on, and 24 between.
         norm: How batch normalization computes.
 
     Raises:
-        UserError: An argument is out of range, or the groups cannot share the channels evenly.
+        UserError: An argument is out of range, or the groups do not divide the channels.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class ShuffleNetV1(Backbone):
 
 
 def _stage_channels(width: float, groups: int, stem_channels: int) -> int:
-    """Returns the channels of stage 2; raises UserError where its group convolutions cannot share them evenly."""
+    """Returns the channels of stage 2; raises UserError if its group convolutions do not divide them."""
     channels = round(CHANNELS[groups] * width)
     multiple = BOTTLENECK_SHARE * groups
     if channels % multiple or channels <= stem_channels:

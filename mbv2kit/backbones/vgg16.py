@@ -17,12 +17,12 @@ class VGG16(Backbone):
     """The network of configuration D without its classifier: six feature maps, no batch normalization.
 
     ``conv1_2``, ``conv2_2``, ``conv3_3``, ``conv4_3`` and ``conv5_3`` are the last convolutions before each max
-    pooling, behind their ReLU, ``pool5`` is the last max pooling.
+    pooling, after their ReLU; ``pool5`` is the last max pooling.
 
     Args:
-        ceil_pooling: Whether the max poolings keep an odd last row or column, as in Caffe, for which the authors'
-            weights were published, and in SSD. Without it, as in torchvision, a map has ``floor(H / stride)`` rows and
-            an input needs at least 32 pixels a side. Multiples of 32 are the same either way.
+        ceil_pooling: Whether the max poolings keep an odd last row or column, as in SSD and in Caffe, the framework of
+            the authors' weights. Otherwise, as in torchvision, a map has ``floor(H / stride)`` rows and an input needs
+            at least 32 pixels a side. Both are equal for multiples of 32.
     """
 
     free_options = Backbone.free_options | {"ceil_pooling"}

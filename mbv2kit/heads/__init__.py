@@ -1,4 +1,4 @@
-"""Heads: one file per paper; each registers its heads by name. A head knows feature maps, never a backbone."""
+"""Heads: one module per paper, which registers its heads by name. A head reads feature maps of any backbone."""
 
 from mbv2kit.heads.registry import HEADS, Head, HeadDict, create_head, list_heads
 

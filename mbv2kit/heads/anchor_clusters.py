@@ -1,4 +1,4 @@
-"""Anchors found in the data: k-means over the shapes of boxes ("Dimension Clusters" in section 2 of YOLO9000)."""
+"""Finds anchors in the data: k-means over the shapes of boxes ("Dimension Clusters" in section 2 of YOLO9000)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,26 +7,26 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import Shapes
 
 STARTS = 10
-# Far more than k-means takes; each round but the last must improve the fit.
+# Far more than k-means needs; each round but the last must improve the fit.
 MOST_ROUNDS = 300
-# More boxes change no more than another seed does, and COCO's 850,000 would take a minute.
+# More boxes change the result no more than another seed, and the 850,000 of COCO would take a minute.
 MOST_SHAPES = 20_000
 
 
 def cluster_shapes(shapes: Shapes, count: int, seed: int = 0) -> Shapes:
     """Finds the anchors that boxes of these shapes overlap most, by k-means with the distance 1 - IoU.
 
-    The best of ten runs wins. Each begins with boxes of the data that lie far apart: the next one is drawn with a
-    probability in proportion to its distance from those before (k-means++).
+    The best of ten runs is returned. Each starts from boxes of the data that are far apart: the next one is drawn with
+    a probability proportional to its distance from the previous ones (k-means++).
 
     Args:
-        shapes: ``(N, 2)`` width and height of at least one box, all above 0, in any unit; of more than 20,000 a random
-            part is used.
-        count: How many anchors are wanted, at least 1.
-        seed: Of what is drawn.
+        shapes: ``(N, 2)`` width and height of at least one box, all above 0, in any unit; a random subset is used if
+            there are more than 20,000.
+        count: Number of anchors, at least 1.
+        seed: Seed of the random choices.
 
     Returns:
-        ``(count, 2)`` width and height, the smallest area first; fewer where the boxes have fewer different shapes.
+        ``(count, 2)`` width and height, the smallest area first; fewer if the boxes have fewer different shapes.
 
     Raises:
         UserError: ``count`` is below 1.
@@ -42,11 +42,11 @@ def cluster_shapes(shapes: Shapes, count: int, seed: int = 0) -> Shapes:
 
 
 def improve(shapes: Shapes, anchors: Shapes) -> Shapes:
-    """Moves each anchor to the median of the boxes that overlap it most, for as long as that makes a better fit.
+    """Moves each anchor to the median of the boxes that overlap it most, as long as that improves the fit.
 
-    The distance is not squared, so medians come nearer to the best fit than means do (0.538 for 0.525 to 0.535 with 5
-    anchors on 929 boxes of COCO), but not all the way: a round can make things worse. What is returned never fits worse
-    than ``anchors``, by :func:`mean_iou`.
+    The distance is not squared, so medians fit better than means (0.538 instead of 0.525 to 0.535 with 5 anchors on 929
+    boxes of COCO), but they are not optimal: a round can make the fit worse. The result never fits worse than
+    ``anchors``, by :func:`mean_iou`.
 
     Args:
         shapes: ``(N, 2)`` width and height of boxes.
@@ -64,7 +64,7 @@ def improve(shapes: Shapes, anchors: Shapes) -> Shapes:
         best, best_fit = anchors, fit
         owner = overlaps.argmax(axis=1)
         members = [shapes[owner == index] for index in range(len(anchors))]
-        # An anchor that no box likes best stays where it is.
+        # An anchor that is the best one of no box does not move.
         anchors = np.array(
             [np.median(own, axis=0) if len(own) else old for own, old in zip(members, anchors, strict=True)]
         )
@@ -72,19 +72,19 @@ def improve(shapes: Shapes, anchors: Shapes) -> Shapes:
 
 
 def mean_iou(shapes: Shapes, anchors: Shapes) -> float:
-    """Returns the mean over all boxes of the IoU with the anchor that fits best, in 0..1 (Figure 2 of the paper)."""
+    """Returns the mean over all boxes of the IoU with the best anchor, in 0..1 (Figure 2 of the paper)."""
     return float(shape_iou(shapes, anchors).max(axis=1).mean())
 
 
 def shape_iou(shapes: Shapes, others: Shapes) -> NDArray[np.float64]:
-    """Returns the IoU of every pair of boxes laid on one center, ``(N, 2)`` and ``(M, 2) -> (N, M)`` in 0..1."""
+    """Returns the IoU of each pair of boxes with a common center, ``(N, 2)`` and ``(M, 2) -> (N, M)`` in 0..1."""
     shared = np.minimum(shapes[:, None], others[None]).prod(axis=2)
     areas = shapes.prod(axis=1)[:, None] + others.prod(axis=1)[None]
     return np.asarray(shared / (areas - shared))
 
 
 def _spread(shapes: Shapes, count: int, rng: np.random.Generator) -> Shapes:
-    """Draws boxes that lie far apart; fewer than ``count`` where there are no more different ones."""
+    """Draws boxes that are far apart; fewer than ``count`` if there are no more different ones."""
     chosen = [shapes[rng.integers(len(shapes))]]
     while len(chosen) < count:
         distances = 1 - shape_iou(shapes, np.array(chosen)).max(axis=1)

@@ -13,17 +13,17 @@ from mbv2kit.nn.layers import initialize
 
 @HEADS.register("classifier")
 class Classifier(Head):
-    """One label for the whole image.
+    """Predicts one class for the whole image.
 
-    Raw tensors: ``logits`` ``(B, num_classes)``, or ``(B, num_classes + 1)``, the background first.
+    Raw tensors: ``logits`` ``(B, num_classes)``, or ``(B, num_classes + 1)`` with the background first.
 
     Args:
-        feature_info: What the backbone can give; the last map is read.
-        num_classes: Number of labels.
-        dropout: Share of the pooled channels set to zero in training.
-        label_smoothing: Share of the target that is spread over all classes; the TensorFlow recipe has 0.1.
-        background: Whether the classes are scored beside a background, which is never the answer; TensorFlow's
-            ImageNet models have one.
+        feature_info: Feature maps of the backbone; the last one is read.
+        num_classes: Number of classes.
+        dropout: Fraction of the pooled channels that is set to zero in training.
+        label_smoothing: Fraction of the target that is spread over all classes; the TensorFlow recipe has 0.1.
+        background: Whether there is an internal background class, which is never predicted; TensorFlow's ImageNet
+            models have one.
 
     Raises:
         UserError: An argument is out of range.
@@ -57,10 +57,10 @@ class Classifier(Head):
         return {"logits": self.linear(self.dropout(pooled))}
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Cross-entropy with label smoothing; reads ``label``."""
+        """Computes cross-entropy with label smoothing; reads ``label``."""
         logits, labels = raw["logits"].float(), targets["label"] + self.background
         return {"classification": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
-        """Computes ``probabilities``, without the background's."""
+        """Computes ``probabilities``, without that of the background."""
         return {"probabilities": raw["logits"].float().softmax(dim=-1)[:, self.background :]}

@@ -1,4 +1,4 @@
-"""DeepLabv3, Chen et al., arXiv 1706.05587, in the light form of MobileNetV2's Section 6.3."""
+"""DeepLabv3, Chen et al., arXiv 1706.05587, in the light variant of MobileNetV2's Section 6.3."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,27 +19,26 @@ RATES_AT_16 = (6, 12, 18)
 
 @HEADS.register("deeplab_v3")
 class DeepLabV3(Head):
-    """A class for every pixel, from one feature map.
+    """Predicts a class for every pixel, from one feature map.
 
     Branches over the map (image pooling, a 1 x 1 convolution and, with ``aspp``, three atrous 3 x 3 convolutions) are
-    joined by a 1 x 1 convolution and classified. The logits stay at the map's size; loss and decoding enlarge them,
-    usually with the corners aligned, which is exact for inputs of 16 k + 1 pixels a side.
+    joined by a 1 x 1 convolution and classified. The logits have the size of the map; loss and decoding enlarge them,
+    by default with aligned corners, which is exact for inputs of 16 k + 1 pixels a side.
 
     Raw tensors: ``logits`` ``(B, num_classes, h, w)``.
 
     Args:
-        feature_info: What the backbone can give.
-        num_classes: Number of classes, with background where there is one.
-        aspp: Whether to add the atrous branches; the paper's mobile models do without (Table 7).
-        rates: Dilation of the atrous branches; 6, 12, 18 at output stride 16, twice that at 8, unless given.
+        feature_info: Feature maps of the backbone.
+        num_classes: Number of classes, including the background if there is one.
+        aspp: Whether to add the atrous branches; the paper's mobile models do not (Table 7).
+        rates: Dilations of the atrous branches; null: 6, 12, 18 at output stride 16, twice that at 8.
         feature: ``second_last`` (320 channels on MobileNetV2, the paper's choice), ``last``, or the name of a map.
-        image_pooling: Whether one branch sees the average over the whole input.
-        channels: Of every branch.
-        dropout: Share of the joined channels set to zero in training.
-        refine: Whether a 3 x 3 convolution stands between joining and classifying, as in torchvision's models.
-        align_corners: Whether the corners of the map lie on the corners of the image; torchvision's models have the
-            edges there instead.
-        class_weights: Weight of each class in the loss, for classes that are rare; all 1 unless given.
+        image_pooling: Whether one branch reads the average over the whole input.
+        channels: Number of channels of every branch.
+        dropout: Fraction of the joined channels that is set to zero in training.
+        refine: Whether a 3 x 3 convolution follows before the classification, as in torchvision's models.
+        align_corners: Whether the corners of map and image are aligned; torchvision's models align their edges.
+        class_weights: Weight of each class in the loss, for rare classes; null: all 1.
         norm: How batch normalization computes.
 
     Raises:
@@ -71,7 +70,7 @@ class DeepLabV3(Head):
         if not 0 <= dropout < 1:
             raise UserError(f"dropout must be at least 0 and below 1, got {dropout}.")
         if num_classes > IGNORE:
-            raise UserError(f"A mask has room for {IGNORE} classes at most, got {num_classes}.")
+            raise UserError(f"A mask can hold at most {IGNORE} classes, got {num_classes}.")
         if rates is not None and (not rates or min(rates) < 1):
             raise UserError(f"rates must be dilations of at least 1, or null for the usual ones, got {list(rates)}.")
         source = _choose(feature_info, feature)
@@ -97,7 +96,7 @@ class DeepLabV3(Head):
         nn.init.normal_(self.classify.weight, std=0.01)
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
-        """Scores every step of the map."""
+        """Scores the classes at every step of the map."""
         x = features[self.features[0]]
         outputs = [branch(x) for branch in self.branches]
         if self.pooling is not None:
@@ -106,14 +105,14 @@ class DeepLabV3(Head):
         return {"logits": self.classify(self.refine(self.dropout(self.join(torch.cat(outputs, dim=1)))))}
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Cross-entropy over the pixels whose ``mask`` is not 255."""
+        """Computes cross-entropy over the pixels whose ``mask`` is not 255."""
         mask = targets["mask"].long()
         with torch.autocast(mask.device.type, enabled=False):
             logits = self.enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
         counted = mask != IGNORE
         total = counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
-        # A mask without a counted pixel gives 0, not 0 / 0.
+        # A mask without any such pixel gives 0, not 0 / 0.
         return {"segmentation": losses / total.clamp(min=torch.finfo(total.dtype).tiny)}
 
     def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all forms of SSD share (Liu et al., ECCV 2016): predictions for each anchor, their loss, their decoding."""
+"""The base of all variants of SSD (Liu et al., ECCV 2016): predictions per anchor, their loss, their decoding."""
 
 from collections.abc import Sequence
 
@@ -12,29 +12,28 @@ from mbv2kit.imaging.postprocess import NmsOptions, check_shares
 from mbv2kit.nn import boxes as bx
 
 NEGATIVES_PER_POSITIVE = 3
-# An image without objects has no positives, yet it must teach what background looks like.
+# An image without objects has no positives, but it must teach background.
 LEAST_NEGATIVES = 3
 
 
 class MultiBox(Head):
     """Boxes from several feature maps, each cell of which scores a few anchors.
 
-    A form of SSD sets ``features``, ``shapes``, ``classifiers`` and ``regressors``, and its ``forward`` hands the maps
-    to :meth:`predict`.
+    A variant of SSD sets ``features``, ``shapes``, ``classifiers`` and ``regressors``, and its ``forward`` passes the
+    maps to :meth:`predict`.
 
     Raw tensors: ``class_logits`` ``(B, A, num_classes + 1)``, background first; ``box_codes`` ``(B, A, 4)``;
     ``anchors`` ``(A, 4)`` on the unit square.
 
     Args:
         num_classes: Number of classes, without background.
-        match_iou: Overlap at which an anchor counts as an object.
+        match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
 
     Attributes:
-        shapes: For each map the (width, height) of the anchors of a cell, as
-            :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
-        classifiers: For each map what makes its class logits.
-        regressors: For each map what makes its box codes.
+        shapes: (width, height) of a cell's anchors for each map, as :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
+        classifiers: The layer of each map that predicts class logits.
+        regressors: The layer of each map that predicts box codes.
 
     Raises:
         UserError: An argument is out of range.
@@ -57,7 +56,7 @@ class MultiBox(Head):
         logits = [_by_anchor(conv(x), self.num_classes + 1) for conv, x in zip(self.classifiers, maps, strict=True)]
         codes = [_by_anchor(conv(x), 4) for conv, x in zip(self.regressors, maps, strict=True)]
         grids = [(x.shape[2], x.shape[3]) for x in maps]
-        # The finest grid has the input's shape, up to the rounding of one cell.
+        # The finest grid has the aspect ratio of the input, up to one cell.
         anchors = bx.make_anchors(grids, self.shapes, grids[0]).to(maps[0].device)
         return {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
 

@@ -21,15 +21,15 @@ Shapes = NDArray[np.float64]
 
 
 class Head(nn.Module, ABC):
-    """From feature maps to raw tensors, and from raw tensors to a loss or to predictions.
+    """Computes raw tensors from feature maps, and a loss or predictions from raw tensors.
 
-    ``forward`` and ``answer`` hold no control flow on data, so that a head can be exported; what depends on data is in
-    ``loss`` and ``decode``.
+    ``forward`` and ``outputs`` have no control flow that depends on data, so that a head can be exported; ``loss`` and
+    ``decode`` may have.
 
     Attributes:
-        task: What kind of prediction the head makes.
+        task: Task of the head.
         features: Names of the feature maps that it reads.
-        nms_options: Which of its boxes a detector shows; None for the other tasks.
+        nms_options: NMS options of a detector; None for other tasks.
     """
 
     task: ClassVar[Task]
@@ -38,12 +38,12 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
-        """Returns a head's options with those filled in that depend on the training data; here there are none.
+        """Returns a head's options, including those that depend on the training data; the base class has none.
 
         Args:
             options: Arguments of the constructor, as a config has them.
-            box_shapes: Gives the width and height of every object of the training split, ``(N, 2)`` in shares of the
-                input's; it may have to read every image, so it is called only where it is needed.
+            box_shapes: Returns the width and height of every object of the training split, ``(N, 2)`` in fractions of
+                the input's; it may read every image, so it is called only if needed.
         """
         return dict(options)
 
@@ -53,30 +53,30 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Computes the terms of the loss, scalars that are to be added up.
+        """Computes the terms of the loss, which are scalars to be summed.
 
         Args:
             raw: What ``forward`` returned.
-            targets: ``size``, the (height, width) of the input, and of the keys ``label`` ``(B,)``; ``boxes``
-                ``[(N, 4)]`` in input pixels, ``labels`` ``[(N,)]`` and ``crowd`` ``[(N,)]``, a tensor an image;
-                ``mask`` ``(B, H, W)``, 255 = ignore: those of the head's task.
+            targets: ``size``, the (height, width) of the input, and the keys of the head's task: ``label`` ``(B,)``;
+                ``boxes`` ``[(N, 4)]`` in input pixels, ``labels`` ``[(N,)]`` and ``crowd`` ``[(N,)]``, a tensor per
+                image; ``mask`` ``(B, H, W)``, 255 = ignore.
         """
 
     @abstractmethod
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
-        """Computes the tensors that ``imaging.postprocess.postprocess`` reads; exportable, as ``forward`` is.
+        """Computes the tensors that ``imaging.postprocess.postprocess`` reads; it can be exported, like ``forward``.
 
         Args:
             raw: What ``forward`` returned.
             size: (height, width) of the input.
 
         Returns:
-            The tensors of the head's task by the names that :mod:`mbv2kit.imaging.postprocess` gives them.
+            The tensors of the head's task, by their names in :mod:`mbv2kit.imaging.postprocess`.
         """
 
     @torch.no_grad()
     def decode(self, raw: Raw, size: tuple[int, int]) -> list[Prediction]:
-        """Turns raw tensors into a prediction for each image, in input pixels.
+        """Converts raw tensors to a prediction for each image, in input pixels.
 
         Args:
             raw: What ``forward`` returned.
@@ -87,7 +87,7 @@ class Head(nn.Module, ABC):
 
 
 class HeadDict(nn.ModuleDict):
-    """The heads of a model by task; a ``ModuleDict`` that knows what it holds."""
+    """The heads of a model by task; a ``ModuleDict`` with the type of its values."""
 
     def __getitem__(self, task: str) -> Head:
         """Returns the head of a task."""
@@ -110,8 +110,8 @@ def create_head(name: str, feature_info: Sequence[FeatureInfo], num_classes: int
 
     Args:
         name: One of :func:`list_heads`.
-        feature_info: What the backbone can give.
-        num_classes: Classes to tell apart; a background that the head adds for itself does not count.
+        feature_info: Feature maps of the backbone.
+        num_classes: Number of classes, without a background that the head adds itself.
         **options: Further arguments of that head.
 
     Raises:
@@ -121,10 +121,10 @@ def create_head(name: str, feature_info: Sequence[FeatureInfo], num_classes: int
 
 
 def options_from_data(options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
-    """Fills in what the training data decide about the head that ``options`` names; see :class:`Head`.
+    """Adds the options that depend on the training data, for the head that ``options`` names; see :class:`Head`.
 
     Raises:
-        UserError: The name is unknown, or the data do not hold what the head needs.
+        UserError: The name is unknown, or the data lack what the head needs.
     """
     return HEADS.get_class(options["name"]).options_from_data(options, box_shapes)
 

@@ -1,4 +1,4 @@
-"""SSD on a mobile network, and SSDLite, its form with separable convolutions (MobileNetV2, Section 6.2)."""
+"""SSD on a mobile network, and SSDLite, its variant with separable convolutions (MobileNetV2, Section 6.2)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,21 +20,21 @@ class SSD(MultiBox):
     """Boxes from six feature maps, each cell of which scores a few anchors.
 
     The first two maps come from the backbone: the deepest of stride 16 (on MobileNetV2 the 576-channel expansion of
-    layer 15) and the last, at stride 32. Four more are made from it by 1 x 1 and strided 3 x 3 convolutions.
+    layer 15) and the last, at stride 32. Four more are computed from it by 1 x 1 and strided 3 x 3 convolutions.
 
     Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.multibox.MultiBox`.
 
     Args:
-        feature_info: What the backbone can give.
+        feature_info: Feature maps of the backbone.
         num_classes: Number of classes, without background.
-        separable: Whether prediction layers and extra maps use depthwise + pointwise convolutions: SSDLite, or SSD.
-        anchors: ``tf`` (3 anchors a cell on the first map, 6 on the others) or ``uniform`` (6 everywhere).
-        min_scale: Scale of the first map's anchors, as a share of the input's short side.
+        separable: Whether prediction layers and extra maps use separable convolutions, as in SSDLite; false for SSD.
+        anchors: ``tf`` (3 anchors per cell of the first map, 6 of the others) or ``uniform`` (6 of all maps).
+        min_scale: Scale of the first map's anchors, as a fraction of the input's short side.
         max_scale: Scale of the last map's anchors.
         maps: Names of the backbone's maps to read instead of the two above.
-        match_iou: Overlap at which an anchor counts as an object.
+        match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
-        padding: Of the strided convolutions, as in the backbone.
+        padding: Padding of the strided convolutions, as in the backbone.
         norm: How batch normalization computes.
 
     Raises:

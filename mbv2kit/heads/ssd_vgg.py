@@ -14,16 +14,16 @@ from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 
-# Fully connected layers of VGG made convolutions, with a quarter of their 4096 channels. Since pool5 has no stride,
-# 3 x 3 taps at dilation 6 span what 7 x 7 did behind a stride of 2.
+# The fully connected layers of VGG as convolutions, with a quarter of their 4096 channels. pool5 has no stride here, so
+# 3 x 3 taps with dilation 6 cover what 7 x 7 covered after a stride of 2.
 FC_CHANNELS = 1024
 FC6_DILATION = 6
-# Of a smaller map of stride 16 nothing is left for the last convolution.
+# A smaller map of stride 16 leaves no input for the last convolution.
 LEAST_STEPS = 17
 
 
 class Extra(NamedTuple):
-    """One more map: a 1 x 1 convolution to half the channels, then one of this form."""
+    """An additional map: a 1 x 1 convolution to half the channels, then a convolution with these options."""
 
     channels: int
     stride: int = 1
@@ -36,33 +36,34 @@ class SSD300(MultiBox):
     """Boxes from six feature maps of VGG16, for inputs of 300 x 300 (Figure 2 of the paper).
 
     The first map is the deepest of stride 8 (conv4_3 of VGG16), with its vector at every step scaled to a learned
-    length. The second is made from the deepest of stride 16 (conv5_3) by a 3 x 3 max pooling of stride 1 (pool5), a
-    dilated 3 x 3 convolution (fc6) and a 1 x 1 (fc7); each of the others is made from the one before. At 300 pixels the
-    maps have 38, 19, 10, 5, 3 and 1 steps a side and 8732 anchors. Any backbone with maps of strides 8 and 16 will do.
+    length. The second is computed from the deepest of stride 16 (conv5_3) by a 3 x 3 max pooling of stride 1 (pool5), a
+    dilated 3 x 3 convolution (fc6) and a 1 x 1 convolution (fc7); each other map is computed from the previous one. At
+    300 pixels the maps have 38, 19, 10, 5, 3 and 1 steps a side and 8732 anchors. Any backbone with maps of strides 8
+    and 16 fits.
 
-    There is no batch norm: the paper trains from VGG16's weights of ImageNet, and takes even fc6 and fc7 from a part of
-    its classifier. Here all layers of the head start fresh, by Glorot and Bengio.
+    There is no batch norm. The paper trains from VGG16's ImageNet weights and takes even fc6 and fc7 from a part of its
+    classifier; here all layers of the head start with fresh weights by Glorot and Bengio.
 
-    Anchors have the scales of section 2.2 and lie around (i + 0.5) / steps. In the authors' code the step between the
-    scales of ssd300 is cut to whole percents (0.17 for 0.175), and its anchors lie 8, 16, 32, 64, 100 and 300 pixels
-    apart. The default scales are the paper's for VOC; for COCO it has min_scale 0.15 and first_scale 0.07 in ssd300,
-    0.1 and 0.04 in ssd512 (section 3.4).
+    Anchors have the scales of section 2.2 and centers at (i + 0.5) / steps. The authors' code truncates the step
+    between the scales of ssd300 to whole percents (0.17 instead of 0.175), and places anchors 8, 16, 32, 64, 100 and
+    300 pixels apart. The default scales are those of the paper for VOC; for COCO it uses min_scale 0.15 and first_scale
+    0.07 in ssd300, 0.1 and 0.04 in ssd512 (section 3.4).
 
     Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.multibox.MultiBox`.
 
     Args:
-        feature_info: What the backbone can give.
+        feature_info: Feature maps of the backbone.
         num_classes: Number of classes, without background.
-        first_scale: Scale of the first map's anchors, as a share of the input's short side.
+        first_scale: Scale of the first map's anchors, as a fraction of the input's short side.
         min_scale: Scale of the second map's anchors.
         max_scale: Scale of the last map's anchors.
-        maps: Names of the two maps of the backbone to read instead of the two above.
-        match_iou: Overlap at which an anchor counts as an object.
+        maps: Names of two maps of the backbone to read instead of the two above.
+        match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
 
     Attributes:
-        extra_maps: The maps behind fc7, in their order.
-        boxes_per_cell: Number of anchors of a cell of each map.
+        extra_maps: The maps after fc7, in order.
+        boxes_per_cell: Number of anchors in a cell of each map.
 
     Raises:
         UserError: An argument is out of range, or the backbone lacks a map.
@@ -134,9 +135,9 @@ class SSD300(MultiBox):
 
 @HEADS.register("ssd512", first_scale=0.07, min_scale=0.15)
 class SSD512(SSD300):
-    """Boxes from seven feature maps of VGG16, for inputs of 512 x 512; all else is as in :class:`SSD300`.
+    """Boxes from seven feature maps of VGG16, for inputs of 512 x 512; otherwise equal to :class:`SSD300`.
 
-    At 512 pixels the maps have 64, 32, 16, 8, 4, 2 and 1 steps a side and 24564 anchors, of smaller scales.
+    At 512 pixels the maps have 64, 32, 16, 8, 4, 2 and 1 steps a side and 24564 anchors, with smaller scales.
     """
 
     extra_maps = (
@@ -150,14 +151,14 @@ class SSD512(SSD300):
 
 
 class L2Norm(nn.Module):
-    """Scales the vector at every step of a map to a length, and each of its channels by a learned factor.
+    """Scales the vector at every step of a map to length 1, and each of its channels by a learned factor.
 
-    The features of conv4_3 are of another scale than those of the later maps (section 3.1; Liu et al., ParseNet, arXiv
-    1506.04579). A vector of zeros stays one.
+    The features of conv4_3 have another scale than those of later maps (section 3.1; Liu et al., ParseNet, arXiv
+    1506.04579). A vector of zeros stays zero.
 
     Args:
-        channels: Of the map.
-        scale: What all factors start from.
+        channels: Number of channels.
+        scale: Initial value of all factors.
     """
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:

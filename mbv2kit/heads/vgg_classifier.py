@@ -10,23 +10,23 @@ from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import initialize
 
-# An image of 224 pixels a side gives a last map of 7; others are averaged into as many cells.
+# An input of 224 pixels a side has a last map of 7 x 7; other maps are averaged to that size.
 POOLED = 7
 HIDDEN_CHANNELS = 4096
 
 
 @HEADS.register("vgg_classifier")
 class VGGClassifier(Classifier):
-    """One label for the whole image, from the last map's 7 x 7 cells and two hidden layers of 4096.
+    """Predicts one class for the whole image, from 7 x 7 cells of the last map and two hidden layers of 4096.
 
     Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.classifier.Classifier`.
 
     Args:
-        feature_info: What the backbone can give; the last map is read.
-        num_classes: Number of labels.
-        dropout: Share of each hidden layer set to zero in training; the paper has 0.5 (Section 3.1).
-        label_smoothing: Share of the target that is spread over all classes.
-        background: Whether the classes are scored beside a background, which is never the answer.
+        feature_info: Feature maps of the backbone; the last one is read.
+        num_classes: Number of classes.
+        dropout: Fraction of each hidden layer that is set to zero in training; the paper has 0.5 (Section 3.1).
+        label_smoothing: Fraction of the target that is spread over all classes.
+        background: Whether there is an internal background class, which is never predicted.
 
     Raises:
         UserError: An argument is out of range.

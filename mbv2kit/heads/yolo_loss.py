@@ -1,7 +1,7 @@
-"""YOLOv2's boxes as codes and back, who predicts which object, and the loss (YOLO9000, section 2).
+"""YOLOv2's box codes, the assignment of objects to predictions, and the loss (YOLO9000, section 2).
 
-Boxes are ``xyxy`` on the unit square; shapes in names: H and W cells of the grid, A anchors of a cell, N objects. All
-predictions of an image in one row have the order of ``(H, W, A)``.
+Boxes are ``xyxy`` on the unit square. In shapes, H and W are the cells of the grid, A the anchors of a cell and N the
+objects. All predictions of an image in one row have the order of ``(H, W, A)``.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from mbv2kit.nn import boxes as bx
 
 # The scales of the authors' configuration.
 OBJECT_SCALE = 5.0
-# A prediction that overlaps an object by this much is not told that it sees none, though another one is responsible.
+# A prediction with this IoU with an object is not trained as background, even if another one is responsible for it.
 FOUND_IOU = 0.6
 # Logarithms need a side above zero.
 _SMALLEST_SIDE = 1e-6
 
 
 def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
-    """Turns codes into boxes: a center within the cell by the sigmoid, and the anchor stretched by the exponential.
+    """Decodes boxes: the sigmoid gives the center within the cell, the exponential stretches the anchor.
 
     Args:
         codes: ``(..., H, W, A, 4)``: t_x, t_y, t_w and t_h of the paper.
@@ -38,15 +38,15 @@ def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
     )
     cells = torch.stack([x, y], dim=-1)[:, :, None]
     centers = (codes[..., :2].sigmoid() + cells) / codes.new_tensor([columns, rows])
-    # An untrained network may ask for any size; beyond a factor of 1000 it would only overflow.
-    fp16 = anchors * codes[..., 2:].clamp(max=7.0).exp() / 2
-    return torch.cat([centers - fp16, centers + fp16], dim=-1)
+    # An untrained network may predict any size; the limit, a factor of about 1000, keeps it from overflowing.
+    half_sizes = anchors * codes[..., 2:].clamp(max=7.0).exp() / 2
+    return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
 
 
 def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives each object the prediction that is responsible for it, and what that one shall say.
+    """Returns the prediction that is responsible for each object, and its target.
 
-    It is in the cell of the object's center, with the anchor that the box would overlap most on a common center.
+    It is in the cell of the object's center, with the anchor whose IoU with the box is highest on a common center.
 
     Args:
         boxes: ``(N, 4)``.
@@ -54,14 +54,14 @@ def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple
         anchors: ``(A, 2)`` width and height.
 
     Returns:
-        ``(N,)`` int64, places in a row of all predictions, and ``(N, 4)``: the sigmoids of t_x and t_y, then t_w and
-        t_h themselves.
+        ``(N,)`` int64, indices into a row of all predictions, and ``(N, 4)`` targets: the sigmoids of t_x and t_y, then
+        t_w and t_h.
     """
     rows, columns = grid
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_SMALLEST_SIDE)
     size = boxes.new_tensor([columns, rows])
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2 * size
-    # A center on the far border still belongs to the last cell.
+    # A center on the right or bottom border belongs to the last cell.
     cells = torch.minimum(centers.floor().clamp(min=0), size - 1)
     anchor = bx.iou(_on_origin(sides), _on_origin(anchors)).argmax(dim=1)
     column, row = cells.long().unbind(dim=1)
@@ -70,13 +70,13 @@ def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple
 
 
 def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Adds up YOLOv2's loss over a batch and divides it by the number of images.
+    """Computes the sum of YOLOv2's loss over a batch, divided by the number of images.
 
-    Squared errors count by half, so that the gradients are those of the authors' program; of two objects that fall to
-    one prediction it learns the later one, as there.
+    Squared errors are halved, so that the gradients are those of the authors' program. As there, if two objects share a
+    prediction, it learns the later one.
 
     Args:
-        raw: As :class:`~mbv2kit.heads.yolo_v2.YOLOv2` makes it.
+        raw: Raw tensors of :class:`~mbv2kit.heads.yolo_v2.YOLOv2`.
         targets: ``size``, ``boxes``, ``labels`` and ``crowd`` of a head's targets.
 
     Returns:
@@ -100,13 +100,13 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
         background[place] = False
         last = ~(place[:, None] == place).triu(diagonal=1).any(dim=1)
         boxes, labels, place, wanted = boxes[last], labels[last], place[last], wanted[last]
-        said = torch.cat([codes[i, place, :2].sigmoid(), codes[i, place, 2:]], dim=1)
-        # The same error matters more in a small box.
+        coded = torch.cat([codes[i, place, :2].sigmoid(), codes[i, place, 2:]], dim=1)
+        # The same error is worse in a small box.
         weights = 2 - bx.area(boxes)[:, None]
         overlaps = bx.iou(predicted[i, place], boxes).diagonal()
         sums = sums + torch.stack(
             [
-                (weights * (said - wanted).square()).sum() / 2,
+                (weights * (coded - wanted).square()).sum() / 2,
                 OBJECT_SCALE * (objectness[i, place] - overlaps).square().sum() / 2,
                 objectness[i, background].square().sum() / 2,
                 F.cross_entropy(logits[i, place], labels, reduction="sum"),
@@ -117,10 +117,10 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
 
 
 def _on_origin(sides: Tensor) -> Tensor:
-    """``(N, 2)`` width and height -> ``(N, 4)`` boxes of one corner."""
+    """Converts ``(N, 2)`` width and height to ``(N, 4)`` boxes with a common corner."""
     return torch.cat([torch.zeros_like(sides), sides], dim=1)
 
 
 def _is_found(predicted: Tensor, boxes: Tensor) -> Tensor:
-    """Tells which of ``(P, 4)`` predictions overlap one of ``(N, 4)`` objects well: ``(P,)`` bool."""
+    """Returns which of ``(P, 4)`` predictions overlap one of ``(N, 4)`` objects well: ``(P,)`` bool."""
     return (bx.iou(predicted, boxes) >= FOUND_IOU).any(dim=1)

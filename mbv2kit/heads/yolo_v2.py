@@ -20,7 +20,7 @@ from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 
 _log = logging.getLogger(__name__)
 
-# The authors' clusters of COCO's boxes, width and height in cells of a 13 x 13 grid.
+# The authors' clusters of COCO boxes: width and height in cells of a 13 x 13 grid.
 COCO_ANCHORS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828))
 COCO_GRID = 13
 
@@ -29,26 +29,26 @@ COCO_GRID = 13
 class YOLOv2(Head):
     """Boxes from one grid of stride 32, each cell of which stretches and scores a few anchors.
 
-    Two 3 x 3 convolutions work on the last map. The map of stride 16 is folded into a quarter of its pixels and four
-    times its channels and laid beside theirs (the passthrough layer); a third 3 x 3 and a 1 x 1 convolution predict.
-    Where an odd side of the finer map makes it a row or column too small, zeros fill it up.
+    Two 3 x 3 convolutions process the last map. The map of stride 16 is folded to a quarter of its pixels and four
+    times its channels and concatenated with the result (the passthrough layer); a third 3 x 3 and a 1 x 1 convolution
+    predict. Zeros are added if an odd side of the finer map makes it a row or column too small.
 
-    The last layer starts near zero, so fresh boxes are about the anchors in the middle of their cells. The authors'
-    program has to pull them there first, by one more term in the loss of 12,800 images.
+    The last layer starts near zero, so initial boxes are close to the anchors in the middle of their cells. The
+    authors' program first needs an extra loss term for 12,800 images to pull them there.
 
     Raw tensors: ``box_codes`` ``(B, H, W, A, 4)``, t_x, t_y, t_w and t_h; ``objectness_logits`` ``(B, H, W, A)``;
-    ``class_logits`` ``(B, H, W, A, num_classes)``; ``anchors`` ``(A, 2)``, as the argument.
+    ``class_logits`` ``(B, H, W, A, num_classes)``; ``anchors`` ``(A, 2)``, as in the argument.
 
     Args:
-        feature_info: What the backbone can give.
+        feature_info: Feature maps of the backbone.
         num_classes: Number of classes.
-        anchors: [width, height] of each anchor of a cell, as shares of the input's width and height. null: training
+        anchors: [width, height] of each anchor of a cell, as fractions of the input's width and height. null: training
             finds them in the boxes of its training split; without data they are the authors' five for COCO.
-        num_anchors: How many training finds where ``anchors`` is null.
-        passthrough_channels: To which a 1 x 1 convolution brings the finer map before it is folded; null for none, as
-            in the older of the authors' two configurations.
-        channels: Of the three 3 x 3 convolutions.
-        maps: Names of the finer and the last map of the backbone; null for the deepest of strides 16 and 32.
+        num_anchors: Number of anchors that training finds if ``anchors`` is null.
+        passthrough_channels: Channels to which a 1 x 1 convolution reduces the finer map before it is folded; null for
+            no convolution, as in the older of the authors' two configurations.
+        channels: Channels of the three 3 x 3 convolutions.
+        maps: Names of the finer and the last map of the backbone; null takes the deepest of strides 16 and 32.
         nms: Which of its boxes the head returns; a score is objectness times class.
         norm: How batch normalization computes.
 
@@ -103,7 +103,7 @@ class YOLOv2(Head):
 
     @classmethod
     def options_from_data(cls, options: Mapping[str, Any], box_shapes: Callable[[], Shapes]) -> dict[str, Any]:
-        """Returns the options with anchors: those given, or else the clusters of the training split's boxes.
+        """Returns the options with anchors: the given ones, or else clusters of the training split's boxes.
 
         Raises:
             UserError: ``num_anchors`` is below 1, or there is no box.
@@ -117,7 +117,7 @@ class YOLOv2(Head):
         # Four digits are finer than a pixel of any input.
         anchors = [[float(f"{side:.4g}") for side in anchor] for anchor in found.tolist()]
         _log.info(
-            "%d anchors from %d boxes, which they overlap by %.1f %% in the mean: anchors=%s",
+            "%d anchors from %d boxes, with a mean IoU of %.1f %%: anchors=%s",
             len(anchors),
             len(shapes),
             100 * mean_iou(shapes, np.array(anchors)),
@@ -141,12 +141,12 @@ class YOLOv2(Head):
         }
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Squared errors of boxes and objectness and softmax loss of classes, in sums over all images' predictions.
+        """Computes squared errors of boxes and objectness and the softmax loss of classes, summed over predictions.
 
-        Each object is learned by one prediction: its box (more strictly where it is small), an objectness that is the
-        IoU of that prediction with the object (scale 5), and its class. All others learn an objectness of 0 but for
-        those that overlap some object by 0.6. Crowd regions are neither objects nor background. The class loss is
-        cross-entropy: its gradient, softmax minus ground truth, is what the authors' program applies.
+        One prediction learns each object: its box (small boxes have a larger weight), an objectness equal to the IoU of
+        that prediction with the object (scale 5), and its class. All others learn an objectness of 0, except those with
+        an IoU of 0.6 or more with some object. Crowd regions are neither objects nor background. The class loss is
+        cross-entropy: its gradient, softmax minus ground truth, is that of the authors' program.
 
         Reads ``boxes``, ``labels``, ``crowd`` and ``size``; divides by the number of images.
         """
@@ -160,24 +160,24 @@ class YOLOv2(Head):
 
 
 def _checked(anchors: Sequence[Sequence[float]] | None, num_anchors: int) -> list[list[float]]:
-    """Returns the anchors as given, or else the authors' five as shares of the input."""
+    """Returns the given anchors, or else the authors' five as fractions of the input."""
     if anchors is None:
         if num_anchors != len(COCO_ANCHORS):
             raise UserError(
                 f"num_anchors is {num_anchors}, but without training data there are {len(COCO_ANCHORS)} anchors; "
-                "give others as anchors."
+                "set anchors instead."
             )
         return [[side / COCO_GRID for side in anchor] for anchor in COCO_ANCHORS]
     if not isinstance(anchors, list | tuple) or not anchors or not all(_is_shape(anchor) for anchor in anchors):
         raise UserError(
-            "anchors must be pairs [width, height] in shares of the input, above 0 and at most 1 (of anchors in "
-            f"grid cells, divide each by the number of cells), got {anchors}."
+            "anchors must be pairs [width, height] in fractions of the input, above 0 and at most 1 (divide anchors in "
+            f"grid cells by the number of cells), got {anchors}."
         )
     return [list(anchor) for anchor in anchors]
 
 
 def _is_shape(anchor: object) -> bool:
-    """Tells whether something from a config is a width and a height in shares."""
+    """Returns whether a value from a config is a width and a height in fractions."""
     if not isinstance(anchor, list | tuple) or len(anchor) != 2:
         return False
     return all(isinstance(side, int | float) and 0 < side <= 1 for side in anchor)

@@ -161,7 +161,7 @@ def test_decoding_takes_the_best_class_at_the_size_of_each_input() -> None:
             lambda: DeepLabV3(FEATURES, 3, aspp=True, rates=[]),
             r"^rates must be dilations of at least 1, .*got \[\]\.",
         ),
-        (lambda: DeepLabV3(FEATURES, 256), r"A mask has room for 255 classes at most, got 256\."),
+        (lambda: DeepLabV3(FEATURES, 256), r"A mask can hold at most 255 classes, got 256\."),
         (lambda: DeepLabV3(FEATURES, 3, feature="secnd"), r"no feature map 'secnd'\. Did you mean 'second'\?"),
     ],
 )
