@@ -107,7 +107,7 @@ class MobileNetV2(Backbone):
                     stride=stride,
                     dilation=dilation,
                     bottleneck=bottleneck,
-                    # At small widths such a block may keep its channels; the strided one that it replaces has no shortcut.
+                    # At small widths it may keep its channels, but the strided block that it replaces has no shortcut.
                     shortcut=shortcut if stride == wanted else "none",
                     style=style,
                 )

@@ -208,9 +208,9 @@ def test_maps_stay_as_they_were_computed_and_only_the_last_is_behind_a_relu() ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.5}, r"^width must be 1\.0 \(set penultimate_filters instead\), got 0\.5\."),
-        ({"output_stride": 16}, r"^output_stride must be 32 \(NASNet-A has no dilated form\), got 16\."),
-        ({"cells": 0}, r"^cells must be at least 1 \(the paper uses 4 to 7\), got 0\."),
+        ({"width": 0.5}, r"^backbone 'nasnet_a' has no option 'width'"),
+        ({"output_stride": 16}, r"^backbone 'nasnet_a' has no option 'output_stride'"),
+        ({"cells": 0}, r"^backbone 'nasnet_a': cells must be at least 1 \(the paper uses 4 to 7\), got 0\."),
         ({"penultimate_filters": 72}, r"penultimate_filters must be a multiple of 24 from 96 up, got 72\."),
         ({"penultimate_filters": 1000}, r"penultimate_filters must be a multiple of 24 from 96 up, got 1000\."),
         ({"padding": "same"}, r"padding 'same' is unknown"),

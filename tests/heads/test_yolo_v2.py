@@ -199,7 +199,10 @@ def test_fresh_boxes_are_about_the_anchors_in_the_middle_of_their_cells() -> Non
         (lambda: small(anchors=[[0.1, 0.2], [0.3]]), r"^anchors must be pairs"),
         (lambda: small(anchors=[0.1, 0.2]), r"^anchors must be pairs"),  # type: ignore[list-item]
         (lambda: small(anchors=0.1), r"^anchors must be pairs"),  # type: ignore[arg-type]
-        (lambda: small(anchors=[[1.87, 2.06]]), r"divide each by the number of cells\), got \[\[1\.87, 2\.06\]\]\."),
+        (
+            lambda: small(anchors=[[1.87, 2.06]]),
+            r"divide anchors in grid cells by the number of cells\), got \[\[1\.87, 2\.06\]\]\.",
+        ),
         (lambda: small(anchors=None, num_anchors=9), r"^num_anchors is 9, but without training data there are 5"),
         (lambda: small(maps=["near"]), r"^maps must name two feature maps.*got \['near'\]"),
         (lambda: small(maps=["far", "near"]), r"'far' of stride 32 and 'near' of stride 16"),
