@@ -41,7 +41,7 @@ class Exported:
         file: The file in its model folder; it is there only if nothing is wrong with it.
         metrics: ``megabytes``; ``milliseconds`` an image and ``torch_milliseconds``, those of the model. Of fp16 and
             int8 also the metrics of the task, such as ``top1``, and ``torch_top1``.
-        problem: Why the file was not kept, in one sentence; None where it was.
+        problem: Why the file was not kept, in one sentence; None if it was.
     """
 
     file: Path

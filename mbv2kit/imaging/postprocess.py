@@ -12,7 +12,7 @@ Ranking and non-maximum suppression depend on the data, which is why they are he
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -54,13 +54,6 @@ class NmsOptions:
         check_shares(score_threshold=self.score_threshold, nms_iou=self.nms_iou)
         if self.max_detections < 1:
             raise UserError(f"max_detections must be at least 1, got {self.max_detections}.")
-
-    def at_least(self, score: float) -> "NmsOptions":
-        """Returns options that also drop boxes below ``score``, which is faster than dropping them afterwards.
-
-        A box never suppresses one with a higher score, so the other boxes stay the same.
-        """
-        return replace(self, score_threshold=max(self.score_threshold, score))
 
     def __call__(self, boxes: Boxes, scores: NDArray[np.float32], size: tuple[int, int]) -> Detections:
         """Returns the detections of one image in input pixels, clipped to the input.

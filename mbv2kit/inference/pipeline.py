@@ -1,4 +1,4 @@
-"""Many images, several batches at a time."""
+"""Processes many images, several batches at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,15 +9,15 @@ from mbv2kit.inference.results import Result
 from mbv2kit.inference.sources import Source
 
 Made = TypeVar("Made")
-# From the images of a batch to their results.
+# Returns the results of the images of a batch.
 Predict = Callable[[Sequence[Source]], list[Result]]
 
-# Each further worker takes memory; more threads are better spent within an image.
+# Each worker takes memory; beyond this number, more threads per image are better.
 _MOST_WORKERS = 8
 
 
 def count_workers(cores: int, images: int) -> int:
-    """Returns how many images to process at a time: one for each core, since then no thread waits for another."""
+    """Returns how many images to process at a time: one per core, because then no thread waits for another."""
     return max(1, min(cores, images, _MOST_WORKERS))
 
 
@@ -27,10 +27,10 @@ def process(
     """Yields what ``finish`` makes of each result, in the order of the images.
 
     Args:
-        workers: Each predicts for one batch at a time, in a thread of its own where there are several.
+        workers: Each predicts for one batch at a time; several workers run in their own threads.
         sources: The images.
-        batch_size: Images that a worker takes at a time.
-        finish: Called in the workers' threads with the index of an image and its result.
+        batch_size: Number of images in a batch.
+        finish: Function of the index of an image and its result; workers call it in their threads.
     """
 
     def work(predict: Predict, start: int) -> list[Made]:

@@ -54,7 +54,7 @@ class Result:
         class_names: For each task the names of its classes, by class id.
         min_score: Boxes of a lower score are left out, 0..1.
         pixels: ``(H, W, 3)`` uint8 RGB of an image that was passed as an array; None for a file.
-        error: Why the file could not be read, in one sentence; None where it was.
+        error: Why the file could not be read, in one sentence; None if it was.
     """
 
     path: Path | None
@@ -84,7 +84,7 @@ class Result:
 
     @property
     def image(self) -> Image:
-        """``(H, W, 3)`` uint8 RGB pixels of the image, read anew where it is a file."""
+        """``(H, W, 3)`` uint8 RGB pixels of the image, read anew if it is a file."""
         if self.pixels is not None:
             return self.pixels
         assert self.path is not None
@@ -145,10 +145,10 @@ class Result:
         return line | describe(prediction, self._names, self.min_score)
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
-        """Returns the result in the form of the package supervision.
+        """Returns the result as a type of the package supervision.
 
-        Objects are ``Detections``, and so are the classes of a mask but its background, each with the box around its
-        pixels; both have their names in ``data["class_name"]``. Classes of an image are ``Classifications``.
+        Objects become ``Detections``, and so do the classes of a mask except its background, each with the box around
+        its pixels; ``data["class_name"]`` holds the names. Classes of an image become ``Classifications``.
 
         Raises:
             UserError: The package supervision is not installed.
@@ -175,7 +175,7 @@ class Result:
         """Writes the drawing of :meth:`plot` to a file, in the format of its suffix.
 
         Returns:
-            ``path``. Its folder is made where it does not exist.
+            ``path``; a missing folder is created.
 
         Raises:
             UserError: The suffix is not that of an image, or the file cannot be written.
@@ -198,12 +198,12 @@ class Result:
         """Writes the mask as a palette PNG, as VOC does: a viewer shows colors, a program reads class ids.
 
         Returns:
-            ``path``. Its folder is made where it does not exist.
+            ``path``; a missing folder is created.
         """
         image, path = PillowImage.fromarray(self.mask), Path(path)
         image.putpalette(palette(self._names).tobytes())
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Regions are long runs of one class: to look for runs alone takes a third of the time, and fewer bytes.
+        # Regions are long runs of one class: searching only for runs takes a third of the time, and fewer bytes.
         image.save(path, "png", compress_type=zlib.Z_RLE)
         return path
 
@@ -258,9 +258,9 @@ def describe(prediction: Prediction, class_names: Sequence[str], min_score: floa
     """Returns a prediction as plain values: the five best ``classes``, the ``boxes``, or the ``fractions`` of classes.
 
     Args:
-        prediction: In pixels of the image.
-        class_names: By class id.
-        min_score: Boxes of a lower score are left out.
+        prediction: The prediction, in pixels of the image.
+        class_names: Names by class id.
+        min_score: Boxes with a lower score are left out.
     """
     if isinstance(prediction, Classification):
         best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)

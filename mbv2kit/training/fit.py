@@ -65,10 +65,10 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
 
 
 def fit(trainer: lightning.Trainer, plan: Plan, task: VisionTask, data: DataModule) -> bool:
-    """Starts the run folder and trains, from the last checkpoint where there is one.
+    """Starts the run folder and trains, from the last checkpoint if there is one.
 
     Returns:
-        Whether training came to its end; False where a signal stopped it and the state is saved.
+        Whether training is finished; False if a signal stopped it, with its state saved.
 
     Raises:
         UserError: Three steps in a row were not finite.

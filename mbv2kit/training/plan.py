@@ -26,7 +26,7 @@ class Plan:
     Attributes:
         run: The folder that the run writes.
         config: The whole configuration. The weights and the data complete it.
-        qat: What quantization-aware training does at each stage of the run; nothing where it is off.
+        qat: What quantization-aware training does at each stage of the run; nothing if it is off.
         done: Whether the run has already finished, so that there is nothing to train.
     """
 

@@ -70,7 +70,7 @@ class FloatTraining:
         Args:
             model: The model to train.
             source: The training split.
-            start: The model whose weights the run starts from; None where it continues from a checkpoint.
+            start: The model whose weights the run starts from; None if it continues from a checkpoint.
             steps_per_epoch: Optimizer steps in one epoch.
         """
 
@@ -80,7 +80,7 @@ class FloatTraining:
         Args:
             model: The model to train.
             deployed: The model to validate: its moving average, or the same.
-            batches: ``(B, 3, H, W)`` uint8 each, to measure activations on; none where a checkpoint has the ranges.
+            batches: ``(B, 3, H, W)`` uint8 each, to measure activations on; none if a checkpoint has the ranges.
         """
 
     def begin_step(self, step: int) -> None:
@@ -143,7 +143,7 @@ class Int8Training(FloatTraining):
 
 
 def create_qat(config: Mapping[str, Any]) -> FloatTraining:
-    """Builds what the part ``qat`` of a training config asks for, and checks that the rest fits.
+    """Creates the training that the part ``qat`` of a config describes, and checks that the rest fits.
 
     Raises:
         UserError: A value is out of range, there are no weights, or the precision is not float32.

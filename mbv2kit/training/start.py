@@ -23,14 +23,14 @@ def open_start(plan: Plan) -> tuple[Plan, VisionModel | None]:
     """Opens the ``weights`` of a config.
 
     Returns:
-        The plan, with the parts of the config that the weights decide; and their model, None where the run starts
+        The plan, with the parts of the config that the weights decide; and their model, None if the run starts
         from fresh weights or from a checkpoint.
 
     Raises:
         UserError: There are no such weights, or the config does not fit them.
     """
     weights: str | None = plan.config.weights
-    # A checkpoint holds all that the weights gave, and more.
+    # A checkpoint includes the weights.
     if weights is None or plan.last.is_file():
         return plan, None
     start, _ = open_model(weights)
@@ -38,7 +38,7 @@ def open_start(plan: Plan) -> tuple[Plan, VisionModel | None]:
 
 
 def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
-    """Copies the tensors of ``start`` that fit into ``model``, and logs what became of each.
+    """Copies the tensors of ``start`` that fit into ``model``, and logs the outcome for each tensor.
 
     Args:
         model: The model to train.
@@ -49,18 +49,18 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
         UserError: No weight of the backbone fits.
     """
     report = load_tensors(model, start.state_dict())
-    left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "no network here has such a part")
+    left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "not supported by any network")
     report = replace(report, skipped={**report.skipped, **left_out})
     console = Console(width=120, no_color=True)
     with console.capture() as capture:
         console.print(report.table())
     _log.info("from %s:\n%s", weights, capture.get().rstrip())
     if not any(name.startswith("backbone.") and name.endswith(".weight") for name in report.loaded):
-        raise UserError(f"weights={weights}: nothing of them fits the backbone; the table above says why.")
+        raise UserError(f"weights={weights}: none of them fits the backbone; the table above says why.")
 
 
 def is_folded(norm: nn.BatchNorm2d) -> bool:
-    """Tells whether a batch norm was folded into its convolution, so that all it still does is add a bias."""
+    """Returns whether a batch norm was folded into its convolution, so that it only adds a bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     unit = torch.full_like(norm.running_var, 1 - norm.eps)

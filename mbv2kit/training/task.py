@@ -70,7 +70,7 @@ class VisionTask(lightning.LightningModule):
 
     @property
     def deployed(self) -> VisionModel:
-        """The model to validate and save: the moving average where there is one."""
+        """The model to validate and save: the moving average if there is one."""
         if self.average is None:
             return self.model
         assert isinstance(self.average.model, VisionModel)

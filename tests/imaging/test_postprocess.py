@@ -103,15 +103,3 @@ def test_a_mask_is_taken_as_it_is() -> None:
 def test_options_out_of_range_are_refused(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         NmsOptions(*arguments)
-
-
-def test_a_higher_threshold_leaves_the_same_boxes_above_it() -> None:
-    rng = np.random.default_rng(1)
-    boxes, scores = floats(random_boxes(rng, 300) / 128), rng.random((300, 3), dtype=np.float32)
-    everything = NmsOptions(0.05, 0.5, 400)
-    all_boxes, stricter = everything(boxes, scores, (128, 128)), everything.at_least(0.6)(boxes, scores, (128, 128))
-    assert everything.at_least(0.01) == everything
-    kept = all_boxes.scores > 0.6
-    assert 0 < kept.sum() < len(kept)
-    np.testing.assert_array_equal(stricter.boxes, all_boxes.boxes[kept])
-    np.testing.assert_array_equal(stricter.scores, all_boxes.scores[kept])

@@ -42,11 +42,11 @@ def test_other_tensors_of_the_file_are_reported(caplog: pytest.LogCaptureFixture
     start = VisionModel(replace(spec(), origin={"left_out": ["aux.0.weight", "aux.1.weight"]}))
     load_weights(VisionModel(spec()), start, "theirs.pth")
     assert "aux" in caplog.text
-    assert "no network here has such a part" in caplog.text
+    assert "not supported by any network" in caplog.text
 
 
 def test_weights_of_which_nothing_fits_are_refused() -> None:
-    with pytest.raises(UserError, match=r"weights=theirs: nothing of them fits the backbone"):
+    with pytest.raises(UserError, match=r"weights=theirs: none of them fits the backbone"):
         load_weights(VisionModel(spec()), VisionModel(spec(width=5.0, fixed_ends=False)), "theirs")
 
 

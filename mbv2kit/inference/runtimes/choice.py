@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from mbv2kit.errors import UserError
+from mbv2kit.files import write_atomically
 from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session
 from mbv2kit.process import processor_name
 
-# Of all candidates together: enough for some dozen runs of each.
+# Timing of all candidates together; enough for a few dozen runs of each.
 SECONDS = 2.0
 _WARM_UPS = 3
 _LEAST_RUNS = 3
@@ -32,8 +34,8 @@ class Candidate:
     Attributes:
         runtime: The runtime.
         export: The file.
-        threads: How many may work on one image.
-        at_a_time: How many images are seen at a time, each by a session of its own.
+        threads: Number of threads for one image.
+        at_a_time: Number of images that are processed at a time, each by its own session.
     """
 
     runtime: RuntimeName
@@ -43,13 +45,13 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Name of the candidate for people."""
         return f"{self.runtime} on {self.export.file}"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The fastest candidate, and why it was chosen, in one line for people."""
+    """The fastest candidate, and the reason for the choice in one line."""
 
     candidate: Candidate
     reason: str
@@ -58,13 +60,13 @@ class Choice:
 def candidates(
     exports: Sequence[Export], runtime: RuntimeName | None = None, *, cores: int = 1, workers: int = 1
 ) -> list[Candidate]:
-    """Lists what can run: each installed runtime, or the one named, with the file of its preferred format.
+    """Lists the candidates: each installed runtime, or the given one, with the file of its preferred format.
 
     Args:
         exports: The files.
-        runtime: The only one that counts; None for all that are installed.
-        cores: How many may be kept busy.
-        workers: How many images are worked on at a time.
+        runtime: The only runtime to consider; None considers all that are installed.
+        cores: Number of cores to use.
+        workers: Number of images to process at a time.
     """
     found = []
     for name, each in RUNTIMES.items():
@@ -84,16 +86,16 @@ def choose(
     opener: Callable[[RuntimeName, Path, Export, int], Session] = open_session,
     clock: Callable[[], float] = perf_counter,
 ) -> Choice:
-    """Picks the fastest of some candidates; they are timed for two seconds unless the answer is known.
+    """Chooses the fastest candidate; they are timed for two seconds unless times are in the cache.
 
-    The answer is kept by the files' hashes, the processor, the numbers of threads and the versions of the runtimes.
+    Times are cached by the hashes of the files, the processor, the numbers of threads and the versions of the runtimes.
 
     Args:
         folder: Model folder.
         found: At least one candidate.
-        cache: File to keep answers in; None for ``runtimes.json`` in :func:`cache_folder`.
+        cache: File of the cache; None takes ``runtimes.json`` in :func:`cache_folder`.
         opener: Opens a candidate.
-        clock: Seconds since any moment.
+        clock: Returns seconds since any moment.
 
     Raises:
         UserError: No candidate runs.
@@ -118,7 +120,7 @@ def choose(
 
 
 def cache_folder() -> Path:
-    """Returns where answers are kept from run to run: ``MBV2KIT_CACHE``, or mbv2kit in the user's folder of caches."""
+    """Returns the folder of the cache: ``MBV2KIT_CACHE``, or mbv2kit in the user's cache folder."""
     if chosen := os.environ.get("MBV2KIT_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbv2kit"
@@ -130,7 +132,7 @@ def _time(
     opener: Callable[[RuntimeName, Path, Export, int], Session],
     clock: Callable[[], float],
 ) -> dict[str, float]:
-    """Returns the median milliseconds of each candidate that runs, over the images that it sees at a time."""
+    """Returns the milliseconds per image of each candidate that runs: the median, divided by its images at a time."""
     sessions: dict[str, Session] = {}
     image = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
     failures = []
@@ -148,7 +150,7 @@ def _time(
     times: dict[str, list[float]] = {name: [] for name in sessions}
     end = clock() + SECONDS
     while clock() < end or len(next(iter(times.values()))) < _LEAST_RUNS:
-        # In turn, so that whatever else the machine does slows all of them.
+        # In turn, so that other load on the machine slows all of them.
         for name, session in sessions.items():
             start = clock()
             session(image)
@@ -174,11 +176,7 @@ def _read(cache: Path) -> dict[str, Any]:
 
 
 def _write(cache: Path, values: dict[str, Any]) -> None:
-    # Without a cache the next run times again, which is all that is lost.
-    try:
+    # Without a cache, the next run only times again.
+    with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh = cache.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        fresh.replace(cache)
-    except OSError:
-        pass
+        write_atomically(cache, json.dumps(values, indent=1))
