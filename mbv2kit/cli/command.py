@@ -78,8 +78,8 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     # argparse takes key=value only in one row; flags may stand anywhere between them here.
     given = [*known.overrides, *rest]
     flags = [argument for argument in arguments if argument not in given]
+    load_plugins(given, known.config_dir)
     overrides = register_recipes(given)
-    load_plugins(overrides, known.config_dir)
     registries = [] if parts is None else list(parts())
     register_parts(conf, registries)
     for argument in rest:

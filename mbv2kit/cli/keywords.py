@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mbv2kit.cli.config import compose_config, conf_folder, register_parts
-from mbv2kit.cli.recipes import register_recipes
+from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -31,9 +32,10 @@ def compose_in_program(config_name: str, overrides: Sequence[str], parts: Iterab
         UserError: A key, a choice or a value is wrong, or something is missing.
     """
     parts = list(parts)
+    load_plugins(overrides)
     with _kept_groups(["experiment", *(part.group for part in parts)]):
         register_parts(conf_folder(), parts)
-        return compose_config(conf_folder(), config_name, register_recipes(overrides))
+        return compose_config(conf_folder(), config_name, overrides)
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def to_overrides(keys: Mapping[str, Any]) -> list[str]:
     dictionary ``name`` makes the choice of a group, and the other keys are those of the choice.
 
     Args:
-        keys: Values by key: None, booleans, numbers, strings, paths, lists and tuples of them, or nested dictionaries
+        keys: Values by key: None, booleans, numbers, strings, paths, modules, lists of them, or nested dictionaries
             in place of dotted keys.
 
     Raises:
@@ -99,6 +101,8 @@ def _write(key: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, ModuleType):  # of plugins
+        value = value.__name__
     if isinstance(value, str | os.PathLike):
         return QuotedString(os.fspath(value), Quote.single).with_quotes()
     if isinstance(value, list | tuple | ListConfig):

@@ -6,7 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from mbv2kit.cli.recipes import read_experiment
+from mbv2kit.cli.recipes import read_experiment, register_recipes
 from mbv2kit.registry.plugins import load_named
 
 
@@ -14,13 +14,13 @@ def load_plugins(overrides: Sequence[str], config_dir: str | None = None) -> Non
     """Imports the modules that ``plugins=[...]`` names on the command line, or in the experiment that it chooses.
 
     Args:
-        overrides: The command line, as :func:`~mbv2kit.cli.recipes.register_recipes` returns it.
+        overrides: The command line.
         config_dir: A user's folder of further choices.
 
     Raises:
         UserError: A plugin is not there, or cannot be imported.
     """
-    for override in _parse(overrides):
+    for override in _parse(register_recipes(overrides)):
         for value in _values(override):
             if override.key_or_group == "experiment":
                 value = read_experiment(str(value), config_dir).get("plugins")

@@ -7,7 +7,6 @@ What a file says, such as ``model.json``, never makes anything import: files say
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from mbv2kit.errors import UserError, one_line
@@ -28,6 +27,9 @@ def load_installed() -> None:
     global _installed_are_loaded
     if not _installed_are_loaded:
         _installed_are_loaded = True
+        # Imported here, so that a command without torch starts faster.
+        from importlib.metadata import entry_points
+
         for entry in entry_points(group=GROUP):
             _import(entry.module, f"The plugin {entry.name} cannot be imported ({{}}); mend or uninstall it.")
 

@@ -1,4 +1,5 @@
 import math
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose_config, conf_folder, register_parts
 from mbv2kit.cli.keywords import compose_in_program, to_overrides
+from mbv2kit.data.sources import SOURCES
 from mbv2kit.errors import UserError
 from mbv2kit.training.parts import training_parts
 
@@ -154,3 +156,23 @@ def test_hydra_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         assert HydraConfig.instance().cfg is cfg
         assert store.repo["dataset"] == {"theirs.yaml": None}
         assert groups & store.repo.keys() == {"dataset"}
+
+
+def test_a_plugin_is_a_module_or_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mbv2kit.registry.plugins._packages", set())
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr(SOURCES, "_builders", dict(SOURCES._builders))
+    monkeypatch.setattr(SOURCES, "_defaults", dict(SOURCES._defaults))
+    Path("dots_kit.py").write_text(
+        "from mbv2kit.data.sources import SOURCES, Source\n"
+        "@SOURCES.register('dots')\n"
+        "class Dots(Source):\n"
+        "    provides, layout = frozenset({'classification'}), ''\n"
+        "    def __init__(self, *, task, split, radius=3): ...\n"
+    )
+    overrides = to_overrides({"plugins": ["dots_kit"], "dataset": {"name": "dots", "radius": 5}})
+    config = compose_in_program("train", overrides, training_parts())
+    assert (config.plugins, config.dataset.radius) == (["dots_kit"], 5)
+    assert to_overrides({"plugins": [sys.modules["dots_kit"]]}) == overrides[:1]
+    monkeypatch.delitem(sys.modules, "dots_kit")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.cli.plugins import load_plugins
-from mbv2kit.cli.recipes import register_recipes
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry, plugins
 from mbv2kit.registry.plugins import check_plugins, load_installed, load_named, package_of
@@ -128,12 +127,12 @@ def test_the_command_line_and_recipes_name_plugins(tmp_path: Path, write: Write,
     (tmp_path / "trees.yaml").write_text("plugins: [birch, oak]\n")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "wood.yaml").write_text("# @package _global_\nplugins: [birch, oak]\n")
-    load_plugins(register_recipes(overrides), config_dir=str(tmp_path))
+    load_plugins(overrides, config_dir=str(tmp_path))
     assert TREES.names() == ["birch", "oak"]
 
 
 @pytest.mark.parametrize("line", ["plugins=birch", "plugins=[birch", "plugins=null", "experiment=[1", "experiment=no"])
 def test_other_mistakes_are_left_to_the_check_of_the_overrides(write: Write, line: str) -> None:
     write("birch")
-    load_plugins(register_recipes([line]))
+    load_plugins([line])
     assert "birch" not in sys.modules
