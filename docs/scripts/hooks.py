@@ -13,6 +13,8 @@ from docs.scripts.reference import reference_pages
 ROOT = Path(__file__).parents[2]
 # Pages of the site whose source is a file at the top of the repository.
 ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+# A cross-reference of a docstring, which mkdocstrings leaves as it is.
+_ROLE = re.compile(r":\w+:<code>~?(?:[\w.]*\.)?(\w+)</code>")
 _EXTERNAL_ASSET = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 
 
@@ -25,6 +27,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Returns the page with the last name of each cross-reference in place of the reference."""
+    return _ROLE.sub(r"<code>\1</code>", html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
