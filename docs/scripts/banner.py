@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+import mbv2kit
 from mbv2kit.data.sources.shapes import draw_scene
-from mbv2kit.inference.loading import Request, load
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "banner.png"
 TITLES = {"classification": "Classify", "detection": "Detect", "segmentation": "Segment"}
@@ -26,9 +26,7 @@ GROUND, INK = (38, 50, 56), (236, 239, 241)
 def draw(runs: Path) -> PillowImage.Image:
     """Returns the image with a column for each task, transparent outside its rounded corners."""
     scene = draw_scene(np.random.default_rng(SEED), SCENE).image
-    columns = [
-        PillowImage.fromarray(load(Request(checkpoint=str(runs / task))).predictor(scene).plot()) for task in TITLES
-    ]
+    columns = [PillowImage.fromarray(mbv2kit.load(runs / task)(scene).plot()) for task in TITLES]
     width = sum(column.width for column in columns) + (len(columns) + 1) * GAP
     height = HEADER + max(column.height for column in columns) + GAP
     banner = PillowImage.new("RGBA", (width, height))

@@ -16,6 +16,7 @@ SVG = ROOT / "docs" / "images" / "architecture.svg"
 WIDTH, HEIGHT, GAP, MARGIN = 960, 46, 10, 12
 # What each module is for; what is missing here is an error, what is no longer in the contract as well.
 CAPTIONS = {
+    "api": "import mbv2kit: load, create_model, train, evaluate, export",
     "commands": "mbv2kit train, eval, infer, export, ...: a docstring, a configuration, one call",
     "lab": "the paper's numbers and the benchmark; nothing but the commands imports it",
     "training": "from a configuration to a run folder; optimizers and schedules",
@@ -33,7 +34,7 @@ CAPTIONS = {
     "imaging": "decode, preprocess, postprocess, draw; no torch",
     "nn": "layers, boxes, feature maps, interpolation",
     "structures": "sample, predictions",
-    "registry": "parts by name",
+    "registry": "parts by name, plugins",
     "errors": "UserError",
     "process": "threads, memory",
     "files": "atomic writing",
@@ -73,7 +74,7 @@ def layers() -> list[list[str]]:
         "contracts"
     ]
     stack = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    return [re.split(r"\s*[|:]\s*", layer) for layer in stack if layer != "__main__"]
+    return [[name for name in re.split(r"\s*[|:]\s*", layer) if name != "__main__"] for layer in stack]
 
 
 def _box(x: float, y: float, width: float, color: str, name: str) -> str:
