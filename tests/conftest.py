@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from mbv2kit.process import configure_threads
 configure_threads()
 
 import torch  # noqa: E402 - its threads read the setting as they are made
+
+from mbv2kit.registry import Registry  # noqa: E402 - likewise
+from tests.parts import keep_registry  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from mbv2kit.models.run_folder import RunFolder
@@ -72,6 +75,17 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         handler.close()
     logger.handlers, logger.level = handlers, level
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def add_part(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers a part for one test: ``add_part(REGISTRY, "name", builder, option=default)``."""
+
+    def add(registry: Registry[Any], name: str, builder: Callable[..., Any], **defaults: Any) -> None:
+        keep_registry(monkeypatch, registry)
+        registry.register(name, **defaults)(builder)
+
+    return add
 
 
 @pytest.fixture(scope="session")

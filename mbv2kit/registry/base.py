@@ -1,10 +1,11 @@
 """A registry maps names to constructors and fills itself from the modules of one package.
 
 To add a name, add a module to the package and decorate a class or function in it; nothing else changes. Plugins do so
-from packages of their own. The options of
-a part are the arguments of its constructor that have a default, and they are its keys on the command line. Options that
-several parts share are the fields of a frozen dataclass: an argument whose default is such a dataclass stands for its
-fields.
+from packages of their own.
+
+The options of a part are the arguments of its constructor that have a default, and they are its keys on the command
+line. Options that several parts share are the fields of a frozen dataclass: an argument whose default is such a
+dataclass stands for its fields.
 """
 
 import inspect

@@ -1,5 +1,4 @@
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-import mbv2kit.backbones
 from mbv2kit.backbones import BACKBONES, Backbone, create_backbone, list_backbones, without_fixed_options
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo, deepest_feature, find_feature
+from tests.parts import one_more_file
 
 NEW_FILE = """
 from torch import nn
@@ -40,14 +39,9 @@ class TwoConvolutions(Backbone):
 
 @pytest.fixture
 def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One more file in the folder of backbones, seen by a process that starts now."""
-    (tmp_path / "two_convolutions.py").write_text(NEW_FILE)
-    monkeypatch.setattr(mbv2kit.backbones, "__path__", [*mbv2kit.backbones.__path__, str(tmp_path)])
-    monkeypatch.setattr(BACKBONES, "_builders", dict(BACKBONES._builders))
-    monkeypatch.setattr(BACKBONES, "_imported", False)
-    yield
-    sys.modules.pop("mbv2kit.backbones.two_convolutions", None)
-    vars(mbv2kit.backbones).pop("two_convolutions", None)
+    """One more file in the folder of backbones."""
+    with one_more_file(monkeypatch, BACKBONES, tmp_path, "two_convolutions", NEW_FILE):
+        yield
 
 
 @pytest.mark.usefixtures("new_file")

@@ -7,13 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 from torch import Tensor, nn
 
 from mbv2kit.backbones import BACKBONES, Backbone
@@ -103,12 +101,9 @@ class Patches(Backbone):
 
 
 @pytest.fixture
-def patches(monkeypatch: pytest.MonkeyPatch) -> None:
+def patches(add_part: Callable[..., None]) -> None:
     """Registers the backbone for one test."""
-    BACKBONES.names()
-    monkeypatch.setattr(BACKBONES, "_builders", dict(BACKBONES._builders))
-    monkeypatch.setattr(ConfigStore.instance(), "repo", deepcopy(ConfigStore.instance().repo))
-    BACKBONES.register("patches")(Patches)
+    add_part(BACKBONES, "patches", Patches)
 
 
 @pytest.mark.usefixtures("patches")

@@ -1,13 +1,10 @@
 """Evaluators by name: the usual one of each task, and one that is registered anew."""
 
 import json
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.sources import create_source
@@ -43,10 +40,9 @@ class Confidence(Evaluator):
 
 
 @pytest.fixture
-def confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+def confidence(add_part: Callable[..., None]) -> None:
     """Registers one more evaluator for one test."""
-    monkeypatch.setattr(EVALUATORS, "_builders", {name: EVALUATORS.get(name) for name in EVALUATORS.names()})
-    EVALUATORS.register("confidence")(Confidence)
+    add_part(EVALUATORS, "confidence", Confidence)
 
 
 def test_each_task_has_an_evaluator() -> None:
@@ -70,10 +66,7 @@ def test_a_wrong_config_is_told(config: dict[str, object], message: str) -> None
 
 
 @pytest.mark.usefixtures("confidence")
-def test_its_options_are_keys_of_training_and_evaluation(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Hydra's own choices are stored on first use, and must outlive the test.
-    Plugins.instance()
-    monkeypatch.setattr(ConfigStore.instance(), "repo", deepcopy(ConfigStore.instance().repo))
+def test_its_options_are_keys_of_training_and_evaluation(root: Path) -> None:
     register_parts(root / "conf", training_parts())
     for command in ("train", "eval"):
         assert compose_config(root / "conf", command).evaluator is None

@@ -1,11 +1,9 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-import mbv2kit.heads
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS, create_head, list_heads
 from mbv2kit.imaging.preprocess import Preprocess
@@ -13,6 +11,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Classification
+from tests.parts import one_more_file
 
 FEATURES = [FeatureInfo("near", 4, 16), FeatureInfo("far", 6, 32)]
 
@@ -47,14 +46,9 @@ class BrightestChannel(Head):
 
 @pytest.fixture
 def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One more file in the folder of heads, seen by a process that starts now."""
-    (tmp_path / "brightest_channel.py").write_text(NEW_FILE)
-    monkeypatch.setattr(mbv2kit.heads, "__path__", [*mbv2kit.heads.__path__, str(tmp_path)])
-    monkeypatch.setattr(HEADS, "_builders", dict(HEADS._builders))
-    monkeypatch.setattr(HEADS, "_imported", False)
-    yield
-    sys.modules.pop("mbv2kit.heads.brightest_channel", None)
-    vars(mbv2kit.heads).pop("brightest_channel", None)
+    """One more file in the folder of heads."""
+    with one_more_file(monkeypatch, HEADS, tmp_path, "brightest_channel", NEW_FILE):
+        yield
 
 
 @pytest.mark.usefixtures("new_file")

@@ -295,9 +295,9 @@ class Left(Head):
 
 
 @pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> VisionModel:
+def blind(monkeypatch: pytest.MonkeyPatch, add_part: Callable[..., None]) -> VisionModel:
     """A model that sees the same in every view."""
-    monkeypatch.setattr(HEADS, "_builders", {**{name: HEADS.get(name) for name in HEADS.names()}, "left": Left})
+    add_part(HEADS, "left", Left)
     monkeypatch.setattr(Left, "scores", {192: 0.9, 128: 0.8})
     spec = replace(model_for("detection").spec, heads={"detection": {"name": "left"}}, input=Preprocess((64, 128)))
     return VisionModel(spec).eval()
@@ -336,11 +336,11 @@ def test_a_size_that_the_network_cannot_see_is_a_sentence() -> None:
         predict(model, MultiScaleFlip(model), images, untouched(1, (300, 300)))
 
 
-def test_masks_that_cannot_be_averaged_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_that_cannot_be_averaged_are_a_sentence(add_part: Callable[..., None]) -> None:
     class Fixed(Left):
         task = "segmentation"  # type: ignore[assignment]
 
-    monkeypatch.setattr(HEADS, "_builders", {**{name: HEADS.get(name) for name in HEADS.names()}, "fixed": Fixed})
+    add_part(HEADS, "fixed", Fixed)
     spec = replace(model_for("segmentation").spec, heads={"segmentation": {"name": "fixed"}})
     with pytest.raises(UserError, match="cannot average the masks of head 'fixed'; set tta=none"):
         MultiScaleFlip(VisionModel(spec))
