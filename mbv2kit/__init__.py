@@ -2,9 +2,10 @@
 
 Example:
     >>> import mbv2kit
-    >>> predictor = mbv2kit.load("outputs/shapes")
-    >>> result = predictor("photos/0.png")
-    >>> drawing = result.plot()
+    >>> predictor = mbv2kit.load("outputs/first")
+    >>> result = predictor("photos/cat.jpg")
+    >>> result.boxes.shape == (len(result.labels), 4)
+    True
 """
 
 from importlib import import_module

@@ -114,6 +114,13 @@ def test_a_model_is_the_one_that_training_builds() -> None:
     assert segmentation.class_names == {"segmentation": ("class 0", "class 1", "class 2")}
 
 
+def test_a_model_that_was_created_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    model = mbv2kit.create_model("mobilenet_v2", "classifier", ["cat", "dog"], width=0.35, input_size=(32, 32))
+    model.save(tmp_path / "model")
+    result = mbv2kit.load(tmp_path / "model")(np.zeros((40, 50, 3), dtype=np.uint8))
+    assert sorted(result.labels) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize(
     ("parts", "options", "message"),
     [
@@ -240,11 +247,14 @@ def read_config(run: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items() if key != "run_dir"}
 
 
-def test_training_is_that_of_the_command_line(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_that_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = mbv2kit.train(task="classification", run_dir="mine", **TINY)
     assert run.path == tmp_path / "mine"
     assert run.finished
+    assert capsys.readouterr().out == ""
     content = json.loads((tmp_path / "mine" / "metrics.json").read_text())
     assert run.metrics == content["metrics"]
     # Not every class is in four images.
@@ -288,24 +298,30 @@ def test_a_run_that_was_interrupted_has_no_metrics(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_evaluation_gives_the_metrics_of_the_run(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = api.Training(trained("detection").path)
+    capsys.readouterr()
     evaluation = mbv2kit.evaluate(checkpoint=run.path, loader={"workers": 0}, run_dir=Path("again"))
     assert evaluation.metrics == pytest.approx(run.metrics, nan_ok=True)
     assert evaluation.path == tmp_path / "again"
+    assert capsys.readouterr().out == ""
     assert json.loads((evaluation.path / "metrics.json").read_text())["per_class"].keys() == evaluation.per_class.keys()
     assert evaluation.model.class_names == run.model.class_names
 
 
 @pytest.mark.slow
-def test_an_export_runs_without_torch(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_runs_without_torch(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = trained("classification").path
+    capsys.readouterr()
     exported = mbv2kit.export(checkpoint=run, output="out", batch=1, check_pictures=2)
     assert exported.path == tmp_path / "out" / "model.onnx"
     assert exported.folder == tmp_path / "out"
+    assert capsys.readouterr().out == ""
     assert exported.metrics["megabytes"] == pytest.approx(exported.path.stat().st_size / 1e6)
     assert {"milliseconds", "torch_milliseconds"} < exported.metrics.keys()
     assert exported.model.batch == 1

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 from rich.progress import track
 
+from mbv2kit.cli.console import open_console
 from mbv2kit.cli.logs import job_log
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
@@ -132,7 +133,7 @@ def evaluate_model(
     started = time.perf_counter()
     images: list[Image] = []
     index = 0
-    for batch in track(loader, description=f"{dataset} {split}", transient=True):
+    for batch in track(loader, description=f"{dataset} {split}", transient=True, console=open_console()):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         predicted = predictor.predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):

@@ -45,10 +45,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(folder / "photos" / f"{name}.jpg")
     for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / "cells" / part).mkdir(parents=True)
-    for split in ("train", "val"):
-        (folder / "cells" / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{split}\n")
-        (folder / "cells" / "Annotations" / f"{split}.xml").write_text(f"<annotation>{_OBJECT}</annotation>")
-        shutil.copy(folder / "photos" / "cat.jpg", folder / "cells" / "JPEGImages" / f"{split}.jpg")
+    # Batch normalization trains on two images at least.
+    for split, names in {"train": ("a", "b"), "val": ("c",)}.items():
+        (folder / "cells" / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            (folder / "cells" / "Annotations" / f"{name}.xml").write_text(f"<annotation>{_OBJECT}</annotation>")
+            shutil.copy(folder / "photos" / "cat.jpg", folder / "cells" / "JPEGImages" / f"{name}.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_command(FIRST_RUN, *TINY.split()) == 0

@@ -46,13 +46,15 @@ def test_every_block_can_be_run_or_is_marked(block: Block) -> None:
 def test_the_blocks_of_a_page_run_in_their_order(
     page: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # What one block defines, the next ones may use.
+    namespace = {"__name__": "__main__"}
     for block in blocks(page):
         if block.reason is not None:
             continue
         if block.title is not None:
             Path(block.title).write_text(block.text)
         elif block.language == "python":
-            exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "__main__"})
+            exec(compile(block.text, f"{block.page}:{block.line}", "exec"), namespace)
         elif block.language == "bash":
             for line in block.commands():
                 check_line(line)
