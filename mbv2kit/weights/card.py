@@ -28,9 +28,9 @@ _PURPOSES: Mapping[Task, str] = {
     "segmentation": "names the class of every pixel of an image",
 }
 _PRINTED: Mapping[Task, str] = {
-    "classification": 'print(model.class_names["classification"][results["classification"].class_ids[0]])',
-    "detection": 'print(results["detection"].boxes, results["detection"].class_ids, results["detection"].scores)',
-    "segmentation": 'print(results["segmentation"].mask)',
+    "classification": "print({result}.top(5))",
+    "detection": "print({result}.labels, {result}.scores, {result}.boxes)",
+    "segmentation": "print({result}.fractions, {result}.mask)",
 }
 
 # Metrics that have another name on the Hub; the others keep their name.
@@ -219,14 +219,13 @@ def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
     yield "## How to use it"
     yield "With mbv2kit and its support for the Hub, `pip install 'mbv2kit[weights]'`:"
     yield f"```\nmbv2kit infer photos/*.jpg checkpoint=hub:{repository}\n```"
-    printed = "\n".join(_PRINTED[task] for task in tasks)
+    # A model of one task needs no task to be named.
+    results = ["result"] if len(tasks) == 1 else [f'result["{task}"]' for task in tasks]
+    printed = "\n".join(_PRINTED[task].format(result=result) for task, result in zip(tasks, results, strict=True))
     yield f"""```python
-from mbv2kit.imaging.images import decode
-from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights.hub import pull
+import mbv2kit
 
-model = VisionModel.load(pull("{repository}"))
-(results,) = model.predict([decode("photo.jpg")])
+result = mbv2kit.load("hub:{repository}")("photo.jpg")
 {printed}
 ```"""
 

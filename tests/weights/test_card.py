@@ -1,9 +1,11 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
+from PIL import Image
 
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
@@ -262,5 +264,20 @@ def test_the_lines_of_python_are_python_and_name_the_repository() -> None:
     assert "mbv2kit infer photos/*.jpg checkpoint=hub:me/cats\n" in card
     code = card.partition("```python\n")[2].partition("```")[0]
     compile(code, "card", "exec")
-    assert 'VisionModel.load(pull("me/cats"))' in code
+    assert 'mbv2kit.load("hub:me/cats")' in code
     assert code.count("print(") == 3
+
+
+@pytest.mark.parametrize("tasks", [*((task,) for task in HEADS), tuple(HEADS)])
+def test_the_snippet_of_the_card_runs(
+    tasks: tuple[Task, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = spec(*tasks, input=Preprocess((64, 64)))
+    VisionModel(ModelSpec.from_dict(content)).save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (50, 40)).save("photo.jpg")
+    card = model_card(content, metrics_of(tasks[0]), "me/cats")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert 'mbv2kit.load("hub:me/cats")' in code
+    exec(code.replace("hub:me/cats", "model"), {})
+    assert len(capsys.readouterr().out) > 0
