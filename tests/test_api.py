@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +277,19 @@ def test_training_is_that_of_the_command_line(
     assert ours == theirs
     files = [tmp_path / name / "model" / "model.safetensors" for name in ("mine", "theirs")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_training_in_a_thread_leaves_the_signals_of_the_program_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    signums = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(signum) for signum in signums]
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(mbv2kit.train, task="classification", run_dir="thread", **TINY).result()
+    assert run.finished
+    assert mbv2kit.train(task="classification", run_dir="main", **TINY).finished
+    assert [signal.getsignal(signum) for signum in signums] == before
 
 
 def test_a_run_goes_on_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

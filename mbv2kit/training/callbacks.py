@@ -3,6 +3,7 @@
 import csv
 import logging
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,9 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Handles both signals; Lightning restores the previous handlers when the run ends."""
+        # Python gives signals to the main thread alone.
+        if threading.current_thread() is not threading.main_thread():
+            return
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._remember)
 
