@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-litert test-executorch lint format docs clean
+.PHONY: help demo test test-oldest test-litert test-executorch lint format docs clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
 
 test-litert: $(VENV)-litert/.installed ## Tests what writes LiteRT files, whose packages want an environment of their own
 	$(VENV)-litert/bin/python -m pytest tests/exporting/test_litert.py tests/inference/runtimes/test_litert.py
+
+test-oldest: $(VENV)-oldest/.installed ## Runs the quick tests on Python 3.11 with the oldest packages that pyproject.toml admits
+	$(VENV)-oldest/bin/python -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test-executorch: $(VENV)-executorch/.installed ## The same for ExecuTorch
 	$(VENV)-executorch/bin/python -m pytest tests/exporting/test_executorch.py tests/inference/runtimes/test_executorch.py
@@ -43,7 +46,7 @@ docs: $(VENV)/.installed-dev ## Builds the documentation into site/; a broken li
 	$(BIN)/python -m mkdocs build --strict
 
 clean: ## Removes the virtual environments, caches and what was built; outputs/ stays
-	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch $(VENV)-oldest build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python:
@@ -63,6 +66,13 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(call install,$(VENV),[dev])
 	touch $(VENV)/.installed
+
+$(VENV)-oldest/.installed: pyproject.toml tests/oldest.py
+	python3.11 -m venv $(VENV)-oldest
+	python3.11 tests/oldest.py > $(VENV)-oldest/constraints.txt
+	@echo 'Installing into $(VENV)-oldest; this takes many minutes.'
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)-oldest/constraints.txt --editable '.[dev]'
+	touch $@
 
 $(VENV)-%/.installed: pyproject.toml | $(VENV)-%/bin/python
 	$(call install,$(VENV)-$*,[test$(comma)$*])
