@@ -14,32 +14,38 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
-from mbv2kit.cli.config import compose_config, conf_folder, register_parts
+from mbv2kit.cli.together import run_together
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.training.parts import training_parts
+from mbv2kit.process import usable_cores
 
 METRICS = {"classification": "top1", "detection": "AP50", "segmentation": "mIoU"}
 
 
-def job(config: DictConfig) -> None:
-    """Trains each task by its experiment file, then prints the metrics and where the images are."""
-    from mbv2kit.cli.logs import show_log
+def job(config: DictConfig) -> int:
+    """Trains each task by its experiment file, then prints the metrics and where the images are.
+
+    All tasks train at the same time and share the cores: a small network gains little from a second thread.
+    """
     from mbv2kit.models.run_folder import RunFolder
-    from mbv2kit.training.run import train
 
     for task in config.tasks:
         if task not in METRICS:
             raise UserError(f"tasks: there is no task '{task}'.{nearest(str(task), METRICS)}")
-    register_parts(conf_folder(), training_parts())
-    show_log()
     started = time.perf_counter()
     runs = {task: RunFolder(Path(config.run_dir) / task) for task in config.tasks}
-    for task, run in runs.items():
-        train(compose_config(conf_folder(), "train", [f"experiment=shapes/{task}", f"run_dir='{run.path}'"]))
-    print(f"\nTrained in {(time.perf_counter() - started) / 60:.1f} minutes; metrics on images not trained on:")
-    for task, run in runs.items():
+    # Reading by a process of its own would only pay with a core of its own.
+    commands = {
+        task: ["train", f"experiment=shapes/{task}", f"run_dir='{run.path}'", "loader.workers=0"]
+        for task, run in runs.items()
+    }
+    codes = run_together(commands, threads=max(1, usable_cores() // max(1, len(runs))))
+    finished = {task: run for task, run in runs.items() if codes[task] == 0 and run.finished}
+    if finished:
+        print(f"\nTrained in {(time.perf_counter() - started) / 60:.1f} minutes; metrics on images not trained on:")
+    for task, run in finished.items():
         value = json.loads(run.metrics.read_text())["metrics"][METRICS[task]]
         print(f"  {task:<15} {METRICS[task]:<5} {value:.3f}   look at {run.predictions / 'overview.png'}")
+    return max(codes.values(), default=0)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
