@@ -58,7 +58,7 @@ def load(
     Raises:
         UserError: There is no such model, runtime or file, or something is damaged.
 
-    Example:
+    Examples:
         >>> predictor = mbv2kit.load("outputs/first")
         >>> predictor("photos/cat.jpg").size
         (60, 80)
@@ -117,7 +117,7 @@ def create_model(backbone: str, head: str, classes: int | Sequence[str], **optio
     Raises:
         UserError: A name, a key or a value is wrong.
 
-    Example:
+    Examples:
         >>> model = mbv2kit.create_model("mobilenet_v2", "ssdlite", ["cell"], width=0.5, input_size=(320, 320))
         >>> model.preprocess.size
         (320, 320)
@@ -274,7 +274,7 @@ def train(**keys: Any) -> Training:
     Raises:
         UserError: A key or a value is wrong, or the data cannot be used.
 
-    Example:
+    Examples:
         >>> run = mbv2kit.train(task="classification", dataset="shapes", trainer={"max_epochs": 1})
         >>> sorted(run.metrics)
         ['top1', 'top5']
@@ -304,7 +304,7 @@ def evaluate(**keys: Any) -> Evaluation:
     Raises:
         UserError: A key or a value is wrong, or model and data do not fit together.
 
-    Example:
+    Examples:
         >>> evaluation = mbv2kit.evaluate(checkpoint="outputs/first", loader={"workers": 0})
         >>> 0 <= evaluation.metrics["AP50"] <= 1
         True
@@ -333,7 +333,7 @@ def export(**keys: Any) -> Export:
     Raises:
         UserError: A key or a value is wrong, or the file is not as good as the model and was not kept.
 
-    Example:
+    Examples:
         >>> exported = mbv2kit.export(checkpoint="outputs/first", format="onnx", check_pictures=4)
         >>> exported.path.name
         'model.onnx'

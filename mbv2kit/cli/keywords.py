@@ -66,7 +66,7 @@ def to_overrides(keys: Mapping[str, Any]) -> list[str]:
     Raises:
         UserError: A key or a value is not of a kind that a command line can hold, or a key is given twice.
 
-    Example:
+    Examples:
         >>> to_overrides({"dataset": {"name": "voc", "root": Path("cells")}, "trainer.max_epochs": 3})
         ["dataset='voc'", "dataset.root='cells'", 'trainer.max_epochs=3']
     """
