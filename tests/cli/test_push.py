@@ -119,6 +119,6 @@ def test_the_real_tool_publishes_and_the_environment_names_the_hub(
     done = push()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(
-        "error: me/cats could not be published on the Hugging Face Hub, which does not let you;"
+        "error: me/cats could not be published on the Hugging Face Hub, because you have no permission; log in"
     )
     assert done.stderr.count("\n") == 1
