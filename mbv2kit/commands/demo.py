@@ -26,6 +26,9 @@ def job(config: DictConfig) -> int:
 
     All tasks train at the same time and share the cores: a small network gains little from a second thread.
     """
+    # A missing package is reported once, here, and not by each task.
+    import torch  # noqa: F401
+
     from mbv2kit.models.run_folder import RunFolder
 
     for task in config.tasks:

@@ -88,7 +88,7 @@ def check_line(line: str, *, inline: bool = False) -> None:
         assert all((ROOT / word).exists() for word in words if word.startswith("tests")), line
     elif module := re.fullmatch(r"python -m (docs[\w.]+)", line):
         assert (ROOT / module[1].replace(".", "/")).with_suffix(".py").exists(), line
-    elif tool := re.match(r"python (tools/\w+\.py)", line):
+    elif tool := re.match(r"python ((?:tools|docs/scripts)/\w+\.py)", line):
         assert (ROOT / tool[1]).exists(), line
     else:
         assert re.match(r"\.venv/bin/(pre-commit|python) ", line), f"nothing runs '{line}'"
