@@ -23,7 +23,7 @@ MODEL_CLASSES = re.compile(
 
 
 def measure(root: Path) -> dict[str, int]:
-    """Returns the figures of the package in ``root``, by what they count."""
+    """Returns counts for the package in ``root``, by what they count."""
     folder = root / PACKAGE
     files = [path for path in folder.rglob("*.py") if "lab" not in path.relative_to(folder).parts]
     texts = {path: path.read_text(encoding="utf-8") for path in files}
@@ -71,7 +71,7 @@ def model_classes(texts: Iterable[str]) -> set[str]:
 
 
 def main() -> None:
-    """Prints the figures as a table."""
+    """Prints the counts as a table."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2]).resolve()
     print("| what | count |\n| --- | ---: |")
     for what, count in measure(root).items():
