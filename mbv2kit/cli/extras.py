@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from mbv2kit.errors import UserError
 
@@ -42,3 +43,9 @@ def explain_missing(command: str, extra: str = "train") -> Iterator[None]:
         if package not in TRAIN:
             raise
         raise UserError(f"mbv2kit {command} needs {package} and more: pip install 'mbv2kit[{extra}]'") from None
+
+
+def check_installed(package: str) -> None:
+    """Raises the error of a failed import unless a package is installed, without importing it."""
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)

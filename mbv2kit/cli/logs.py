@@ -27,8 +27,13 @@ _ADVICE = (
 
 
 def show_log() -> None:
-    """Shows on stderr what a command reports, in place of all other logging of the process."""
+    """Shows on stderr what a command reports, in place of all other logging of the process.
+
+    Call it before the imports of the job: matplotlib reports the first search for fonts when it is imported.
+    """
     logging.basicConfig(level=logging.INFO, handlers=[_screen()], force=True)
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 @contextmanager

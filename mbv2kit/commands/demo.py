@@ -14,6 +14,7 @@ from typing import NoReturn
 from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
+from mbv2kit.cli.extras import check_installed
 from mbv2kit.cli.together import run_together
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.process import usable_cores
@@ -27,8 +28,7 @@ def job(config: DictConfig) -> int:
     All tasks train at the same time and share the cores: a small network gains little from a second thread.
     """
     # A missing package is reported once, here, and not by each task.
-    import torch  # noqa: F401
-
+    check_installed("torch")
     from mbv2kit.models.run_folder import RunFolder
 
     for task in config.tasks:

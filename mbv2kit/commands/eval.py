@@ -19,9 +19,10 @@ from mbv2kit.evaluation import EVALUATORS
 def job(config: DictConfig) -> None:
     """Evaluates; what takes seconds to import is imported once the command line is known to be right."""
     from mbv2kit.cli.logs import show_log
-    from mbv2kit.evaluation.run import evaluate
 
     show_log()
+    from mbv2kit.evaluation.run import evaluate
+
     evaluate(config)
 
 

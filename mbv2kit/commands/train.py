@@ -21,9 +21,10 @@ from mbv2kit.training.parts import training_parts
 def job(config: DictConfig) -> None:
     """Trains; what takes seconds to import is imported once the command line is known to be right."""
     from mbv2kit.cli.logs import show_log
-    from mbv2kit.training.run import train
 
     show_log()
+    from mbv2kit.training.run import train
+
     train(config, list(HydraConfig.get().overrides.task))
 
 
