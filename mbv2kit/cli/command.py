@@ -15,11 +15,9 @@ from omegaconf import DictConfig
 
 from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
 from mbv2kit.cli.extras import explain_missing
-from mbv2kit.cli.help import help_text
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.cli.recipes import register_recipes
-from mbv2kit.cli.suggestions import unknown_flag
 from mbv2kit.errors import UserError
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
@@ -84,6 +82,8 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     register_parts(conf, registries)
     for argument in rest:
         if argument.startswith("-"):
+            from mbv2kit.cli.suggestions import unknown_flag
+
             keys = flatten(without_hydra(compose(conf, config_name, complete=False)))
             raise UserError(unknown_flag(argument, parser._option_string_actions, keys))
     if known.config_path or known.config_name or known.experimental_rerun:
@@ -99,6 +99,8 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     )
 
     if known.help:
+        from mbv2kit.cli.help import help_text
+
         print(help_text(conf, config_name, config, description, registries, known.config_dir))
         return 0
     sys.argv = [f"mbv2kit {name}", *flags, *overrides]

@@ -10,7 +10,6 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from mbv2kit.cli.suggestions import suggest
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.structures import TASKS
 
@@ -132,6 +131,8 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
         name = f"{step}.{name}"
     if parent and known[parent] is None:
         return f"{parent} is null and has no key '{name}'; give it a value first, as in {parent}=NAME."
+    from mbv2kit.cli.suggestions import suggest
+
     return f"There is no key '{key}'.{suggest(key, known, parent)}"
 
 
