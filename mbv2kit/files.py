@@ -1,4 +1,4 @@
-"""Writes files completely or not at all."""
+"""Writes files completely or not at all, and makes folders that no one else has."""
 
 import os
 from pathlib import Path
@@ -24,3 +24,29 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def claim_folder(path: Path) -> Path:
+    """Creates a folder that no other process has: ``path``, or ``path_2`` and so on where that exists already.
+
+    Making a folder is atomic, so of several processes that ask for one name each gets its own.
+
+    Args:
+        path: The folder; those above it are created.
+
+    Returns:
+        The new, empty folder.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, count = path, 1
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            count += 1
+            folder = path.with_name(f"{path.name}_{count}")
+        else:
+            return folder

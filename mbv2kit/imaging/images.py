@@ -59,7 +59,9 @@ def decode(path: str | Path) -> Image:
 
 
 def decode_resized(
-    path: str | Path, size: Callable[[int, int], tuple[int, int]]
+    path: str | Path,
+    size: Callable[[int, int], tuple[int, int]],
+    kept: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Reads an image as :func:`decode` and resizes it as :func:`resize_image`, but decodes no more than it needs.
 
@@ -69,6 +71,7 @@ def decode_resized(
     Args:
         path: The file.
         size: Maps the height and width of the image to those of the result.
+        kept: Maps the height and width of the image to those of its center, which alone is resized; None for all of it.
 
     Returns:
         The resized image, and the (height, width) of the original.
@@ -80,16 +83,33 @@ def decode_resized(
         data = Path(path).read_bytes()
         stored = _jpeg_size(data)
         if stored is None:
-            image = _decode_with_pillow(data)
-            return resize_image(image, *size(*image.shape[:2])), (image.shape[0], image.shape[1])
+            return _resize_center(_decode_with_pillow(data), size, kept)
         orientation = _jpeg_orientation(data)
         # Pixels are turned last, when they are fewest; until then, sizes are as the file stores them.
         sideways = orientation >= _SIDEWAYS
         original = stored[::-1] if sideways else stored
+        if kept is not None and kept(*original) != original:
+            return _resize_center(_turn(_decode_jpeg(data, stored, 1), orientation), size, kept)
         wanted = size(*original)[::-1] if sideways else size(*original)
         reduced = min(_MOST_REDUCED, _block(stored[0], wanted[0]), _block(stored[1], wanted[1]))
         resized = _resize(_decode_jpeg(data, stored, reduced), stored, wanted, reduced)
         return _turn(resized, orientation), original
+
+
+def _resize_center(
+    image: Image,
+    size: Callable[[int, int], tuple[int, int]],
+    kept: Callable[[int, int], tuple[int, int]] | None,
+) -> tuple[Image, tuple[int, int]]:
+    height, width = image.shape[:2]
+    center = image if kept is None else cut_center(image, *kept(height, width))
+    return resize_image(center, *size(*center.shape[:2])), (height, width)
+
+
+def cut_center(image: Image, height: int, width: int) -> Image:
+    """Returns the center of an image, a view of ``height`` x ``width`` pixels."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def upright_size(path: Path) -> tuple[int, int]:

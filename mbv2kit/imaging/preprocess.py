@@ -7,10 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.images import decode_resized, resize_image, resize_mask
+from mbv2kit.imaging.images import cut_center, decode_resized, resize_image, resize_mask
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]
+# Of an image that is scaled to more than this many times the input's side, crop scales only the center.
+_MOST_SCALED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +90,28 @@ class Preprocess:
         scale = max(self.size[0] / height, self.size[1] / width) / self.crop_fraction
         return max(self.size[0], round(height * scale)), max(self.size[1], round(width * scale))
 
+    def kept(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width of the image's center that is resized; all of it but for long, thin images.
+
+        ``crop`` scales by the short side, so an image of 1 x 65,000 pixels would become one of 10 million columns, of
+        which a square is kept.
+        """
+        if self.resize != "crop":
+            return height, width
+        sides = zip((height, width), self.scaled(height, width), self.size, strict=True)
+        rows, columns = (_kept_side(side, scaled, wanted) for side, scaled, wanted in sides)
+        return rows, columns
+
     def __call__(self, image: Image) -> tuple[Image, Placement]:
         """Returns the input, ``(*size, 3)`` uint8, and where the image lies in it."""
-        height, width = image.shape[:2]
-        return self.place(resize_image(image, *self.scaled(height, width)), (height, width))
+        center = cut_center(image, *self.kept(*image.shape[:2]))
+        return self.place(resize_image(center, *self.scaled(*center.shape[:2])), (image.shape[0], image.shape[1]))
 
     def place(self, scaled: Image, image: tuple[int, int]) -> tuple[Image, Placement]:
         """Makes the input from an image that is already resized to the size that :meth:`scaled` returns.
 
         Args:
-            scaled: Pixels of the resized image.
+            scaled: Pixels of the resized image, or of its center that :meth:`kept` names.
             image: (height, width) of the original image.
 
         Returns:
@@ -107,13 +121,19 @@ class Preprocess:
         if scaled.shape[:2] == self.size:
             return scaled, placement
         if self.resize == "crop":
-            top = (scaled.shape[0] - self.size[0]) // 2
-            left = (scaled.shape[1] - self.size[1]) // 2
-            cut = scaled[top : top + self.size[0], left : left + self.size[1]]
-            return np.ascontiguousarray(cut), placement
+            return np.ascontiguousarray(cut_center(scaled, *self.size)), placement
         canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
         canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
         return canvas, placement
+
+
+def _kept_side(side: int, scaled: int, wanted: int) -> int:
+    most = _MOST_SCALED * wanted
+    if scaled <= most:
+        return side
+    kept = max(1, -(-side * most // scaled))
+    # As odd or even as the whole, so that both have the same center.
+    return min(side, kept + (side - kept) % 2)
 
 
 def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Placement]:
@@ -131,4 +151,4 @@ def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Pl
     Raises:
         UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.
     """
-    return preprocess.place(*decode_resized(path, preprocess.scaled))
+    return preprocess.place(*decode_resized(path, preprocess.scaled, preprocess.kept))

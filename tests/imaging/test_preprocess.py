@@ -175,3 +175,33 @@ def test_an_unreadable_file_gives_no_input(tmp_path: Path) -> None:
 def test_inputs_are_made_without_torch() -> None:
     code = "import sys, mbv2kit.imaging.preprocess\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 65_000), (64_999, 1), (3, 30_001)])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_long_thin_image_is_cut_before_it_is_scaled(tmp_path: Path, height: int, width: int, suffix: str) -> None:
+    # Scaled as a whole, the first would become 256 x 16 million pixels.
+    long_side = max(height, width)
+    line = (np.arange(long_side) * 255 // long_side).astype(np.uint8)
+    ramp = np.broadcast_to(line.reshape((-1, 1, 1) if height > width else (1, -1, 1)), (height, width, 3))
+    path = tmp_path / f"thin.{suffix}"
+    PillowImage.fromarray(np.ascontiguousarray(ramp)).save(path, quality=95)
+    preprocess = Preprocess((224, 224), "crop")
+    assert np.prod(preprocess.scaled(*preprocess.kept(height, width)), dtype=float) < 2e6
+    for pixels, placement in (preprocess(decode(path)), preprocess_file(path, preprocess)):
+        assert pixels.shape == (224, 224, 3)
+        assert placement.image == (height, width)
+        assert abs(float(pixels.mean()) - 127) < 2, "the center of the image"
+
+
+@given(SIZES, SIZES, st.sampled_from([0.5, 0.875, 1.0]))
+def test_only_long_thin_images_are_cut_first(image: tuple[int, int], size: tuple[int, int], fraction: float) -> None:
+    preprocess = Preprocess(size, "crop", crop_fraction=fraction)
+    height, width = preprocess.kept(*image)
+    if (height, width) == image:
+        return
+    assert max(side / wanted for side, wanted in zip(preprocess.scaled(*image), size, strict=True)) > 16
+    assert (image[0] - height) % 2 == (image[1] - width) % 2 == 0
+    scaled = preprocess.scaled(height, width)
+    assert scaled[0] >= size[0]
+    assert scaled[1] >= size[1]
