@@ -1,7 +1,10 @@
 """Maps the labels of a data set to the class ids of a model that lists the same classes differently."""
 
+import logging
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +13,10 @@ from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.structures import IGNORE, Boxes, Sample
 
+logger = logging.getLogger(__name__)
+
 _IMAGENET_CLASSES = 1000
+_IMAGENET_FIRST = ["tench", "goldfish", "great white shark"]
 _WNID = re.compile(r"n\d{8}")
 # Lists of ImageNet's classes differ in two to four names; a list in another order has almost no name in its place.
 _SAME_SHARE = 0.99
@@ -54,42 +60,110 @@ class AlignedSource(Source):
 def align_classes(source: Source, class_names: Sequence[str]) -> Source:
     """Returns the source with the class ids and class names of a model.
 
-    Lists with other names for the same classes, as there are for ImageNet, count as equal.
+    Equal names belong together, whatever their order. Only names that are left over are compared loosely, one to one:
+    first without case, underscores and the form of their Unicode, then without synonyms and a note in parentheses. The
+    log says which. The thousand classes of ImageNet, which every list names differently, go by their place.
 
     Args:
         source: Source of the samples.
         class_names: The model's classes, in the model's order.
 
     Raises:
-        UserError: The source has classes that the model does not know.
+        UserError: The source has classes that the model does not know, or that several of the model's may be.
     """
     if tuple(class_names) == source.class_names:
         return source
-    if _same_list(source.class_names, class_names):
-        return AlignedSource(source, class_names, range(len(class_names)))
-    unknown = [name for name in source.class_names if name not in class_names]
+    return AlignedSource(source, class_names, _match(source.class_names, class_names))
+
+
+def _match(names: Sequence[str], others: Sequence[str]) -> list[int]:
+    """Returns the place of each name in another list; the names of a list are distinct."""
+    ids = _equal(names, others)
+    if len(ids) < len(names):
+        similar = _by_place(names, ids) if _are_imagenet(names, others) else _by_similar_names(names, others, ids)
+        said = [f"'{names[i]}' as '{others[j]}'" for i, j in similar.items() if names[i] != others[j]]
+        logger.info("Took %d classes of the data set for similar ones of the model: %s", len(said), first_few(said))
+        ids = {**ids, **similar}
+    return [ids[index] for index in range(len(names))]
+
+
+def _equal(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
+    """Returns the place of every name that occurs exactly once in the other list."""
+    places = {name: place for place, name in enumerate(others)}
+    twice = {name for place, name in enumerate(others) if places[name] != place}
+    return {index: places[name] for index, name in enumerate(names) if name in places and name not in twice}
+
+
+def _are_imagenet(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Tells whether two lists hold the classes of ImageNet in their usual order, which follows the WordNet ids."""
+    if not len(names) == len(others) == _IMAGENET_CLASSES:
+        return False
+    if all(_WNID.fullmatch(name) for name in names):
+        return sorted(names) == list(names)
+    plain, same = [_plain(name) for name in names], [_plain(name) for name in others]
+    in_place = sum(name == other for name, other in zip(plain, same, strict=True))
+    return plain[: len(_IMAGENET_FIRST)] == _IMAGENET_FIRST and in_place >= _SAME_SHARE * len(names)
+
+
+def _by_place(names: Sequence[str], equal: Mapping[int, int]) -> dict[int, int]:
+    """Returns its own place for each name, except for those that have only changed places among themselves."""
+    moved = dict(equal)
+    # "crane" is a bird in one list and a machine in another, where the bird is called "crane bird".
+    while outside := [index for index, place in moved.items() if place not in moved]:
+        for index in outside:
+            del moved[index]
+    return {index: moved.get(index, index) for index in range(len(names))}
+
+
+def _by_similar_names(names: Sequence[str], others: Sequence[str], equal: Mapping[int, int]) -> dict[int, int]:
+    """Pairs the names that have no equal, each with the only similar one that is left.
+
+    Raises:
+        UserError: A name has no similar one, or several.
+    """
+    found: dict[int, int] = {}
+    for key in (same_but_for_case, _plain):
+        left = [index for index in range(len(names)) if index not in equal and index not in found]
+        free: dict[str, list[int]] = {}
+        for place in sorted({*range(len(others))} - {*equal.values(), *found.values()}):
+            free.setdefault(key(others[place]), []).append(place)
+        fits = {
+            index: [place for place in free.get(key(names[index]), ()) if _notes_agree(names[index], others[place])]
+            for index in left
+        }
+        claims = Counter(place for places in fits.values() for place in places)
+        for places in fits.values():
+            if len(places) > 1 or any(claims[place] > 1 for place in places):
+                mine = [names[each] for each in left if set(fits[each]) & set(places)]
+                raise UserError(
+                    f"The data set's {_listed(mine)} may each be the model's "
+                    f"{_listed([others[place] for place in places])}; give them the same names in both."
+                )
+        found |= {index: places[0] for index, places in fits.items() if places}
+    unknown = [name for index, name in enumerate(names) if index not in equal and index not in found]
     if unknown:
         raise UserError(
             f"The data set has classes that the model does not know: {first_few(unknown)}. The model knows "
-            f"{first_few(class_names)}; evaluate on its own classes, or train on this data set."
+            f"{first_few(others)}; evaluate on its own classes, or train on this data set."
         )
-    return AlignedSource(source, class_names, [list(class_names).index(name) for name in source.class_names])
+    return found
 
 
-def _same_list(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Returns whether two lists hold the same classes in the same order, possibly by other names."""
-    if len(names) != len(others):
-        return False
-    if (
-        len(names) == _IMAGENET_CLASSES
-        and all(_WNID.fullmatch(name) for name in names)
-        and sorted(names) == list(names)
-    ):
-        return True
-    same = sum(_plain(name) == _plain(other) for name, other in zip(names, others, strict=True))
-    return same >= _SAME_SHARE * len(names)
+def _listed(names: Sequence[str]) -> str:
+    return f"{'class' if len(names) == 1 else 'classes'} " + first_few(f"'{name}'" for name in names)
+
+
+def same_but_for_case(name: str) -> str:
+    """Returns a name without case, underscores and the form of its Unicode; equal for names that look alike."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def _plain(name: str) -> str:
     """Removes synonyms, a note in parentheses, underscores and capitals."""
-    return name.partition(",")[0].partition(" (")[0].replace("_", " ").strip().lower()
+    return same_but_for_case(name).partition(",")[0].partition(" (")[0].strip()
+
+
+def _notes_agree(name: str, other: str) -> bool:
+    """Tells whether two names do not contradict each other in what they say in parentheses."""
+    notes = {same_but_for_case(each).partition(" (")[2] for each in (name, other)}
+    return "" in notes or len(notes) == 1

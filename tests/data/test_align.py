@@ -1,8 +1,11 @@
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
@@ -96,13 +99,96 @@ def test_a_source_with_the_same_classes_is_unchanged() -> None:
     assert align_classes(source, list(MODEL)) is source
 
 
-def test_a_list_with_other_names_counts_as_equal() -> None:
-    source = Given(("Great_White_shark", "crane (n02012849)", "tench, Tinca tinca"), sample(label=1))
-    aligned = align_classes(source, ["great white shark", "crane", "tench"])
-    assert aligned.class_names == ("great white shark", "crane", "tench")
-    assert aligned[0].label == 1
-    with pytest.raises(UserError, match="does not know: Great_White_shark"):
-        align_classes(source, ["tench", "great white shark", "crane"])
+def ids_of(names: Sequence[str], model: Sequence[str]) -> list[int]:
+    """The model's class id of each class of a data set."""
+    source = Given(tuple(names), *(sample(label=label) for label in range(len(names))))
+    aligned = align_classes(source, model)
+    assert aligned.class_names == tuple(model)
+    return [int(aligned[index].label) for index in range(len(names))]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "model"),
+    [
+        (("rust (heavy)", "rust (light)"), ("rust (light)", "rust (heavy)")),
+        (("cat, tabby", "cat, tiger"), ("cat, tiger", "cat, tabby")),
+        (("Cat", "cat", "CAT"), ("CAT", "Cat", "cat")),
+        (("a_b", "a b"), ("a b", "a_b")),
+        (("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")),
+    ],
+)
+def test_equal_names_belong_together_however_similar_others_are(
+    names: tuple[str, ...], model: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert ids_of(names, model) == [model.index(name) for name in names]
+    assert not caplog.records
+
+
+def test_names_that_are_left_over_are_compared_loosely_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("Great_White_shark", "crane (n02012849)", "tench, Tinca tinca", "cat", "caf\u00e9")
+    model = ("great white shark", "Cat", "crane", "cat", "tench", "CAFE\u0301", "cat (toy)")
+    with caplog.at_level(logging.INFO):
+        assert ids_of(names, model) == [0, 2, 4, 3, 5]
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith(
+        "Took 4 classes of the data set for similar ones of the model: 'Great_White_shark' as 'great white shark', "
+    )
+    assert "'cat'" not in line
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "message"),
+    [
+        (
+            ("rust", "ok"),
+            ("ok", "rust (heavy)", "rust (light)"),
+            r"class 'rust' may each be .* 'rust \(heavy\)', 'rust",
+        ),
+        (("RUST", "Rust"), ("rust", "ok"), "classes 'RUST', 'Rust' may each be the model's class 'rust'; give them"),
+        (("rust (heavy)", "rust (light)"), ("rust", "ok"), r"classes 'rust \(heavy\)', 'rust \(light\)' may each be"),
+        (("rust (light)", "ok"), ("ok", "rust (heavy)"), r"does not know: rust \(light\)\."),
+        (("cat", "cat (toy)"), ("cat", "dog"), r"does not know: cat \(toy\)\."),
+        (("a", "b", "c"), ("a", "b", "x"), r"does not know: c\."),
+    ],
+)
+def test_what_could_be_another_class_is_refused(names: tuple[str, ...], model: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        align_classes(Given(names), model)
+
+
+@given(
+    model=st.lists(st.text("aAbB_( ,)", min_size=1, max_size=4), min_size=1, max_size=8, unique=True),
+    data=st.data(),
+)
+def test_any_order_of_the_same_names_is_followed(model: list[str], data: st.DataObject) -> None:
+    names = data.draw(st.permutations(model))
+    assert ids_of(names, model) == [model.index(name) for name in names]
+
+
+def numbered(*first: str) -> list[str]:
+    """A thousand names that begin as those of ImageNet do."""
+    start = ["tench", "goldfish", "great white shark", *first]
+    return start + [f"animal {number}" for number in range(len(start), 1000)]
+
+
+def test_lists_of_imagenet_go_by_place_where_they_name_a_class_differently(caplog: pytest.LogCaptureFixture) -> None:
+    names = numbered("crane (n02012849)", "crane (n03126707)", "tiger", "lion")
+    model = numbered("crane bird", "crane", "lion", "tiger")
+    with caplog.at_level(logging.INFO):
+        ids = ids_of(names, model)
+    # Tiger and lion have only changed places; the second crane of the data set is no bird.
+    assert ids == [0, 1, 2, 3, 4, 6, 5, *range(7, 1000)]
+    assert [record.message for record in caplog.records] == [
+        "Took 2 classes of the data set for similar ones of the model: 'crane (n02012849)' as 'crane bird', "
+        "'crane (n03126707)' as 'crane'"
+    ]
+
+
+def test_a_thousand_classes_of_another_kind_never_go_by_place() -> None:
+    names, model = ([f"part {number}" for number in range(999)] + [last] for last in ("bolt", "nut"))
+    with pytest.raises(UserError, match=r"does not know: bolt\."):
+        align_classes(Given(tuple(names)), model)
 
 
 def test_the_thousand_ids_of_imagenet_are_its_thousand_classes() -> None:
