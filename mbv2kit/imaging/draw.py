@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from mbv2kit.imaging.colors import COLORS
-from mbv2kit.imaging.images import count_values, resize_image, resize_mask
+from mbv2kit.imaging.resizing import count_values, resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
 
 BACKGROUND = "background"

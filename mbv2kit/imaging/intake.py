@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.imaging.images import from_pillow
+from mbv2kit.imaging.pixels import from_pillow
 from mbv2kit.structures import Image
 
 # Floats may leave 0..1 by half a gray level, as resizing with a cubic filter makes them do.
@@ -58,7 +58,7 @@ def to_rgb(image: Any, *, bgr: bool = False) -> Image:
 def _load(image: PillowImage.Image) -> Image:
     try:
         return from_pillow(image)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # decoders raise errors of every type
         file = getattr(image, "filename", "")
         name = f" of {file}" if file else ""
         raise UserError(f"The Pillow image{name} could not be read ({one_line(error)}).") from None

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.images import cut_center, decode_resized, resize_image, resize_mask
+from mbv2kit.imaging.images import decode_resized
+from mbv2kit.imaging.resizing import cut_center, resize_image, resize_mask
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]

@@ -6,7 +6,7 @@ from os.path import exists, isdir
 from pathlib import Path
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.images import SUFFIXES
+from mbv2kit.imaging.formats import SUFFIXES
 
 
 def expand(paths: Iterable[str]) -> list[Path]:

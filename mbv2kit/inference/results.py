@@ -14,7 +14,8 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few, one_line
 from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate, palette
-from mbv2kit.imaging.images import count_values, decode
+from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.resizing import count_values
 from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mbv2kit.data.augment.view import View, centers_inside
-from mbv2kit.imaging.images import resize_image, resize_mask
+from mbv2kit.imaging.resizing import resize_image, resize_mask
 
 SIDES = st.integers(1, 90)
 

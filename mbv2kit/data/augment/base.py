@@ -16,8 +16,8 @@ from mbv2kit.data.augment.color import ColorJitter, ColorOptions
 from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.images import resize_image, resize_mask
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.imaging.resizing import resize_image, resize_mask
 from mbv2kit.registry import Registry
 from mbv2kit.structures import IGNORE, Sample
 

@@ -11,7 +11,8 @@ import numpy as np
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import Texts
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.images import SUFFIXES, decode
+from mbv2kit.imaging.formats import SUFFIXES
+from mbv2kit.imaging.images import decode
 from mbv2kit.structures import Sample, Task
 
 

@@ -15,7 +15,7 @@ from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import AnnotationTable, TableBuilder, Texts
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.images import decode, upright_size
+from mbv2kit.imaging.images import decode, read_head
 from mbv2kit.structures import IGNORE, Boxes, Sample, Task
 
 VOC_CLASSES = (
@@ -80,7 +80,7 @@ class Voc(Source):
             foreground = classes[1:] if classes[:1] == ("background",) else classes
             self.class_names = foreground or _find_classes(lists, self._ground_truth)
             # From the images, because the size in the XML is often wrong or zero.
-            self._sizes = np.array([upright_size(self._images / file) for file in self._files], dtype=np.int32)
+            self._sizes = np.array([read_head(self._images / file).upright for file in self._files], dtype=np.int32)
             self._table = self._read_boxes(difficult)
 
     def _find_folders(self, root: Path) -> tuple[Path, Path]:

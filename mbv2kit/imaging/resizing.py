@@ -1,0 +1,72 @@
+"""Resizes images and masks with the filters that the whole project uses; needs no torch."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes pixels with the one filter that the whole project uses.
+
+    A side that becomes at most half as long is first averaged over blocks of 2, 4, 8, ... pixels, as large as the
+    requested size allows. Linear interpolation between the centers of the blocks does the rest.
+    """
+    return resize_reduced(image, (image.shape[0], image.shape[1]), (height, width), 1)
+
+
+def resize_reduced(
+    image: NDArray[np.uint8], whole: tuple[int, int], wanted: tuple[int, int], reduced: int
+) -> NDArray[np.uint8]:
+    """Resizes an image of size ``whole``, given as ``image``, its averages over blocks of ``reduced`` pixels."""
+    blocks = [largest_block(*sides) for sides in zip(whole, wanted, strict=True)]
+    averages = _average(image, blocks[0] // reduced, blocks[1] // reduced)
+    # The last blocks may reach beyond the image, so the scale is that of the whole image, not of the blocks.
+    y, x = (to * block / side for side, to, block in zip(whole, wanted, blocks, strict=True))
+    if y == x == 1:
+        return averages
+    height, width = averages.shape[:2]
+    if (round(height * y), round(width * x)) == (height, width):
+        # cv2.resize would only copy here.
+        back = np.array([[1 / x, 0, 0.5 / x - 0.5], [0, 1 / y, 0.5 / y - 0.5]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        resized = cv2.warpAffine(averages, back, wanted[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    else:
+        resized = cv2.resize(averages, None, fx=x, fy=y, interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(resized[: wanted[0], : wanted[1]], dtype=np.uint8)
+
+
+def largest_block(side: int, wanted: int) -> int:
+    """Returns the largest power of 2 by which a side can be divided so that ``wanted`` pixels remain."""
+    return 1 << max(0, (side // wanted).bit_length() - 1)
+
+
+def _average(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Averages over blocks; those that reach beyond the image repeat its last row and column, as JPEG does."""
+    if rows == columns == 1:
+        return image
+    bottom, right = -image.shape[0] % rows, -image.shape[1] % columns
+    if bottom or right:
+        image = np.asarray(cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8)
+    size = (image.shape[1] // columns, image.shape[0] // rows)
+    # Between two pixels, linear interpolation is the average too, and four times as fast.
+    interpolation = cv2.INTER_LINEAR if max(rows, columns) == 2 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
+
+
+def cut_center(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Returns the center of an image, a view of ``height`` x ``width`` pixels."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes class indices; each new pixel takes the class under its center."""
+    if mask.shape == (height, width):
+        return mask
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def count_values(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns how many pixels of a mask ``(H, W)`` have each of the values 0..255, ``(256,)``."""
+    # np.bincount would first turn every pixel into eight bytes.
+    return cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)
