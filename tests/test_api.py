@@ -163,13 +163,13 @@ def test_predictions_are_those_of_the_command_line(
     expected = lines_of(root, *keys, images=images)
     predictor = mbv2kit.load(run, runtime=runtime)
     results = predictor(images, min_score=0.02)
-    masks = [line.get("mask") for line in expected]
-    assert [result.to_dict(mask) for result, mask in zip(results, masks, strict=True)] == expected
+    files = [{name: line.get(name) for name in ("mask", "drawing")} for line in expected]
+    assert [result.to_dict(**written) for result, written in zip(results, files, strict=True)] == expected
     # One by one, as a whole folder, as a pattern.
-    assert predictor(images[0], min_score=0.02).to_dict(masks[0]) == expected[0]
+    assert predictor(images[0], min_score=0.02).to_dict(**files[0]) == expected[0]
     for several in (photos, f"{photos}/*"):
         results = predictor([several], min_score=0.02)
-        assert [result.to_dict(mask) for result, mask in zip(results, masks, strict=True)] == expected
+        assert [result.to_dict(**written) for result, written in zip(results, files, strict=True)] == expected
     # Drawings and masks are the same bytes.
     for name, result in zip(("a", "c"), (results[0], results[2]), strict=True):
         assert result.save("drawing.jpg", 0.1).read_bytes() == Path(f"found/images/{name}.jpg").read_bytes()

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.usefixtures("clean_process")
 SEED = 3
 # Keys of a line of predictions.jsonl besides the image's name and size.
 RESULT_KEYS: dict[Task, set[str]] = {
-    "classification": {"classes"},
-    "detection": {"boxes"},
-    "segmentation": {"fractions", "mask"},
+    "classification": {"drawing", "classes"},
+    "detection": {"drawing", "boxes"},
+    "segmentation": {"drawing", "fractions", "mask"},
 }
 # Layers of SSD that see one map each.
 BY_MAP = ("heads.detection.classifiers", "heads.detection.regressors")

@@ -4,6 +4,7 @@ Images are ``(H, W, 3)`` uint8 RGB arrays. Small images are enlarged first, so t
 Characters that Pillow's built-in font lacks appear as boxes.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from PIL import ImageDraw, ImageFont
 from mbv2kit.imaging.colors import COLORS
 from mbv2kit.imaging.resizing import count_values, resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
+from mbv2kit.texts import shown
 
 BACKGROUND = "background"
 LONG_SIDE = 320
@@ -146,16 +148,16 @@ def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_na
     font = _font_for(image)
     line, margin = _line_height(font), _margin(font)
     width = max(image.shape[1], LONG_SIDE)
-    label_width = min(max(font.getlength(class_names[i]) for i, _, _ in rows), 0.55 * width) if rows else 0
+    labels = [_shorten(class_names[i], font, 0.55 * width if text else width - 2 * margin) for i, text, _ in rows]
+    label_width = max(map(font.getlength, labels), default=0)
     value_width = font.getlength("100.0%")
     bar_left, bar_right = 2 * margin + label_width, width - 2 * margin - value_width
 
     canvas = PillowImage.fromarray(_panel(len(rows) * line + 2 * margin, width))
     draw = ImageDraw.Draw(canvas)
-    for row, (class_id, text, share) in enumerate(rows):
+    for row, (label, (class_id, text, share)) in enumerate(zip(labels, rows, strict=True)):
         middle = margin + (row + 0.5) * line
-        space = label_width if text else width - 2 * margin
-        draw.text((margin, middle), _shorten(class_names[class_id], font, space), _INK, font, anchor="lm")
+        draw.text((margin, middle), label, _INK, font, anchor="lm")
         if text:
             draw.text((width - margin, middle), text, _INK, font, anchor="rm")
             top, bottom = middle - line * 0.2, middle + line * 0.2
@@ -315,11 +317,12 @@ def _margin(font: Font) -> int:
 
 def _shorten(text: str, font: Font, width: float) -> str:
     """Cuts a text that is wider than ``width`` pixels and ends it with an ellipsis."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
+    # A name may have any length and any characters; a letter takes a pixel at least, and line breaks cannot be drawn.
+    start = shown(text[: int(width) + 1])
+    if len(start) <= width and font.getlength(start) <= width:
+        return start
+    kept = bisect_right(range(1, len(start) + 1), width, key=lambda count: font.getlength(f"{start[:count]}…"))
+    return f"{start[:kept]}…" if kept else ""
 
 
 def _class_color(class_id: int) -> Color:

@@ -11,7 +11,7 @@ A network returns the arrays of its tasks, each with a row for every image of th
 Ranking and non-maximum suppression depend on the data, which is why they are here and not in the network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,69 @@ def suppress(
         if len(found) >= limit or tried == len(order):
             return np.asarray(order[np.asarray(found[:limit], dtype=np.int64)])
         tried = min(len(order), 2 * tried)
+
+
+def check_outputs(
+    outputs: Outputs, images: int, size: tuple[int, int], class_names: Mapping[Task, Sequence[str]]
+) -> None:
+    """Checks that a network returned what its model promises.
+
+    Args:
+        outputs: What the network returned.
+        images: Number of images in the batch.
+        size: Height and width of the input.
+        class_names: For each task of the model the names of its classes.
+
+    Raises:
+        UserError: An array is missing, has another shape, or names a class that the model does not have.
+    """
+    for task, names in class_names.items():
+        count = len(names)
+        if task == "classification":
+            _check_shape(outputs, "probabilities", (images, count))
+        elif task == "segmentation":
+            _check_shape(outputs, "mask", (images, *size))
+            _check_class(int(outputs["mask"].max(initial=0)), "mask", count)
+        elif DETECTIONS in outputs:
+            _check_shape(outputs, DETECTIONS, (images, None, 6))
+            rows = outputs[DETECTIONS]
+            _check_class(rows[..., 5].max(initial=0, where=rows[..., 4] > 0), DETECTIONS, count)
+        else:
+            _check_shape(outputs, "boxes", (images, None, 4))
+            _check_shape(outputs, "scores", (images, outputs["boxes"].shape[1], count))
+
+
+def finite(outputs: Outputs, images: int) -> NDArray[np.bool_]:
+    """Returns for each image ``(images,)`` whether its outputs are numbers.
+
+    A box may be infinite, since it is cut at the border of the image; it may not be NaN, which no score is either.
+    """
+    good = np.ones(images, dtype=np.bool_)
+    for name, array in outputs.items():
+        if array.dtype.kind == "f":
+            largest = array.reshape(images, -1).max(axis=1, initial=0)
+            good &= ~np.isnan(largest) if name in ("boxes", DETECTIONS) else np.isfinite(largest)
+    return good
+
+
+def _check_shape(outputs: Outputs, name: str, shape: tuple[int | None, ...]) -> None:
+    found = outputs[name].shape if name in outputs else None
+    fits = found is not None and len(found) == len(shape)
+    if not fits or any(wanted not in (None, side) for side, wanted in zip(found or (), shape, strict=True)):
+        expected = " x ".join("any" if side is None else str(side) for side in shape)
+        got = "nothing" if found is None else " x ".join(map(str, found)) or "a number"
+        raise UserError(
+            f"the network's output '{name}' must be {expected}, got {got}; its file is not that of its model.json, so "
+            "export or convert the model again."
+        )
+
+
+def _check_class(class_id: float, name: str, count: int) -> None:
+    if not 0 <= class_id < count:
+        raise UserError(
+            f"the network's output '{name}' names class {class_id:.0f}, but model.json has {count} class names "
+            f"(0..{count - 1}); export or convert the model again."
+        )
 
 
 def postprocess(

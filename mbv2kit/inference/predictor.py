@@ -8,12 +8,13 @@ from functools import partial
 from os import PathLike
 from typing import Any, overload
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.images import UnreadableImageError
-from mbv2kit.imaging.postprocess import NmsOptions, Outputs, postprocess
+from mbv2kit.imaging.postprocess import NmsOptions, Outputs, check_outputs, finite, postprocess
 from mbv2kit.imaging.preprocess import Placement, Preprocess, preprocess_file
 from mbv2kit.inference.pipeline import Predict, count_workers
 from mbv2kit.inference.result_list import Results
@@ -23,6 +24,11 @@ from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Image, Prediction, Task
+
+_NOT_FINITE = (
+    "the network's outputs are not numbers (NaN or infinite); its weights or its exported file are damaged, or "
+    "training diverged."
+)
 
 
 class Predictor:
@@ -146,26 +152,39 @@ class Predictor:
 
         Returns:
             A result for each source; that of a file that cannot be read has an ``error``.
+
+        Raises:
+            UserError: The network cannot run, or does not return what its model promises.
         """
         stages = stages or Stages()
         with stages.timing("reading"):
             read = [_read(source, self.preprocess) for source in sources]
-        predictions = iter(self._predict([each for each in read if not isinstance(each, UnreadableImageError)], stages))
+        predictions = iter(self._predict([each for each in read if not isinstance(each, UserError)], stages))
         results = []
         for source, each in zip(sources, read, strict=True):
             path, pixels = (None, source) if isinstance(source, np.ndarray) else (source, None)
             result = partial(Result, path=path, pixels=pixels, class_names=self.class_names, min_score=min_score)
-            if isinstance(each, UnreadableImageError):
+            if isinstance(each, UserError):
                 results.append(result(size=(0, 0), predictions={}, error=str(each)))
+            elif (prediction := next(predictions)) is None:
+                name = "" if path is None else f"{path}: "
+                results.append(result(size=each[1].image, predictions={}, error=f"{name}{_NOT_FINITE}"))
             else:
-                results.append(result(size=each[1].image, predictions=next(predictions)))
+                results.append(result(size=each[1].image, predictions=prediction))
         return results
 
     def predict_inputs(
         self, inputs: NDArray[np.uint8], placements: Sequence[Placement]
     ) -> list[dict[Task, Prediction]]:
-        """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`."""
-        return self.postprocess(self.outputs(inputs), placements)
+        """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`.
+
+        Raises:
+            UserError: The network cannot run, does not return what its model promises, or returns no numbers.
+        """
+        outputs = self.outputs(inputs)
+        if not finite(outputs, len(inputs)).all():
+            raise UserError(_NOT_FINITE)
+        return self.postprocess(outputs, placements)
 
     def outputs(self, images: NDArray[np.uint8]) -> Outputs:
         """Computes the network's outputs for any number of inputs, ``(B, H, W, 3)`` uint8 RGB."""
@@ -188,7 +207,11 @@ class Predictor:
 
         Returns:
             For each image the prediction of each task, in the pixels of the image.
+
+        Raises:
+            UserError: The outputs are not those that the model promises.
         """
+        check_outputs(outputs, len(placements), self.preprocess.size, self.class_names)
         decoded = {
             task: postprocess(task, outputs, self.preprocess.size, self._nms_options) for task in self.class_names
         }
@@ -219,14 +242,17 @@ class Predictor:
         heads = ", ".join(str(head["name"]) for head in self.spec.heads.values())
         return f"Predictor({tasks}, {self.spec.backbone['name']} + {heads}, {width} x {height}, {self.runtime})"
 
-    def _predict(self, read: Sequence[tuple[Image, Placement]], stages: Stages) -> list[dict[Task, Prediction]]:
+    def _predict(self, read: Sequence[tuple[Image, Placement]], stages: Stages) -> list[dict[Task, Prediction] | None]:
+        """Returns the predictions of each image; None where the network returned no numbers for it."""
         if not read:
             return []
         inputs, placements = zip(*read, strict=True)
         with stages.timing("network"):
             outputs = self.outputs(np.stack(inputs))
         with stages.timing("postprocessing"):
-            return self.postprocess(outputs, placements)
+            good = finite(outputs, len(inputs))
+            predictions = self.postprocess(outputs, placements)
+            return [each if fine else None for each, fine in zip(predictions, good.tolist(), strict=True)]
 
     @contextmanager
     def _workers(self, min_score: float, images: int) -> Iterator[list[Predict]]:
@@ -241,10 +267,13 @@ class Predictor:
             idle += copies
 
 
-def _read(source: Source, preprocess: Preprocess) -> tuple[Image, Placement] | UnreadableImageError:
+def _read(source: Source, preprocess: Preprocess) -> tuple[Image, Placement] | UserError:
     if isinstance(source, np.ndarray):
         return preprocess(source)
     try:
         return preprocess_file(source, preprocess)
-    except UnreadableImageError as error:
+    except UserError as error:
         return error
+    except (MemoryError, cv2.error) as error:
+        # An image that no memory holds must not keep the others from their predictions.
+        return UnreadableImageError(f"{source}: the image could not be preprocessed ({one_line(error)}).")

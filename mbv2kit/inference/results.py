@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few, one_line
 from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate, palette
+from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
 from mbv2kit.imaging.resizing import count_values
 from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
@@ -130,19 +130,20 @@ class Result:
         best = zip(prediction.class_ids[:count].tolist(), prediction.scores[:count].tolist(), strict=True)
         return [(self._names[class_id], score) for class_id, score in best]
 
-    def to_dict(self, mask: str | None = None) -> Record:
+    def to_dict(self, mask: str | None = None, drawing: str | None = None) -> Record:
         """Returns the line of ``predictions.jsonl`` for the image, ready for JSON.
 
         Args:
             mask: Path of a file with the mask that the line is to name; None for none.
+            drawing: Path of a file with the drawing that the line is to name; None for none.
         """
         image = None if self.path is None else str(self.path)
         if self.error is not None:
             return {"image": image, "error": self.error}
         task, prediction = self._only("to_dict()")
         line: Record = {"image": image, "width": self.size[1], "height": self.size[0], "task": task}
-        if mask is not None:
-            line["mask"] = mask
+        files = {"drawing": drawing, "mask": mask}
+        line |= {name: file for name, file in files.items() if file is not None}
         return line | describe(prediction, self._names, self.min_score)
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
@@ -179,6 +180,7 @@ class Result:
             ``path``; a missing folder is created.
 
         Raises:
+            TooLargeError: A JPEG cannot be as large as the drawing.
             UserError: The suffix is not that of an image, or the file cannot be written.
         """
         drawing, path = self.plot(min_score), Path(path)
@@ -188,7 +190,7 @@ class Result:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if jpeg:
-                path.write_bytes(_encode_jpeg(drawing))
+                path.write_bytes(encode_jpeg(drawing))
             else:
                 PillowImage.fromarray(drawing).save(path)
         except OSError as error:
@@ -217,7 +219,7 @@ class Result:
 
     def _repr_jpeg_(self) -> bytes | None:
         """Returns the drawing, which notebooks show."""
-        return _encode_jpeg(self.plot()) if len(self.predictions) == 1 else None
+        return encode_jpeg(self.plot()) if len(self.predictions) == 1 else None
 
     @property
     def _names(self) -> Sequence[str]:
@@ -290,11 +292,6 @@ def _fractions(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str,
         # Several classes may share a name.
         pixels[class_names[class_id]] += counts[class_id].item()
     return {name: count / mask.size for name, count in pixels.items()}
-
-
-def _encode_jpeg(drawing: Image) -> bytes:
-    data: bytes = simplejpeg.encode_jpeg(drawing, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
-    return data
 
 
 def _summary(result: Result) -> str:

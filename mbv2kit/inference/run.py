@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -12,16 +12,22 @@ from time import perf_counter
 from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.image_paths import expand, output_names
+from mbv2kit.inference.image_paths import find_images
 from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.output_folder import claimed
+from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import Record, Result
 from mbv2kit.inference.stages import Stages
-from mbv2kit.inference.writer import Writer
+from mbv2kit.inference.writer import LINES, Writer
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.structures import Task
+from mbv2kit.texts import shown
+
+# How many images without a prediction are named on the screen.
+_NAMED = 5
 
 
 def infer(config: DictConfig, paths: Sequence[str]) -> int:
@@ -43,40 +49,73 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     for key in ("min_score", "draw_min_score"):
         if config[key] is None or not 0 <= config[key] <= 1:
             raise UserError(f"{key} must be in 0..1, got {config[key]}.")
-    images = expand(paths)
+    found = find_images(paths)
+    images = found.images
     request = _request(config)
     # A budget of memory covers all images that are processed at a time.
     workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
     loaded = load(replace(request, workers=workers))
     origin = "" if request.checkpoint else " (of the newest finished run)"
-    print(f"Model: {loaded.name}{origin}", *loaded.notes, sep="\n")
+    _say(f"Model: {loaded.name}{origin}", *loaded.notes, *found.notes())
     keep_freed_memory()
     batch_size = loaded.predictor.batch_size(config.batch_size)
     predictors = [loaded.predictor, *(loaded.predictor.copy() for _ in range(workers - 1))]
     stages = Stages()
     predict = [partial(each.predict, min_score=config.min_score, stages=stages) for each in predictors]
-    names = output_names(images)
+    names = output_names(images, found.folders)
     writer = Writer(
-        output=Path(config.output or OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"),
         tasks=_tasks(loaded.predictor, config.task, loaded.name),
         draw_min_score=config.draw_min_score,
         draws=config.save_images,
     )
 
-    def write(index: int, result: Result) -> list[Record]:
-        with stages.timing("writing"):
-            return writer.write(names[index], result)
-
     ready = perf_counter()
-    unreadable = _write_all(process(predict, images, batch_size, write), len(images), writer.output)
+    with _disk_errors(config.output), claimed(config.output, images, writer.files(names)) as output:
+
+        def write(index: int, result: Result) -> list[Record]:
+            with stages.timing("writing"):
+                return writer.write(output, names[index], result)
+
+        told = _write_all(process(predict, images, batch_size, write), len(images), output / LINES)
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
-        print(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
-    print(stages.describe(len(images), workers, perf_counter() - ready))
+        _say(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
+    _say(stages.describe(len(images), workers, perf_counter() - ready))
     count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
-    failed = f", {unreadable} of them unreadable (see the errors in predictions.jsonl)" if unreadable else ""
-    print(f"{count}{failed}, {perf_counter() - started:.1f} s: {writer.output}")
-    return 1 if unreadable else 0
+    failed = f", {told.failed} of them without prediction (see the errors in {LINES})" if told.failed else ""
+    notes = f", {told.not_drawn} of them not drawn (see the notes in {LINES})" if told.not_drawn else ""
+    _say(f"{count}{failed}{notes}, {perf_counter() - started:.1f} s: {output}")
+    for error in told.errors:
+        print(f"error: {shown(error)}", file=sys.stderr)
+    if told.failed > len(told.errors):
+        print(f"error: {told.failed - len(told.errors)} more images have no prediction; see {LINES}", file=sys.stderr)
+    return 1 if told.failed else 0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What is said about the images in the end.
+
+    Attributes:
+        failed: How many images have no prediction.
+        errors: The reasons of the first few.
+        not_drawn: How many have no drawing because it would be too large.
+    """
+
+    failed: int = 0
+    errors: list[str] = field(default_factory=list)
+    not_drawn: int = 0
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Counts the records of one image."""
+        error = records[0].get("error")
+        self.failed += error is not None
+        self.errors += [error] if error is not None and len(self.errors) < _NAMED else []
+        self.not_drawn += any("note" in record for record in records)
+
+
+def _say(*lines: str) -> None:
+    print(*map(shown, lines), sep="\n")
 
 
 def _request(config: DictConfig) -> Request:
@@ -101,21 +140,26 @@ def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     return [task]
 
 
-def _write_all(results: Iterable[list[Record]], total: int, output: Path) -> int:
-    """Writes the records of all images, each as soon as it is there; returns how many images could not be read."""
-    unreadable = 0
+def _write_all(results: Iterable[list[Record]], total: int, file: Path) -> _Told:
+    """Writes the records of all images, each as soon as it is there; returns what is to be said about them."""
+    told = _Told()
+    with file.open("w", encoding="utf-8") as lines:
+        for records in _watched(results, total):
+            told.add(records)
+            lines.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+            lines.flush()
+    return told
+
+
+@contextmanager
+def _disk_errors(output: str | None) -> Iterator[None]:
+    """Turns an error of the disk into a sentence; what was written stays."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with (output / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-            for records in _watched(results, total):
-                unreadable += "error" in records[0]
-                lines.writelines(json.dumps(record) + "\n" for record in records)
-                lines.flush()
+        yield
     except OSError as error:
-        raise UserError(
-            f"output={output} cannot be written ({error.strerror or error}); name another folder."
-        ) from None
-    return unreadable
+        where = OUTPUTS / "infer" if output is None else output
+        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        raise UserError(f"output={where} cannot be written ({reason}); name another folder.") from None
 
 
 def _watched(items: Iterable[list[Record]], total: int) -> Iterable[list[Record]]:

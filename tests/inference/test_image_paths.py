@@ -1,11 +1,10 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mbv2kit.errors import UserError
-from mbv2kit.inference.image_paths import expand, output_names
+from mbv2kit.inference.image_paths import expand, find_images
+from mbv2kit.inference.output_folder import MARKER
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     assert names_of("[1].jpg") == ["[1].jpg"]
 
 
-@pytest.mark.parametrize("name", ["empty.jpg", "*.heic", "sub/[xyz].jpg"])
+@pytest.mark.parametrize("name", ["empty.jpg", "*.raw", "sub/[xyz].jpg"])
 def test_a_folder_or_glob_without_images_is_named_in_the_error(folder: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
         expand(["b.jpg", name])
@@ -61,14 +60,35 @@ def test_a_missing_file_is_kept_among_others_and_refused_alone(folder: Path) -> 
         expand(["none.jpg", "x" * 300 + ".jpg"])
 
 
-def test_outputs_have_the_names_of_images_unless_two_are_equal() -> None:
-    paths = ["a/cat.jpg", "b/cat.png", "dog.jpg", "Cat.jpg", "cat_2.jpg", "a/cat.jpg"]
-    assert output_names(map(Path, paths)) == ["cat", "cat_2", "dog", "Cat_3", "cat_2_2", "cat_4"]
+def test_files_that_are_left_out_are_counted_by_suffix(folder: Path) -> None:
+    for name in ("a.raw", "b.RAW", "sub/no_suffix"):
+        Path(name).touch()
+    found = find_images(["."])
+    assert found.left_out == {".raw": 2, ".txt": 1, "no suffix": 1}
+    assert found.notes() == ["Left out: 4 files that no suffix calls an image (.raw 2, .txt 1, no suffix 1)"]
+    with pytest.raises(UserError, match=r"\*\.raw: this pattern matches no image; found: \.raw; known suffixes: "):
+        find_images(["*.raw"])
 
 
-@given(st.lists(st.sampled_from(["a", "A", "a_2", "a_2_2", "b", "a.b"]), max_size=12))
-def test_no_output_overwrites_another(stems: list[str]) -> None:
-    names = output_names(Path(f"{stem}.jpg") for stem in stems)
-    assert len(names) == len(stems)
-    assert len({name.lower() for name in names}) == len(names)
-    assert all(name.startswith(stem) for name, stem in zip(names, stems, strict=True))
+def test_what_inference_wrote_is_read_only_where_it_is_named(folder: Path) -> None:
+    for name in ("sub/out/images/c.jpg", f"sub/out/{MARKER}"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert names_of(".") == names_of("**/*.*") == ["[1].jpg", "a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.tif"]
+    assert find_images(["."]).notes()[-1] == "Left out: 1 file that an earlier inference wrote"
+    assert names_of("sub/out") == names_of("sub/out/images") == names_of("sub/out/*/*") == ["sub/out/images/c.jpg"]
+
+
+@pytest.mark.parametrize("pattern", ["**/*.jpg", "**", "**.jpg", "*/*/**/*.jpg"])
+def test_links_that_lead_back_are_not_followed(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("x.jpg", "a/y.jpg", "a/b/z.jpg"):
+        (tmp_path / name).touch()
+    for name in ("one", "two"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    images = expand([str(tmp_path / pattern)])
+    below = [tmp_path / name for name in ("a/b/z.jpg", "a/y.jpg", "x.jpg")]
+    expected = {"**.jpg": below[2:], "*/*/**/*.jpg": below[:1]}.get(pattern, below)
+    assert [image for image in images if "one" not in image.parts and "two" not in image.parts] == expected
+    assert len(images) < 20
+    assert expand([str(tmp_path)]) == below

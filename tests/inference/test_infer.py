@@ -16,6 +16,7 @@ from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference import run
 from mbv2kit.inference.loading import Loaded, Request
+from mbv2kit.inference.output_folder import MARKER
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import describe
 from mbv2kit.inference.run import infer
@@ -103,7 +104,9 @@ def lines(config: DictConfig) -> list[dict[str, Any]]:
 
 
 def files(folder: str) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    """Names the files below a folder, but for the list of them that inference keeps."""
+    found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != MARKER)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +119,7 @@ def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.Mo
             "width": 40,
             "height": 20,
             "task": "classification",
+            "drawing": f"images/{Path(image).parent.name}/cat.jpg",
             "classes": [
                 {"class_id": 6 - i, "label": f"kind {6 - i}", "score": score}
                 for i, score in enumerate([best, 0.3, 0.2, 0.1, 0.05])
@@ -123,7 +127,7 @@ def test_classification(photos: Path, config: DictConfig, monkeypatch: pytest.Mo
         }
         for image, best in zip(images, (0.4, 0.2), strict=True)
     ]
-    assert files(config.output) == ["images/cat.jpg", "images/cat_2.jpg", "predictions.jsonl"]
+    assert files(config.output) == ["images/a/cat.jpg", "images/b/cat.jpg", "predictions.jsonl"]
 
 
 def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +139,7 @@ def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyP
         "width": 40,
         "height": 20,
         "task": "detection",
+        "drawing": "images/cat.jpg",
         "boxes": [
             {"class_id": 1, "label": "dog", "score": 0.333333, "box": [0, 0, 40, 20]},
             {"class_id": 0, "label": "cat", "score": 0.2, "box": [0.33, 0, 2, 2]},
@@ -145,10 +150,10 @@ def test_detection(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyP
 def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     use_model(monkeypatch, FakePredictor("segmentation"))
     assert infer(config, [str(photos / "a"), str(photos / "b")]) == 0
-    assert [line["mask"] for line in lines(config)] == ["masks/cat.png", "masks/cat_2.png"]
+    assert [line["mask"] for line in lines(config)] == ["masks/a/cat.png", "masks/b/cat.png"]
     # Two classes are both called cat.
     assert lines(config)[0]["fractions"] == {"background": 0.5, "cat": 0.5}
-    with PillowImage.open(Path(config.output, "masks", "cat.png")) as mask:
+    with PillowImage.open(Path(config.output, "masks", "a", "cat.png")) as mask:
         indices = np.asarray(mask)
         assert mask.mode == "P"
         colors = np.asarray(mask.convert("RGB"))[0, [39, 15, 0]]
@@ -197,9 +202,9 @@ def test_an_unreadable_image_is_reported_and_the_rest_goes_on(
     assert second["image"] == str(photos / "a" / "cat.png")
     told = capsys.readouterr()
     assert f"Model: {config.checkpoint}\nRuntime: a fake\n" in told.out
-    assert "2 images, 1 of them unreadable" in told.out
+    assert "2 images, 1 of them without prediction" in told.out
     assert config.output in told.out
-    assert told.err == "", "no progress bar without a terminal"
+    assert told.err == f"error: {broken}: this is not an image in a known format.\n", "and no progress bar"
 
 
 def test_each_line_is_on_disk_before_the_next_image_is_processed(
@@ -274,7 +279,7 @@ def test_results_depend_on_neither_threads_nor_batches_nor_drawings(
     config.threads, config.batch_size, config.save_images = threads, 3, False
     config.output = str(tmp_path / "again")
     infer(config, images)
-    assert lines(config) == expected
+    assert lines(config) == [{key: value for key, value in line.items() if key != "drawing"} for line in expected]
     for mask in files(str(tmp_path / "out" / "masks")):
         assert Path(config.output, "masks", mask).read_bytes() == (tmp_path / "out" / "masks" / mask).read_bytes()
 
@@ -354,7 +359,7 @@ def test_an_output_that_cannot_be_written_is_reported(
 ) -> None:
     use_model(monkeypatch, FakePredictor("detection"))
     config.output = str(photos / "c.jpg")
-    with pytest.raises(UserError, match=r"output=.*c\.jpg cannot be written \(File exists\)"):
+    with pytest.raises(UserError, match=r"output=.*c\.jpg is a file; name a folder"):
         infer(config, [str(photos / "a")])
 
 
@@ -363,10 +368,16 @@ def test_a_file_that_cannot_be_written_is_reported_from_any_thread(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     use_model(monkeypatch, FakePredictor("segmentation"))
-    config.threads = threads
-    Path(config.output).mkdir()
-    Path(config.output, "masks").write_text("in the way")
-    with pytest.raises(UserError, match=r"output=.* cannot be written \(File exists\); name another folder"):
+
+    class InTheWay(FakePredictor):
+        def run(self, images: NDArray[np.uint8]) -> Outputs:
+            if not Path(config.output, "masks").exists():
+                Path(config.output, "masks").write_text("in the way")
+            return super().run(images)
+
+    use_model(monkeypatch, InTheWay("segmentation"))
+    config.threads, config.save_images = threads, False
+    with pytest.raises(UserError, match=r"output=.* cannot be written \((File exists|Not a directory): .*name another"):
         infer(config, [str(photos / "a"), str(photos / "b")])
 
 

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save_model
 from PIL import Image as PillowImage
 
 from mbv2kit.commands.infer import split_arguments
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.models.exports import Export, hash_of
-from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
+from tests.inference.networks import save_shares
 
 HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
 
@@ -84,46 +82,7 @@ def test_images_in_results_out_without_the_libraries_of_training(root: Path, wor
 @pytest.fixture(scope="module")
 def exported(workplace: Path) -> str:
     """The name of a folder with an exported network: its probabilities are the shares of red, green and blue."""
-    folder, scratch = workplace / "exported", workplace / "scratch"
-    scratch.mkdir()
-    spec = ModelSpec(
-        backbone={},
-        heads={"classification": {}},
-        class_names={"classification": ["red", "green", "blue"]},
-        input=Preprocess((8, 8)),
-    )
-    nodes = [
-        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceSum", ["values", "sides"], ["sums"], keepdims=0),
-        helper.make_node("ReduceSum", ["sums", "colors"], ["sum"], keepdims=1),
-        helper.make_node("Div", ["sums", "sum"], ["probabilities"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "shares",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 8, 8, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
-        [
-            helper.make_tensor("sides", TensorProto.INT64, [2], [1, 2]),
-            helper.make_tensor("colors", TensorProto.INT64, [1], [1]),
-        ],
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), scratch / "model.onnx")
-    ModelFolder(folder).describe(spec)
-    ModelFolder(folder).add_export(
-        Export(
-            file="model.onnx",
-            format="onnx",
-            precision="fp32",
-            size=(8, 8),
-            batch=None,
-            outputs=("probabilities",),
-            nms_options=None,
-            sha256=hash_of(scratch / "model.onnx"),
-        ),
-        scratch,
-    )
+    save_shares(workplace / "exported")
     return "exported"
 
 

@@ -7,7 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from mbv2kit.errors import UserError
+import numpy as np
+from numpy.typing import NDArray
+
+from mbv2kit.errors import UserError, one_line
+from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export, Format
 from mbv2kit.models.session import Session
 
@@ -59,10 +63,33 @@ def open_session(runtime: RuntimeName, folder: Path, export: Export, threads: in
         threads: Number of threads for one call.
 
     Raises:
-        UserError: The runtime is not installed, or the file is damaged.
+        UserError: The runtime is not installed, or the file is damaged; the session raises it too if it cannot run.
     """
     if RUNTIMES[runtime].version is None:
         raise UserError(f"runtime={runtime} is not installed; run: pip install {RUNTIMES[runtime].install}")
     module = import_module(f"mbv2kit.inference.runtimes.{runtime}")
-    session: Session = module.open_session(folder / export.file, export, threads)
-    return session
+    return _Explained(
+        module.open_session(folder / export.file, export, threads), f"runtime={runtime}", folder / export.file
+    )
+
+
+class _Explained:
+    """Runs a session, and turns what its library raises into a sentence.
+
+    A file that opens may still fail as it runs, for instance where it takes another input than ``model.json`` says.
+    """
+
+    def __init__(self, session: Session, runtime: str, file: Path) -> None:
+        self._session = session
+        self._runtime = runtime
+        self._file = file
+
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        try:
+            return self._session(images)
+        except Exception as error:  # every library has its own classes
+            size = " x ".join(map(str, images.shape))
+            raise UserError(
+                f"{self._file} fails in {self._runtime} on an input of {size} uint8 ({one_line(error)}); "
+                "export the model again."
+            ) from error

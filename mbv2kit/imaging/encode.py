@@ -1,0 +1,32 @@
+"""Encodes drawings as JPEG."""
+
+import simplejpeg
+
+from mbv2kit.errors import UserError
+from mbv2kit.structures import Image
+
+# libjpeg's limit.
+_MOST_PIXELS = 65_500
+
+
+class TooLargeError(UserError):
+    """The image is larger than its format allows."""
+
+
+def check_jpeg_size(height: int, width: int) -> None:
+    """Raises :class:`TooLargeError` for an image that no JPEG can hold."""
+    if max(height, width) > _MOST_PIXELS:
+        raise TooLargeError(
+            f"a JPEG has at most {_MOST_PIXELS:,} pixels a side, not {width:,} x {height:,}; save the image as PNG."
+        )
+
+
+def encode_jpeg(image: Image) -> bytes:
+    """Returns an image ``(H, W, 3)`` uint8 RGB as the bytes of a JPEG.
+
+    Raises:
+        TooLargeError: A side is longer than 65,500 pixels.
+    """
+    check_jpeg_size(*image.shape[:2])
+    data: bytes = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
+    return data
