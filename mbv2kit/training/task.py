@@ -76,13 +76,6 @@ class VisionTask(lightning.LightningModule):
         assert isinstance(self.average.model, VisionModel)
         return self.average.model
 
-    def train(self, mode: bool = True) -> "VisionTask":
-        """Keeps frozen parts in evaluation mode, where batch norms neither use the batch nor learn from it."""
-        super().train(mode)
-        for module in self._still:
-            module.eval()
-        return self
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimizer and a scheduler that evaluates the factor at each step."""
         schedule = self._schedule
@@ -91,8 +84,11 @@ class VisionTask(lightning.LightningModule):
         return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Seeds the step's random draws by its number, so that a resumed run draws what an uninterrupted one would."""
+        """Freezes what must stay, and seeds the step's random draws by its number, so that a resumed run draws the same."""
         torch.manual_seed(hash((self._seed, self.global_step)))
+        # Before every step, because Lightning calls no `train()` of this class: it sets the flags of the modules itself.
+        for module in self._still:
+            module.eval()
         self._qat.begin_step(self.global_step)
         self.guard.remember()
 

@@ -18,8 +18,9 @@ def trained(finetuning: FineTuning) -> tuple[dict[str, torch.Tensor], dict[str, 
             if isinstance(part, nn.BatchNorm2d):
                 nn.init.ones_(part.weight)
     before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    task.train()
-    loss = task.training_step(training_batch("classification"), 0)
+    batch = training_batch("classification")
+    task.on_train_batch_start(batch, 0)
+    loss = task.training_step(batch, 0)
     loss.backward()  # type: ignore[no-untyped-call]
     task._optimizer.step()
     return before, task.model.state_dict()
