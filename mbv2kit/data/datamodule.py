@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.sources import Source
+from mbv2kit.data.transport import naming
 from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Placement, Preprocess
@@ -65,6 +66,11 @@ class EvaluationBatch:
         return EvaluationBatch(self.images.to(device, non_blocking=non_blocking), self.placements, self.samples)
 
 
+def _read(source: Source, index: int) -> Sample:
+    with naming(f"Reading image {index + 1} of {len(source)}"):
+        return source[index]
+
+
 class TrainingSet(Dataset[Sample]):
     """Augmented samples; each is a pure function of the seed, the epoch and its index, in any process."""
 
@@ -78,7 +84,9 @@ class TrainingSet(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        return self._augment(self._source[index], np.random.default_rng((self._seed, epoch, index)))
+        sample = _read(self._source, index)
+        with naming(f"{sample.image_id}: augmentation"):
+            return self._augment(sample, np.random.default_rng((self._seed, epoch, index)))
 
 
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
@@ -92,8 +100,9 @@ class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Image, Placement, Sample]:
-        sample = self._source[index]
-        image, placement = self._preprocess(sample.image)
+        sample = _read(self._source, index)
+        with naming(f"{sample.image_id}: preprocessing"):
+            image, placement = self._preprocess(sample.image)
         return image, placement, sample
 
 

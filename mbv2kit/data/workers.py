@@ -1,7 +1,9 @@
 """Worker processes that read and augment images while the model trains."""
 
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -9,33 +11,61 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mbv2kit.errors import UserError
+from mbv2kit.data.transport import Guarded, Sender, received, worker_ended
+from mbv2kit.errors import UserError, one_line
 
 Item = TypeVar("Item")
+
+# macOS has no such call; its workers ignore the signal.
+_CAN_WAIT = hasattr(signal, "sigwaitinfo")
+_DEATH = "DataLoader worker (pid"
 
 
 class WorkerLoader(DataLoader[Item]):
     """A DataLoader whose workers use one thread each and live as long as the loader.
 
+    Whatever goes wrong in a worker arrives as the error that it is without workers.
+
     Args:
         dataset: The data set to load from.
         workers: Number of processes; 0 loads in the caller's process.
+        collate_fn: Makes a batch of a list of items; None leaves items as they are.
         **options: Further arguments of DataLoader.
     """
 
-    def __init__(self, dataset: Dataset[Item], workers: int, **options: Any) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Item],
+        workers: int,
+        *,
+        collate_fn: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(
-            dataset,
+            Guarded(dataset),
             num_workers=workers,
+            collate_fn=Sender(collate_fn or _as_it_is, packs=workers > 0),
             persistent_workers=workers > 0,
             worker_init_fn=_set_up_worker if workers else None,
             **options,
         )
 
     def __iter__(self) -> Any:
-        """Starts the workers unless they run already, and iterates over one epoch."""
-        with _without_opencv_threads():
-            return super().__iter__()
+        """Starts the workers unless they run already, and iterates over one epoch.
+
+        Raises:
+            UserError: The workers cannot be started; and while iterating, whatever an item raises.
+        """
+        try:
+            with _ready_to_fork():
+                batches = super().__iter__()
+        except OSError as error:
+            # Queues between processes need semaphores, which lie in shared memory.
+            raise UserError(
+                f"loader.workers={self.num_workers} cannot be started ({one_line(error)}); set loader.workers=0, or "
+                "give this system shared memory (/dev/shm, in a container --shm-size=1g), processes and open files."
+            ) from None
+        return received(batches)
 
 
 def check_workers(workers: int) -> None:
@@ -49,20 +79,57 @@ def check_workers(workers: int) -> None:
 
 
 @contextmanager
-def _without_opencv_threads() -> Iterator[None]:
-    """Stops OpenCV's threads while processes are forked, because its thread pool does not survive a fork."""
+def worker_deaths_told() -> Iterator[None]:
+    """Turns the death of a worker into a sentence; torch reports it wherever the program happens to be.
+
+    Raises:
+        UserError: A worker ended that should not have.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(_DEATH):
+            raise
+        what = one_line(error).removeprefix("DataLoader worker ").partition(". ")[0]
+        raise worker_ended(what) from None
+
+
+@contextmanager
+def _ready_to_fork() -> Iterator[None]:
+    """Prepares this process for forks: OpenCV's threads do not survive them, and children start with SIGTERM blocked.
+
+    Some libraries start threads in a child at once; one that does not block the signal would still end the child.
+    """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _CAN_WAIT else set()
     try:
         yield
     finally:
+        if _CAN_WAIT:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         cv2.setNumThreads(threads)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _set_up_worker(worker: int) -> None:
     # A single image needs no threads, and those of several workers would compete with training for the cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    # Ctrl-C reaches every process of the terminal. Training handles it and needs its workers until it has saved.
+    # Ctrl-C reaches every process of the terminal, and SIGTERM every process of a job that a scheduler ends. Training
+    # handles both and needs its workers until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _CAN_WAIT:
+        threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_for_parent(parent: int) -> None:
+    """Waits until the process that started this one sends SIGTERM, and ends; from any other sender it is ignored."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

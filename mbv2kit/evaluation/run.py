@@ -18,6 +18,7 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, open_source
+from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.imaging import draw
@@ -49,6 +50,7 @@ class Evaluation:
 
 
 @job_log()
+@worker_deaths_told()
 def evaluate(config: DictConfig) -> Evaluation:
     """Evaluates what ``checkpoint`` names on a split of ``dataset``, and writes a folder of results.
 

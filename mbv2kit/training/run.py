@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from mbv2kit.cli.logs import job_log
+from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.training.data import open_data
@@ -16,6 +17,7 @@ from mbv2kit.training.start import open_start
 
 
 @job_log()
+@worker_deaths_told()
 def train(config: DictConfig, overrides: Sequence[str] = ()) -> RunFolder:
     """Trains the model that a config describes and leaves a run folder.
 

@@ -84,9 +84,9 @@ class VisionTask(lightning.LightningModule):
         return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Freezes what must stay, and seeds the step's random draws by its number, so that a resumed run draws the same."""
+        """Freezes what must stay, and seeds random draws by the step's number, so that a resumed run draws the same."""
         torch.manual_seed(hash((self._seed, self.global_step)))
-        # Before every step, because Lightning calls no `train()` of this class: it sets the flags of the modules itself.
+        # Before every step: Lightning calls no `train()` of this class, and sets the flags of single modules itself.
         for module in self._still:
             module.eval()
         self._qat.begin_step(self.global_step)

@@ -1,5 +1,4 @@
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -248,26 +247,3 @@ def test_a_batch_larger_than_the_split_takes_the_whole_split(make: Make) -> None
     data = make(train=5, batch_size=100)
     assert data.steps_per_epoch == 1
     assert sorted(ids(epoch(data, 0))) == [f"train_{i:05d}" for i in range(5)]
-
-
-@pytest.fixture
-def workers(make: Make) -> Iterator[Any]:
-    data = make(workers=1)
-    data.start_epoch(0)
-    loader: Any = data.train_dataloader()
-    batches = iter(loader)
-    next(batches)
-    yield batches
-    batches._shutdown_workers()
-
-
-def test_ctrl_c_does_not_reach_the_workers(workers: Any) -> None:
-    (process,) = workers._workers
-    signals = f"/proc/{process.pid}/status"
-    try:
-        with open(signals) as file:
-            ignored = next(int(line.split()[1], 16) for line in file if line.startswith("SigIgn"))
-    except FileNotFoundError:
-        pytest.skip("reads the state of a process from /proc, which this system does not have")
-    assert ignored >> (signal.SIGINT - 1) & 1
-    assert not ignored >> (signal.SIGTERM - 1) & 1

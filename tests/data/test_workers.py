@@ -1,8 +1,11 @@
-"""Worker processes use one thread each, whatever the program around them does with OpenCV's threads."""
+"""Workers use one thread each, outlive signals to their group, and their errors arrive as without workers."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mbv2kit.data.workers import WorkerLoader
+from mbv2kit.data.workers import WorkerLoader, worker_deaths_told
+from mbv2kit.errors import UserError
 
 
 class Threads(Dataset[tuple[int, int]]):
@@ -53,3 +57,112 @@ def test_importing_the_package_leaves_the_threads_of_opencv_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"
+
+
+class Tensors(Dataset[torch.Tensor]):
+    """Items of a thousand numbers each; the third raises an error, if there is one."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self._error = error
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 2 and self._error is not None:
+            raise self._error
+        return torch.full((1000,), index)
+
+
+class OddError(Exception):
+    """An error that can be made from two arguments only, and not be pickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}\nand a second line")
+
+
+ERRORS = [
+    (UserError("a.jpg: there is no such file."), r"a\.jpg: there is no such file\."),
+    (KeyError("label"), r"item 2 failed \(KeyError: 'label'\)\."),
+    (MemoryError(), r"item 2 failed \(MemoryError: MemoryError\)\."),
+    (OddError(1, 2), r"item 2 failed \(OddError: 1 and 2 and a second line\)\."),
+    (StopIteration(), r"item 2 failed \(StopIteration: StopIteration\)\."),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("error", "sentence"), ERRORS)
+def test_an_error_is_the_same_sentence_with_workers_and_without(workers: int, error: Exception, sentence: str) -> None:
+    loader = WorkerLoader(Tensors(error), workers, batch_size=2, collate_fn=torch.stack)
+    batches = iter(loader)
+    assert next(batches).tolist() == [[0] * 1000, [1] * 1000]
+    with pytest.raises(UserError, match=f"^{sentence}$"):
+        next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_collating_is_a_sentence_too(workers: int) -> None:
+    def fail(items: Any) -> Any:
+        raise ValueError("shapes differ")
+
+    with pytest.raises(UserError, match=r"^a batch failed \(ValueError: shapes differ\)\.$"):
+        next(iter(WorkerLoader(Tensors(), workers, batch_size=2, collate_fn=fail)))
+
+
+def test_without_shared_memory_batches_come_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        @staticmethod
+        def dumps(batch: Any) -> None:
+            raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    # Workers are forked, so that they have it too.
+    monkeypatch.setattr("mbv2kit.data.transport.ForkingPickler", Full)
+    loader = WorkerLoader(Tensors(), 1, batch_size=2, collate_fn=torch.stack)
+    for _ in range(2):
+        assert [batch[:, 0].tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_workers_that_cannot_be_started_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("torch.multiprocessing.Queue", refuse)
+    with pytest.raises(UserError, match=r"loader\.workers=1 cannot be started \(.*Read-only.*set loader\.workers=0"):
+        iter(WorkerLoader(Tensors(), 1, batch_size=2))
+
+
+@pytest.fixture
+def started() -> Iterator[tuple[Any, Any]]:
+    """A loader that has given its first batch, and its only worker."""
+    loader = WorkerLoader(Tensors(), 1, batch_size=1, prefetch_factor=1, collate_fn=torch.stack)
+    batches = iter(loader)
+    next(batches)
+    inner: Any = loader._iterator
+    yield batches, inner._workers[0]
+    inner._shutdown_workers()
+
+
+def test_signals_to_the_group_do_not_end_a_worker_but_training_can(started: tuple[Any, Any]) -> None:
+    batches, worker = started
+    for name in ("INT", "TERM"):
+        # From another process than the worker's parent, as from a terminal or a scheduler.
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    assert [int(batch[0, 0]) for batch in batches] == [1, 2, 3, 4, 5]
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
+
+
+def test_a_killed_worker_is_a_sentence(started: tuple[Any, Any]) -> None:
+    with pytest.raises(UserError, match=r"^A process of loader\.workers ended \(.*memory.*set loader\.workers=0"):
+        kill_and_read(*started)
+
+
+@worker_deaths_told()
+def kill_and_read(batches: Any, worker: Any) -> None:
+    """torch reports the death wherever the program is at the moment: in reading or before it."""
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(30)
+    list(batches)
