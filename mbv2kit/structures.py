@@ -19,6 +19,25 @@ Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotated:
+    """The objects of an image as COCO's protocol evaluates them: not clipped, with those that have no area.
+
+    Attributes:
+        boxes: ``(M, 4)`` float64 ``x, y, width, height`` in pixels, as the annotation file gives them.
+        class_ids: ``(M,)`` int64.
+        crowd: ``(M,)`` bool, COCO's ``iscrowd``.
+        areas: ``(M,)`` float64, the area of each object in pixels, usually that of its outline.
+        order: Position of the image in the order of COCO's image ids, which decides between equal scores.
+    """
+
+    boxes: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    order: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Sample:
     """One image of a data set and its ground truth; what the source does not provide is None.
@@ -31,6 +50,7 @@ class Sample:
         labels: ``(N,)`` int64, the class of each box.
         crowd: ``(N,)`` bool, True for a box around a group of objects, which evaluation ignores (COCO's ``iscrowd``).
         mask: ``(H, W)`` uint8, a class per pixel, 255 = ignore.
+        annotated: What average precision is measured against, if it is not ``boxes``; None after augmentation.
     """
 
     image: Image
@@ -40,6 +60,7 @@ class Sample:
     labels: NDArray[np.int64] | None = None
     crowd: NDArray[np.bool_] | None = None
     mask: NDArray[np.uint8] | None = None
+    annotated: Annotated | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

@@ -20,6 +20,7 @@ TRAIN = frozenset(
         "safetensors",
         "tensorboard",
         "torch",
+        "torchmetrics",
         "torchvision",
     }
 )

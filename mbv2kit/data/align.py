@@ -46,6 +46,8 @@ class AlignedSource(Source):
             sample = replace(sample, label=int(self._ids[sample.label]))
         if sample.labels is not None:
             sample = replace(sample, labels=self._ids[sample.labels])
+        if (annotated := sample.annotated) is not None:
+            sample = replace(sample, annotated=replace(annotated, class_ids=self._ids[annotated.class_ids]))
         if sample.mask is not None:
             table = np.full(256, IGNORE, dtype=np.uint8)
             table[: len(self._ids)] = self._ids

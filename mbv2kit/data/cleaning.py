@@ -1,11 +1,12 @@
 """Clips boxes to their image, when annotations are read and again after augmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mbv2kit.errors import first_few
 from mbv2kit.structures import Boxes
 
 A = TypeVar("A")
@@ -33,18 +34,21 @@ def clean_boxes(boxes: Boxes, height: int, width: int, min_side: float = 1.0) ->
 
 
 class ObjectFilter:
-    """Keeps the annotated objects that an image can hold, and remembers where it dropped others.
+    """Keeps the annotated objects that an image can hold, and counts what is odd about their boxes.
 
     Args:
         min_side: Shortest side of a box in pixels, after it is clipped to its image.
 
     Attributes:
-        dropped: Name of the image of each dropped object.
+        dropped: Name of the image of each dropped object, by the reason.
     """
 
     def __init__(self, min_side: float) -> None:
-        self.dropped: list[str] = []
+        self.dropped: dict[str, list[str]] = {"without area": [], "outside their image": [], "with NaN or infinity": []}
         self._min_side = min_side
+        self._beyond: list[str] = []
+        self._boxes = 0
+        self._tiny = 0
 
     def __call__(
         self, name: str, size: tuple[int, int], objects: Sequence[A], boxes: ArrayLike
@@ -57,6 +61,38 @@ class ObjectFilter:
             objects: What the data set knows about each object.
             boxes: A box per object, ``xyxy`` pixels.
         """
-        clipped, keep = clean_boxes(np.asarray(boxes, dtype=np.float32), *size, self._min_side)
-        self.dropped += [name] * int((~keep).sum())
+        # Numbers beyond the range of float32 become infinite.
+        with np.errstate(over="ignore"):
+            given = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+        clipped, keep = clean_boxes(given, *size, self._min_side)
+        self._count(name, size, given, keep)
         return [item for item, good in zip(objects, keep, strict=True) if good], clipped[keep]
+
+    def _count(self, name: str, size: tuple[int, int], boxes: Boxes, keep: NDArray[np.bool_]) -> None:
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+        boxes = np.where(finite[:, None], boxes, np.float32(0))
+        (left, top, right, bottom), (height, width) = boxes.T, size
+        area = (right > left) & (bottom > top)
+        outside = area & ((right <= 0) | (bottom <= 0) | (left >= width) | (top >= height))
+        for reason, found in zip(self.dropped, (~outside & finite, outside, ~finite), strict=True):
+            self.dropped[reason] += [name] * int((found & ~keep).sum())
+        # Rounding moves borders by a fraction of a pixel.
+        beyond = area & ((left < -1) | (top < -1) | (right > width + 1) | (bottom > height + 1))
+        self._beyond += [name] * int(beyond.sum())
+        self._boxes += len(boxes)
+        self._tiny += int((area & (right - left <= self._min_side + 1) & (bottom - top <= self._min_side + 1)).sum())
+
+    def warnings(self) -> Iterator[str]:
+        """Yields a sentence for each sign that boxes have other units, another format or belong to other images."""
+        if self._beyond:
+            images = list(dict.fromkeys(self._beyond))
+            yield (
+                f"{len(self._beyond)} of {self._boxes} boxes reach beyond their image by more than a pixel, in "
+                f"{len(images)} images: {first_few(images)}; they are clipped. Check the format of the boxes, and that "
+                "the images are those that were annotated"
+            )
+        if self._tiny and self._tiny == self._boxes:
+            yield (
+                f"All {self._boxes} boxes are no larger than a pixel; expected boxes in pixels, not as fractions of "
+                "the image"
+            )

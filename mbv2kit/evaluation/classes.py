@@ -1,4 +1,4 @@
-"""Helpers of all evaluators: unique class names, checks of class ids, confusion matrices."""
+"""Helpers of all evaluators: unique class names, checks of class ids, means over classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, first_few
 
 
 def unique_names(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -48,22 +48,6 @@ def _outside(class_ids: ArrayLike, classes: int) -> int | None:
     return highest if highest >= classes else None
 
 
-def confusion_matrix(ground_truth: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """Counts how often each true class is predicted as each class.
-
-    Args:
-        ground_truth: ``(N,)`` class ids in ``0..classes - 1``; the caller refuses or drops other ids.
-        predicted: ``(N,)`` class ids in the same range.
-        classes: Number of classes.
-
-    Returns:
-        ``(classes, classes)`` int64; the row is the true class, the column the predicted one.
-    """
-    # int64 before the product, because uint8 masks would overflow.
-    pairs = np.asarray(ground_truth, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64, copy=False)
-
-
 def share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     """Returns ``part / whole``, element by element; NaN where ``whole`` is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
@@ -76,3 +60,23 @@ def mean_of_known(values: NDArray[np.float64]) -> float:
     """Returns the mean of all values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def note_on_missing(class_names: Sequence[str], counts: ArrayLike, metric: str, unit: str) -> tuple[str, ...]:
+    """Returns a sentence on the classes that a mean over classes cannot judge, or nothing if all occur.
+
+    Args:
+        class_names: The classes.
+        counts: ``(K,)`` how often each class occurs in the ground truth.
+        metric: The mean, such as ``mIoU``.
+        unit: What is counted, such as ``pixel``.
+    """
+    missing = [name for name, count in zip(class_names, np.asarray(counts).tolist(), strict=True) if not count]
+    if not missing:
+        return ()
+    if len(missing) == len(class_names):
+        return (f"The ground truth holds no {unit} of any class, so {metric} cannot be measured.",)
+    return (
+        f"{len(missing)} of {len(class_names)} classes have no {unit} in the ground truth, "
+        f"so {metric} says nothing about them: {first_few(missing)}.",
+    )

@@ -26,10 +26,12 @@ class Scores:
         metrics: Overall metrics as fractions in 0..1; NaN if the data set has nothing to measure one.
         per_class: Metrics of each class, the most important first; every class has the same keys. Counts, such as the
             number of images, are integers.
+        notes: Sentences on what the metrics do not say, such as classes that never occur.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
 
 
 def write_metrics(
@@ -56,6 +58,7 @@ def write_metrics(
         **extra,
         "metrics": scores.metrics,
         "per_class": scores.per_class,
+        **({"notes": list(scores.notes)} if scores.notes else {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(_nan_to_null(content), indent=2, allow_nan=False) + "\n")
@@ -91,7 +94,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    """Prints the overall metrics and a row per class."""
+    """Prints the overall metrics, a row per class, and the notes."""
     overall = Table(*scores.metrics)
     overall.add_row(*map(_format, scores.metrics.values()))
     for column in overall.columns:
@@ -99,6 +102,8 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     console = console or open_console()
     console.print(overall)
     console.print(per_class_table(scores))
+    for note in scores.notes:
+        console.print(escape(note))
 
 
 def per_class_table(scores: Scores) -> Table:

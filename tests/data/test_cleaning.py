@@ -72,4 +72,33 @@ def test_a_filter_keeps_objects_with_their_boxes_and_remembers_where_it_dropped_
     assert boxes.tolist() == [[10, 20, 30, 40], [90, 40, 100, 50]]
     assert keep("b.jpg", (50, 100), kept[:0], [])[1].shape == (0, 4)
     keep("c.jpg", (50, 100), [object()], [(60, 60, 50, 50)])
-    assert keep.dropped == ["a.jpg", "a.jpg", "c.jpg"]
+    keep("d.jpg", (50, 100), [object()] * 2, [(-20, 0, -10, 9), (5, 60, 9, 70)])
+    assert keep.dropped == {
+        "without area": ["a.jpg", "c.jpg"],
+        "outside their image": ["d.jpg", "d.jpg"],
+        "with NaN or infinity": ["a.jpg"],
+    }
+
+
+def test_boxes_far_beyond_their_image_are_counted() -> None:
+    keep = ObjectFilter(min_side=0)
+    keep("a.jpg", (50, 100), ["in", "out", "rounded"], [(0, 0, 9, 9), (90, 40, 180, 80), (0, 0, 100.9, 50.9)])
+    assert list(keep.warnings()) == [
+        "1 of 3 boxes reach beyond their image by more than a pixel, in 1 images: a.jpg; they are clipped. Check the "
+        "format of the boxes, and that the images are those that were annotated"
+    ]
+
+
+def test_boxes_as_fractions_of_the_image_are_noticed() -> None:
+    keep = ObjectFilter(min_side=0)
+    keep("a.jpg", (50, 100), ["a", "b"], [(0, 0, 0.5, 1), (0.1, 0.1, 0.9, 0.2)])
+    (warning,) = keep.warnings()
+    assert warning.startswith("All 2 boxes are no larger than a pixel")
+    keep("a.jpg", (50, 100), ["c"], [(0, 0, 5, 5)])
+    assert not list(keep.warnings())
+
+
+def test_numbers_beyond_the_range_of_floats_are_infinite() -> None:
+    keep = ObjectFilter(min_side=0)
+    assert keep("a.jpg", (50, 100), ["a"], [(0, 0, 1e300, 5)])[0] == []
+    assert keep.dropped["with NaN or infinity"] == ["a.jpg"]

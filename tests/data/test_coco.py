@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mbv2kit.data.sources import create_source
-from mbv2kit.data.sources.coco import Coco, draw_mask
+from mbv2kit.data.sources.coco import Coco
+from mbv2kit.data.sources.coco.outlines import draw_mask
 from mbv2kit.data.table import Outline
 from mbv2kit.errors import UserError
 
@@ -72,7 +73,11 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert samples[2].boxes.shape == (0, 4)
     assert all(sample.mask is None for sample in samples)
     assert source.dropped_boxes == 1
-    assert [record.message for record in caplog.records] == ["Dropped 1 boxes without area in 1 images: 2.png"]
+    assert [record.message for record in caplog.records] == [
+        "Dropped 1 boxes without area in 1 images: 2.png",
+        "1 of 3 boxes reach beyond their image by more than a pixel, in 1 images: 5.png; they are clipped. Check the "
+        "format of the boxes, and that the images are those that were annotated",
+    ]
 
 
 def test_skip_empty_leaves_out_images_without_objects(tmp_path: Path) -> None:
@@ -172,10 +177,10 @@ def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
         (changed(("images",), []), "annotation 1 has image 2, which is not listed"),
         (changed(("images", 1, "id"), 5), r"image id 5 \(2\.png\) is listed twice"),
         (changed(("images", 1, "file_name"), None), "this image has no 'file_name'"),
-        (changed(("images", 1, "width"), "40"), "height and width of image 2 must be pixels"),
+        (changed(("images", 1, "width"), "wide"), "height and width of image 2 must be pixels"),
         (changed(("annotations", 1, "image_id"), 9), "annotation 2 has image 9, which is not listed"),
         (changed(("annotations", 1, "category_id"), 1), "annotation 2 has category 1, which is not listed"),
-        (changed(("annotations", 1, "bbox"), None), "this annotation has no 'bbox'"),
+        (changed(("annotations", 1, "bbox"), None), "annotation 2 has no 'bbox'"),
         (changed(("annotations", 1, "bbox"), [1, 2, 3]), "bbox of annotation 2 must be four numbers"),
     ],
 )
@@ -188,19 +193,66 @@ def test_an_invalid_file_is_reported_with_its_first_mistake(tmp_path: Path, data
 @pytest.mark.parametrize(
     "outline",
     [
-        None,
-        [],
-        [[1, 2, 3, 4]],
+        "drawn",
+        7,
+        [["a", "b", "c", "d", "e", "f"]],
         [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, 4, 5, 5e7]],
+        [[1, 2, 3, 4, 5, -5e7]],
+        [[1, 2, 3, 4, 5, float("inf")]],
+        [[1, 2, 3, 4, 5, float("nan")]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [[1, 2, 3, 4, 5, None]],
+        [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]],
+        [[1, 2, 3, 4, 5, 6], {"a": 1}],
+        [[-9e5, 0, 9e5, 0, 0, 9]],
+        [[0, 0, 30, 30] * 20_000],
         {"size": [40, 30], "counts": [1200]},
         {"size": [30, 40], "counts": [7]},
+        {"size": [30, 40], "counts": [-5, 1205]},
+        {"size": [30, 40], "counts": [2**40, 1200 - 2**40]},
+        {"size": [30, 40], "counts": [10**30]},
+        {"size": [30, 40], "counts": [600.5, 599.5]},
+        {"size": [30, 40], "counts": [float("nan"), 1200]},
+        {"size": [30, 40], "counts": ["1200"]},
+        {"size": [30, 40], "counts": []},
+        {"size": [30, 40], "counts": ""},
+        {"size": [30, 40], "counts": "rubbish!"},
+        {"size": [30, 40], "counts": "ooooooooo0"},
+        {"size": [30, 40], "counts": "P"},
+        {"size": [30, 40], "counts": "é"},
+        {"size": [30, 40]},
+        {"counts": [1200]},
     ],
 )
-def test_an_object_without_outline_is_reported_for_segmentation_only(tmp_path: Path, outline: Any) -> None:
+def test_a_broken_outline_is_reported_at_the_start_for_segmentation_only(tmp_path: Path, outline: Any) -> None:
     write(tmp_path, changed(("annotations", 1, "segmentation"), outline))
     assert len(open_coco(tmp_path)) == 3
-    with pytest.raises(UserError, match="annotation 2 has no usable 'segmentation'"):
+    with pytest.raises(UserError, match="annotation 2 has no usable 'segmentation', because") as error:
         open_coco(tmp_path, task="segmentation")
+    assert str(error.value).startswith(str(tmp_path / "annotations/instances_val.json"))
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("outline", [None, [], {}, [[]], [[1, 2, 3, 4]], [[1, 2]]])
+def test_an_object_without_outline_is_left_out_of_the_mask_and_named(
+    tmp_path: Path, outline: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_coco(write(tmp_path, changed(("annotations", 1, "segmentation"), outline)), task="segmentation")
+    assert caplog.messages == [
+        "instances_val.json: 1 annotations have no outline and are missing in the masks: annotation 2"
+    ]
+    assert source[0].mask is not None
+    assert source[1].mask is not None
+    assert (source[0].mask.max(), source[1].mask.max()) == (0, 2)
+
+
+def test_a_file_without_any_outline_is_refused_for_segmentation(tmp_path: Path) -> None:
+    data = content()
+    for annotation in data["annotations"]:
+        annotation["segmentation"] = []
+    with pytest.raises(UserError, match=r"annotation 1 has no usable 'segmentation', nor has any other.*detection"):
+        open_coco(write(tmp_path, data), task="segmentation")
 
 
 @pytest.mark.parametrize(("split", "images", "boxes", "empty"), [("train2017", 128, 929, 2), ("val2017", 64, 461, 0)])

@@ -18,8 +18,8 @@ from mbv2kit.structures import Detections, Sample
 
 Image = tuple[Detections, Sample]
 NAMES = ("cat", "dog", "bird", "fish", "never")
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-PYCOCOTOOLS_STATS = (0, 1, 2, 3, 4, 5, 8)
+# In the order of pycocotools.
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def sample(boxes: Any, labels: Any, crowd: Any = None, image_id: str = "a.jpg") -> Sample:
@@ -136,9 +136,7 @@ def test_equals_pycocotools(seed: int) -> None:
     scores = measure(images).compute()
     reference = measure_with_pycocotools(images)
 
-    expected = {
-        name: nan_for_minus_one(reference.stats[index]) for name, index in zip(METRICS, PYCOCOTOOLS_STATS, strict=True)
-    }
+    expected = {name: nan_for_minus_one(value) for name, value in zip(METRICS, reference.stats, strict=True)}
     assert scores.metrics == pytest.approx(expected, abs=1e-9, nan_ok=True)
     for class_id, name in enumerate(NAMES):
         precision = reference.eval["precision"][:, :, class_id, 0, -1]
@@ -186,19 +184,26 @@ def test_detections_inside_a_crowd_are_neither_right_nor_wrong() -> None:
     assert scores.per_class["cat"]["objects"] == 1
 
 
-def test_only_the_hundred_best_detections_of_an_image_count() -> None:
+def test_only_the_hundred_best_detections_of_a_class_in_an_image_count() -> None:
     ground_truth = sample([[0, 0, 100, 100]], [0])
     strays = [[500, 500, 600, 600]] * 100
-    scores = np.linspace(1, 0.5, 100)
-    at_100 = detections([*strays[:99], [0, 0, 100, 100]], [1] * 99 + [0], scores)
-    at_101 = detections([*strays, [0, 0, 100, 100]], [1] * 100 + [0], [*scores, 0.4])
-    assert measure([(at_100, ground_truth)]).compute().metrics["AP"] == pytest.approx(1.0)
+    at_100 = detections([*strays[:99], [0, 0, 100, 100]], [0] * 100, np.linspace(1, 0.5, 100))
+    at_101 = detections([*strays, [0, 0, 100, 100]], [0] * 101, np.linspace(1, 0.5, 101))
+    assert measure([(at_100, ground_truth)]).compute().metrics["AP"] == pytest.approx(0.01)
     assert measure([(at_101, ground_truth)]).compute().metrics["AP"] == 0.0
+
+
+def test_detections_of_one_class_do_not_displace_those_of_another() -> None:
+    """180 objects of three classes in one image, all found exactly."""
+    boxes = [[20 * column, 20 * row, 20 * column + 15, 20 * row + 15] for row in range(12) for column in range(15)]
+    labels = [index % 3 for index in range(180)]
+    found = detections(boxes, labels, np.linspace(1, 0.5, 180))
+    assert measure([(found, sample(boxes, labels))]).compute().metrics["AP"] == pytest.approx(1.0)
 
 
 def test_the_hundred_best_are_the_highest_scores_whatever_the_order() -> None:
     boxes = [*([[500, 500, 600, 600]] * 100), [0, 0, 100, 100]]
-    found = detections(boxes, [1] * 100 + [0], [*[0.1] * 100, 0.9])
+    found = detections(boxes, [0] * 101, [*[0.1] * 100, 0.9])
     assert measure([(found, sample([[0, 0, 100, 100]], [0]))]).compute().metrics["AP"] == pytest.approx(1.0)
 
 

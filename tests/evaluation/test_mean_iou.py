@@ -50,7 +50,7 @@ def count_by_pixel(pairs: list[tuple[Mask, Mask]]) -> tuple[dict[str, float], di
     known = [iou for iou, _ in per_class.values() if not math.isnan(iou)]
     right = sum(len(t & s) for t, s in zip(true, found, strict=True))
     metrics = {
-        "mIoU": sum(known) / len(known) if known else math.nan,
+        "mIoU": sum(known) / len(known) if sum(map(bool, true)) > 1 else math.nan,
         "pixel_accuracy": right / total if total else math.nan,
     }
     return metrics, per_class
@@ -123,3 +123,28 @@ def test_bad_masks_are_reported_with_the_image() -> None:
     with pytest.raises(ValueError, match=r"street/7\.png: .* got none"):
         evaluator.update(Segmentation(good), masked(None, "street/7.png"))
     assert evaluator.images == 0
+
+
+def test_classes_that_are_never_true_are_named() -> None:
+    half = mask([[0, 1], [1, 0]])
+    assert measure([(half, half)]).compute().notes == (
+        "3 of 5 classes have no pixel in the ground truth, so mIoU says nothing about them: car, pole, absent.",
+    )
+    everything = mask([[0, 1, 2, 3, 4]])
+    assert measure([(everything, everything)]).compute().notes == ()
+
+
+def test_ground_truth_of_one_class_has_no_mean() -> None:
+    """As if the other class were painted as 255: always predicting the only class would score 1."""
+    evaluator = MeanIoU(["background", "crack"])
+    evaluator.update(Segmentation(mask([[0, 0, 0]])), masked(mask([[0, 255, 0]])))
+    scores = evaluator.compute()
+    assert math.isnan(scores.metrics["mIoU"])
+    assert scores.metrics["pixel_accuracy"] == 1
+    assert scores.notes[-1] == "The ground truth holds class 'background' only, so mIoU cannot be measured."
+
+
+def test_without_ground_truth_a_note_says_so() -> None:
+    assert MeanIoU(NAMES).compute().notes == (
+        "The ground truth holds no pixel of any class, so mIoU cannot be measured.",
+    )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def test_metrics_file_takes_further_entries(tmp_path: Path) -> None:
     content = write(tmp_path / "metrics.json", CELLS, weights="ema", losses=[math.nan, 0.5, math.inf])
     assert content["weights"] == "ema"
     assert content["losses"] == [None, 0.5, None]
+
+
+def test_notes_are_printed_and_written(tmp_path: Path) -> None:
+    scores = replace(CELLS, notes=("Class [b] never occurs.",))
+    assert "Class [b] never occurs." in printed(scores)
+    assert write(tmp_path / "metrics.json", scores)["notes"] == ["Class [b] never occurs."]
 
 
 def test_a_model_in_brief_identifies_it_without_class_names() -> None:
@@ -131,7 +138,11 @@ def test_no_class_at_all_prints() -> None:
     ("task", "kind", "metrics"),
     [
         ("classification", Accuracy, ["top1", "top5"]),
-        ("detection", AveragePrecision, ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"]),
+        (
+            "detection",
+            AveragePrecision,
+            ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"],
+        ),
         ("segmentation", MeanIoU, ["mIoU", "pixel_accuracy"]),
     ],
 )

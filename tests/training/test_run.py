@@ -31,7 +31,7 @@ Trained = Callable[[str], RunFolder]
 
 METRICS = {
     "classification": ["top1", "top5"],
-    "detection": ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"],
+    "detection": ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"],
     "segmentation": ["mIoU", "pixel_accuracy"],
 }
 PLOTS = {

@@ -97,7 +97,7 @@ class Augment(ABC):
         mask = sample.mask
         if mask is not None:
             mask = view.paste(view.cut(mask, resize_mask), np.full(self.size, IGNORE, dtype=np.uint8))
-        augmented = replace(sample, image=image, mask=mask)
+        augmented = replace(sample, image=image, mask=mask, annotated=None)
         return self._with_boxes_in(view, augmented) if sample.boxes is not None else augmented
 
     def _with_boxes_in(self, view: View, sample: Sample) -> Sample:

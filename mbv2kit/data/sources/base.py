@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.errors import UserError, first_few, nearest
 from mbv2kit.registry import Registry
 from mbv2kit.structures import TASKS, Boxes, Sample, Task
@@ -48,12 +49,15 @@ class Source(ABC):
             assert sample.crowd is not None
             yield (sample.image.shape[0], sample.image.shape[1]), sample.boxes[~sample.crowd]
 
-    def _report_dropped(self, names: Sequence[str]) -> None:
-        """Counts dropped boxes and logs them in one line; ``names`` holds the name of the image for each box."""
-        self.dropped_boxes = len(names)
-        if names:
-            images = list(dict.fromkeys(names))
-            logger.info("Dropped %d boxes without area in %d images: %s", len(names), len(images), first_few(images))
+    def _report_boxes(self, kept: ObjectFilter) -> None:
+        """Counts dropped boxes, and logs them and what else is odd, a line for each kind."""
+        self.dropped_boxes = sum(map(len, kept.dropped.values()))
+        for reason, names in kept.dropped.items():
+            if names:
+                images = list(dict.fromkeys(names))
+                logger.info("Dropped %d boxes %s in %d images: %s", len(names), reason, len(images), first_few(images))
+        for warning in kept.warnings():
+            logger.warning("%s", warning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class Voc(Source):
             found = [(self._label(path, item), ignored) for item, ignored in zip(items, hard, strict=True)]
             kept, boxes = keep(name, (height, width), found, [_box(path, item) for item in items])
             builder.append(name, boxes, [label for label, _ in kept], [ignored for _, ignored in kept])
-        self._report_dropped(keep.dropped)
+        self._report_boxes(keep)
         return builder.build()
 
     def _label(self, path: Path, item: Element) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, confusion_matrix, share, unique_names
+from mbv2kit.evaluation.classes import check_ground_truth, check_prediction, share, unique_names
+from mbv2kit.evaluation.counts import ConfusionMatrix, Counts
 from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Classification, Sample
@@ -24,9 +25,8 @@ class Accuracy(Evaluator):
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = unique_names(class_names)
         self.images = 0
-        self._ground_truth: list[int] = []
-        self._predicted: list[int] = []
-        self._among_five = 0
+        self._confusion = ConfusionMatrix(len(class_names))
+        self._among_five = Counts(2)  # images where it is not, and where it is
 
     def update(self, prediction: Classification, ground_truth: Sample) -> None:
         """Adds one image.
@@ -44,18 +44,17 @@ class Accuracy(Evaluator):
         check_ground_truth(ground_truth.label, len(self.class_names), ground_truth.image_id)
         check_prediction(five, len(self.class_names), ground_truth.image_id)
         self.images += 1
-        self._ground_truth.append(ground_truth.label)
-        self._predicted.append(int(five[0]))
-        self._among_five += ground_truth.label in five
+        self._confusion.update([ground_truth.label], five[:1])
+        self._among_five.update([int(ground_truth.label in five)])
 
     def compute(self) -> Scores:
         """Returns ``top1`` and ``top5``; per class ``top1``, NaN without images, and the number of ``images``."""
-        matrix = confusion_matrix(self._ground_truth, self._predicted, len(self.class_names))
+        matrix = self._confusion.matrix()
         right, images = matrix.diagonal(), matrix.sum(axis=1)
         return Scores(
             metrics={
-                "top1": float(share(right.sum(), self.images)),
-                "top5": float(share(self._among_five, self.images)),
+                "top1": float(share(right.sum(), images.sum())),
+                "top5": float(share(self._among_five.array()[1], images.sum())),
             },
             per_class={
                 name: {"top1": top1, "images": count}
@@ -69,5 +68,4 @@ class Accuracy(Evaluator):
         """Draws the confusion matrix into ``directory`` and returns the files."""
         from mbv2kit.evaluation import plots
 
-        matrix = confusion_matrix(self._ground_truth, self._predicted, len(self.class_names))
-        return [plots.confusion_matrix(matrix, self.class_names, directory / "confusion_matrix.png")]
+        return [plots.confusion_matrix(self._confusion.matrix(), self.class_names, directory / "confusion_matrix.png")]
