@@ -261,3 +261,28 @@ def test_names_that_lead_out_of_the_data_set_need_a_key(tmp_path: Path, name: st
     with pytest.raises(UserError, match=r"instances_val\.json: the file name '.*b\.png' leads out of the data set"):
         open_coco(root, content)
     assert open_coco(root, content, follow_outside=True)[0].image.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_annotations_of_stored_pixels_are_turned_with_the_image(tmp_path: Path, orientation: int, task: str) -> None:
+    """A red rectangle in the stored pixels, which are the size that the file names."""
+    pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    pixels[2:12, 5:25] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "val").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "val/a.png", exif=exif)
+    rectangle = [[5, 2, 25, 2, 25, 12, 5, 12]]
+    sample = open_coco(tmp_path, coco(entry(bbox=[5, 2, 20, 10], segmentation=rectangle)), task)[0]
+    red = sample.image[:, :, 1] == 0
+    assert sample.image.shape[:2] == (WIDTH, HEIGHT)
+    if sample.mask is not None:
+        np.testing.assert_array_equal(sample.mask == 1, red)
+        return
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    corners = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    assert sample.boxes is not None
+    assert sample.annotated is not None
+    assert sample.boxes.tolist() == [corners]
+    assert sample.annotated.boxes.tolist() == [[*corners[:2], corners[2] - corners[0], corners[3] - corners[1]]]

@@ -16,7 +16,8 @@ from mbv2kit.data.sources.coco.places import find_annotations, find_images
 from mbv2kit.data.sources.coco.reading import CocoImage, CocoObject, load, read_classes, read_images
 from mbv2kit.data.table import AnnotationTable, Ragged, TableBuilder
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.images import decode, upright_size
+from mbv2kit.imaging.images import decode, read_head
+from mbv2kit.imaging.orientation import UPRIGHT, is_sideways, turn, turn_boxes
 from mbv2kit.structures import IGNORE, Annotated, Boxes, Image, Sample, Task
 
 
@@ -66,7 +67,7 @@ class Coco(Source):
         )
         for image in images.values():
             if image.size is None:
-                image.size = upright_size(self._images / image.name)
+                image.size = read_head(self._images / image.name).upright
         read_annotations(self._file, task, content["annotations"], images, names)
         self.class_names = tuple(names.values())
         if task == "segmentation":
@@ -107,41 +108,57 @@ class Coco(Source):
     def __getitem__(self, index: int) -> Sample:
         name = self._table.name(index)
         image = decode(self._images / name)
-        self._check_size(index, image)
+        orientation = self._orientation(index, image)
+        size: tuple[int, int] = (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
         labels, crowd = self._table.labels(index), self._table.crowd(index)
         if self._task == "segmentation":
-            mask = draw_mask(self._table.outlines(index), labels + 1, crowd, *image.shape[:2])
+            mask = turn(draw_mask(self._table.outlines(index), labels + 1, crowd, *size), orientation)
             return Sample(image=image, image_id=name, mask=mask)
         return Sample(
             image=image,
             image_id=name,
-            boxes=self._table.boxes(index),
+            boxes=turn_boxes(self._table.boxes(index), size, orientation),
             labels=labels,
             crowd=crowd,
-            annotated=self._annotated(index),
+            annotated=self._annotated(index, size, orientation),
         )
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields sizes and boxes from the JSON file; no image is read."""
         return self._table.objects(self._sizes)
 
-    def _annotated(self, index: int) -> Annotated:
+    def _annotated(self, index: int, size: tuple[int, int], orientation: int) -> Annotated:
         rows = self._written[index]
+        boxes = rows[:, :4].copy()
+        if orientation != UPRIGHT:
+            corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+            corners = turn_boxes(corners, size, orientation)
+            boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         return Annotated(
-            boxes=rows[:, :4].copy(),
+            boxes=boxes,
             areas=rows[:, 4].copy(),
             class_ids=rows[:, 5].astype(np.int64),
             crowd=rows[:, 6] > 0,
             order=int(self._orders[index]),
         )
 
-    def _check_size(self, index: int, image: Image) -> None:
-        height, width = self._sizes[index]
-        if image.shape[:2] != (height, width):
-            raise UserError(
-                f"{self._images / self._table.name(index)}: the image is {image.shape[1]} x {image.shape[0]} "
-                f"pixels, but {self._file.name} says {width} x {height}; use the image that was annotated."
-            )
+    def _orientation(self, index: int, image: Image) -> int:
+        """Returns how annotations become upright: as the image does, if its stored pixels were annotated.
+
+        Raises:
+            UserError: The file has another size than the image, upright or as stored.
+        """
+        height, width = self._sizes[index].tolist()
+        if image.shape[:2] == (height, width):
+            return UPRIGHT
+        path = self._images / self._table.name(index)
+        head = read_head(path)
+        if head.stored == (height, width) and is_sideways(head.orientation):
+            return head.orientation
+        raise UserError(
+            f"{path}: the image is {image.shape[1]} x {image.shape[0]} pixels, but {self._file.name} says "
+            f"{width} x {height}; use the image that was annotated."
+        )
 
 
 def _corners(item: CocoObject) -> tuple[float, float, float, float]:
