@@ -1,7 +1,11 @@
 """Writes files completely or not at all, and makes folders that no one else has."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from mbv2kit.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -50,3 +54,20 @@ def claim_folder(path: Path) -> Path:
             folder = path.with_name(f"{path.name}_{count}")
         else:
             return folder
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turns an error of the disk in the ``with`` block into a sentence; what was written stays.
+
+    Args:
+        name: What is written, such as ``output=DIR``.
+
+    Raises:
+        UserError: In place of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        raise UserError(f"{name} cannot be written ({reason}); name another folder.") from None

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from mbv2kit.data.sources import Source, open_source
 from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
+from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
+from mbv2kit.files import claim_folder, explained
 from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load
 from mbv2kit.inference.predictor import Predictor
+from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.process import keep_freed_memory
@@ -32,6 +35,7 @@ from mbv2kit.structures import Image, Task
 _log = logging.getLogger(__name__)
 
 IMAGES = 16
+_OUTPUTS = Path("outputs/eval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +65,30 @@ def evaluate(config: DictConfig) -> Evaluation:
     keep_freed_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     keys = ("task", "runtime", "precision", "output_stride", "tta")
-    request = Request(checkpoint=checkpoint, **{key: options[key] for key in keys})
     # torch runs the model as training does, so that the metrics are equal to the last digit.
-    loaded = load(request if request.wants_export else replace(request, runtime="torch", as_trained=True))
+    loaded = load(Request(checkpoint=checkpoint, as_trained=True, **{key: options[key] for key in keys}))
     folder = loaded.folder
     _log.info("evaluating the model of %s", loaded.name)
     for note in loaded.notes:
         _log.info("%s", note)
     task = _only_task(loaded.predictor.spec, options["task"])
-    dataset = options["dataset"] or (RunFolder(folder.path.parent).dataset() if folder else None)
-    if dataset is None:
-        raise UserError(
-            "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
-        )
+    dataset = needed(dataset_of(options["dataset"], folder))
     split = options["split"] or dataset["val_split"]
     source = open_source(dataset, task, split)
-    output = options["run_dir"] or f"outputs/eval/{task}/{dataset['name']}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    results = RunFolder(Path(output))
-    scores = evaluate_model(
-        loaded.predictor,
-        source,
-        task=task,
-        dataset=dataset["name"],
-        split=split,
-        folder=results,
-        evaluator=options["evaluator"],
-        tta=options["tta"],
-        runtime=loaded.predictor.runtime,
-        **options["loader"],
-    )
+    _log.info("%s", describe_dataset(dataset, split, len(source)))
+    with explained(f"run_dir={options['run_dir'] or _OUTPUTS}"):
+        results, scores = evaluate_model(
+            loaded.predictor,
+            source,
+            task=task,
+            dataset=dataset["name"],
+            split=split,
+            claim=lambda: _claim(options["run_dir"], _OUTPUTS / task / dataset["name"]),
+            evaluator=options["evaluator"],
+            tta=options["tta"],
+            export=loaded.export,
+            **options["loader"],
+        )
     return Evaluation(results, scores, loaded.predictor)
 
 
@@ -100,16 +99,16 @@ def evaluate_model(
     task: Task,
     dataset: str,
     split: str,
-    folder: RunFolder,
+    claim: Callable[[], RunFolder],
     batch_size: int,
     workers: int,
     evaluator: Mapping[str, Any] | None = None,
     tta: str = "none",
-    runtime: str = "torch",
-) -> Scores:
+    export: Export | None = None,
+) -> tuple[RunFolder, Scores]:
     """Scores one task of a model on every image of a source.
 
-    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into ``folder`` and prints the table of classes.
+    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into a folder and prints the table of classes.
 
     Args:
         predictor: Runs the model.
@@ -117,12 +116,12 @@ def evaluate_model(
         task: Which of the model's heads to score.
         dataset: Name of the data set, for ``metrics.json``.
         split: Name of the split, for ``metrics.json``.
-        folder: Where the results go.
+        claim: Returns the folder for the results; it is called once the model and the data are known to fit.
         batch_size: Images at a time.
         workers: Processes that read.
         evaluator: Name and options of what computes the metrics; None for the usual one of the task.
         tta: Test-time augmentation of the predictor, for ``metrics.json``.
-        runtime: What runs the model, for ``metrics.json``.
+        export: The exported file that the predictor runs, for ``metrics.json``; None where torch runs the model.
 
     Raises:
         UserError: The source's classes are not the model's, or the evaluator is unknown or for another task.
@@ -131,6 +130,7 @@ def evaluate_model(
     scorer = create_evaluator(task, predictor.class_names[task], evaluator)
     loader = evaluation_loader(source, predictor.preprocess, batch_size, workers)
     wanted = set(evenly_spaced(len(source), IMAGES))
+    folder = claim()
     folder.predictions.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     images: list[Image] = []
@@ -148,6 +148,10 @@ def evaluate_model(
     _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
     scores = scorer.compute()
     scorer.save_plots(folder.plots)
+    precision, file = ("fp32", None) if export is None else (export.precision, export.file)
+    open_console().print(
+        f"{dataset} {split}: {predictor.runtime}, {precision}{'' if tta == 'none' else f', tta={tta}'}", markup=False
+    )
     print_scores(scores)
     write_metrics(
         folder.metrics,
@@ -158,7 +162,9 @@ def evaluate_model(
         seconds=seconds,
         scores=scores,
         tta=tta,
-        runtime=runtime,
+        runtime=predictor.runtime,
+        precision=precision,
+        file=file,
         model=model_in_brief(predictor.spec.to_dict(), task),
     )
     _log.info(
@@ -168,7 +174,29 @@ def evaluate_model(
         "" if tta == "none" else f" with tta={tta}",
         folder.path,
     )
-    return scores
+    return folder, scores
+
+
+def _claim(named: str | None, parent: Path) -> RunFolder:
+    """Returns the folder of results: a new one, or the named one without the results of an earlier evaluation.
+
+    Raises:
+        UserError: The named folder holds something else, such as a training run.
+        OSError: The folder cannot be made.
+    """
+    if named is None:
+        return RunFolder(claim_folder(parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+    folder = RunFolder(Path(named))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    ours = {folder.metrics, folder.plots, folder.predictions}
+    others = sorted(path.name for path in folder.path.iterdir() if path not in ours)
+    if others:
+        raise UserError(
+            f"run_dir={named} holds {others[0]}, which evaluation does not write; name a new or empty folder."
+        )
+    for path in (folder.metrics, *folder.plots.glob("*.png"), *folder.predictions.glob("*.png")):
+        path.unlink(missing_ok=True)
+    return folder
 
 
 def _save(image: Image, path: Path) -> None:

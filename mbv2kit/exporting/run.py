@@ -14,6 +14,7 @@ from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores
+from mbv2kit.evaluation.dataset import dataset_of
 from mbv2kit.exporting import accuracy
 from mbv2kit.exporting.check import Report, check
 from mbv2kit.exporting.data import ExportData, Images
@@ -26,7 +27,7 @@ from mbv2kit.inference.torch_models import folded
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Export, files_of
 from mbv2kit.models.folder import ModelFolder
-from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
+from mbv2kit.models.run_folder import chosen_checkpoint
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.structures import Task
@@ -66,7 +67,7 @@ def export(config: DictConfig) -> Exported:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)
     network = ExportNetwork(model, options.size).eval()
-    dataset = values["dataset"] or (RunFolder(folder.path.parent).dataset() if folder else None)
+    dataset = dataset_of(values["dataset"], folder)
     data = ExportData(model.spec, replace(model.preprocess, size=network.size), dataset)
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")

@@ -28,7 +28,8 @@ class Request:
     Attributes:
         checkpoint: A run, model folder, exported file, published file or name; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
-        runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`.
+        runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`; with ``as_trained`` None is
+            torch unless an exported file or its precision is named.
         precision: Precision of the exported file; None for float32 where there is such a file, else for what there is.
         threads: Cores to keep busy; None for those that this process may use.
         workers: Images to work on at a time.
@@ -44,7 +45,7 @@ class Request:
 
     checkpoint: str | None = None
     task: str | None = None
-    runtime: str = "auto"
+    runtime: str | None = "auto"
     precision: str | None = None
     threads: int | None = None
     workers: int = 1
@@ -55,10 +56,12 @@ class Request:
     as_trained: bool = False
 
     def __post_init__(self) -> None:
+        if self.runtime is None and self.as_trained:
+            exported = self.precision is not None or self.names_export
+            object.__setattr__(self, "runtime", "auto" if exported else "torch")
         if self.runtime not in ("auto", "torch", *RUNTIMES):
-            raise UserError(
-                f"runtime '{self.runtime}' is unknown.{nearest(self.runtime, ['auto', 'torch', *RUNTIMES])}"
-            )
+            known = ["auto", "torch", *RUNTIMES]
+            raise UserError(f"runtime '{self.runtime}' is unknown.{nearest(str(self.runtime), known)}")
         if self.precision not in (None, *PRECISIONS):
             raise UserError(f"precision '{self.precision}' is unknown.{nearest(str(self.precision), PRECISIONS)}")
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
@@ -70,10 +73,15 @@ class Request:
                 "compile=true is for runtime=torch, without tta, output_stride or memory_budget; "
                 f"got runtime={self.runtime}."
             )
-        if self.needs_torch and self.runtime not in ("auto", "torch"):
+        key = self.exported
+        if self.needs_torch and key:
             raise UserError(
-                f"runtime={self.runtime} runs an exported network as it is; tta, output_stride and memory_budget are "
-                "for runtime=torch."
+                f"{key} runs an exported network as it is; tta, output_stride and memory_budget are for runtime=torch."
+            )
+        if self.runtime == "torch" and key:
+            raise UserError(
+                f"runtime=torch runs the model in fp32, but {key} is an exported network; leave out runtime=, or name "
+                f"what runs it: {', '.join(RUNTIMES)}."
             )
 
     @property
@@ -82,12 +90,19 @@ class Request:
         return self.threads or usable_cores()
 
     @property
-    def wants_export(self) -> bool:
-        """Whether an exported file is asked for: by its name, its runtime or its precision."""
-        named = self.checkpoint is not None and Path(self.checkpoint).suffix in SUFFIXES.values()
-        return (
-            (named and find_model(self.checkpoint) is not None) or self.precision is not None or self.runtime != "torch"
-        )
+    def exported(self) -> str | None:
+        """The key that asks for an exported network, which torch does not run; None if there is none."""
+        if self.runtime in RUNTIMES:
+            return f"runtime={self.runtime}"
+        if self.precision not in (None, "fp32"):
+            return f"precision={self.precision}"
+        return f"checkpoint={self.checkpoint}" if self.names_export else None
+
+    @property
+    def names_export(self) -> bool:
+        """Whether the checkpoint is a file in a model folder, which may be missing."""
+        path = None if self.checkpoint is None else Path(self.checkpoint)
+        return path is not None and path.suffix in SUFFIXES.values() and find_model(self.checkpoint) is not None
 
     @property
     def needs_torch(self) -> bool:
@@ -104,6 +119,7 @@ class Loaded:
         name: What to call the model.
         folder: The model's folder, where it has one on this machine.
         notes: How it runs, a line each.
+        export: The exported file that runs; None where torch runs the model.
         split: What runs the model within a budget of memory; None without a budget.
     """
 
@@ -111,6 +127,7 @@ class Loaded:
     name: str
     folder: ModelFolder | None
     notes: list[str] = field(default_factory=list)
+    export: Export | None = None
     split: "SplitSession | None" = None
 
 
@@ -129,10 +146,10 @@ def load(request: Request) -> Loaded:
 
 def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
     """Returns the exported files to choose from; none where torch runs the model."""
-    named = Path(request.checkpoint).name if request.checkpoint and Path(request.checkpoint).is_file() else None
-    is_export = named is not None and Path(named).suffix in SUFFIXES.values()
-    if folder is None or request.needs_torch or (request.runtime == "torch" and not is_export):
+    if folder is None or request.needs_torch or request.runtime == "torch":
         return []
+    is_export = request.names_export
+    named = Path(str(request.checkpoint)).name
     exports = [export for export in folder.read_exports() if not is_export or export.file == named]
     wanted = [export for export in exports if export.precision == request.precision]
     if request.precision is None:
@@ -141,10 +158,10 @@ def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
         wanted = [each.export for each in candidates(wanted, request.runtime)]
     asked = is_export or request.precision is not None or request.runtime != "auto"
     if not wanted and asked:
-        there = ", ".join(f"{export.file} ({export.precision})" for export in exports) or "none"
+        there = ", ".join(f"{export.file} ({export.precision})" for export in folder.read_exports()) or "none"
         keys = [f"{key}={value}" for key, value in _asked(request).items()]
         raise UserError(
-            f"{folder.path} has no exported file for {' '.join(keys) or named} (exported files: {there}); "
+            f"{folder.path} has no exported file for {' '.join([named] * is_export + keys)} (exported files: {there}); "
             f"make one with mbv2kit export checkpoint={folder.path}."
         )
     return wanted
@@ -168,7 +185,7 @@ def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) ->
     chosen = choice.candidate
     predictor = open_export(folder.read_spec(), folder.path, chosen.export, chosen.runtime, chosen.threads)
     note = f"Runtime: {chosen.name}, {chosen.export.precision} ({choice.reason})"
-    return Loaded(predictor=predictor, name=str(folder.path), folder=folder, notes=[note])
+    return Loaded(predictor=predictor, name=str(folder.path), folder=folder, notes=[note], export=chosen.export)
 
 
 def _in_torch(request: Request) -> Loaded:

@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from time import perf_counter
 from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
+from mbv2kit.files import explained
 from mbv2kit.inference.image_paths import find_images
 from mbv2kit.inference.loading import Request, load
 from mbv2kit.inference.output_folder import claimed
@@ -70,7 +70,8 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     )
 
     ready = perf_counter()
-    with _disk_errors(config.output), claimed(config.output, images, writer.files(names)) as output:
+    where = OUTPUTS / "infer" if config.output is None else config.output
+    with explained(f"output={where}"), claimed(config.output, images, writer.files(names)) as output:
 
         def write(index: int, result: Result) -> list[Record]:
             with stages.timing("writing"):
@@ -149,17 +150,6 @@ def _write_all(results: Iterable[list[Record]], total: int, file: Path) -> _Told
             lines.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
             lines.flush()
     return told
-
-
-@contextmanager
-def _disk_errors(output: str | None) -> Iterator[None]:
-    """Turns an error of the disk into a sentence; what was written stays."""
-    try:
-        yield
-    except OSError as error:
-        where = OUTPUTS / "infer" if output is None else output
-        reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        raise UserError(f"output={where} cannot be written ({reason}); name another folder.") from None
 
 
 def _watched(items: Iterable[list[Record]], total: int) -> Iterable[list[Record]]:

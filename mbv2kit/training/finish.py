@@ -37,7 +37,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
         task=options["task"]["name"],
         dataset=options["dataset"]["name"],
         split=options["dataset"]["val_split"],
-        folder=run,
+        claim=lambda: run,
         evaluator=options.get("evaluator"),
         **options["loader"],
     )

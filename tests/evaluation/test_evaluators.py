@@ -86,13 +86,13 @@ def test_an_evaluation_writes_its_metrics(tmp_path: Path, limit: float, share: f
             input=Preprocess((32, 32)),
         )
     ).eval()
-    scores = evaluate_model(
+    _, scores = evaluate_model(
         as_trained(model),
         source,
         task="classification",
         dataset="shapes",
         split="val",
-        folder=RunFolder(tmp_path),
+        claim=lambda: RunFolder(tmp_path),
         batch_size=2,
         workers=0,
         evaluator={"name": "confidence", "limit": limit},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -17,6 +18,7 @@ from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.run import evaluate
 from mbv2kit.inference.torch_models import as_trained, folded
+from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Classification, Detections, Prediction, Segmentation, Task
@@ -178,3 +180,61 @@ def test_a_slip_is_told_and_leaves_no_folder(
     with pytest.raises(UserError, match=message):
         evaluate(evaluation(f"checkpoint='{trained('classification').path}'", override))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_precision_that_is_named_is_measured_and_said(
+    trained: Trained,
+    evaluation: Callable[..., DictConfig],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    copytree(trained("classification").path, run.path)
+    (export,) = ModelFolder(run.model).read_exports()
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "model_int8.onnx").write_bytes((run.model / "model.onnx").read_bytes())
+    ModelFolder(run.model).add_export(replace(export, file="model_int8.onnx", precision="int8"), tmp_path / "scratch")
+    for i, key in enumerate(("checkpoint=run precision=int8", "checkpoint=run/model/model_int8.onnx")):
+        evaluate(evaluation(*key.split(), f"run_dir=results_{i}"))
+        measured = figures(Path(f"results_{i}"))
+        assert (measured["precision"], measured["file"]) == ("int8", "model_int8.onnx")
+        assert measured["runtime"].endswith(" on model_int8.onnx")
+        assert f"shapes val: {measured['runtime']}, int8" in capfd.readouterr().out
+    evaluate(evaluation("checkpoint=run", "run_dir=float"))
+    measured = figures(Path("float"))
+    assert (measured["runtime"], measured["precision"], measured["file"]) == ("torch", "fp32", None)
+    with pytest.raises(UserError, match="runtime=torch runs the model in fp32, but precision=int8 is an exported"):
+        evaluate(evaluation("checkpoint=run", "runtime=torch", "precision=int8"))
+
+
+@pytest.mark.slow
+def test_a_data_set_that_is_named_again_is_the_one_of_the_run(
+    trained: Trained, evaluation: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trained("classification")
+    evaluate(evaluation(f"checkpoint='{run.path}'", "dataset=shapes", "run_dir=same"))
+    assert_close(figures(Path("same")), figures(run.path))
+    assert "Data: shapes, split val, 6 images (size=64" in caplog.text
+    evaluate(evaluation(f"checkpoint='{run.path}'", "dataset=shapes", "dataset.val_count=3", "run_dir=fewer"))
+    assert figures(Path("fewer"))["images"] == 3
+    assert "Data: shapes, split val, 3 images (size=64" in caplog.text
+
+
+@pytest.mark.slow
+def test_evaluation_writes_over_nothing_but_an_earlier_evaluation(
+    trained: Trained, evaluation: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    run = trained("classification")
+    copytree(run.path, tmp_path / "run")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"run_dir=run holds .*, which evaluation does not write"):
+        evaluate(evaluation("checkpoint=run", "run_dir=run"))
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    evaluate(evaluation("checkpoint=run", "run_dir=twice"))
+    evaluate(evaluation("checkpoint=run", "dataset=shapes", "dataset.val_count=3", "run_dir=twice"))
+    assert len(list(Path("twice/predictions").iterdir())) == 4
+    Path("file").touch()
+    for run_dir in ("file", "file/below"):
+        with pytest.raises(UserError, match=f"run_dir={run_dir} cannot be written"):
+            evaluate(evaluation("checkpoint=run", f"run_dir={run_dir}"))

@@ -129,6 +129,9 @@ def test_of_several_precisions_float32_is_taken_unless_another_is_named(
         ({"compile": True}, "compile=true is for runtime=torch"),
         ({"runtime": "torch", "compile": True, "tta": "multiscale_flip"}, "compile=true is for runtime=torch"),
         ({"runtime": "openvino", "tta": "multiscale_flip"}, "runtime=openvino runs an exported network as it is"),
+        ({"precision": "int8", "tta": "multiscale_flip"}, "precision=int8 runs an exported network as it is"),
+        ({"runtime": "torch", "precision": "int8"}, "runtime=torch runs the model in fp32, but precision=int8 is an"),
+        ({"runtime": None}, "runtime 'None' is unknown"),
         ({"memory_budget": "1MB", "tta": "multiscale_flip"}, "memory_budget runs one view of an image"),
     ],
 )
@@ -152,3 +155,27 @@ def test_a_damaged_file_is_a_sentence(folder: Path, model: VisionModel, tmp_path
     (copy / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model.onnx is not a network that ONNX Runtime can read"):
         load(request(copy, runtime="onnxruntime"))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("as_trained", [False, True])
+def test_a_file_that_is_named_is_what_runs(folder: Path, as_trained: bool) -> None:
+    runtime = None if as_trained else "auto"
+    loaded = load(request(folder / "model.onnx", runtime=runtime, as_trained=as_trained))
+    assert loaded.export is not None
+    assert loaded.export.file == "model.onnx"
+    with pytest.raises(UserError, match=r"has no exported file for model_int8.onnx \(exported files: model.onnx"):
+        load(request(folder / "model_int8.onnx", runtime=runtime, as_trained=as_trained))
+    with pytest.raises(UserError, match=r"has no exported file for model.onnx precision=int8"):
+        load(request(folder / "model.onnx", runtime=runtime, precision="int8", as_trained=as_trained))
+    for keys in ({"runtime": "torch"}, {"tta": "multiscale_flip"}, {"output_stride": 16}):
+        with pytest.raises(UserError, match=r"checkpoint=.*model\.onnx (is an exported|runs an exported) network"):
+            request(folder / "model.onnx", as_trained=as_trained, **keys)
+
+
+@pytest.mark.usefixtures("threads")
+def test_evaluation_takes_torch_unless_a_file_or_precision_is_named(folder: Path) -> None:
+    assert load(request(folder, runtime=None, as_trained=True)).export is None
+    loaded = load(request(folder, runtime=None, precision="fp32", as_trained=True))
+    assert loaded.export is not None
+    assert loaded.predictor.runtime.endswith(" on model.onnx")

@@ -1,0 +1,54 @@
+"""Which data set a model is measured on: the one that is named, or that of its run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mbv2kit.data.sources import SOURCES
+from mbv2kit.errors import UserError
+from mbv2kit.models.folder import ModelFolder
+from mbv2kit.models.run_folder import RunFolder
+
+
+def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None) -> dict[str, Any] | None:
+    """Returns the options of the data set to read.
+
+    Where the data set of the model's run is named again, it is the run's: a model for scenes of 96 pixels is not
+    measured on scenes of another size because ``dataset=shapes`` has a default. Options that differ from their defaults
+    win.
+
+    Args:
+        named: The options of the data set that is named; None if there is none.
+        folder: The model's folder.
+
+    Returns:
+        The options; None if no data set is named and the model does not know one.
+    """
+    own = RunFolder(folder.path.parent).dataset() if folder else None
+    if named is None or own is None:
+        return own if named is None else dict(named)
+    if named["name"] != own["name"] or not _same_place(named.get("root"), own.get("root")):
+        return dict(named)
+    defaults = SOURCES.keys(str(named["name"]))
+    return {key: own.get(key, value) if value == defaults.get(key) else value for key, value in named.items()}
+
+
+def needed(dataset: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns the data set, or raises :class:`UserError` where there is none."""
+    if dataset is None:
+        raise UserError(
+            "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
+        )
+    return dataset
+
+
+def describe_dataset(dataset: Mapping[str, Any], split: str, images: int) -> str:
+    """Says in a line which images are read, and from where."""
+    root = dataset.get("root")
+    others = {key: value for key, value in dataset.items() if key not in ("name", "root") and "split" not in key}
+    where = str(Path(root).resolve()) if root else ", ".join(f"{key}={value}" for key, value in others.items())
+    return f"Data: {dataset['name']}, split {split}, {images:,} images ({where})"
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    return one == other or (bool(one and other) and Path(one).resolve() == Path(other).resolve())
