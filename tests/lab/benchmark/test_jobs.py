@@ -1,8 +1,10 @@
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import yaml
 
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
@@ -83,5 +85,24 @@ def test_several_models_have_labels_that_tell_them_apart(run_folder: RunFolder) 
     def labels(*names: str) -> list[str]:
         return [model.label for model in open_models("classification", names, lambda _: None)]
 
-    assert labels(run, folder) == ["mine ", "model "]
-    assert labels(folder, f"{run}/../mine/model") == [f"{folder} ", f"{run}/../mine/model "]
+    other = run_folder.path.with_name("other") / "model"
+    copytree(folder, other)
+    assert labels(run, str(other)) == ["mine ", "model "]
+    assert labels(folder, str(other)) == [f"{folder} ", f"{other} "]
+
+
+def test_every_model_keeps_its_rows_and_says_its_size(run_folder: RunFolder, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "model"
+    copytree(run_folder.model, other)
+    names = [str(run_folder.model), str(other)]
+    models = open_models("classification", names, lambda _: None)
+    for listed in list_cases(["classification", "files"], {"classification": models}, [["runtime=auto"]], None):
+        rows = [each.name for each in listed.competitors]
+        assert len(rows) == len(set(rows))
+        if listed.name != "peak":
+            assert [name for name in names if any(row.startswith(f"{name} ") for row in rows)] == names
+        assert "224" not in listed.title
+        if listed.name == "batch 1":
+            assert f"{other}: mobilenet_v2 at 32 x 32." in listed.notes
+    with pytest.raises(UserError, match=r"models\.classification: .*mine is a model that is named before"):
+        open_models("classification", [str(run_folder.model), str(run_folder.path)], lambda _: None)

@@ -23,7 +23,9 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
     """
     notes = [
         "whole: from uint8 images of the network's size to its outputs, including the preprocessing that a user would "
-        "write; network: from preprocessed float inputs."
+        "write; network: from preprocessed float inputs.",
+        "Libraries and runtimes: MobileNetV2 1.0 at 224 x 224.",
+        *(model.note for model in models),
     ]
     if quantized is None:
         notes.append(f"Without LiteRT int8, which needs data/weights/{PUBLISHED} in the folder shared=.")
@@ -39,7 +41,7 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
             Case(
                 job="classification",
                 name=f"batch {batch}",
-                title=f"MobileNetV2 1.0 at 224 x 224, {batch} image{'' if batch == 1 else 's'} at a time",
+                title=f"Classification, {batch} image{'' if batch == 1 else 's'} at a time",
                 baseline=(BASELINE, "network"),
                 competitors=[*_libraries(batch), *_runtimes(batch, quantized), *_mbv2kit(models, batch)],
                 notes=notes,

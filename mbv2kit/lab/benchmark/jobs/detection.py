@@ -22,7 +22,7 @@ def cases(models: Sequence[Model]) -> list[Case]:
         Case(
             job="detection",
             name=f"threshold {threshold}",
-            title=f"Detection at 320 x 320, boxes with a score above {threshold}",
+            title=f"Detection, boxes with a score above {threshold}",
             baseline=(BASELINE, "whole"),
             competitors=[
                 *_libraries(threshold),
@@ -33,6 +33,8 @@ def cases(models: Sequence[Model]) -> list[Case]:
                 "follows the network; network: the network alone, from float input.",
                 "Except in ultralytics, scores are those of a trained detector: a hundred above 0.05 and five thousand "
                 "above 0.001. Ultralytics detects nothing, so its NMS costs almost nothing.",
+                "Libraries: 320 x 320.",
+                *(model.note for model in models),
             ),
         )
         for threshold in THRESHOLDS

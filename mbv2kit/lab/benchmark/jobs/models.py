@@ -11,6 +11,7 @@ from mbv2kit.lab.benchmark.competitor import FunctionCompetitor
 from mbv2kit.models.exports import Export
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
+from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
 
 MODELS = "mbv2kit.lab.benchmark.competitors.mbv2kit_models"
@@ -23,12 +24,14 @@ class Model:
     Attributes:
         folder: Absolute path.
         label: Prefix of the names of its competitors if a job has several models, otherwise empty.
+        note: Which network it is, and its input, in a sentence for below a table.
         exports: Exported files to measure.
         madds: Multiply-adds for one image; None if they could not be counted.
     """
 
     folder: Path
     label: str
+    note: str
     exports: tuple[Export, ...]
     madds: int | None
 
@@ -42,9 +45,10 @@ def open_models(task: Task, names: Sequence[str], count: Callable[[Path], int | 
         count: Counts the multiply-adds of the model in a folder.
 
     Raises:
-        UserError: A name is no model, or the model has another task or no exported file.
+        UserError: A name is no model or given twice, or the model has another task or no exported file.
     """
     models = []
+    seen: set[tuple[Path, tuple[Export, ...]]] = set()
     short_names = [Path(name).name for name in names]
     for name, short_name in zip(names, short_names, strict=True):
         folder = find_model(name) or ModelFolder(Path(name))
@@ -57,9 +61,18 @@ def open_models(task: Task, names: Sequence[str], count: Callable[[Path], int | 
             )
         named = tuple(export for export in exports if export.file == short_name)
         label = f"{short_name if short_names.count(short_name) == 1 else name} " if len(names) > 1 else ""
-        path = folder.path.resolve()
-        models.append(Model(path, label, named or exports, count(path)))
+        path, measured = folder.path.resolve(), named or exports
+        if (path, measured) in seen:
+            raise UserError(f"models.{task}: {name} is a model that is named before; name each once.")
+        seen.add((path, measured))
+        models.append(Model(path, label, _note(spec, name), measured, count(path)))
     return models
+
+
+def _note(spec: ModelSpec, name: str) -> str:
+    height, width = spec.input.size
+    options = ", ".join(f"{key}={value}" for key, value in spec.backbone.items() if key != "name")
+    return f"{name}: {spec.backbone['name']}{f' with {options}' if options else ''} at {height} x {width}."
 
 
 def in_every_runtime(

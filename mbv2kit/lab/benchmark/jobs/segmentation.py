@@ -38,7 +38,9 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
     ]
     notes = [
         "whole: from a uint8 image to a mask of its size; network: from preprocessed inputs to the outputs of the "
-        "network, a mask of 513 x 513 in mbv2kit and LiteRT and logits in the others (33 x 33 in transformers)."
+        "network, a mask in mbv2kit and LiteRT and logits in the others (33 x 33 in transformers).",
+        "Libraries: 513 x 513, 21 classes.",
+        *(model.note for model in models),
     ]
     if quantized is None:
         notes.append(f"Without {QUANTIZED}, which needs data/weights/{PUBLISHED} in the folder shared=.")
@@ -58,7 +60,7 @@ def cases(models: Sequence[Model], quantized: Path | None) -> list[Case]:
         Case(
             job="segmentation",
             name=NAME,
-            title="Segmentation at 513 x 513, 21 classes, an image of 640 x 480",
+            title="Segmentation, an image of 640 x 480",
             baseline=(BASELINE, "network"),
             competitors=[*competitors, *in_every_runtime(models, "segmentation", {})],
             notes=notes,
