@@ -43,6 +43,6 @@ def markdown_text(text: str) -> str:
     return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
-def html(text: str) -> str:
+def html_text(text: str) -> str:
     """Formats a text for HTML, within elements and attributes."""
-    return escape(shown(text))
+    return escape(shown(" ".join(text.split())))

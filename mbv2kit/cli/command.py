@@ -1,5 +1,6 @@
 """Runs a command on Hydra's command line: flags, sweeps and exit codes; a user's mistake is one line on stderr."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from mbv2kit.cli.recipes import register_recipes
 from mbv2kit.errors import UserError
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
+from mbv2kit.texts import shown
 
 Job = Callable[[DictConfig], int | None]
 Parts = Callable[[], Iterable[Registry[Any]]]
@@ -53,6 +55,9 @@ def run_command(
         conf: Folder of the configuration files; None for the project's own.
     """
     configure_threads()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name in another encoding must not end a command whose work is done.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = sys.argv[1:] if argv is None else list(argv)
         explained = explain_missing(name, extra)
@@ -138,4 +143,4 @@ def _run_once(job: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 
 def _print_error(error: UserError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shown(str(error))}", file=sys.stderr)

@@ -10,11 +10,21 @@ from pathlib import Path
 from rich.logging import RichHandler
 
 from mbv2kit.cli.console import open_console
+from mbv2kit.texts import shown
 
 _OWN = "mbv2kit"
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric", "matplotlib", "faster_coco_eval", "fsspec")
 _HELD_LINES = 1000
-_LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+
+
+class _Line(logging.Formatter):
+    """Formats a message in which names from files have no effect on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+
+_LINE = _Line("%(asctime)s %(levelname)s %(message)s")
 # Beginnings of warnings about what is meant to be as it is.
 _ADVICE = (
     ".*does not have many workers",
@@ -69,7 +79,7 @@ def job_log() -> Iterator[None]:
 def log_to(file: Path) -> None:
     """Writes what the job has reported so far, and everything that follows, to ``file`` as well."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = logging.FileHandler(file)
+    written = logging.FileHandler(file, encoding="utf-8")
     written.setFormatter(_LINE)
     root = logging.getLogger()
     for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
@@ -88,7 +98,7 @@ def _screen() -> logging.Handler:
     console = open_console(stderr=True)
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="%X")
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Line("%(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(_LINE)

@@ -29,6 +29,7 @@ from mbv2kit.evaluation.plot_style import (
     save_figure,
     title_above,
 )
+from mbv2kit.texts import shown
 
 NUMBERED = 20
 NAMED = 100
@@ -66,7 +67,7 @@ def confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
     if classes <= NAMED:
-        names = [_shown(name) for name in class_names]
+        names = [_label(name) for name in class_names]
         size = 10 if classes <= NUMBERED else 8
         axes.set_xticks(range(classes), names, rotation=45 if classes <= NUMBERED else 90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
@@ -121,7 +122,7 @@ def precision_recall_curves(precision: NDArray[np.float64], class_names: Sequenc
         label = f"{mean.mean():.3f}  mean of {len(measured)}"
         axes.plot(recall, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)), label=label, zorder=3)
         for color, index in zip(PALETTE, drawn, strict=False):
-            label = f"{precision[index].mean():.3f}  {_shown(class_names[index])}"
+            label = f"{precision[index].mean():.3f}  {_label(class_names[index])}"
             axes.plot(recall, precision[index], color=color, linewidth=1.8, label=label)
         left_out = len(measured) - len(drawn)
         legend = axes.legend(
@@ -178,7 +179,7 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
             color=INK,
             fontsize=10,
         )
-    axes.set_yticks(range(len(order)), [_shown(class_names[index]) for index in order], fontsize=10)
+    axes.set_yticks(range(len(order)), [_label(class_names[index]) for index in order], fontsize=10)
     axes.set(xlim=(0, 1), ylim=(len(order) - 0.4, -0.6))
     title_above(axes, f"{measure} per class", pad=22)
     axes.tick_params(length=0, colors=INK)
@@ -224,7 +225,7 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
                 linewidth=1.8,
                 marker="o" if len(epochs) <= MARKED else None,
                 markersize=3.5,
-                label=f"{_shown(name)}   {note(curve)}",
+                label=f"{_label(name)}   {note(curve)}",
             )
         title_above(axes, title)
         plain(axes)
@@ -272,7 +273,8 @@ def _best(curve: _Curve) -> str:
     return f"best {known[epoch]:.3f}, epoch {epoch}"
 
 
-def _shown(name: str, longest: int = 26) -> str:
+def _label(name: str, longest: int = 26) -> str:
     # Matplotlib treats text between two dollar signs as a formula.
+    name = shown(name)
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.replace("$", r"\$")

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
+from rich.markup import escape
 from rich.progress import track
 
 from mbv2kit.cli.console import open_console
@@ -25,6 +26,7 @@ from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
 from mbv2kit.files import claim_folder, explained
 from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.output_names import short_stem
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
@@ -135,14 +137,14 @@ def evaluate_model(
     started = time.perf_counter()
     images: list[Image] = []
     index = 0
-    for batch in track(loader, description=f"{dataset} {split}", transient=True, console=open_console()):
+    for batch in track(loader, description=escape(f"{dataset} {split}"), transient=True, console=open_console()):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         predicted = predictor.predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
             scorer.update(predictions[task], sample)
             if index in wanted:
                 images.append(draw.next_to_ground_truth(sample, predictions[task], predictor.class_names[task]))
-                _save(images[-1], folder.predictions / f"{index:05d}_{Path(sample.image_id).stem}.png")
+                _save(images[-1], folder.predictions / f"{index:05d}_{short_stem(Path(sample.image_id))}.png")
             index += 1
     seconds = time.perf_counter() - started
     _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")

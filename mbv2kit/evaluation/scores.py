@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mbv2kit.cli.console import open_console
 from mbv2kit.files import write_atomically
+from mbv2kit.texts import shown
 
 LONG_LIST = 40
 ENDS = 10
@@ -95,7 +96,7 @@ def _nan_to_null(value: Any) -> Any:
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
     """Prints the overall metrics, a row per class, and the notes."""
-    overall = Table(*scores.metrics)
+    overall = Table(*map(escape, scores.metrics))
     overall.add_row(*map(_format, scores.metrics.values()))
     for column in overall.columns:
         column.justify = "right"
@@ -115,7 +116,7 @@ def per_class_table(scores: Scores) -> Table:
     rows = list(scores.per_class.items())
     table = Table("class")
     for metric in rows[0][1] if rows else ():
-        table.add_column(metric, justify="right")
+        table.add_column(escape(metric), justify="right")
     if len(rows) <= LONG_LIST:
         _add_rows(table, rows)
         return table
@@ -133,7 +134,7 @@ def per_class_table(scores: Scores) -> Table:
 
 def _add_rows(table: Table, rows: list[tuple[str, dict[str, float]]]) -> None:
     for name, metrics in rows:
-        table.add_row(escape(name), *map(_format, metrics.values()))
+        table.add_row(escape(shown(name)), *map(_format, metrics.values()))
 
 
 def _first_metric(row: tuple[str, dict[str, float]]) -> float:

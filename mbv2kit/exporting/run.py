@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mbv2kit.cli.console import open_console
@@ -125,7 +126,7 @@ def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | Non
 
 def _show(console: Console, report: Report, megabytes: float, written: Export, shown: Images) -> None:
     table = Table("compared with PyTorch", "found", "limit", title_justify="left")
-    table.title = f"{written.file} on {len(shown.inputs)} images ({shown.origin})"
+    table.title = escape(f"{written.file} on {len(shown.inputs)} images ({shown.origin})")
     for finding in report.findings:
         table.add_row(finding.what, f"[{'default' if finding.kept else 'red'}]{finding.value}", finding.limit)
     table.add_row("size", f"{megabytes:.2f} MB")
@@ -166,9 +167,9 @@ def _too_inaccurate(task: Task, before: Scores, after: Scores, max_loss: float) 
 def _name_layers(console: Console, network: ExportNetwork, calibration: Images, count: int) -> None:
     table = Table("layer", "change of outputs", title="Layers that lose most by int8", title_justify="left")
     for layer in most_sensitive(network, calibration.inputs, count):
-        table.add_row(layer.name, f"{layer.change:.3g}")
+        table.add_row(escape(layer.name), f"{layer.change:.3g}")
     console.print(table)
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

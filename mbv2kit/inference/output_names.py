@@ -48,7 +48,7 @@ def _common(folders: Sequence[Path]) -> str | None:
 
 def _within(path: Path, common: str | None) -> str:
     """Returns the path of an image from a folder, without suffix; only its stem where it does not lie there."""
-    stem = _shorten(path.stem)
+    stem = short_stem(path)
     if common is None:
         return stem
     parts = PurePath(os.path.relpath(os.path.abspath(path.parent), common)).parts
@@ -57,10 +57,10 @@ def _within(path: Path, common: str | None) -> str:
     return name
 
 
-def _shorten(stem: str) -> str:
-    """Cuts a name that leaves no room for what is added to it, and ends it with a hash of the whole."""
-    data = os.fsencode(stem)
+def short_stem(path: Path) -> str:
+    """Returns the stem of a file; one that leaves no room for what is added to it is cut, and ends with a hash."""
+    data = os.fsencode(path.stem)
     if len(data) <= _MOST_BYTES:
-        return stem
+        return path.stem
     start = data[: _MOST_BYTES - 9].decode("utf-8", "ignore")
     return f"{start}-{sha256(data).hexdigest()[:8]}"

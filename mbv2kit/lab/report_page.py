@@ -1,11 +1,11 @@
 """Writes a report as Markdown and as one self-contained HTML file."""
 
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+
+from mbv2kit.texts import html_text, markdown_text
 
 # Follows the reader's light or dark theme; images have a white background.
 STYLE = """
@@ -43,20 +43,20 @@ class Table:
         """Returns the table in GitHub's Markdown, with the title as bold text."""
         rules = ["---:" if column.startswith(">") else "---" for column in self.columns]
         headings = [column.removeprefix(">") for column in self.columns]
-        lines = [[_markdown(cell) for cell in line] for line in (headings, *self.rows)]
+        lines = [[markdown_text(cell) for cell in line] for line in (headings, *self.rows)]
         lines.insert(1, rules)
-        parts = [f"**{_markdown(self.title)}**"] if self.title else []
+        parts = [f"**{markdown_text(self.title)}**"] if self.title else []
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        return "\n\n".join([*parts, *map(_markdown, self.notes)])
+        return "\n\n".join([*parts, *map(markdown_text, self.notes)])
 
     def to_html(self) -> str:
         """Returns the table in an element that scrolls if the table is too wide."""
         kinds = [' class="right"' if column.startswith(">") else "" for column in self.columns]
         head = _html_row("th", [column.removeprefix(">") for column in self.columns], kinds)
         body = "\n".join(_html_row("td", row, kinds) for row in self.rows)
-        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        caption = f"<caption>{html_text(self.title)}</caption>" if self.title else ""
         table = f"<table>{caption}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>"
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{html_text(note)}</p>" for note in self.notes)
         return f'<div class="scroll">{table}</div>' + (f'\n<div class="notes">{notes}</div>' if notes else "")
 
 
@@ -84,29 +84,29 @@ def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
         title: Title of the report.
         sections: Sections in order.
     """
-    markdown = [f"# {_markdown(title)}"]
-    html = [f"<h1>{escape(title)}</h1>"]
+    markdown = [f"# {markdown_text(title)}"]
+    html = [f"<h1>{html_text(title)}</h1>"]
     for section in sections:
-        markdown.append(f"## {_markdown(section.title)}")
-        html.append(f"<h2>{escape(section.title)}</h2>")
+        markdown.append(f"## {markdown_text(section.title)}")
+        html.append(f"<h2>{html_text(section.title)}</h2>")
         for block in section.blocks:
             if isinstance(block, Table):
                 markdown.append(block.to_markdown())
                 html.append(block.to_html())
             elif isinstance(block, Illustration):
-                caption = _markdown(block.caption)
+                caption = markdown_text(block.caption)
                 markdown.append(f"![{caption}]({block.path.relative_to(folder).as_posix()})\n\n{caption}")
-                image = f'<img alt="{escape(block.caption)}" src="data:image/png;base64,{_base64(block.path)}">'
-                html.append(f"<figure>{image}<figcaption>{escape(block.caption)}</figcaption></figure>")
+                image = f'<img alt="{html_text(block.caption)}" src="data:image/png;base64,{_base64(block.path)}">'
+                html.append(f"<figure>{image}<figcaption>{html_text(block.caption)}</figcaption></figure>")
             else:
-                markdown.append(_markdown(block))
-                html.append(f"<p>{escape(block)}</p>")
+                markdown.append(markdown_text(block))
+                html.append(f"<p>{html_text(block)}</p>")
     (folder / "report.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     page = "\n".join(
         (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
+            f"<title>{html_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
             *html,
             "</body>\n</html>\n",
         )
@@ -115,14 +115,8 @@ def write_pages(folder: Path, title: str, sections: Sequence[Section]) -> None:
 
 
 def _html_row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
-    row = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+    row = "".join(f"<{tag}{kind}>{html_text(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
     return f"<tr>{row}</tr>"
-
-
-def _markdown(text: str) -> str:
-    """Escapes characters that have a meaning in Markdown, including ``_`` at the ends of words."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _base64(path: Path) -> str:

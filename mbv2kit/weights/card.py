@@ -15,6 +15,7 @@ from mbv2kit.models.folder import DESCRIPTION_FILE
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS, Task
+from mbv2kit.texts import markdown_code, markdown_text, shown
 
 # The Hub's name of each task, and what a model of that task does.
 _PIPELINES: Mapping[Task, str] = {
@@ -48,6 +49,7 @@ _LICENSES = frozenset({
 })
 # fmt: on
 _NOT_STATED = "not stated"
+_BAR, _ESCAPED_BAR = re.compile(r"(?<!\\)\|"), r"\\|"
 
 # Longer lists are cut; the files that are published with the card hold all of them.
 _LONG_LIST = 100
@@ -125,13 +127,14 @@ def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]
     if metrics is None:
         return {}
     values = [
-        {"type": _HUB_METRICS.get(key, key), "name": key, "value": value}
+        {"type": shown(_HUB_METRICS.get(key, key)), "name": shown(key), "value": value}
         for key, value in metrics["metrics"].items()
         if value is not None
     ]
+    dataset = shown(str(metrics["dataset"]))
     result = {
         "task": {"type": _PIPELINES[metrics["task"]]},
-        "dataset": {"name": metrics["dataset"], "type": metrics["dataset"], "split": metrics["split"]},
+        "dataset": {"name": dataset, "type": dataset, "split": shown(str(metrics["split"]))},
         "metrics": values,
     }
     return {"model-index": [{"name": name, "results": [result]}]} if values else {}
@@ -149,7 +152,7 @@ def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
         *((f"head for {task}", _options(heads[task])) for task in tasks),
         ("parameters", f"{parameters:,}"),
         ("input", f"{height} x {width} pixels (height x width), RGB"),
-        ("resize rule", f"{_code(spec.input.resize)}: {_resize(spec.input)}"),
+        ("resize rule", f"{markdown_code(spec.input.resize)}: {_resize(spec.input)}"),
         ("normalization", f"within the model: minus {mean}, divided by {std}, for values in 0..255"),
     ]
     return ["## The model", _table(("part", "description"), rows)]
@@ -157,7 +160,7 @@ def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
 
 def _options(options: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{key}={_value(value)}" for key, value in options.items() if key != "name")
-    return f"{_code(options['name'])} with {_code(arguments)}"
+    return f"{markdown_code(options['name'])} with {markdown_code(arguments)}"
 
 
 def _resize(preprocess: Preprocess) -> str:
@@ -184,13 +187,13 @@ def _provenance(origins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if step > 0:
             yield "Training started from:"
         if origin:
-            yield _table(("key", "value"), [(_code(key), _known(origin[key])) for key in origin])
+            yield _table(("key", "value"), [(markdown_code(key), _known(origin[key])) for key in origin])
         else:
             yield "Unknown weights."
 
 
 def _known(value: Any) -> str:
-    return _names(value) if isinstance(value, list | tuple) and value else _code(_value(value))
+    return _names(value) if isinstance(value, list | tuple) and value else markdown_code(_value(value))
 
 
 def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
@@ -198,12 +201,12 @@ def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
     if metrics is None:
         yield "None yet; `mbv2kit eval` measures them."
         return
-    facts = {key: _code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
+    facts = {key: markdown_code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
     yield (
         f"Task {facts['task']}, measured on the {facts['images']} images of the split {facts['split']} of the data set "
         f"{facts['dataset']}; fractions are in 0..1."
     )
-    yield _table(tuple(metrics["metrics"]), [[_number(value) for value in metrics["metrics"].values()]])
+    yield _table([*map(markdown_text, metrics["metrics"])], [[_number(value) for value in metrics["metrics"].values()]])
     per_class: Mapping[str, Mapping[str, Any]] = metrics["per_class"]
     if not per_class:
         return
@@ -211,8 +214,8 @@ def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"The metrics of each of the {len(per_class)} classes are in `metrics.json`."
         return
     columns = list(next(iter(per_class.values())))
-    rows = [[_code(name), *(_number(values.get(key)) for key in columns)] for name, values in per_class.items()]
-    yield _table(("class", *columns), rows)
+    rows = [[markdown_code(name), *(_number(values.get(key)) for key in columns)] for name, values in per_class.items()]
+    yield _table(("class", *map(markdown_text, columns)), rows)
 
 
 def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
@@ -232,25 +235,15 @@ result = mbv2kit.load("hub:{repository}")("photo.jpg")
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    # A bar ends a cell, even within code.
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    # A bar ends a cell, even within code, unless a backslash is before it.
+    return "\n".join(f"| {' | '.join(_BAR.sub(_ESCAPED_BAR, cell) for cell in line)} |" for line in lines)
 
 
 def _names(names: Iterable[Any]) -> str:
-    codes = [_code(_value(name)) for name in names]
+    codes = [markdown_code(_value(name)) for name in names]
     if len(codes) <= _LONG_LIST:
         return ", ".join(codes)
     return f"{', '.join(codes[:_START])} and {len(codes) - _START} more, all in `{DESCRIPTION_FILE}`"
-
-
-def _code(text: str) -> str:
-    """Formats a text as code, so that Markdown and HTML in it have no effect; line breaks become spaces."""
-    text = " ".join(text.split())
-    if not text:
-        return "(empty)"
-    # Code may contain shorter rows of backticks than those around it.
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in (text[0], text[-1]) else f"{fence}{text}{fence}"
 
 
 def _value(value: Any) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mbv2kit.cli.console import open_console
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.lab.benchmark.assets import AssetStore, asset_table
 from mbv2kit.lab.benchmark.competitor import Case, Settings
@@ -190,6 +190,6 @@ def _write(results: Results, folder: Path) -> None:
 
 
 def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    console = open_console(stderr=True)
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     return Progress(*columns, console=console, disable=not console.is_terminal)
