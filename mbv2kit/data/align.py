@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
@@ -34,6 +35,7 @@ class AlignedSource(Source):
     def __init__(self, source: Source, class_names: Sequence[str], ids: Sequence[int]) -> None:
         self.class_names = tuple(class_names)
         self.dropped_boxes = source.dropped_boxes
+        self.knows_classes = source.knows_classes
         self._source = source
         self._ids = np.array(ids, dtype=np.int64)
 
@@ -53,6 +55,11 @@ class AlignedSource(Source):
             table[: len(self._ids)] = self._ids
             sample = replace(sample, mask=table[sample.mask])
         return sample
+
+    def class_ids(self, index: int) -> NDArray[np.int64]:
+        """Returns the model's ids of what the source counts."""
+        ids = self._source.class_ids(index)
+        return np.where(ids < 0, ids, self._ids[ids])
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields the sizes and boxes of the source, which have no labels; it may know them without reading images."""

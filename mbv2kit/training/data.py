@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.augment import create_augment
+from mbv2kit.data.census import check_classes
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sources import open_source
 from mbv2kit.heads.registry import options_from_data
@@ -22,17 +23,21 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         The plan, with the options of the head that the training data decide, such as YOLOv2's anchors; and the data.
 
     Raises:
-        UserError: A split cannot be read, is too small, or an option of the loader or the augmentation is wrong.
+        UserError: A split cannot be read, is too small or teaches nothing; or an option of the loader or the
+            augmentation is wrong.
     """
     options = plan.options
     task, dataset = options["task"]["name"], options["dataset"]
     preprocess = Preprocess(**options["input"])
     source = open_source(dataset, task, dataset["train_split"])
+    val = align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names)
+    check_classes(source, task, dataset["train_split"], trains=True)
+    check_classes(val, task, dataset["val_split"], trains=False)
     # A resumed run has them in its config, and does not search again.
     head = options_from_data(options["head"], partial(box_shapes, source, preprocess))
     data = DataModule(
         source,
-        align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names),
+        val,
         augment=create_augment(options["augment"], preprocess),
         preprocess=preprocess,
         seed=options["seed"],

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.errors import UserError, first_few, nearest
 from mbv2kit.registry import Registry
-from mbv2kit.structures import TASKS, Boxes, Sample, Task
+from mbv2kit.structures import IGNORE, TASKS, Boxes, Sample, Task
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +26,14 @@ class Source(ABC):
         layout: The folders and files expected below the root, for messages; empty for a source that needs no files.
         class_names: Names of the task's classes; for segmentation including the background, if there is one.
         dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
+        knows_classes: Whether :meth:`class_ids` reads no file, and counts objects rather than pixels of a mask.
     """
 
     provides: ClassVar[frozenset[Task]]
     layout: ClassVar[str]
     class_names: tuple[str, ...]
     dropped_boxes: int = 0
+    knows_classes: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -48,6 +53,20 @@ class Source(ABC):
             assert sample.boxes is not None
             assert sample.crowd is not None
             yield (sample.image.shape[0], sample.image.shape[1]), sample.boxes[~sample.crowd]
+
+    def class_ids(self, index: int) -> NDArray[np.int64]:
+        """Returns the class of image ``index``, of each of its objects, or of each of its pixels.
+
+        Returns:
+            ``(N,)``, with -1 for a crowd and for a pixel of 255. Reads the image, unless the source knows better.
+        """
+        sample = self[index]
+        if sample.mask is not None:
+            return ids_of_mask(sample.mask)
+        if sample.labels is not None:
+            assert sample.crowd is not None
+            return np.where(sample.crowd, -1, sample.labels)
+        return np.array([-1 if sample.label is None else sample.label])
 
     def _report_boxes(self, kept: ObjectFilter) -> None:
         """Counts dropped boxes, and logs them and what else is odd, a line for each kind."""
@@ -143,6 +162,13 @@ def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
     """
     options = {key: value for key, value in dataset.items() if key not in ("train_split", "val_split")}
     return create_source(options.pop("name"), task=task, split=split, **options)
+
+
+def ids_of_mask(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns the class of each pixel of a mask, ``(H * W,)``, -1 for 255."""
+    ids = mask.reshape(-1).astype(np.int64)
+    ids[ids == IGNORE] = -1
+    return ids
 
 
 def layout_error(path: Path, found: str, layout: str) -> UserError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import Texts
@@ -33,6 +34,7 @@ class Folder(Source):
 
     provides: ClassVar[frozenset[Task]] = frozenset({"classification"})
     layout: ClassVar[str] = "  ROOT/train/CLASS/*.jpg\n  ROOT/val/CLASS/*.jpg"
+    knows_classes = True
 
     def __init__(self, *, task: Task, root: Path, split: str) -> None:
         splits = {folder.name: found for folder in _subfolders(root) if (found := _class_folders(folder))}
@@ -53,6 +55,10 @@ class Folder(Source):
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
         return Sample(image=decode(self._root / name), image_id=name, label=int(self._labels[index]))
+
+    def class_ids(self, index: int) -> NDArray[np.int64]:
+        """Returns the class of image ``index``; the image is not read."""
+        return self._labels[index : index + 1]
 
     def _classes(self, root: Path, folders: list[str]) -> dict[str, str]:
         """Returns the class name of each folder, in the order of the classes."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.data.cleaning import ObjectFilter
-from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
+from mbv2kit.data.sources.base import SOURCES, Source, ids_of_mask, layout_error, missing_split
 from mbv2kit.data.table import AnnotationTable, TableBuilder, Texts
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.imaging.images import decode, read_head
@@ -60,6 +60,7 @@ class Voc(Source):
         if difficult not in ("ignore", "count"):
             raise UserError(f"difficult must be 'ignore' or 'count', got '{difficult}'.")
         self._task = task
+        self.knows_classes = task == "detection"
         lists, self._ground_truth = self._find_folders(root)
         names = _read_list(lists, split)
         files = {path.stem: path.name for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in _SUFFIXES}
@@ -135,6 +136,12 @@ class Voc(Source):
         return Sample(
             image=image, image_id=name, boxes=table.boxes(index), labels=table.labels(index), crowd=table.crowd(index)
         )
+
+    def class_ids(self, index: int) -> NDArray[np.int64]:
+        """Returns the class of each object, or of each pixel of the mask; the image is not read."""
+        if self._task == "segmentation":
+            return ids_of_mask(self._read_mask(self._ground_truth / f"{self._names[index]}.png"))
+        return np.where(self._table.crowd(index), -1, self._table.labels(index))
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields sizes and boxes that are known since the data set was opened; no image is read."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.inside import PathOptions
@@ -46,6 +47,8 @@ class Coco(Source):
         "  ROOT/annotations/instances_{split}.json (or as dataset.annotations says)\n"
         "  ROOT/images/{split}/*.jpg (or ROOT/{split}/*.jpg, ROOT/images/*.jpg or ROOT/*.jpg)"
     )
+
+    knows_classes = True
 
     def __init__(
         self,
@@ -122,6 +125,11 @@ class Coco(Source):
             crowd=crowd,
             annotated=self._annotated(index, size, orientation),
         )
+
+    def class_ids(self, index: int) -> NDArray[np.int64]:
+        """Returns the class of each object, and the background of a mask; no image is read."""
+        ids = np.where(self._table.crowd(index), -1, self._table.labels(index))
+        return np.append(np.where(ids < 0, ids, ids + 1), 0) if self._task == "segmentation" else ids
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields sizes and boxes from the JSON file; no image is read."""
