@@ -31,8 +31,6 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     preprocess = Preprocess(**options["input"])
     source = open_source(dataset, task, dataset["train_split"])
     val = align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names)
-    check_classes(source, task, dataset["train_split"], trains=True)
-    check_classes(val, task, dataset["val_split"], trains=False)
     # A resumed run has them in its config, and does not search again.
     head = options_from_data(options["head"], partial(box_shapes, source, preprocess))
     data = DataModule(
@@ -43,6 +41,8 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         seed=options["seed"],
         **options["loader"],
     )
+    check_classes(source, task, dataset["train_split"], trains=True)
+    check_classes(val, task, dataset["val_split"], trains=False)
     config = plan.config.copy()
     OmegaConf.update(config, "head", head, merge=False)
     return replace(plan, config=config), data
