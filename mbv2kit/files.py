@@ -1,11 +1,27 @@
-"""Writes files completely or not at all, and makes folders that no one else has."""
+"""Writes files completely or not at all, makes folders that no one else has, and reads text in any usual encoding."""
 
+import codecs
+import logging
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
+
+_log = logging.getLogger(__name__)
+
+# The longer mark first: that of UTF-32 begins as that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_LAST_RESORT = "cp1252"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -71,3 +87,40 @@ def explained(name: str) -> Iterator[None]:
     except OSError as error:
         reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         raise UserError(f"{name} cannot be written ({reason}); name another folder.") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads the lines of a text file, such as a list of images or names of classes.
+
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. What is none of them is read as Windows-1252, which
+    old editors write, and the log says so.
+
+    Raises:
+        UserError: The file cannot be read, or it is no text.
+    """
+    try:
+        # Reading a pipe would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: this is no regular file; expected a text file.")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the file could not be read ({one_line(error)}).") from None
+    text = _decode(path, data)
+    if "\0" in text:
+        raise UserError(f"{path}: this is no text in UTF-8; save it as UTF-8.")
+    # str.splitlines also splits at characters that a name may hold.
+    lines = re.split("\r\n|\r|\n", text)
+    return lines if lines[-1] else lines[:-1]
+
+
+def _decode(path: Path, data: bytes) -> str:
+    mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
+    try:
+        return data.removeprefix(mark).decode(_MARKS.get(mark, "utf-8"))
+    except UnicodeDecodeError:
+        try:
+            text = data.decode(_LAST_RESORT)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: this is no text in UTF-8 ({one_line(error)}); save it as UTF-8.") from None
+    _log.warning("%s is not UTF-8; it is read as Windows-1252. Save it as UTF-8 if names look wrong", path)
+    return text

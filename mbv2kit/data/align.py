@@ -2,7 +2,6 @@
 
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.data.names import same_but_for_case
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.structures import IGNORE, Boxes, Sample
@@ -160,11 +160,6 @@ def _by_similar_names(names: Sequence[str], others: Sequence[str], equal: Mappin
 
 def _listed(names: Sequence[str]) -> str:
     return f"{'class' if len(names) == 1 else 'classes'} " + first_few(f"'{name}'" for name in names)
-
-
-def same_but_for_case(name: str) -> str:
-    """Returns a name without case, underscores and the form of its Unicode; equal for names that look alike."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """The data of a training run, and the options of the head that depend on them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,8 +11,10 @@ from mbv2kit.data.augment import create_augment
 from mbv2kit.data.census import check_classes
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sources import open_source
+from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.structures import Task
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.plan import Plan
 
@@ -30,6 +33,7 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     task, dataset = options["task"]["name"], options["dataset"]
     preprocess = Preprocess(**options["input"])
     source = open_source(dataset, task, dataset["train_split"])
+    _check_classes(task, source.class_names)
     val = align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names)
     # A resumed run has them in its config, and does not search again.
     head = options_from_data(options["head"], partial(box_shapes, source, preprocess))
@@ -46,3 +50,11 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     config = plan.config.copy()
     OmegaConf.update(config, "head", head, merge=False)
     return replace(plan, config=config), data
+
+
+def _check_classes(task: Task, names: Sequence[str]) -> None:
+    if task != "detection" and len(names) < 2:
+        raise UserError(
+            f"The data set has {len(names)} class for {task} ({', '.join(names)}), and telling classes apart needs two "
+            f"at least; add {'a folder of images that show something else' if task == 'classification' else 'one'}."
+        )

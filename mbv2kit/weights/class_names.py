@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv2kit.errors import UserError
+from mbv2kit.files import read_lines
 
 _IMAGENET_CLASSES = 1000
 _VOC_CLASSES = 21
@@ -69,11 +70,7 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     Raises:
         UserError: The file cannot be read or has another number of names.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class_names={path} cannot be read as text ({error}).") from None
-    names = [line.strip() for line in lines]
+    names = [line.strip() for line in read_lines(path)]
     names = names[: names.index("")] if "" in names else names
     if len(names) == count + 1:
         names = names[1:]

@@ -1,30 +1,13 @@
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mbv2kit.data.sources import create_source
-from mbv2kit.data.sources.voc import VOC_CLASSES, Voc
+from mbv2kit.data.sources.voc import VOC_CLASSES
 from mbv2kit.errors import UserError
-
-HEIGHT, WIDTH = 30, 40
-
-
-def xml(*objects: tuple[str, tuple[Any, ...]], difficult: str = "0", size: str = "") -> str:
-    items = "".join(
-        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
-        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
-        for name, (x1, y1, x2, y2) in objects
-    )
-    return f"<annotation>{size}{items}</annotation>"
-
-
-def image(path: Path, suffix: str = ".png") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 9, np.uint8)).save(path.with_name(path.name + suffix))
+from tests.data.voc_trees import HEIGHT, WIDTH, image, open_voc, write, xml
 
 
 @pytest.fixture
@@ -40,16 +23,6 @@ def detection(tmp_path: Path) -> Path:
     write(tmp_path, "b", xml())
     write(tmp_path, "c", xml(("dog", (3, 4, 10, 12)), difficult="1"))
     return tmp_path
-
-
-def write(root: Path, name: str, text: str) -> None:
-    (root / f"Annotations/{name}.xml").write_text(text)
-
-
-def open_voc(root: Path, **options: Any) -> Voc:
-    source = create_source("voc", **{"task": "detection", "root": root, "split": "train", **options})
-    assert isinstance(source, Voc)
-    return source
 
 
 def test_boxes_become_continuous_and_invalid_ones_are_dropped(
@@ -228,7 +201,7 @@ def test_a_missing_or_broken_mask_is_reported(segmentation: Path) -> None:
     with pytest.raises(UserError, match=r"SegmentationClass: there is no \.png file for 'a'"):
         open_voc(segmentation, task="segmentation")
     (segmentation / "SegmentationClass/a.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"a\.png: the mask could not be read"):
+    with pytest.raises(UserError, match=r"a\.png: this is not an image in a known format"):
         open_voc(segmentation, task="segmentation")[0]
 
 

@@ -25,12 +25,14 @@ class Source(ABC):
         provides: Tasks that the data set supports.
         layout: The folders and files expected below the root, for messages; empty for a source that needs no files.
         class_names: Names of the task's classes; for segmentation including the background, if there is one.
+        joins_classes: Whether ``splits`` is an argument, the named splits whose classes together are those of each.
         dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
         knows_classes: Whether :meth:`class_ids` reads no file, and counts objects rather than pixels of a mask.
     """
 
     provides: ClassVar[frozenset[Task]]
     layout: ClassVar[str]
+    joins_classes: ClassVar[bool] = False
     class_names: tuple[str, ...]
     dropped_boxes: int = 0
     knows_classes: bool = False
@@ -97,7 +99,15 @@ class SplitOptions:
 SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions())
 
 
-def create_source(name: str, *, task: Task, split: str, root: str | Path | None = None, **options: Any) -> Source:
+def create_source(
+    name: str,
+    *,
+    task: Task,
+    split: str,
+    root: str | Path | None = None,
+    splits: Sequence[str] = (),
+    **options: Any,
+) -> Source:
     """Opens the data set ``name`` for a task.
 
     Args:
@@ -105,6 +115,7 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
         task: Task whose ground truth the samples hold.
         split: Part of the data set, such as ``train``.
         root: The data set's folder, absolute or relative to the current folder; None for a source that needs no files.
+        splits: Splits whose classes belong together, such as ``train`` and ``val``.
         **options: Further arguments of the source.
 
     Raises:
@@ -112,6 +123,9 @@ def create_source(name: str, *, task: Task, split: str, root: str | Path | None 
             root does not have the expected layout.
     """
     folder = check_source(name, task, root)
+    if SOURCES.get_class(name).joins_classes:
+        # A model of these splits need not know the classes of another one.
+        options["splits"] = tuple(splits) if split in splits else (split,)
     if folder is None:
         return SOURCES.create(name, task=task, split=split, **options)
     return SOURCES.create(name, task=task, split=split, root=folder, **options)
@@ -160,8 +174,9 @@ def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
     Raises:
         UserError: The data set does not support the task, or its root or split does not exist.
     """
-    options = {key: value for key, value in dataset.items() if key not in ("train_split", "val_split")}
-    return create_source(options.pop("name"), task=task, split=split, **options)
+    options = dict(dataset)
+    splits = [options.pop(key) for key in ("train_split", "val_split") if key in options]
+    return create_source(options.pop("name"), task=task, split=split, splits=splits, **options)
 
 
 def ids_of_mask(mask: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -1,53 +1,83 @@
 """Reads images in a folder per class, with classes named by the folders or by a list of WordNet ids."""
 
-import os
+import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.data.listing import Listing, has_images, list_folders, list_images
+from mbv2kit.data.names import rewritten
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import Texts
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.formats import SUFFIXES
+from mbv2kit.files import read_lines
 from mbv2kit.imaging.images import decode
 from mbv2kit.structures import Sample, Task
+
+logger = logging.getLogger(__name__)
 
 
 @SOURCES.register("folder")
 class Folder(Source):
     """Classification from ``ROOT/SPLIT/CLASS/image``.
 
-    The classes are the folders of all splits together, in alphabetical order, so that every split has the same classes.
+    The classes are the folders of the training and the validation split together, in alphabetical order, so that both
+    have the same classes.
 
     Args:
         task: Always ``classification``.
         root: Folder that holds a folder per split.
         split: Name of the folder of the split.
+        splits: Names of the splits whose classes belong together; those without a folder do not count.
 
     Raises:
-        UserError: The split does not exist or has no image.
+        UserError: The split does not exist or has no image, or two splits write a class differently.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"classification"})
     layout: ClassVar[str] = "  ROOT/train/CLASS/*.jpg\n  ROOT/val/CLASS/*.jpg"
     knows_classes = True
+    joins_classes: ClassVar[bool] = True
+    _advice: ClassVar[str] = ""
 
-    def __init__(self, *, task: Task, root: Path, split: str) -> None:
-        splits = {folder.name: found for folder in _subfolders(root) if (found := _class_folders(folder))}
-        if not splits:
-            raise layout_error(root, "no folder here holds class folders with images", self.layout)
-        if split not in splits:
-            raise missing_split(root, split, sorted(splits))
-        classes = self._classes(root, sorted(set[str]().union(*splits.values())))
+    def __init__(self, *, task: Task, root: Path, split: str, splits: Sequence[str]) -> None:
+        folders = {name: _class_folders(root / name) for name in dict.fromkeys((split, *splits))}
+        if not folders[split]:
+            raise self._no_classes(root, split)
+        _check_forms(root, {name: found for name, found in folders.items() if found})
+        classes = self._classes(root, sorted(set[str]().union(*folders.values())))
         self.class_names = tuple(classes.values())
         self._root = root / split
-        files = [sorted(_images(self._root / folder)) for folder in classes]
-        self._names = Texts(f"{folder}/{name}" for folder, names in zip(classes, files, strict=True) for name in names)
-        self._labels = np.repeat(np.arange(len(classes)), [len(names) for names in files])
+        _, found = list_folders(self._root)
+        loose = len(found.images)
+        counts = []
+        for folder in classes:
+            listing = list_images(self._root / folder) if folder in folders[split] else Listing()
+            counts.append(len(listing.images))
+            found.add(folder, listing)
+        self._names = Texts(found.images[loose:])
+        self._labels = np.repeat(np.arange(len(classes)), counts)
+        left_out = [f"{loose} images outside the class folders"] * bool(loose) + found.left_out()
+        if left_out:
+            logger.info("Left out in %s: %s", self._root, "; ".join(left_out))
+
+    def _no_classes(self, root: Path, split: str) -> UserError:
+        folder = root / split
+        loose = len(list_folders(folder)[1].images) if folder.is_dir() else 0
+        if loose:
+            return UserError(
+                f"{folder}: {loose} images lie here without class folders; move each into a folder with the name of "
+                f"its class.{self._advice}"
+            )
+        splits = [name for name in list_folders(root)[0] if _class_folders(root / name)]
+        if not splits:
+            return layout_error(root, "no folder here holds class folders with images", self.layout)
+        return missing_split(root, split, splits)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -73,6 +103,7 @@ class ImageNet(Folder):
     folder keep their place, so that labels fit models trained on all classes.
     """
 
+    _advice: ClassVar[str] = " The validation images of ImageNet are sorted by the ids of the development kit's list."
     layout: ClassVar[str] = (
         "  ROOT/train/WNID/*.JPEG\n  ROOT/val/WNID/*.JPEG\n"
         "  ROOT/synsets.txt (optional: a line per class in order, WNID<tab>name)"
@@ -94,7 +125,7 @@ class ImageNet(Folder):
 
 def _read_synsets(path: Path) -> dict[str, str]:
     names: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         wnid, tab, name = line.partition("\t")
         if not line.strip():
             continue
@@ -105,18 +136,15 @@ def _read_synsets(path: Path) -> dict[str, str]:
     return names
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _class_folders(split: Path) -> set[str]:
-    return {folder.name for folder in _subfolders(split) if next(_images(folder), None)}
+    return {name for name in list_folders(split)[0] if has_images(split / name)} if split.is_dir() else set()
 
 
-def _images(folder: Path) -> Iterator[str]:
-    """Finds images at any depth; as text, because ImageNet has more than a million."""
-    for parent, _, files in os.walk(folder, followlinks=True):
-        below = parent[len(str(folder)) + 1 :]
-        for file in files:
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
-                yield f"{below}/{file}" if below else file
+def _check_forms(root: Path, folders: Mapping[str, set[str]]) -> None:
+    """Refuses a class that two splits write differently; it would become two classes."""
+    for split, other in combinations(folders, 2):
+        for name, form in rewritten(folders[split], folders[other]):
+            raise UserError(
+                f"{root}: the class folders {split}/{name} and {other}/{form} differ only by case, underscores or the "
+                "form of their Unicode; give them one name."
+            )

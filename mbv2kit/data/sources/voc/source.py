@@ -1,28 +1,33 @@
 """Reads data sets with the layout of PASCAL VOC: an XML file of boxes or a palette PNG of classes for every image."""
 
-from collections.abc import Container, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.data.cleaning import ObjectFilter
+from mbv2kit.data.names import same_but_for_case
 from mbv2kit.data.sources.base import SOURCES, Source, ids_of_mask, layout_error, missing_split
-from mbv2kit.data.table import AnnotationTable, TableBuilder, Texts
-from mbv2kit.errors import UserError, nearest
-from mbv2kit.imaging.images import decode, read_head
+from mbv2kit.data.sources.voc.annotation import read_annotation
+from mbv2kit.data.sources.voc.lists import ImageFiles, names_in, read_classes, read_images
+from mbv2kit.data.sources.voc.turning import upright_boxes
+from mbv2kit.data.table import TableBuilder, Texts
+from mbv2kit.errors import UserError, first_few, nearest
+from mbv2kit.imaging.images import decode, read_head, reading
+from mbv2kit.imaging.orientation import turn
 from mbv2kit.structures import IGNORE, Boxes, Sample, Task
+
+logger = logging.getLogger(__name__)
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _GROUND_TRUTH: dict[Task, tuple[str, str, str]] = {
     "detection": ("Main", "Annotations", ".xml"),
     "segmentation": ("Segmentation", "SegmentationClass", ".png"),
@@ -61,28 +66,19 @@ class Voc(Source):
             raise UserError(f"difficult must be 'ignore' or 'count', got '{difficult}'.")
         self._task = task
         self.knows_classes = task == "detection"
-        lists, self._ground_truth = self._find_folders(root)
-        names = _read_list(lists, split)
-        files = {path.stem: path.name for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in _SUFFIXES}
-        _require(names, files, root / "JPEGImages", "image")
-        _require(
-            names,
-            {path.stem for path in self._ground_truth.iterdir()},
-            self._ground_truth,
-            f"{_GROUND_TRUTH[task][2]} file",
-        )
-        self._names = Texts(names)
-        self._files = Texts(files[name] for name in names)
         self._images = root / "JPEGImages"
-        classes = _read_classes(root / "classes.txt")
+        lists, self._ground_truth = self._find_folders(root)
+        files = ImageFiles(self._images)
+        names = self._read_list(lists, split, files)
+        self._names = Texts(names)
+        self._files = Texts(names.values())
+        classes = read_classes(root / "classes.txt")
         if task == "segmentation":
             self.class_names = classes or ("background", *VOC_CLASSES)
         else:
             foreground = classes[1:] if classes[:1] == ("background",) else classes
-            self.class_names = foreground or _find_classes(lists, self._ground_truth)
-            # From the images, because the size in the XML is often wrong or zero.
-            self._sizes = np.array([read_head(self._images / file).upright for file in self._files], dtype=np.int32)
-            self._table = self._read_boxes(difficult)
+            self.class_names = foreground or self._find_classes(lists, files)
+            self._read_boxes(difficult)
 
     def _find_folders(self, root: Path) -> tuple[Path, Path]:
         lists, ground_truth = (root / "ImageSets" / _GROUND_TRUTH[self._task][0], root / _GROUND_TRUTH[self._task][1])
@@ -98,22 +94,54 @@ class Voc(Source):
                 raise layout_error(root, f"for {self._task} the folder {missing} is missing{hint}", self.layout)
         return lists, ground_truth
 
-    def _read_boxes(self, difficult: str) -> AnnotationTable:
+    def _read_list(self, lists: Path, split: str, files: ImageFiles) -> dict[str, str]:
+        path = lists / f"{split}.txt"
+        if not path.exists():
+            raise missing_split(lists, split, _list_names(lists))
+        names, missing = read_images(path, files)
+        _require_none(self._images, "image", missing, files.left_out)
+        if not names:
+            raise UserError(f"{path}: the list is empty; expected the name of an image per line.")
+        suffix = _GROUND_TRUTH[self._task][2]
+        without = [name for name in names if not (self._ground_truth / f"{name}{suffix}").is_file()]
+        _require_none(self._ground_truth, f"{suffix} file", without)
+        return names
+
+    def _find_classes(self, lists: Path, files: ImageFiles) -> tuple[str, ...]:
+        """Returns the classes of the images of all lists."""
+        images = {name for path in lists.glob("*.txt") for name in names_in(path, files)}
+        paths = [self._ground_truth / f"{name}.xml" for name in sorted(images)]
+        found = sorted({name for path in paths if path.is_file() for name in read_annotation(path).names})
+        if set(found) <= set(VOC_CLASSES):
+            return tuple(VOC_CLASSES)
+        forms = Counter(map(same_but_for_case, found))
+        alike = [f"'{name}'" for name in found if forms[same_but_for_case(name)] > 1]
+        if alike:
+            logger.warning(
+                "The classes %s differ only by case, underscores or the form of their Unicode, and count as different; "
+                "classes.txt can name the right ones",
+                first_few(alike),
+            )
+        return tuple(found)
+
+    def _read_boxes(self, difficult: str) -> None:
+        # From the images, because the size in the XML is often zero.
+        heads = [read_head(self._images / file) for file in self._files]
+        annotations = [read_annotation(self._ground_truth / f"{name}.xml") for name in self._names]
+        self._sizes = np.array([head.upright for head in heads], dtype=np.int32)
         # VOC's coordinates include the last pixel, so a box from 5 to 5 is one pixel wide here. No real object is: such
         # boxes are mistakes.
         builder, keep = TableBuilder(), ObjectFilter(min_side=np.nextafter(1, 2))
-        for name, (height, width) in zip(self._names, self._sizes.tolist(), strict=True):
-            path = self._ground_truth / f"{name}.xml"
-            items = _read_objects(path)
-            hard = [difficult == "ignore" and item.findtext("difficult", "0").strip() == "1" for item in items]
-            found = [(self._label(path, item), ignored) for item, ignored in zip(items, hard, strict=True)]
-            kept, boxes = keep(name, (height, width), found, [_box(path, item) for item in items])
-            builder.append(name, boxes, [label for label, _ in kept], [ignored for _, ignored in kept])
+        boxes = upright_boxes(self._files, heads, annotations)
+        for name, head, annotation, drawn in zip(self._names, heads, annotations, boxes, strict=True):
+            labels = [self._label(annotation.path, each) for each in annotation.names]
+            hard = [difficult == "ignore" and each for each in annotation.difficult]
+            kept, clipped = keep(name, head.upright, list(zip(labels, hard, strict=True)), drawn)
+            builder.append(name, clipped, [label for label, _ in kept], [ignored for _, ignored in kept])
         self._report_boxes(keep)
-        return builder.build()
+        self._table = builder.build()
 
-    def _label(self, path: Path, item: Element) -> int:
-        name = _name(path, item)
+    def _label(self, path: Path, name: str) -> int:
         if name not in self.class_names:
             raise UserError(f"{path}: the class '{name}' is not in classes.txt.{nearest(name, self.class_names)}")
         return self.class_names.index(name)
@@ -127,10 +155,7 @@ class Voc(Source):
         if self._task == "segmentation":
             mask = self._read_mask(self._ground_truth / f"{name}.png")
             if mask.shape != image.shape[:2]:
-                raise UserError(
-                    f"{self._ground_truth / name}.png: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, "
-                    f"but its image is {image.shape[1]} x {image.shape[0]}."
-                )
+                mask = self._turn_mask(mask, index)
             return Sample(image=image, image_id=name, mask=mask)
         table = self._table
         return Sample(
@@ -147,17 +172,24 @@ class Voc(Source):
         """Yields sizes and boxes that are known since the data set was opened; no image is read."""
         return self._table.objects(self._sizes)
 
+    def _turn_mask(self, mask: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """Turns the mask of an image that was annotated as its file stores it; raises if it has another size."""
+        head = read_head(self._images / self._files[index])
+        if mask.shape == head.stored:
+            return turn(mask, head.orientation)
+        raise UserError(
+            f"{self._ground_truth / self._names[index]}.png: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, but "
+            f"its image is {head.upright[1]} x {head.upright[0]}."
+        )
+
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
-        try:
-            with PillowImage.open(path) as image:
-                mode, mask = image.mode, np.array(image)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{path}: the mask could not be read ({error}).") from None
-        if mode not in ("P", "L"):
-            raise UserError(
-                f"{path}: the mask must be an 8-bit palette or gray PNG that holds a class index per pixel, "
-                f"but its mode is {mode}."
-            )
+        with reading(path, "mask"), PillowImage.open(path) as image:
+            if image.mode not in ("P", "L"):
+                raise UserError(
+                    f"{path}: the mask must be an 8-bit palette or gray PNG that holds a class index per pixel, "
+                    f"but its mode is {image.mode}."
+                )
+            mask = np.array(image)
         highest = int(mask[mask != IGNORE].max(initial=0))
         if highest >= len(self.class_names):
             raise UserError(
@@ -167,77 +199,17 @@ class Voc(Source):
         return mask
 
 
-def _require(names: list[str], present: Container[str], folder: Path, kind: str) -> None:
-    missing = [name for name in names if name not in present]
+def _require_none(folder: Path, kind: str, missing: Sequence[str], left_out: Sequence[str] = ()) -> None:
     if missing:
         more = f" (nor for {len(missing) - 1} more)" if len(missing) > 1 else ""
+        others = f", but there are {' and '.join(left_out)}" if left_out else ""
         raise UserError(
-            f"{folder}: there is no {kind} for '{missing[0]}', which the list of images names{more}; "
+            f"{folder}: there is no {kind} for '{missing[0]}', which the list of images names{more}{others}; "
             "add it or remove the name."
         )
-
-
-def _read_list(folder: Path, split: str) -> list[str]:
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        raise missing_split(folder, split, _list_names(folder))
-    names = _read_names(path)
-    if not names:
-        raise UserError(f"{path}: the list is empty; expected the name of an image per line.")
-    return names
-
-
-def _read_names(path: Path) -> list[str]:
-    # Lists of one class have a second column, which says whether the image shows that class.
-    names = (line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    return list(dict.fromkeys(names))
 
 
 def _list_names(folder: Path) -> list[str]:
     """Returns the lists of a folder, without VOC's sixty lists of one class unless there are no others."""
     names = sorted(path.stem for path in folder.glob("*.txt"))
     return [name for name in names if not name.startswith(tuple(f"{known}_" for known in VOC_CLASSES))] or names
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice or not names:
-        found = f"'{twice[0]}' is listed twice" if twice else "the file is empty"
-        raise UserError(f"{path}: {found}; expected a class per line.")
-    return tuple(names)
-
-
-def _find_classes(lists: Path, annotations: Path) -> tuple[str, ...]:
-    images = {name for path in lists.glob("*.txt") for name in _read_names(path)}
-    paths = [annotations / f"{name}.xml" for name in sorted(images)]
-    found = {_name(path, item) for path in paths if path.is_file() for item in _read_objects(path)}
-    return tuple(VOC_CLASSES) if found <= set(VOC_CLASSES) else tuple(sorted(found))
-
-
-def _read_objects(path: Path) -> list[Element]:
-    try:
-        return list(parse(path).getroot().findall("object"))
-    except (ParseError, DefusedXmlException, ValueError) as error:
-        raise UserError(f"{path}: this is not valid XML ({error}).") from None
-
-
-def _name(path: Path, item: Element) -> str:
-    name = item.findtext("name", "").strip()
-    if not name:
-        raise UserError(f"{path}: an object has no <name>; expected its class.")
-    return name
-
-
-def _box(path: Path, item: Element) -> tuple[float, float, float, float]:
-    texts = [item.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        x1, y1, x2, y2 = (float(text) for text in texts)
-    except ValueError:
-        raise UserError(
-            f"{path}: the <bndbox> of an object '{_name(path, item)}' must hold the numbers xmin, ymin, xmax, ymax, "
-            f"got {texts}."
-        ) from None
-    return x1 - 1, y1 - 1, x2, y2
