@@ -104,7 +104,7 @@ def read_lines(path: Path) -> list[str]:
             raise UserError(f"{path}: this is no regular file; expected a text file.")
         data = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the file could not be read ({one_line(error)}).") from None
+        raise UserError(f"{path}: the file could not be read ({getattr(error, 'strerror', None) or error}).") from None
     text = _decode(path, data)
     if "\0" in text:
         raise UserError(f"{path}: this is no text in UTF-8; save it as UTF-8.")
@@ -117,10 +117,10 @@ def _decode(path: Path, data: bytes) -> str:
     mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
     try:
         return data.removeprefix(mark).decode(_MARKS.get(mark, "utf-8"))
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         try:
-            text = data.decode(_LAST_RESORT)
-        except UnicodeDecodeError as error:
+            text = data.decode("ascii" if mark else _LAST_RESORT)
+        except UnicodeDecodeError:
             raise UserError(f"{path}: this is no text in UTF-8 ({one_line(error)}); save it as UTF-8.") from None
     _log.warning("%s is not UTF-8; it is read as Windows-1252. Save it as UTF-8 if names look wrong", path)
     return text
