@@ -65,6 +65,8 @@ def load(
         >>> [result.path.name for result in predictor("photos/*.jpg")]
         ['cat.jpg', 'dog.jpg']
     """
+    if not isinstance(model, str | PathLike):
+        raise UserError(f"A model is named by a path or a name, got {type(model).__name__}.")
     request = Request(
         checkpoint=fspath(model),
         runtime=runtime,
@@ -178,13 +180,16 @@ def _null_to_nan(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Training:
-    """A training run.
+    """A training run, which can be passed where a path to a run is expected.
 
     Attributes:
         path: The run folder.
     """
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def finished(self) -> bool:
@@ -237,7 +242,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Export:
-    """An exported file, checked against the model in PyTorch.
+    """An exported file, checked against the model in PyTorch; it can be passed where a path is expected.
 
     Attributes:
         path: The file, in its model folder.
@@ -247,6 +252,9 @@ class Export:
 
     path: Path
     metrics: Mapping[str, float]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def folder(self) -> Path:

@@ -196,11 +196,17 @@ def test_values_are_those_of_the_line(trained: Trained, photos: Path) -> None:
 def test_a_run_its_model_and_a_file_in_it_are_the_same(trained: Trained, photos: Path) -> None:
     run = trained("classification").path
     expected = mbv2kit.load(run)(photos / "a.png").to_dict()
-    for name in (str(run), run / "model", str(run / "model"), run / "model" / "model.onnx"):
+    names = (str(run), run / "model", str(run / "model"), run / "model" / "model.onnx", mbv2kit.Training(run))
+    for name in names:
         assert mbv2kit.load(name)(photos / "a.png").to_dict() == expected
     torchs = mbv2kit.load(run, runtime="torch")(photos / "a.png")
     weights = mbv2kit.load(run / "model" / "model.safetensors", runtime="torch")(photos / "a.png")
     assert torchs.to_dict() == weights.to_dict()
+
+
+def test_a_model_that_is_no_name_is_refused() -> None:
+    with pytest.raises(mbv2kit.UserError, match="A model is named by a path or a name, got int"):
+        mbv2kit.load(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -11,6 +11,13 @@ import mbv2kit
 from mbv2kit.errors import nearest
 
 COMMANDS = ("train", "eval", "infer", "export", "convert", "push", "demo", "cut-objects", "paper", "benchmark")
+# What other tools call our commands.
+_OTHER_NAMES = {
+    **dict.fromkeys(("fit", "finetune"), "train"),
+    **dict.fromkeys(("evaluate", "val", "validate", "test"), "eval"),
+    **dict.fromkeys(("predict", "inference", "detect", "segment", "classify"), "infer"),
+    "upload": "push",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -22,19 +29,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in COMMANDS:
         import_module(f"{__name__}.{_module(name)}").main(arguments)
-    if name in ("--help", "-h"):
+    if name in ("--help", "-h", "help"):
         print(_help(), end="")
         sys.exit(0)
-    if name == "--version":
+    if name in ("--version", "-V", "version"):
         print(f"mbv2kit {mbv2kit.__version__}")
         sys.exit(0)
-    print(f"error: There is no command '{name}'.{nearest(name, COMMANDS)}", file=sys.stderr)
+    hint = f" Did you mean '{_OTHER_NAMES[name]}'?" if name in _OTHER_NAMES else nearest(name, COMMANDS)
+    print(f"error: There is no command '{name}'.{hint}", file=sys.stderr)
     sys.exit(2)
 
 
 def _help() -> str:
     commands = "\n".join(f"  {name:<12} {_summary(name)}" for name in COMMANDS)
-    return f"""{mbv2kit.__doc__}
+    return f"""{(mbv2kit.__doc__ or "").partition(chr(10))[0]}
 
 mbv2kit COMMAND [KEY=VALUE ...]
 

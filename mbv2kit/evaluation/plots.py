@@ -191,8 +191,9 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     """Draws loss, validation metrics and learning rate over the epochs, each in its own panel.
 
     Args:
-        metrics_csv: Table with a column ``epoch`` and any of ``…loss…``, ``val/…`` and ``lr…``; cells may be empty. If
-            an epoch has several rows, their mean is drawn. Other columns and empty panels are left out.
+        metrics_csv: Table with a column ``epoch``, counted from 0 there and from 1 in the drawing, and any of
+            ``…loss…``, ``val/…`` and ``lr…``; cells may be empty. If an epoch has several rows, their mean is drawn.
+            Other columns and empty panels are left out.
         out: The PNG file to write.
 
     Returns:
@@ -217,7 +218,7 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves, note) in zip(stack, panels, strict=True):
         for position, (name, curve) in enumerate(curves.items()):
-            epochs, values = list(curve), list(curve.values())
+            epochs, values = [epoch + 1 for epoch in curve], list(curve.values())
             axes.plot(
                 epochs,
                 values,
@@ -270,7 +271,7 @@ def _best(curve: _Curve) -> str:
     if not known:
         return "not measured"
     epoch = max(known, key=known.__getitem__)
-    return f"best {known[epoch]:.3f}, epoch {epoch}"
+    return f"best {known[epoch]:.3f}, epoch {epoch + 1}"
 
 
 def _label(name: str, longest: int = 26) -> str:

@@ -1,20 +1,20 @@
 """Draws predictions: classes, boxes or regions on an image, ground truth next to prediction, a sheet of many images.
 
 Images are ``(H, W, 3)`` uint8 RGB arrays. Small images are enlarged first, so that the text on them is readable.
-Characters that Pillow's built-in font lacks appear as boxes.
+Characters that no font of the machine has appear as boxes.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from mbv2kit.imaging.colors import COLORS
+from mbv2kit.imaging.fonts import Font, font_for
 from mbv2kit.imaging.resizing import count_values, resize_image, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
 from mbv2kit.texts import shown
@@ -32,7 +32,6 @@ _IGNORED = (224, 224, 192)
 
 Color = tuple[int, int, int]
 Place = tuple[float, float, float, float]
-Font = ImageFont.FreeTypeFont
 
 
 def class_colors(count: int) -> NDArray[np.uint8]:
@@ -145,7 +144,7 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -
 def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_names: Sequence[str]) -> Image:
     """Adds a strip below the image, with a line for each (class id, text on the right, length of the bar in 0..1)."""
     image = _enlarge(image)
-    font = _font_for(image)
+    font = _font_for(image, [class_names[i] for i, _, _ in rows])
     line, margin = _line_height(font), _margin(font)
     width = max(image.shape[1], LONG_SIDE)
     labels = [_shorten(class_names[i], font, 0.55 * width if text else width - 2 * margin) for i, text, _ in rows]
@@ -172,7 +171,7 @@ def _draw_boxes(image: Image, boxes: Boxes, class_ids: Sequence[int], tags: Sequ
     """Draws outlines and tags; the first box lies on top, and its tag is placed first."""
     canvas = PillowImage.fromarray(_enlarge(image))
     draw = ImageDraw.Draw(canvas)
-    font = _font_for(np.asarray(canvas))
+    font = _font_for(np.asarray(canvas), tags)
     thickness = max(2, round(font.size / 7))
     factor = np.array(canvas.size, dtype=np.float32) / (image.shape[1], image.shape[0])
     limit = np.array(canvas.size * 2, dtype=np.float32) - 1
@@ -216,7 +215,8 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     counts = count_values(mask)
     image = _enlarge(image)
     mask = resize_mask(mask, *image.shape[:2])
-    font = _font_for(image)
+    present = np.flatnonzero(counts)
+    font = _font_for(image, [class_names[i] for i in present.tolist() if i != IGNORE])
 
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(class_names)] = palette(class_names)
@@ -230,7 +230,7 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     colored[_contours(mask, max(1, round(font.size / 12)))] = 255
 
     entries = []
-    for index in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
+    for index in np.argsort(-counts, kind="stable")[: len(present)].tolist():
         name = "ignored" if index == IGNORE else class_names[index]
         entries.append((f"{name} {counts[index] / counts.sum():.1%}", _tuple(table[index])))
     return _stack([colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
@@ -296,15 +296,8 @@ def _stack(images: Sequence[Image]) -> Image:
     return np.vstack([_pad(image, image.shape[0], width) for image in images])
 
 
-def _font_for(image: Image) -> Font:
-    return _font(max(13, round(0.03 * min(image.shape[:2]))))
-
-
-@lru_cache
-def _font(size: int) -> Font:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, Font)
-    return font
+def _font_for(image: Image, texts: Iterable[str] = ()) -> Font:
+    return font_for(max(13, round(0.03 * min(image.shape[:2]))), texts)
 
 
 def _line_height(font: Font) -> int:

@@ -47,6 +47,8 @@ def to_rgb(image: Any, *, bgr: bool = False) -> Image:
     elif isinstance(image, np.ndarray):
         array = image
         _check_array(array)
+    elif image is None:
+        raise UserError("An image must not be None; cv2.imread returns it for a file that it cannot read.")
     else:
         raise UserError(
             "An image must be a path, a numpy array, a torch tensor or a Pillow image, "

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.intake import to_rgb
 from mbv2kit.inference.image_paths import expand, names_several
 from mbv2kit.structures import Image
@@ -34,5 +35,7 @@ def to_sources(images: Any, *, bgr: bool = False) -> Source | list[Source]:
         return several
     if isinstance(images, str | os.PathLike):
         name = str(images)
+        if "://" in name:
+            raise UserError(f"{name}: an image must be a file on this machine; download it first.")
         return list[Source](expand([name])) if names_several(name) else Path(name)
     return to_rgb(images, bgr=bgr)

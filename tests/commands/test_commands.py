@@ -41,13 +41,21 @@ def test_help_lists_the_commands_with_their_first_lines(
         assert f"  {name:<12} {doc.splitlines()[0]}" in lines
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--version") == 0
+@pytest.mark.parametrize("name", ["--version", "-V", "version"])
+def test_version(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run(name) == 0
     assert capsys.readouterr().out == f"mbv2kit {__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("trian", "train"), ("cut_objects", "cut-objects"), ("evaluate", "eval"), ("--versoin", None)]
+    ("name", "meant"),
+    [
+        ("trian", "train"),
+        ("cut_objects", "cut-objects"),
+        ("evaluate", "eval"),
+        ("predict", "infer"),
+        ("--versoin", None),
+    ],
 )
 def test_an_unknown_command_is_one_line_with_the_nearest(
     capsys: pytest.CaptureFixture[str], name: str, meant: str | None

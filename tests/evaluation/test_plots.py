@@ -110,9 +110,9 @@ def test_learning_curves_join_the_rows_of_an_epoch(tmp_path: Path, drawn: list[F
     assert_legible(out)
     loss, figures, rate = drawn[0].axes
     train, val = loss.lines
-    assert np.asarray(train.get_xydata()).tolist() == [[0, 3.0], [1, 1.0], [2, 0.5]]
-    assert np.asarray(val.get_xydata()).tolist() == [[0, 3.5], [1, 2.5], [2, 2.6]]
-    assert [line.get_label() for line in figures.lines] == ["AP   best 0.500, epoch 1"]
+    assert np.asarray(train.get_xydata()).tolist() == [[1, 3.0], [2, 1.0], [3, 0.5]]
+    assert np.asarray(val.get_xydata()).tolist() == [[1, 3.5], [2, 2.5], [3, 2.6]]
+    assert [line.get_label() for line in figures.lines] == ["AP   best 0.500, epoch 2"]
     assert np.asarray(rate.lines[0].get_ydata()).tolist() == [0.1, 0.05, 0.01]
 
 

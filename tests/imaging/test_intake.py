@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a strange tensor": (torch.zeros(5, 8, 6), r"\(4, H, W\), got \(5, 8, 6\)"),
     "an empty tensor": (torch.zeros(3, 0, 6), r"got \(3, 0, 6\)"),
     "a nested list": ([[0, 1]], "a numpy array, a torch tensor or a Pillow image, got builtins.list"),
-    "None": (None, "got builtins.NoneType"),
+    "None": (None, "must not be None; cv2.imread returns it"),
 }
 
 

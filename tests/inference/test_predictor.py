@@ -86,6 +86,8 @@ def test_one_image_that_cannot_be_read_is_an_error(paths: list[Path]) -> None:
     predictor = MeanPredictor()
     with pytest.raises(UnreadableImageError, match=r"1\.png: this is not an image"):
         predictor(paths[1])
+    with pytest.raises(UserError, match=r"https://example\.com/a\.jpg: an image must be a file on this machine"):
+        predictor("https://example.com/a.jpg")
     with pytest.raises(UserError, match=r"4\.png: there is no such file"):
         predictor(str(paths[4]))
     assert predictor.batches == []
