@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, makes folders that no one else has, and reads text in any usual encoding."""
+"""Files: written completely or not at all, folders that no one else has, safe names, and text in any usual encoding."""
 
 import codecs
 import logging
@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from mbv2kit.errors import UserError, one_line
@@ -22,6 +23,8 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _LAST_RESORT = "cp1252"
+# Names that begin with a dot are hidden, and Windows drops a dot or a blank at the end.
+_UNSAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]|^[. ]|[. ]$')
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -87,6 +90,24 @@ def explained(name: str) -> Iterator[None]:
     except OSError as error:
         reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         raise UserError(f"{name} cannot be written ({reason}); name another folder.") from None
+
+
+def safe_name(text: str, most_bytes: int = 255) -> str:
+    """Returns a name for a file or folder that leads nowhere else and no other text gets.
+
+    Characters that mean something in a path on any system, and those that cannot be shown, become ``%`` and two
+    hexadecimal digits for each of their bytes, as in a URL; so does ``%``. A name that is too long ends with a hash.
+
+    Args:
+        text: Any text, such as the name of a class: ``car/truck`` becomes ``car%2Ftruck``, and ``..`` ``%2E%2E``.
+        most_bytes: Bytes that the name may take, at least 64.
+    """
+    escaped = _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), text) or "%"
+    data = escaped.encode()
+    if len(data) <= most_bytes:
+        return escaped
+    hashed = f"%~{sha256(os.fsencode(text)).hexdigest()[:32]}"
+    return data[: most_bytes - len(hashed)].decode("utf-8", "ignore") + hashed
 
 
 def read_lines(path: Path) -> list[str]:

@@ -13,18 +13,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.command import run_command
 from mbv2kit.data.sources import SOURCES
+from mbv2kit.errors import first_few
+from mbv2kit.texts import shown
 
 
 def job(config: DictConfig) -> None:
     """Cuts both splits; what takes long to import is imported once the command line is known to be right."""
     from mbv2kit.data.cut import cut_objects
     from mbv2kit.data.sources import open_source
+    from mbv2kit.files import safe_name
 
     dataset: dict[str, Any] = OmegaConf.to_container(config.dataset)  # type: ignore[assignment]
-    for folder, split in (("train", config.dataset.train_split), ("val", config.dataset.val_split)):
-        source = open_source(dataset, "detection", split)
-        output = Path(config.output) / folder
-        print(f"{cut_objects(source, output, config.margin)} objects of {len(source.class_names)} classes in {output}")
+    splits = {"train": config.dataset.train_split, "val": config.dataset.val_split}
+    sources = {folder: open_source(dataset, "detection", split) for folder, split in splits.items()}
+    output = Path(config.output)
+    for folder, count in cut_objects(sources, output, config.margin).items():
+        print(f"{count} objects of {len(sources[folder].class_names)} classes in {output / folder}")
+    names = dict.fromkeys(name for source in sources.values() for name in source.class_names)
+    escaped = [f"'{shown(name)}' in {safe_name(name)}" for name in names if safe_name(name) != name]
+    if escaped:
+        print(f"classes whose names cannot be those of folders: {first_few(escaped)}")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
