@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -45,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Outputs for some images, each run by itself, and the median time of an image in milliseconds."""
+    """Outputs for some images, each run by itself, and the shortest time of an image in milliseconds."""
 
     outputs: list[Outputs]
     milliseconds: float
@@ -64,7 +63,8 @@ def run_each(run: Session, inputs: Sequence[Image]) -> Timed:
         start = perf_counter()
         outputs.append(run(image[None]))
         times.append(1000 * (perf_counter() - start))
-    return Timed(outputs, median(times))
+    # Other work on the machine only ever makes an image slower.
+    return Timed(outputs, min(times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Report:
 
     Attributes:
         findings: All findings.
-        milliseconds: Time of an image in the file's runtime, and in PyTorch.
+        milliseconds: Shortest time of an image in the file's runtime, and in PyTorch.
         agrees: Whether every finding is within its limit.
     """
 

@@ -41,4 +41,4 @@ def export_trained(model: VisionModel, folder: Path, inputs: Sequence[Image]) ->
             return
         keep(export, Path(scratch), folder, model.spec)
     ours, torchs = report.milliseconds
-    _log.info("%s: %.1f ms an image, %.1f x as fast as PyTorch", folder / export.file, ours, torchs / ours)
+    _log.info("%s: %.1f ms an image, PyTorch %.1f", folder / export.file, ours, torchs)

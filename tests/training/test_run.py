@@ -80,7 +80,7 @@ def test_a_run_leaves_these_files_and_no_others(trained: Trained, task: str) -> 
 @pytest.mark.parametrize("task", METRICS)
 def test_the_onnx_file_of_a_run_answers_as_its_model_does(trained: Trained, task: str) -> None:
     run = trained(task)
-    assert "x as fast as PyTorch" in run.log.read_text()
+    assert "ms an image, PyTorch" in run.log.read_text()
     (export,) = ModelFolder(run.model).read_exports()
     assert (export.file, export.precision, export.batch) == ("model.onnx", "fp32", None)
     model = VisionModel.load(run.model)
