@@ -96,7 +96,7 @@ class Killer:
         self._context.set_forkserver_preload(["mbv2kit.training.run", "mbv2kit.exporting.onnx", "mbv2kit.api"])
         self._keys = [f"task={task}", *TINY, *overrides]
         self._folder = folder
-        self._whole = folder / "whole"
+        self._whole = folder / "whole" / "run"
         started = time.perf_counter()
         self._run(self._whole, None, None)
         self.seconds = time.perf_counter() - started
@@ -104,14 +104,14 @@ class Killer:
 
     def kill_at_access(self, number: int) -> str | None:
         """Kills a run before one of its accesses to a file, resumes it, and returns what differs, else None."""
-        run = self._folder / f"access_{number}"
+        run = self._folder / f"access_{number}" / "run"
         code = self._run(run, number, None)
         assert code == -signal.SIGKILL, f"the run ended with {code}"
         return self._resume_and_compare(run)
 
     def kill_after(self, seconds: float) -> str | None:
         """Kills a run at a moment, resumes it, and returns what differs, else None."""
-        run = self._folder / f"moment_{seconds:.3f}"
+        run = self._folder / f"moment_{seconds:.3f}" / "run"
         self._run(run, None, seconds)
         return self._resume_and_compare(run)
 
@@ -123,10 +123,11 @@ class Killer:
             return f"{'resume' if resumes else 'restart'} ended with {code}: {self._log(run).read_text()[-400:]}"
         found = difference(self._whole, run)
         if found is None:
-            shutil.rmtree(run)
+            shutil.rmtree(run.parent)
         return found
 
     def _run(self, run: Path, kill_at: int | None, kill_after: float | None, *, resumes: bool = False) -> int:
+        run.parent.mkdir(exist_ok=True)
         keys = [f"resume={run}"] if resumes else [*self._keys, f"run_dir={run}"]
         process = self._context.Process(target=train, args=(keys, str(run), kill_at, str(self._log(run))))
         process.start()
@@ -142,10 +143,10 @@ class Killer:
 
 def difference(left: Path, right: Path) -> str | None:
     """Returns what two runs differ in, except in times: weights, metrics, epochs, or the files that there are."""
-    files = [sorted(_name(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) for run in (left, right)]
+    files = [{_name(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in (left, right)]
     if files[0] != files[1]:
-        return f"files: {sorted(set(files[0]) ^ set(files[1]))}"
-    for name in (each for each in files[0] if each.startswith("model/")):
+        return f"files: {sorted(files[0] ^ files[1])}"
+    for name in sorted(each for each in files[0] if each.startswith("model/")):
         if (left / name).read_bytes() != (right / name).read_bytes():
             return name
     rows = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (left, right)]
