@@ -103,6 +103,18 @@ def test_what_cannot_be_read_is_counted_and_named(tree: Path, caplog: pytest.Log
     ]
 
 
+def test_a_folder_of_other_files_is_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(2):
+        (tree / f"train/empty/{index}.raw").write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        assert open_folder(tree, "train").class_names == ("cat", "dog", "eel")
+    assert "3 files that cannot be read as images (2 .raw, 1 .txt; such as empty/0.raw)" in caplog.text
+    for path in (tree / "val").rglob("*.png"):
+        path.rename(path.with_suffix(".raw"))
+    with pytest.raises(UserError, match=r"val: there is no image here that can be read, but 2 files .*\(2 \.raw"):
+        open_folder(tree, "val")
+
+
 def test_what_browsers_save_is_an_image(tree: Path) -> None:
     image = Image.fromarray(np.full((4, 6, 3), 7, np.uint8))
     image.save(tree / "val/ant/saved.jfif", "JPEG")

@@ -1,4 +1,6 @@
 import logging
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,13 @@ def test_the_size_of_another_image_is_refused(tree: Path, of_size: str) -> None:
         open_voc(tree)
 
 
+def test_a_size_may_be_rounded(tree: Path) -> None:
+    add(tree, "a", 6, size(95, 65))
+    assert boxes_of(open_voc(tree)) == [UPRIGHT[6]]
+    add(tree, "a", 1, size(95, 65))
+    assert boxes_of(open_voc(tree)) == [UPRIGHT[1]]
+
+
 def test_a_size_without_boxes_does_not_matter(tree: Path) -> None:
     add(tree, "a", 1, "")
     write(tree, "a", xml(size=size(48, 32)))
@@ -115,6 +124,21 @@ def test_masks_of_the_stored_image_are_turned(tree: Path, orientation: int) -> N
     Image.fromarray(mask).save(tree / "SegmentationClass/a.png")
     sample = open_voc(tree, task="segmentation")[0]
     np.testing.assert_array_equal(sample.mask, sample.image[:, :, 0] // 255)
+
+
+def test_a_mask_that_claims_to_be_enormous_is_refused(tree: Path) -> None:
+    add(tree, "a", 1, "")
+    for folder in ("ImageSets/Segmentation", "SegmentationClass"):
+        (tree / folder).mkdir()
+    (tree / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(tree / "SegmentationClass/a.png")
+    data = bytearray((tree / "SegmentationClass/a.png").read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tree / "SegmentationClass/a.png").write_bytes(data)
+    source = open_voc(tree, task="segmentation")
+    with pytest.raises(UserError, match=r"a\.png: the mask could not be read \(Image size \(3600000000 pixels\)"):
+        source[0]
 
 
 def unreadable(path: Path, content: bytes | None) -> None:

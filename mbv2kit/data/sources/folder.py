@@ -53,13 +53,17 @@ class Folder(Source):
         classes = self._classes(root, sorted(set[str]().union(*folders.values())))
         self.class_names = tuple(classes.values())
         self._root = root / split
-        _, found = list_folders(self._root)
+        here, found = list_folders(self._root)
         loose = len(found.images)
         counts = []
         for folder in classes:
             listing = list_images(self._root / folder) if folder in folders[split] else Listing()
             counts.append(len(listing.images))
             found.add(folder, listing)
+        for folder in here:
+            # A folder without images is no class, but what lies there may be meant as images.
+            if folder not in folders[split]:
+                found.add(folder, list_images(self._root / folder))
         self._names = Texts(found.images[loose:])
         self._labels = np.repeat(np.arange(len(classes)), counts)
         left_out = [f"{loose} images outside the class folders"] * bool(loose) + found.left_out()
@@ -74,6 +78,9 @@ class Folder(Source):
                 f"{folder}: {loose} images lie here without class folders; move each into a folder with the name of "
                 f"its class.{self._advice}"
             )
+        others = list_images(folder).left_out() if folder.is_dir() else []
+        if others:
+            return UserError(f"{folder}: there is no image here that can be read, but {' and '.join(others)}.")
         splits = [name for name in list_folders(root)[0] if _class_folders(root / name)]
         if not splits:
             return layout_error(root, "no folder here holds class folders with images", self.layout)

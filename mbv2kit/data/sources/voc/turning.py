@@ -31,12 +31,13 @@ def upright_boxes(files: Sequence[str], heads: Sequence[Head], annotations: Sequ
     for index, (head, annotation) in enumerate(zip(heads, annotations, strict=True)):
         if not len(annotation.boxes):
             continue
-        if annotation.size not in (None, head.stored, head.upright):
+        is_stored, is_upright = (_agree(annotation.size, size) for size in (head.stored, head.upright))
+        if not is_stored and not is_upright:
             others.append(index)
         elif head.orientation != UPRIGHT:
-            if annotation.size is None or head.stored == head.upright:
+            if is_stored and is_upright:
                 unclear.append(index)
-            elif annotation.size == head.stored:
+            elif is_stored:
                 stored.append(index)
             else:
                 upright += 1
@@ -50,6 +51,11 @@ def upright_boxes(files: Sequence[str], heads: Sequence[Head], annotations: Sequ
         turn_boxes(annotation.boxes, head.stored, head.orientation) if index in turned else annotation.boxes
         for index, (head, annotation) in enumerate(zip(heads, annotations, strict=True))
     ]
+
+
+def _agree(given: tuple[int, int] | None, size: tuple[int, int]) -> bool:
+    """Tells whether a size may be that of an image; tools that resize round by a pixel."""
+    return given is None or all(abs(side - other) <= 1 for side, other in zip(given, size, strict=True))
 
 
 def _other_size(
