@@ -38,12 +38,15 @@ class ObjectFilter:
 
     Args:
         min_side: Shortest side of a box in pixels, after it is clipped to its image.
+        file: Name of the file that holds all boxes, for messages; empty if there is none.
 
     Attributes:
         dropped: Name of the image of each dropped object, by the reason.
+        of_file: How messages name the file, such as `` of labels.json``.
     """
 
-    def __init__(self, min_side: float) -> None:
+    def __init__(self, min_side: float, file: str = "") -> None:
+        self.of_file = f" of {file}" if file else ""
         self.dropped: dict[str, list[str]] = {"without area": [], "outside their image": [], "with NaN or infinity": []}
         self._min_side = min_side
         self._beyond: list[str] = []
@@ -84,15 +87,13 @@ class ObjectFilter:
 
     def warnings(self) -> Iterator[str]:
         """Yields a sentence for each sign that boxes have other units, another format or belong to other images."""
+        boxes = f"{self._boxes} boxes{self.of_file}"
         if self._beyond:
             images = list(dict.fromkeys(self._beyond))
             yield (
-                f"{len(self._beyond)} of {self._boxes} boxes reach beyond their image by more than a pixel, in "
-                f"{len(images)} images: {first_few(images)}; they are clipped. Check the format of the boxes, and that "
-                "the images are those that were annotated"
+                f"{len(self._beyond)} of {boxes} reach beyond their image by more than a pixel, in {len(images)} "
+                f"images: {first_few(images)}; they are clipped. Check the format of the boxes, and that the images "
+                "are those that were annotated"
             )
         if self._tiny and self._tiny == self._boxes:
-            yield (
-                f"All {self._boxes} boxes are no larger than a pixel; expected boxes in pixels, not as fractions of "
-                "the image"
-            )
+            yield f"All {boxes} are no larger than a pixel; expected boxes in pixels, not as fractions of the image"

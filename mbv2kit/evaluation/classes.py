@@ -77,6 +77,6 @@ def note_on_missing(class_names: Sequence[str], counts: ArrayLike, metric: str, 
     if len(missing) == len(class_names):
         return (f"The ground truth holds no {unit} of any class, so {metric} cannot be measured.",)
     return (
-        f"{len(missing)} of {len(class_names)} classes have no {unit} in the ground truth, "
-        f"so {metric} says nothing about them: {first_few(missing)}.",
+        f"{len(missing)} of {len(class_names)} classes ({first_few(missing)}) have no {unit} in the ground truth, "
+        f"so {metric} says nothing about them.",
     )

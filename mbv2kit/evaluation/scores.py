@@ -17,6 +17,7 @@ from mbv2kit.texts import shown
 
 LONG_LIST = 40
 ENDS = 10
+_PADDED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def _nan_to_null(value: Any) -> Any:
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
     """Prints the overall metrics, a row per class, and the notes."""
-    overall = Table(*map(escape, scores.metrics))
+    # The twelve of COCO fit into 80 characters.
+    overall = Table(*map(escape, scores.metrics), padding=0 if len(scores.metrics) > _PADDED else (0, 1))
     overall.add_row(*map(_format, scores.metrics.values()))
     for column in overall.columns:
         column.justify = "right"

@@ -74,9 +74,9 @@ def test_boxes_classes_and_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert all(sample.mask is None for sample in samples)
     assert source.dropped_boxes == 1
     assert [record.message for record in caplog.records] == [
-        "Dropped 1 boxes without area in 1 images: 2.png",
-        "1 of 3 boxes reach beyond their image by more than a pixel, in 1 images: 5.png; they are clipped. Check the "
-        "format of the boxes, and that the images are those that were annotated",
+        "Dropped 1 boxes of instances_val.json without area in 1 images: 2.png",
+        "1 of 3 boxes of instances_val.json reach beyond their image by more than a pixel, in 1 images: 5.png; they "
+        "are clipped. Check the format of the boxes, and that the images are those that were annotated",
     ]
 
 

@@ -226,19 +226,22 @@ def test_odd_boxes_and_repeated_ids_are_told(tmp_path: Path, caplog: pytest.LogC
         "instances_val.json: 1 annotations have an id that another one has; all are kept: annotation 7",
         "instances_val.json: 2 annotations have an 'area' that is no number from 0 up; that of the box is used: "
         "annotation 11, annotation 12",
-        "Dropped 1 boxes without area in 1 images: a.png",
-        "Dropped 1 boxes outside their image in 1 images: a.png",
-        "Dropped 1 boxes with NaN or infinity in 1 images: a.png",
+        "Dropped 1 boxes of instances_val.json without area in 1 images: a.png",
+        "Dropped 1 boxes of instances_val.json outside their image in 1 images: a.png",
+        "Dropped 1 boxes of instances_val.json with NaN or infinity in 1 images: a.png",
     ]
 
 
 def test_corners_and_fractions_instead_of_sizes_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_coco(tmp_path, coco(entry(bbox=[20, 15, 38, 28]), entry(2, bbox=[30, 20, 39, 29])))
-    assert caplog.messages[0].startswith("2 of 2 boxes reach beyond their image by more than a pixel, in 1 images")
+    assert caplog.messages[0].startswith(
+        "2 of 2 boxes of instances_val.json reach beyond their image by more than a pixel, in 1 images"
+    )
     caplog.clear()
     open_coco(tmp_path, coco(entry(bbox=[0.2, 0.1, 0.3, 0.5])))
     assert caplog.messages == [
-        "All 1 boxes are no larger than a pixel; expected boxes in pixels, not as fractions of the image"
+        "All 1 boxes of instances_val.json are no larger than a pixel; expected boxes in pixels, not as fractions of "
+        "the image"
     ]
 
 

@@ -128,7 +128,7 @@ def test_bad_masks_are_reported_with_the_image() -> None:
 def test_classes_that_are_never_true_are_named() -> None:
     half = mask([[0, 1], [1, 0]])
     assert measure([(half, half)]).compute().notes == (
-        "3 of 5 classes have no pixel in the ground truth, so mIoU says nothing about them: car, pole, absent.",
+        "3 of 5 classes (car, pole, absent) have no pixel in the ground truth, so mIoU says nothing about them.",
     )
     everything = mask([[0, 1, 2, 3, 4]])
     assert measure([(everything, everything)]).compute().notes == ()

@@ -62,6 +62,13 @@ def test_metrics_file_takes_further_entries(tmp_path: Path) -> None:
     assert content["losses"] == [None, 0.5, None]
 
 
+def test_the_twelve_metrics_of_coco_fit_a_narrow_terminal() -> None:
+    names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+    screen = StringIO()
+    print_scores(Scores({name: 0.1 + i / 1000 for i, name in enumerate(names)}, {}), Console(file=screen, width=80))
+    assert all(f"0.{100 + i}" in screen.getvalue() and name in screen.getvalue() for i, name in enumerate(names))
+
+
 def test_notes_are_printed_and_written(tmp_path: Path) -> None:
     scores = replace(CELLS, notes=("Class [b] never occurs.",))
     assert "Class [b] never occurs." in printed(scores)

@@ -76,7 +76,10 @@ class Source(ABC):
         for reason, names in kept.dropped.items():
             if names:
                 images = list(dict.fromkeys(names))
-                logger.info("Dropped %d boxes %s in %d images: %s", len(names), reason, len(images), first_few(images))
+                logger.info(
+                    "Dropped %d boxes%s %s in %d images: %s",
+                    *(len(names), kept.of_file, reason, len(images), first_few(images)),
+                )
         for warning in kept.warnings():
             logger.warning("%s", warning)
 

@@ -83,7 +83,7 @@ class Coco(Source):
 
     def _fill(self, images: Sequence[CocoImage], class_of: dict[int | str, int], skip_empty: bool) -> None:
         # COCO has real objects that are thinner than a pixel, and its evaluation counts them.
-        builder, keep = TableBuilder(), ObjectFilter(min_side=0)
+        builder, keep = TableBuilder(), ObjectFilter(min_side=0, file=self._file.name)
         used, written = [], []
         for image in images:
             kept, boxes = image.objects, np.zeros((len(image.objects), 4), dtype=np.float32)
