@@ -221,6 +221,7 @@ def test_an_invalid_file_is_reported_with_its_first_mistake(tmp_path: Path, data
         {"size": [30, 40], "counts": "ooooooooo0"},
         {"size": [30, 40], "counts": "P"},
         {"size": [30, 40], "counts": "é"},
+        {"size": [30, 40], "counts": "\ud800"},
         {"size": [30, 40]},
         {"counts": [1200]},
     ],

@@ -182,6 +182,9 @@ def test_an_image_without_size_takes_that_of_its_file(tmp_path: Path) -> None:
         (coco("rubbish"), "this annotation has no 'image_id': rubbish"),  # type: ignore[arg-type]
         (coco(categories=[{"id": 1, "name": ""}]), "category 1 has the name ''; expected a text"),
         (coco(categories=[{"id": 1, "name": None}]), "category 1 has the name 'None'; expected a text"),
+        (coco(categories=[{"id": 1, "name": "\ud800"}]), "category 1 has the name .*; expected a text"),
+        (coco(categories=[{"id": 10**400, "name": "a"}]), "the id of a category must be a number or a text"),
+        (coco(images=[{"id": 1, "file_name": "\ud800.png"}]), "the file_name of image 1 must be a path"),
         (coco(categories=[{"id": None, "name": "a"}]), "the id of a category must be a number or a text"),
         (coco(categories=[None]), "this category has no 'id': None"),
         (coco(categories=[{"id": 1, "name": "a"}, {"id": "1", "name": "b"}]), "the category 1 'b' is listed twice"),
@@ -289,3 +292,13 @@ def test_annotations_of_stored_pixels_are_turned_with_the_image(tmp_path: Path, 
     assert sample.annotated is not None
     assert sample.boxes.tolist() == [corners]
     assert sample.annotated.boxes.tolist() == [[*corners[:2], corners[2] - corners[0], corners[3] - corners[1]]]
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path: Path) -> None:
+    name = b"caf\xe9.png".decode(errors="surrogateescape")
+    try:
+        save_image(tmp_path / "val" / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    images = [{"id": 1, "file_name": name, "height": HEIGHT, "width": WIDTH}]
+    assert open_coco(tmp_path, coco(entry(), images=images))[0].image_id == name

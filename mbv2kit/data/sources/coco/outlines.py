@@ -92,12 +92,12 @@ def _read_run_lengths(segmentation: dict[str, Any], height: int, width: int) -> 
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, list) or size != [height, width]:
         raise BrokenOutlineError(f"its run lengths have the size {str(size)[:50]}")
-    if isinstance(counts, str):
+    if isinstance(counts, str) and counts.isascii():
         runs = counts.encode()
         _check_sum(_decode_counts(runs), height * width)
         return runs
     if not isinstance(counts, list) or not all(type(count) in (int, float) for count in counts):
-        raise BrokenOutlineError("its run lengths are neither a text nor a list of whole numbers")
+        raise BrokenOutlineError("its run lengths are neither a text as COCO writes them nor a list of whole numbers")
     try:
         numbers = np.array([int(count) for count in counts], dtype=np.int64)
     except (OverflowError, ValueError):

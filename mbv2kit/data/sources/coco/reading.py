@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mbv2kit.data.sources.coco.outlines import compact
-from mbv2kit.data.sources.coco.values import Id, order_of_ids, read_id, read_number, require
+from mbv2kit.data.sources.coco.values import Id, is_path, is_unicode, order_of_ids, read_id, read_number, require
 from mbv2kit.data.table import Outline
 from mbv2kit.errors import UserError, first_few, one_line
 from mbv2kit.structures import Task
@@ -93,7 +93,7 @@ def read_images(path: Path, records: list[Any]) -> dict[Id, CocoImage]:
         name, number = record["file_name"], read_id(record["id"])
         if number is None:
             raise UserError(f"{path}: the id of an image must be a number or a text: {str(record)[:100]}.")
-        if not isinstance(name, str) or not name.strip() or "\0" in name:
+        if not isinstance(name, str) or not name.strip() or not is_path(name):
             raise UserError(f"{path}: the file_name of image {number} must be a path, got {str(name)[:100]!r}.")
         if number in images:
             raise UserError(f"{path}: the image id {number} ({name}) is listed twice.")
@@ -150,7 +150,8 @@ def _read_categories(path: Path, records: list[Any]) -> list[_Category]:
         if number is None:
             raise UserError(f"{path}: the id of a category must be a number or a text: {str(record)[:100]}.")
         # YAML and spreadsheets turn names such as 2012 into numbers.
-        if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+        is_text = isinstance(name, str | int | float) and not isinstance(name, bool) and is_unicode(str(name))
+        if not is_text or not str(name).strip():
             raise UserError(f"{path}: category {number} has the name {str(name)[:100]!r}; expected a text.")
         if number in categories:
             raise UserError(f"{path}: the category {number} '{name}' is listed twice.")

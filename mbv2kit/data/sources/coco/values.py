@@ -1,6 +1,7 @@
 """Reads single values of a COCO file, which its many writers spell in different ways."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def read_id(value: Any) -> Id | None:
         return int(value) if _WHOLE.fullmatch(value) else value or None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if math.isfinite(value) and value == int(value) else None
+    return int(value) if abs(value) < 2**63 and value == int(value) else None
 
 
 def order_of_ids(number: Id) -> tuple[bool, Id]:
@@ -57,6 +58,23 @@ def read_flag(value: Any) -> bool:
     if text in ("0", "0.0", "false", "", "none"):
         return False
     raise ValueError(f"{text} is no flag")
+
+
+def is_unicode(text: str) -> bool:
+    """Returns whether a text can be written; JSON can spell halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_path(text: str) -> bool:
+    """Returns whether a file could have this name; Python spells bytes that are no UTF-8 as halves of characters."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def require(path: Path, kind: str, record: Any, keys: Sequence[str]) -> None:
