@@ -30,6 +30,7 @@ from mbv2kit.structures import Image
 # libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. Other fractions take longer than the next
 # larger of these, or than the whole image.
 _MOST_REDUCED = 8
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 class UnreadableImageError(UserError):
@@ -171,8 +172,15 @@ def _check_regular(path: str | Path) -> None:
 def _decode_with_pillow(data: bytes) -> Image:
     if is_heic(data):
         register_heic()
-    with PillowImage.open(BytesIO(data)) as image:
-        return from_pillow(image)
+    try:
+        with PillowImage.open(BytesIO(data)) as image:
+            return from_pillow(image)
+    except UnidentifiedImageError:
+        if data[:4] in _TIFF:
+            raise ValueError(
+                "it is a damaged TIFF, or one of a kind that Pillow cannot read; save it with 8 bits"
+            ) from None
+        raise
 
 
 def _read_head(path: str | Path) -> Head | None:

@@ -8,8 +8,8 @@ from mbv2kit.imaging.orientation import orientation_of, turn
 from mbv2kit.structures import Image
 
 # The type of 32-bit pixels does not say how much is white. The smallest of these ranges that holds an image is its own.
-_INTEGER_RANGES = (255, 65_535)
-_FLOAT_RANGES = (1, 255, 65_535)
+_INTEGER_RANGES: tuple[int, ...] = (255, 65_535)
+_FLOAT_RANGES: tuple[int, ...] = (1, 255, 65_535)
 # These formats say themselves that white is 65535, and Pillow scales to it.
 _DEEP_FORMATS = ("PNG", "PPM")
 
@@ -45,10 +45,9 @@ def _to_8_bits(values: NDArray[np.generic], deep: bool) -> NDArray[np.uint8]:
     floats = values.dtype.kind == "f"
     numbers = values.astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
-    if deep or values.dtype.itemsize == 2:
-        ranges: tuple[int, ...] = (65_535,)
-    else:
-        ranges = _FLOAT_RANGES if floats else _INTEGER_RANGES
+    ranges = _FLOAT_RANGES if floats else _INTEGER_RANGES
+    if not floats and (deep or values.dtype.itemsize == 2):
+        ranges = ranges[-1:]
     # Floats may leave their range by half a gray level, as resizing with a cubic filter makes them do.
     slack = 0.5 / 255 if floats else 0.0
     top = next((top for top in ranges if high <= (1 + slack) * top), None)

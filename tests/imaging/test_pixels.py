@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -51,3 +52,19 @@ def test_a_dark_image_of_16_bits_stays_dark(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + values.astype(">u2").tobytes())
     for name in ("a.png", "a.pgm"):
         assert decode(tmp_path / name)[0, :, 0].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("top", [1, 255, 65_535])
+def test_floats_of_another_format_are_scaled_by_their_range_too(tmp_path: Path, top: int) -> None:
+    values = GRAYS.astype(np.float32) / 255 * top
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n4 3\n-1.0\n" + values[::-1].astype("<f4").tobytes())
+    assert decode(tmp_path / "a.pfm")[0, :, 0].tolist() == [0, 51, 102, 255]
+
+
+def test_a_tiff_that_pillow_does_not_know_is_named_as_such(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.tif")
+    assert cv2.imwrite(path, np.zeros((4, 4, 3), dtype=np.float32))
+    with pytest.raises(
+        UnreadableImageError, match=r"a\.tif: the image could not be read \(it is a damaged TIFF, or one"
+    ):
+        decode(path)
