@@ -197,3 +197,14 @@ def test_imagenet_samples(shared_data: Path) -> None:
         assert sample.label % 5 == 0
     with pytest.raises(UserError, match="splits found: val"):
         create_source("imagenet", task="classification", root=shared_data / "imagenet_samples", split="train")
+
+
+def test_a_list_that_leads_nowhere_or_is_a_folder_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "val/n01/x.png")
+    (tmp_path / "synsets.txt").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"synsets\.txt: the file could not be read \(No such file"):
+        create_source("imagenet", task="classification", root=tmp_path, split="val")
+    (tmp_path / "synsets.txt").unlink()
+    (tmp_path / "synsets.txt").mkdir()
+    with pytest.raises(UserError, match=r"synsets\.txt: this is no regular file"):
+        create_source("imagenet", task="classification", root=tmp_path, split="val")

@@ -96,3 +96,10 @@ def test_classes_that_look_alike_are_named(tmp_path: Path, caplog: pytest.LogCap
     make_tree(tmp_path, {"a.png": xml(("RBC", (1, 1, 20, 20)), ("rbc", (1, 1, 9, 9)), ("WBC", (1, 1, 9, 9)))}, "a")
     assert open_voc(tmp_path).class_names == ("RBC", "WBC", "rbc")
     assert "The classes 'RBC', 'rbc' differ only by case" in caplog.text
+
+
+def test_a_list_of_classes_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    make_tree(tmp_path, files("a.png"), "a")
+    (tmp_path / "classes.txt").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"classes\.txt: the file could not be read \(No such file"):
+        open_voc(tmp_path)

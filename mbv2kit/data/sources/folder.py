@@ -1,6 +1,7 @@
 """Reads images in a folder per class, with classes named by the folders or by a list of WordNet ids."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -118,7 +119,8 @@ class ImageNet(Folder):
 
     def _classes(self, root: Path, folders: list[str]) -> dict[str, str]:
         path = root / "synsets.txt"
-        if not path.is_file():
+        # A link that leads nowhere is an error.
+        if not os.path.lexists(path):
             return super()._classes(root, folders)
         names = _read_synsets(path)
         unknown = [folder for folder in folders if folder not in names]

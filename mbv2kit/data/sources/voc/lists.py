@@ -1,6 +1,7 @@
 """Reads the lists of a data set with the layout of PASCAL VOC: of images, and of classes."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: The file cannot be read, is empty or names a class twice.
     """
-    if not path.exists():
+    # A link that leads nowhere is an error.
+    if not os.path.lexists(path):
         return ()
     names = [line.strip() for line in read_lines(path) if line.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
