@@ -35,6 +35,7 @@ CAPTIONS = {
     "nn": "layers, boxes, feature maps, interpolation",
     "structures": "sample, predictions",
     "registry": "parts by name, plugins",
+    "schema": "what values may be",
     "errors": "UserError",
     "process": "threads, memory",
     "files": "atomic writing",

@@ -2,10 +2,11 @@
 
 from torch import nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone, Width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv, initialize
+from mbv2kit.schema.rules import Stride
 
 # Table 1 between first convolution and pooling: channels and stride of each separable convolution.
 BLOCKS = (
@@ -41,13 +42,12 @@ class MobileNetV1(Backbone):
 
     def __init__(
         self,
-        width: float = 1.0,
-        output_stride: int = 32,
+        width: Width = 1.0,
+        output_stride: Stride = 32,
         padding: Padding = "symmetric",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        check_width(width, "0.25 to 1")
         style = ConvStyle(padding, norm)
         channels = _scale(STEM_CHANNELS, width)
         self.layers = nn.ModuleDict({"layer_1": ConvNormAct(3, channels, 3, style=style, stride=2)})

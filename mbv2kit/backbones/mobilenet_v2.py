@@ -2,12 +2,12 @@
 
 from collections import OrderedDict
 from math import ceil
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone, Width
 from mbv2kit.backbones.strides import Strides
-from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import (
     Bottleneck,
@@ -20,6 +20,7 @@ from mbv2kit.nn.layers import (
     initialize,
     make_divisible,
 )
+from mbv2kit.schema.rules import Stride, above, between
 
 # Table 2 between the first and the last convolution: expansion t, channels c, repeats n, stride s of the first block.
 STAGES = (
@@ -67,24 +68,19 @@ class MobileNetV2(Backbone):
 
     def __init__(
         self,
-        width: float = 1.0,
-        output_stride: int = 32,
+        width: Width = 1.0,
+        output_stride: Stride = 32,
         padding: Padding = "symmetric",
         bottleneck: Bottleneck = "linear",
         shortcut: Shortcut = "bottleneck",
         shrink_last: bool = False,
-        divisible_by: int = 8,
-        depth: float = 1.0,
+        divisible_by: Annotated[int, between(1, 1024)] = 8,
+        depth: Annotated[float, above(0, 10)] = 1.0,
         fixed_ends: bool = False,
         zero_init_residual: bool = True,
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        check_width(width, "0.35 to 1.4")
-        if not depth > 0:
-            raise UserError(f"depth must be above 0, got {depth}.")
-        if divisible_by < 1:
-            raise UserError(f"divisible_by must be at least 1, got {divisible_by}.")
         style = ConvStyle(padding, norm)
         channels = make_divisible(STEM_CHANNELS * (1.0 if fixed_ends else width), divisible_by)
         layers: OrderedDict[str, nn.Module] = OrderedDict()

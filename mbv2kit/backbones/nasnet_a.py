@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import Conv2d, ConvStyle, NormOptions, Padding, initialize
+from mbv2kit.schema.rules import between
 
 # An operation and the state that it reads. State 0 is the output of the previous cell, 1 that of the cell before it.
 Step = tuple[str, int]
@@ -86,20 +88,15 @@ class NASNetA(Backbone):
 
     def __init__(
         self,
-        cells: int = 4,
-        penultimate_filters: int = 1056,
+        cells: Annotated[int, between(1, 100)] = 4,
+        penultimate_filters: Annotated[int, between(96, 24_000)] = 1056,
         padding: Padding = "symmetric",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        if cells < 1:
-            raise UserError(f"cells must be at least 1 (the paper uses 4 to 7), got {cells}.")
         filters, rest = divmod(penultimate_filters, LAST_BY_FIRST)
-        if rest or filters < LEAST_FILTERS:
-            raise UserError(
-                f"penultimate_filters must be a multiple of {LAST_BY_FIRST} from "
-                f"{LAST_BY_FIRST * LEAST_FILTERS} up, got {penultimate_filters}."
-            )
+        if rest:
+            raise UserError(f"penultimate_filters must be a multiple of {LAST_BY_FIRST}, got {penultimate_filters}.")
         style = ConvStyle(padding, norm)
         first = nn.Sequential()
         first.conv = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, bias=False)

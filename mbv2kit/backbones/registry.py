@@ -1,13 +1,14 @@
 """The contract of a backbone, and the registry that finds it by name."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.nn.features import FeatureInfo, find_feature
 from mbv2kit.registry import Registry
+from mbv2kit.schema.rules import above
 
 
 class Backbone(nn.Module):
@@ -67,10 +68,8 @@ class Backbone(nn.Module):
         return maps
 
 
-def check_width(width: float, usual: str) -> None:
-    """Raises :class:`UserError` unless the factor on the channels is above 0; ``usual`` is the range in the paper."""
-    if not width > 0:
-        raise UserError(f"width must be above 0 (the paper uses {usual}), got {width}.")
+# Factor on the channels of a network; eight times as wide has 64 times the weights.
+Width = Annotated[float, above(0, 8)]
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "mbv2kit.backbones")

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone
-from mbv2kit.backbones.strides import check_output_stride
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import NormOptions
+from mbv2kit.schema.rules import Stride
 
 
 @BACKBONES.register("resnet_101")
@@ -27,13 +27,12 @@ class ResNet101(Backbone):
     """
 
     def __init__(
-        self, output_stride: int = 32, norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1)
+        self, output_stride: Stride = 32, norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1)
     ) -> None:
         # The import takes a second, which every start of every tool would spend.
         from torchvision.models import resnet101
 
         super().__init__()
-        check_output_stride(output_stride)
         network = resnet101(
             replace_stride_with_dilation=[False, output_stride < 16, output_stride < 32],
             norm_layer=norm,

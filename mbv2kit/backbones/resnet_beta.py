@@ -1,15 +1,14 @@
 """The ResNet-101 of DeepLab's code, called beta. Chen et al., 2017, arXiv 1706.05587; from torchvision's blocks."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
 
 from mbv2kit.backbones.registry import BACKBONES, Backbone
 from mbv2kit.backbones.strides import Strides
-from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
+from mbv2kit.schema.rules import Rate, Stride
 
 # Channels of the 3 x 3 convolutions, number of units, and stride of the last unit.
 STAGES = ((64, 3, 2), (128, 4, 2), (256, 23, 2), (512, 3, 1))
@@ -38,8 +37,8 @@ class ResNet101Beta(Backbone):
 
     def __init__(
         self,
-        output_stride: int = 32,
-        multi_grid: Sequence[int] = (1, 2, 4),
+        output_stride: Stride = 32,
+        multi_grid: tuple[Rate, Rate, Rate] = (1, 2, 4),
         norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.1),
     ) -> None:
         # The import takes a second, which every start of every tool would spend.
@@ -47,7 +46,6 @@ class ResNet101Beta(Backbone):
 
         super().__init__()
         strides = Strides(output_stride, reached=4)
-        _check_multi_grid(multi_grid)
         relu = partial(nn.ReLU, inplace=True)
         style = ConvStyle(norm=norm, activation=relu)
         stem = nn.Sequential()
@@ -78,15 +76,3 @@ class ResNet101Beta(Backbone):
         self.feature_info = tuple(features)
         self.selected = tuple(self.layers)
         initialize(self)
-
-
-def _check_multi_grid(rates: Sequence[int]) -> None:
-    units = STAGES[-1][1]
-    if (
-        not isinstance(rates, Sequence)
-        or len(rates) != units
-        or not all(isinstance(rate, int) and rate >= 1 for rate in rates)
-    ):
-        raise UserError(
-            f"multi_grid needs {units} whole rates of at least 1, one for each unit of the last stage, got {rates}."
-        )

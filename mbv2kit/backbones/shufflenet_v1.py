@@ -1,16 +1,18 @@
 """ShuffleNet: An Extremely Efficient CNN for Mobile Devices. Zhang et al., 2017, arXiv 1707.01083."""
 
 from math import ceil
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.backbones.registry import BACKBONES, Backbone, check_width
+from mbv2kit.backbones.registry import BACKBONES, Backbone, Width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.errors import UserError
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
+from mbv2kit.schema.rules import Channels, Stride, among
 
 # Table 1: channels of stage 2 for each number of groups, doubled in stages 3 and 4; and the units of the three stages.
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -110,19 +112,16 @@ class ShuffleNetV1(Backbone):
 
     def __init__(
         self,
-        width: float = 1.0,
-        output_stride: int = 32,
-        groups: int = 3,
-        stem_channels: int | None = None,
+        width: Width = 1.0,
+        output_stride: Stride = 32,
+        groups: Annotated[int, among(1, 2, 3, 4, 8)] = 3,
+        stem_channels: Channels | None = None,
         norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        check_width(width, "0.25 to 2")
-        if groups not in CHANNELS:
-            raise UserError(f"groups must be 1, 2, 3, 4 or 8, got {groups}.")
         if stem_channels is None:
             stem_channels = ceil(STEM_CHANNELS[(width >= 1) + (width >= 2)] / groups) * groups
-        if stem_channels < 1 or stem_channels % groups:
+        if stem_channels % groups:
             raise UserError(
                 f"stem_channels must be null or a multiple of groups, which is {groups}, got {stem_channels}."
             )

@@ -1,13 +1,5 @@
 """Replaces strides by dilation, so that a network keeps a map of stride 8 or 16."""
 
-from mbv2kit.errors import UserError
-
-
-def check_output_stride(output_stride: int) -> None:
-    """Raises :class:`UserError` unless the output stride is 8, 16 or 32."""
-    if output_stride not in (8, 16, 32):
-        raise UserError(f"output_stride must be 8, 16 or 32, got {output_stride}.")
-
 
 class Strides:
     """Returns stride and dilation of each layer of a network, one after the other (DeepLabv3, section 3.1).
@@ -21,13 +13,9 @@ class Strides:
 
     Attributes:
         reached: Input pixels per step so far.
-
-    Raises:
-        UserError: The output stride is not 8, 16 or 32.
     """
 
     def __init__(self, output_stride: int, reached: int) -> None:
-        check_output_stride(output_stride)
         self.reached = reached
         self._output_stride = output_stride
         self._dilation = 1

@@ -14,11 +14,10 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mbv2kit.cli.config import compose, conf_folder, register_parts, without_hydra
+from mbv2kit.cli.config import compose, conf_folder, read_names, register_parts, without_hydra
 from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
-from mbv2kit.cli.recipes import register_recipes
 from mbv2kit.errors import UserError
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
@@ -82,9 +81,9 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     given = [*known.overrides, *rest]
     flags = [argument for argument in arguments if argument not in given]
     load_plugins(given, known.config_dir)
-    overrides = register_recipes(given)
     registries = [] if parts is None else list(parts())
     register_parts(conf, registries)
+    overrides = read_names(conf, config_name, given)
     for argument in rest:
         if argument.startswith("-"):
             from mbv2kit.cli.suggestions import unknown_flag

@@ -23,10 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import mbv2kit
+from mbv2kit.cli.keys import check_config, text_keys
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
+from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
+
+# By group; Hydra's store of their keys is as global as this.
+_registered: dict[str, Registry[Any]] = {}
 
 
 def conf_folder() -> Path:
@@ -44,9 +49,25 @@ def register_parts(conf: Path, registries: Iterable[Registry[Any]]) -> None:
         registries: The registries of the parts.
     """
     for registry in registries:
+        _registered[registry.group] = registry
         for name in registry.names():
             if not (conf / registry.group / f"{name}.yaml").exists():
                 ConfigStore.instance().store(group=registry.group, name=name, node=registry.keys(name))
+
+
+def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Returns a command line on which names made of digits are text, and experiment files are choices.
+
+    Args:
+        conf: Folder of the configuration files.
+        config_name: Name of the configuration, without suffix.
+        overrides: ``key=value`` and ``group=choice``.
+
+    Raises:
+        UserError: There is no such experiment file.
+    """
+    names = text_keys(config_name, _registered.values())
+    return quote_names(register_recipes(overrides), names | {"experiment", *_registered})
 
 
 def compose_config(
@@ -63,7 +84,8 @@ def compose_config(
     Raises:
         UserError: A key, a choice or a value is wrong, or something is missing or cannot be worked out.
     """
-    return without_hydra(compose(conf, config_name, register_recipes(overrides), multirun=multirun, complete=True))
+    lines = read_names(conf, config_name, overrides)
+    return without_hydra(compose(conf, config_name, lines, multirun=multirun, complete=True))
 
 
 def compose(
@@ -80,7 +102,7 @@ def compose(
     Args:
         conf: Folder of the configuration files.
         config_name: Name of the configuration, without suffix.
-        overrides: ``key=value`` and ``group=choice``, with the choices that :func:`register_recipes` returns.
+        overrides: ``key=value`` and ``group=choice``, as :func:`read_names` returns it.
         config_dir: A user's folder of further choices, laid out as ``conf`` is.
         multirun: Whether values may be sweeps.
         complete: Whether every key must have a value; a configuration that is only shown need not.
@@ -141,8 +163,20 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
             check_override(item, known)
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
-    OmegaConf.to_container(without_hydra(config), resolve=True)
+    values: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
+    check_config(config_name, _given(values), _registered.values())
     return config
+
+
+def _given(values: Any) -> Any:
+    """Returns the values of a configuration that are there and refer to no others."""
+    if isinstance(values, dict):
+        return {key: _given(value) for key, value in values.items() if not _is_open(value)}
+    return values
+
+
+def _is_open(value: Any) -> bool:
+    return isinstance(value, str) and (value == "???" or "${" in value)
 
 
 def _check_default_task(config: DictConfig) -> None:
@@ -176,7 +210,9 @@ def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:
         return keys
     parts = [f"{group}={name}" for group, name in chosen.items() if name is not None and group != "experiment"]
     known = flatten(hydra.compose(config_name, parts))
-    check_keys(keys, known, f"{describe_experiment(experiment)}: ")
+    origin = f"{describe_experiment(experiment)}: "
+    check_keys(keys, known, origin)
+    check_config(config_name, _given(OmegaConf.to_container(without_hydra(config))), _registered.values(), origin)
     return known
 
 

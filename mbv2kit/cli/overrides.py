@@ -11,7 +11,6 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.structures import TASKS
 
 
 class Groups:
@@ -94,7 +93,7 @@ def check_group_choice(choice: Override, choices: Sequence[str]) -> None:
 
 
 def check_override(override: Override, known: Mapping[str, Any]) -> None:
-    """Raises a UserError if ``key=value`` names no key of ``known`` (see :func:`flatten`) or its value is wrong."""
+    """Raises a UserError if ``key=value`` names no key of ``known`` (see :func:`flatten`)."""
     key, value = override.key_or_group, override.value()
     if override.is_delete():
         check_keys({key: None}, known)
@@ -105,23 +104,19 @@ def check_override(override: Override, known: Mapping[str, Any]) -> None:
 
 
 def check_keys(values: Mapping[str, Any], known: Mapping[str, Any], origin: str = "") -> None:
-    """Checks dotted keys and their values against those of a configuration.
+    """Checks that a configuration has the keys to set.
 
     Args:
-        values: Values to set.
-        known: Existing keys with their defaults; a value must be of the same kind as its default.
+        values: Values to set, by dotted keys.
+        known: Existing keys with their defaults.
         origin: Beginning of the message.
 
     Raises:
-        UserError: A key is unknown or its value of the wrong kind.
+        UserError: A key is unknown.
     """
-    for key, value in values.items():
+    for key in values:
         if key not in known:
             raise UserError(f"{origin}{_unknown(key, known)}")
-        if key == "task" and isinstance(value, str) and value not in TASKS:
-            raise UserError(f"{origin}There is no task '{value}'.{nearest(value, TASKS)}")
-        if expected := _expected(known[key], value):
-            raise UserError(f"{origin}{key} must be {expected}, got '{value}'.")
 
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
@@ -134,23 +129,6 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
     from mbv2kit.cli.suggestions import suggest
 
     return f"There is no key '{key}'.{suggest(key, known, parent)}"
-
-
-def _expected(default: Any, value: Any) -> str | None:
-    """Returns what a value should be, or None if it is of the same kind as its default; null always is."""
-    if value is None or default is None or (isinstance(value, str) and "${" in value):
-        return None
-    if isinstance(default, dict):
-        return None if isinstance(value, dict) else f"set by its keys ({', '.join(default)})"
-    if isinstance(default, list):
-        return None if isinstance(value, list) else f"a list such as {default!r}"
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else "true or false"
-    if isinstance(default, int | float):
-        return (
-            None if isinstance(value, int | float) and not isinstance(value, bool) else f"a number such as {default!r}"
-        )
-    return "a single value" if isinstance(value, dict | list) else None
 
 
 def flatten(branch: DictConfig | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

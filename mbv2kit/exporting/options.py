@@ -52,26 +52,10 @@ class ExportOptions:
             raise UserError(
                 f"format={self.format} is written in {', '.join(info.precisions)}, not precision={self.precision}."
             )
-        for key, least in (("batch", 1), ("calibration_pictures", 1), ("check_pictures", 1), ("accuracy_pictures", 1)):
-            _check_count(key, getattr(self, key), least)
-        _check_count("sensitive_layers", self.sensitive_layers, 0)
-        if not isinstance(self.max_loss, int | float) or not 0 <= self.max_loss <= 1:
-            raise UserError(f"max_loss must be in 0..1, got {self.max_loss}.")
         if self.size is not None:
-            if not isinstance(self.size, list | tuple) or len(self.size) != 2:
-                raise UserError(
-                    f"size must be two numbers, [height, width], or null for the size of training, got {self.size}."
-                )
-            for side in self.size:
-                _check_count("size", side, 1)
             object.__setattr__(self, "size", tuple(self.size))
         if self.nms and (self.format != "onnx" or self.batch != 1):
             raise UserError(
                 f"nms=true needs format=onnx and batch=1, got format={self.format} and batch={self.batch}; without it, "
                 "boxes are suppressed outside the file, which is faster."
             )
-
-
-def _check_count(key: str, value: object, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or value < least):
-        raise UserError(f"{key} must be a whole number from {least} up, got {value}.")

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import Shapes
 
 STARTS = 10
@@ -27,12 +26,7 @@ def cluster_shapes(shapes: Shapes, count: int, seed: int = 0) -> Shapes:
 
     Returns:
         ``(count, 2)`` width and height, the smallest area first; fewer if the boxes have fewer different shapes.
-
-    Raises:
-        UserError: ``count`` is below 1.
     """
-    if count < 1:
-        raise UserError(f"num_anchors must be at least 1, got {count}.")
     rng = np.random.default_rng(seed)
     if len(shapes) > MOST_SHAPES:
         shapes = rng.choice(shapes, MOST_SHAPES, replace=False)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import initialize
+from mbv2kit.schema.rules import Fraction
 
 
 @HEADS.register("classifier")
@@ -35,15 +35,11 @@ class Classifier(Head):
         self,
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
-        dropout: float = 0.2,
-        label_smoothing: float = 0.0,
+        dropout: Fraction = 0.2,
+        label_smoothing: Fraction = 0.0,
         background: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {dropout}.")
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}.")
         self.features = (feature_info[-1].name,)
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)

@@ -1,6 +1,7 @@
 """DeepLabv3, Chen et al., arXiv 1706.05587, in the light variant of MobileNetV2's Section 6.3."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
 from mbv2kit.nn.features import FeatureInfo, find_feature
 from mbv2kit.nn.interpolation import enlarge
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
+from mbv2kit.schema.rules import FEW, FILLED, Channels, Fraction, Name, Rate, between
 from mbv2kit.structures import IGNORE
 
 # Rates of the three atrous convolutions at output stride 16; finer maps double them, coarser ones halve them.
@@ -52,14 +54,14 @@ class DeepLabV3(Head):
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
         aspp: bool = False,
-        rates: Sequence[int] | None = None,
-        feature: str = "second_last",
+        rates: Annotated[Sequence[Rate], FILLED, FEW] | None = None,
+        feature: Name = "second_last",
         image_pooling: bool = True,
-        channels: int = 256,
-        dropout: float = 0.1,
+        channels: Channels = 256,
+        dropout: Fraction = 0.1,
         refine: bool = False,
         align_corners: bool = True,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[Annotated[float, between(0, 1_000_000)]] | None = None,
         norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
@@ -67,12 +69,8 @@ class DeepLabV3(Head):
             raise UserError(
                 f"class_weights must hold a weight for each of the {num_classes} classes, got {len(class_weights)}."
             )
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {dropout}.")
         if num_classes > IGNORE:
             raise UserError(f"A mask can hold at most {IGNORE} classes, got {num_classes}.")
-        if rates is not None and (not rates or min(rates) < 1):
-            raise UserError(f"rates must be dilations of at least 1, or null for the usual ones, got {list(rates)}.")
         source = _choose(feature_info, feature)
         style = ConvStyle(norm=norm, activation=nn.ReLU)
         self.features = (source.name,)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.registry import Head, Raw, Targets
-from mbv2kit.imaging.postprocess import NmsOptions, check_shares
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 
 NEGATIVES_PER_POSITIVE = 3
@@ -46,7 +46,6 @@ class MultiBox(Head):
 
     def __init__(self, num_classes: int, *, match_iou: float, nms: NmsOptions) -> None:
         super().__init__()
-        check_shares(match_iou=match_iou)
         self.num_classes = num_classes
         self.match_iou = match_iou
         self.nms_options = nms

@@ -1,16 +1,17 @@
 """SSD on a mobile network, and SSDLite, its variant with separable convolutions (MobileNetV2, Section 6.2)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads.multibox import MultiBox
 from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv
+from mbv2kit.schema.rules import FEW, FILLED, Name, Share
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
 
@@ -47,18 +48,15 @@ class SSD(MultiBox):
         num_classes: int,
         separable: bool = True,
         anchors: bx.AnchorPreset = "tf",
-        min_scale: float = 0.2,
-        max_scale: float = 0.95,
-        maps: Sequence[str] | None = None,
-        match_iou: float = 0.5,
+        min_scale: Share = 0.2,
+        max_scale: Share = 0.95,
+        maps: Annotated[Sequence[Name], FILLED, FEW] | None = None,
+        match_iou: Share = 0.5,
         nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.6, max_detections=100),
         padding: Padding = "symmetric",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__(num_classes, match_iou=match_iou, nms=nms)
-        check_choice("anchors", anchors, bx.AnchorPreset)
-        if maps is not None and not maps:
-            raise UserError("maps must name at least one feature map, or be null for the usual two, got [].")
         sources = choose_maps(feature_info, maps, strides=(16, 32))
         style = ConvStyle(padding, norm)
         self.features = tuple(source.name for source in sources)

@@ -13,6 +13,7 @@ from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
+from mbv2kit.schema.rules import Name, Share
 
 # The fully connected layers of VGG as convolutions, with a quarter of their 4096 channels. pool5 has no stride here, so
 # 3 x 3 taps with dilation 6 cover what 7 x 7 covered after a stride of 2.
@@ -81,16 +82,14 @@ class SSD300(MultiBox):
         self,
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
-        first_scale: float = 0.1,
-        min_scale: float = 0.2,
-        max_scale: float = 0.9,
-        maps: Sequence[str] | None = None,
-        match_iou: float = 0.5,
+        first_scale: Share = 0.1,
+        min_scale: Share = 0.2,
+        max_scale: Share = 0.9,
+        maps: tuple[Name, Name] | None = None,
+        match_iou: Share = 0.5,
         nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.45, max_detections=200),
     ) -> None:
         super().__init__(num_classes, match_iou=match_iou, nms=nms)
-        if maps is not None and len(maps) != 2:
-            raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
         near, far = choose_maps(feature_info, maps, strides=(8, 16))
         self.features = (near.name, far.name)
         self.norm = L2Norm(near.channels)

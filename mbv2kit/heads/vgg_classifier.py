@@ -9,6 +9,7 @@ from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.nn.layers import initialize
+from mbv2kit.schema.rules import Fraction
 
 # An input of 224 pixels a side has a last map of 7 x 7; other maps are averaged to that size.
 POOLED = 7
@@ -36,8 +37,8 @@ class VGGClassifier(Classifier):
         self,
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
-        dropout: float = 0.5,
-        label_smoothing: float = 0.0,
+        dropout: Fraction = 0.5,
+        label_smoothing: Fraction = 0.0,
         background: bool = False,
     ) -> None:
         super().__init__(feature_info, num_classes, dropout, label_smoothing, background)

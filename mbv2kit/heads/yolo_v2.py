@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,13 @@ from mbv2kit.heads.yolo_loss import decode_boxes, yolo_loss
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
+from mbv2kit.schema.rules import FILLED, Channels, Name, above, between
 
 _log = logging.getLogger(__name__)
+
+_Side = Annotated[float, above(0, 1)]
+# Width and height in fractions of the input; anchors in grid cells are divided by the number of cells.
+Anchor = tuple[_Side, _Side]
 
 # The authors' clusters of COCO boxes: width and height in cells of a 13 x 13 grid.
 COCO_ANCHORS = ((0.57273, 0.677385), (1.87446, 2.06253), (3.33843, 5.47434), (7.88282, 3.52778), (9.77052, 9.16828))
@@ -63,24 +68,17 @@ class YOLOv2(Head):
         self,
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
-        anchors: Sequence[Sequence[float]] | None = None,
-        num_anchors: int = len(COCO_ANCHORS),
-        passthrough_channels: int | None = 64,
-        channels: int = 1024,
-        maps: Sequence[str] | None = None,
+        anchors: Annotated[Sequence[Anchor], FILLED] | None = None,
+        num_anchors: Annotated[int, between(1, 1000)] = len(COCO_ANCHORS),
+        passthrough_channels: Channels | None = 64,
+        channels: Channels = 1024,
+        maps: tuple[Name, Name] | None = None,
         nms: NmsOptions = NmsOptions(score_threshold=0.005, nms_iou=0.45, max_detections=100),
         norm: NormOptions = NormOptions(norm_eps=1e-5, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        if channels < 1 or (passthrough_channels is not None and passthrough_channels < 1):
-            raise UserError(
-                "channels must be at least 1, and so must passthrough_channels, or null for no convolution; "
-                f"got {channels} and {passthrough_channels}."
-            )
         self.nms_options = nms
         self.register_buffer("anchors", torch.tensor(_checked(anchors, num_anchors)), persistent=False)
-        if maps is not None and len(maps) != 2:
-            raise UserError(f"maps must name two feature maps, or be null for the usual two, got {list(maps)}.")
         near, far = choose_maps(feature_info, maps, strides=(16, 32))
         if far.stride != 2 * near.stride:
             raise UserError(
@@ -168,16 +166,4 @@ def _checked(anchors: Sequence[Sequence[float]] | None, num_anchors: int) -> lis
                 "set anchors instead."
             )
         return [[side / COCO_GRID for side in anchor] for anchor in COCO_ANCHORS]
-    if not isinstance(anchors, list | tuple) or not anchors or not all(_is_shape(anchor) for anchor in anchors):
-        raise UserError(
-            "anchors must be pairs [width, height] in fractions of the input, above 0 and at most 1 (divide anchors in "
-            f"grid cells by the number of cells), got {anchors}."
-        )
     return [list(anchor) for anchor in anchors]
-
-
-def _is_shape(anchor: object) -> bool:
-    """Returns whether a value from a config is a width and a height in fractions."""
-    if not isinstance(anchor, list | tuple) or len(anchor) != 2:
-        return False
-    return all(isinstance(side, int | float) and 0 < side <= 1 for side in anchor)

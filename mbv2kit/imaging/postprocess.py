@@ -13,13 +13,15 @@ Ranking and non-maximum suppression depend on the data, which is why they are he
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
+from mbv2kit.schema import check_fields
+from mbv2kit.schema.rules import Share, between
 from mbv2kit.structures import Boxes, Classification, Detections, Prediction, Segmentation, Task
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -46,14 +48,12 @@ class NmsOptions:
         UserError: A value is out of range.
     """
 
-    score_threshold: float
-    nms_iou: float
-    max_detections: int
+    score_threshold: Share
+    nms_iou: Share
+    max_detections: Annotated[int, between(1, 10_000)]
 
     def __post_init__(self) -> None:
-        check_shares(score_threshold=self.score_threshold, nms_iou=self.nms_iou)
-        if self.max_detections < 1:
-            raise UserError(f"max_detections must be at least 1, got {self.max_detections}.")
+        check_fields(self)
 
     def __call__(self, boxes: Boxes, scores: NDArray[np.float32], size: tuple[int, int]) -> Detections:
         """Returns the detections of one image in input pixels, clipped to the input.
@@ -198,10 +198,3 @@ def _found(rows: NDArray[np.float32]) -> Detections:
 def _rank(probabilities: NDArray[np.float32]) -> Classification:
     order = np.argsort(-probabilities, kind="stable")
     return Classification(order, probabilities[order])
-
-
-def check_shares(**options: float) -> None:
-    """Raises :class:`UserError` unless each option is in 0..1."""
-    for name, value in options.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} must be in 0..1, got {value}.")

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 
-from mbv2kit.errors import UserError, nearest
 from mbv2kit.imaging.images import decode_resized
 from mbv2kit.imaging.resizing import cut_center, resize_image, resize_mask
+from mbv2kit.schema import check_fields
+from mbv2kit.schema.rules import Size, between
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]
@@ -59,21 +60,14 @@ class Preprocess:
         fill: Gray value of the pixels outside the image, 0..255.
     """
 
-    size: tuple[int, int]
+    size: Size
     resize: Resize = "stretch"
-    crop_fraction: float = 0.875
-    fill: int = 127
+    crop_fraction: Annotated[float, between(0.01, 1)] = 0.875
+    fill: Annotated[int, between(0, 255)] = 127
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise UserError(f"the input's size must be two positive numbers (height, width), got {list(self.size)}.")
+        check_fields(self)
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-        if self.resize not in get_args(Resize):
-            raise UserError(f"resize '{self.resize}' is unknown.{nearest(self.resize, get_args(Resize))}")
-        if not 0 < self.crop_fraction <= 1:
-            raise UserError(f"crop_fraction must be above 0 and at most 1, got {self.crop_fraction}.")
-        if not 0 <= self.fill <= 255:
-            raise UserError(f"fill must be a gray value in 0..255, got {self.fill}.")
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Returns the height and width that an image takes up in the input; with ``crop`` all of it."""

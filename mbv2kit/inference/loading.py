@@ -181,6 +181,8 @@ def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) ->
             f"None of the runtimes that read the files of {folder.path} is installed; run: "
             + " or ".join(f"pip install {RUNTIMES[name].install}" for name in readers)
         )
+    for export in {each.export.file: each.export for each in found}.values():
+        folder.check_export(export)
     choice = choose(folder.path, found)
     chosen = choice.candidate
     predictor = open_export(folder.read_spec(), folder.path, chosen.export, chosen.runtime, chosen.threads)

@@ -1,16 +1,25 @@
 """Descriptions of exported files; each file holds a network from uint8 images to the arrays of postprocessing."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.schema import check_value, shown
+from mbv2kit.schema.rules import FEW, FILLED, Location, Name, Rule, Size, between
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
 
+# Files lie in the model folder itself: the name leads neither up nor down nor elsewhere.
+FileName = Annotated[
+    Location, Rule("without a folder", lambda name: name not in (".", "..") and not {"/", "\\"} & set(name))
+]
+Hash = Annotated[str, Rule("of 64 hexadecimal digits", lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None)]
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "executorch": ".pte"}
 
 
@@ -29,20 +38,28 @@ class Export:
         sha256: Hash of the file, for OpenVINO of the file with the weights; it identifies timings and caches.
     """
 
-    file: str
+    file: FileName
     format: Format
     precision: Precision
-    size: tuple[int, int]
-    batch: int | None
-    outputs: tuple[str, ...]
+    size: Size
+    batch: Annotated[int, between(1, 4096)] | None
+    outputs: Annotated[tuple[Name, ...], FILLED, FEW]
     nms_options: NmsOptions | None
-    sha256: str
+    sha256: Hash
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Export":
-        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            UserError: A value is missing or of another kind, or the file is none of its format.
+            TypeError: There is another key.
+        """
         own = dict(values)
-        nms_options = own.pop("selection")
+        nms_options = own.pop("selection", None)
+        check_value("", {**own, "nms_options": nms_options}, cls, complete=True)
+        if not own["file"].endswith(SUFFIXES[own["format"]]):
+            raise UserError(f"file must end in {SUFFIXES[own['format']]}, got {shown(own['file'])}.")
         own["size"], own["outputs"] = tuple(own["size"]), tuple(own["outputs"])
         return cls(**own, nms_options=None if nms_options is None else NmsOptions(**nms_options))
 

@@ -7,10 +7,12 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.files import write_atomically
-from mbv2kit.models.exports import Export, files_of
+from mbv2kit.models.exports import Export, files_of, hash_of
 from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
+from mbv2kit.schema import shown
+from mbv2kit.schema.documents import read_json
 
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -58,7 +60,7 @@ class ModelFolder:
             raise UserError(f"{self.description} does not describe a model: {error}") from None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{self.description} does not describe a model: {error!r}.") from None
-        raise UserError(f"{self.description} has schema version {version}; this mbv2kit reads {SCHEMA_VERSION}.")
+        raise UserError(f"{self.description} has schema version {shown(version)}; this mbv2kit reads {SCHEMA_VERSION}.")
 
     def read_exports(self) -> tuple[Export, ...]:
         """Lists the exported files that exist, in the order in which they were added.
@@ -74,7 +76,28 @@ class ModelFolder:
             raise UserError(
                 f"{self.description} has an invalid list of exports: {reason}; export the model again."
             ) from None
-        return tuple(export for export in exports if (self.path / export.file).is_file())
+        there = tuple(export for export in exports if (self.path / export.file).is_file())
+        for file in (file for export in there for file in files_of(self.path / export.file)):
+            if not self._owns(file):
+                raise UserError(f"{file} is a link that leads out of its model folder; copy the file itself there.")
+        return there
+
+    def check_export(self, export: Export) -> None:
+        """Compares an exported file with the hash that ``model.json`` lists for it.
+
+        Raises:
+            UserError: It is another file, or it was cut short.
+        """
+        file = self.path / export.file
+        try:
+            same = hash_of(file) == export.sha256
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {one_line(error)}.") from None
+        if not same:
+            raise UserError(
+                f"{files_of(file)[-1]} is not the file that {self.description.name} lists: its SHA-256 differs; export "
+                "the model again."
+            )
 
     def save(self, spec: ModelSpec, weights: bytes) -> None:
         """Writes a model into the folder, which is created if it is missing.
@@ -116,16 +139,16 @@ class ModelFolder:
         with self.weights.open("rb") as file:
             return file_digest(file, "sha256").digest() == sha256(weights).digest()
 
+    def _owns(self, file: Path) -> bool:
+        """Whether a file lies in the folder, all links followed; the cache of the Hub keeps files in a third folder."""
+        folder, real = self.path.resolve(), file.resolve()
+        blobs = folder.parent.parent / "blobs"
+        return real.parent == folder or (folder.parent.name == "snapshots" and real.parent == blobs)
+
     def _read(self) -> dict[str, Any]:
         if not self.exists:
             raise UserError(f"{self.path} is no model folder: it has no {DESCRIPTION_FILE}.")
-        try:
-            values = json.loads(self.description.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.description} does not describe a model: {error!r}.") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{self.description} does not describe a model: it holds no JSON object.")
-        return values
+        return read_json(self.description, "describe a model")
 
     def _write(self, values: dict[str, Any], exports: Iterable[Export]) -> None:
         listed = [export.to_dict() for export in exports]

@@ -1,14 +1,14 @@
 """The folder of a training run: the path of each file, and the newest run."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
+from mbv2kit.schema import check_value, shown
+from mbv2kit.schema.documents import read_json, read_yaml
 
 OUTPUTS = Path("outputs")
 
@@ -62,7 +62,23 @@ class RunFolder:
         """Returns the ``dataset`` config of the run; None if the folder is not a run."""
         if not self.config.is_file():
             return None
-        return OmegaConf.to_container(OmegaConf.load(self.config).dataset)  # type: ignore[return-value]
+        dataset: Any = self.read_config().get("dataset")
+        check_value(f"{self.config}: dataset", dataset, Mapping[str, Any])
+        return dict(dataset)
+
+    def read_config(self) -> dict[str, Any]:
+        """Reads the configuration as plain values, which refer to nothing: a run may come from someone else.
+
+        Raises:
+            UserError: The file cannot be read or is damaged, or refers to the environment or to other values.
+        """
+        values = read_yaml(self.config, "hold the configuration of a run")
+        if reference := _reference(values):
+            raise UserError(
+                f"{self.config} refers to another value, {shown(reference)}, which no run of mbv2kit does; write the "
+                "value itself."
+            )
+        return values
 
     @property
     def finished(self) -> bool:
@@ -121,11 +137,19 @@ def chosen_checkpoint(checkpoint: str | None, weights: str | None) -> str | None
     return checkpoint if weights is None else weights
 
 
+def _reference(value: Any) -> str | None:
+    """Returns the first text that OmegaConf would replace by another value or a variable of the environment."""
+    if isinstance(value, Mapping):
+        return next(filter(None, map(_reference, [*value.keys(), *value.values()])), None)
+    if isinstance(value, list):
+        return next(filter(None, map(_reference, value)), None)
+    return value if isinstance(value, str) and "${" in value else None
+
+
 def _task(run: RunFolder) -> str | None:
     """Returns the task of a run's metrics; None if the file is damaged."""
     try:
-        content = json.loads(run.metrics.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        task = read_json(run.metrics, "hold metrics").get("task")
+    except UserError:
         return None
-    task = content.get("task") if isinstance(content, dict) else None
     return task if isinstance(task, str) else None

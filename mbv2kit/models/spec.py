@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.schema import check_value
+from mbv2kit.schema.rules import FILLED, Mean, Name, Rule, Std
 from mbv2kit.structures import Task
 
 SCHEMA_VERSION = 1
+
+# A backbone or head: its name, and options that its registry checks before it is built.
+Part = Annotated[Mapping[str, Any], Rule("with a name", lambda part: isinstance(part.get("name"), str))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +31,13 @@ class ModelSpec:
         origin: Origin of the model (the run, its metrics, a license), for people.
     """
 
-    backbone: Mapping[str, Any]
-    heads: Mapping[Task, Mapping[str, Any]]
-    class_names: Mapping[Task, Sequence[str]]
+    backbone: Part
+    heads: Annotated[Mapping[Task, Part], FILLED]
+    class_names: Annotated[Mapping[Task, Annotated[Sequence[str], FILLED]], FILLED]
     input: Preprocess
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    plugins: Sequence[str] = ()
+    mean: Mean = (127.5, 127.5, 127.5)
+    std: Std = (127.5, 127.5, 127.5)
+    plugins: Sequence[Name] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,7 +47,18 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
-        """Reads what :meth:`to_dict` wrote; raises KeyError or TypeError for anything else."""
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            UserError: A value is missing or of another kind, or a task has no class names.
+            TypeError: ``input`` has another key.
+        """
+        values = {"plugins": [], **values}
+        check_value("", values, cls, complete=True)
+        if values["heads"].keys() != values["class_names"].keys():
+            raise UserError(
+                f"heads are for {', '.join(values['heads'])}, but class_names for {', '.join(values['class_names'])}."
+            )
         return cls(
             backbone=values["backbone"],
             heads=values["heads"],
@@ -49,6 +66,6 @@ class ModelSpec:
             input=Preprocess(**values["input"]),
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
-            plugins=tuple(map(str, values.get("plugins", ()))),
+            plugins=tuple(values["plugins"]),
             origin=values["origin"],
         )

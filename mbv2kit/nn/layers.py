@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.errors import check_choice
+from mbv2kit.schema.rules import Share, above
 
 Padding = Literal["symmetric", "tf_same"]
 Bottleneck = Literal["linear", "relu6"]
@@ -39,8 +39,8 @@ class NormOptions:
             a decay of 0.997.
     """
 
-    norm_eps: float = 1e-3
-    norm_momentum: float = 0.03
+    norm_eps: Annotated[float, above(0, 1)] = 1e-3
+    norm_momentum: Share = 0.03
 
     def __call__(self, channels: int) -> nn.BatchNorm2d:
         """Builds a batch normalization over ``channels``."""
@@ -61,9 +61,6 @@ class ConvStyle:
     padding: Padding = "symmetric"
     norm: NormOptions = NormOptions()
     activation: Callable[[], nn.Module] = nn.ReLU6
-
-    def __post_init__(self) -> None:
-        check_choice("padding", self.padding, Padding)
 
 
 class Conv2d(nn.Conv2d):
@@ -217,8 +214,6 @@ class InvertedResidual(nn.Module):
         style: ConvStyle,
     ) -> None:
         super().__init__()
-        check_choice("bottleneck", bottleneck, Bottleneck)
-        check_choice("shortcut", shortcut, Shortcut)
         wide = in_channels * expansion
         keeps_shape = stride == 1 and in_channels == out_channels
         self.adds_input = keeps_shape and shortcut == "bottleneck"

@@ -5,18 +5,21 @@ from packages of their own.
 
 The options of a part are the arguments of its constructor that have a default, and they are its keys on the command
 line. Options that several parts share are the fields of a frozen dataclass: an argument whose default is such a
-dataclass stands for its fields.
+dataclass stands for its fields. The annotations of both say which values an option may have; they are checked before
+the constructor is called.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.registry.plugins import load_installed, note_package, package_of
+from mbv2kit.schema import check_value, keys_of
 
 T = TypeVar("T")
 
@@ -95,7 +98,7 @@ class Registry(Generic[T]):
         """Builds ``name``.
 
         Raises:
-            UserError: The name or an option is unknown, or the constructor refuses a value.
+            UserError: The name or an option is unknown, or the annotation or the constructor refuses a value.
         """
         builder = self.get(name)
         parameters = inspect.signature(builder).parameters
@@ -104,9 +107,12 @@ class Registry(Generic[T]):
             for option in options:
                 if option not in known:
                     raise UserError(f"{self.kind} '{name}' has no option '{option}'.{nearest(option, known)}")
-        shared = _values(self.shared)
+        shared, kinds, own = _values(self.shared), self.kinds(name), self.options(name)
         options = {key: value for key, value in self._defaults.get(name, {}).items() if key not in shared} | options
         try:
+            for key, value in options.items():
+                if key in own:
+                    check_value(key, value, kinds[key])
             for key, parameter in parameters.items():
                 if _are_options(parameter.default):
                     given = {field: options.pop(field) for field in _expand(parameter) if field in options}
@@ -132,6 +138,32 @@ class Registry(Generic[T]):
         shared = {key: changed.get(key, value) for key, value in _values(self.shared).items()}
         return {self.name_key: name, **shared, **options}
 
+    def kinds(self, name: str) -> dict[str, Any]:
+        """Returns what each key of ``name`` may be, as an annotation; an argument without one is like its default."""
+        kinds = {self.name_key: str, **(_kinds(self.shared) if self.shared is not None else {})}
+        for parameter in _signature(self.get(name)).parameters.values():
+            if _are_options(parameter.default):
+                kinds |= _kinds(parameter.default)
+            elif parameter.default is not parameter.empty:
+                kinds[parameter.name] = _kind(parameter)
+        return kinds
+
+    def check(self, config: Mapping[str, Any], prefix: str) -> None:
+        """Checks the values of a part's keys before it is built.
+
+        Args:
+            config: The name and the options of a part.
+            prefix: Dotted name of the key that holds them.
+
+        Raises:
+            UserError: The name is missing or unknown, or a value is none that the annotation allows.
+        """
+        name = config.get(self.name_key)
+        check_value(f"{prefix}.{self.name_key}", name, str)
+        kinds = self.kinds(str(name))
+        for key, value in config.items():
+            check_value(f"{prefix}.{key}", value, kinds.get(key, Any))
+
     def package(self, name: str) -> str | None:
         """Returns the package outside mbv2kit that registered ``name``; None for mbv2kit itself."""
         return package_of(self.get(name))
@@ -150,6 +182,32 @@ class Registry(Generic[T]):
 def _are_options(default: object) -> bool:
     """Tells whether the default of an argument is a dataclass of options."""
     return is_dataclass(default) and not isinstance(default, type)
+
+
+@cache
+def _signature(builder: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature of a constructor, with annotations that are text turned into what they name."""
+    try:
+        return inspect.signature(builder, eval_str=True)
+    except Exception:  # a plugin's annotation may name anything
+        return inspect.signature(builder)
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+    if parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    default = parameter.default
+    if isinstance(default, bool | str):
+        return type(default)
+    if isinstance(default, int | float):
+        return float
+    return Sequence[Any] if isinstance(default, list | tuple) else Any
+
+
+def _kinds(options: Any) -> dict[str, Any]:
+    """Returns the annotations of the fields of a dataclass of options."""
+    hints = keys_of(type(options))
+    return {field.name: hints[field.name] for field in fields(options)}
 
 
 def _values(options: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 
 
@@ -22,10 +21,6 @@ class FineTuning:
     frozen_layers: str | None = None
     frozen_norms: bool = False
     backbone_lr: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.backbone_lr, int | float) or not self.backbone_lr >= 0:
-            raise UserError(f"finetune.backbone_lr must be a factor from 0 up, got {self.backbone_lr}.")
 
     def freeze(self, model: VisionModel) -> list[nn.Module]:
         """Turns off the gradients of the frozen layers.

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.data.sources import check_source
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
-from mbv2kit.training.checks import check_numbers
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config
@@ -59,7 +58,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         overrides: The ``key=value`` that the config was composed with: what changes in a run that is resumed.
 
     Raises:
-        UserError: A value is out of range, the data set's folder is not there, ``run_dir`` holds another run, or
+        UserError: The data set's folder is not there, ``run_dir`` holds another run, or
             ``resume`` does not fit its run.
     """
     if config.resume is None:
@@ -71,10 +70,9 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     else:
         run = RunFolder(Path(config.resume))
         config = resumed_config(run, overrides)
-        done = run.finished and config.trainer.max_epochs <= OmegaConf.load(run.config).trainer.max_epochs
+        done = run.finished and config.trainer.max_epochs <= run.read_config()["trainer"]["max_epochs"]
         if done:
             _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
-    check_numbers(config)
     if not done:
         check_source(config.dataset.name, config.task.name, config.dataset.root)
     return Plan(run=run, config=config, qat=create_qat(config), done=done)

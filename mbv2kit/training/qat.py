@@ -27,22 +27,11 @@ class QatOptions:
         enabled: Whether to simulate int8.
         norms_frozen_after: Epochs after which all batch norms keep their statistics; may be a fraction.
         ranges_frozen_after: Epochs after which activations keep their ranges; may be a fraction. None means never.
-
-    Raises:
-        UserError: A number is below 0.
     """
 
     enabled: bool = False
     norms_frozen_after: float = 0.0
     ranges_frozen_after: float | None = None
-
-    def __post_init__(self) -> None:
-        for key in ("norms_frozen_after", "ranges_frozen_after"):
-            value = getattr(self, key)
-            if value is None and key == "ranges_frozen_after":
-                continue
-            if not isinstance(value, int | float) or not value >= 0:
-                raise UserError(f"qat.{key} must be a number of epochs from 0 up, got {value}.")
 
 
 class FloatTraining:

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from mbv2kit.cli.keys import check_config
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.registry.plugins import check_plugins
+from mbv2kit.schema import check_value
+from mbv2kit.training.parts import training_parts
 
 # Changing one of these would make the tensors of the checkpoint unfit.
 _FIXED = (
@@ -33,14 +36,16 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
         overrides: The command line; ``resume`` itself and ``plugins`` are ignored.
 
     Raises:
-        UserError: The folder holds no run; or an override chooses another part, changes the model, or names a key that
-            the run does not have.
+        UserError: The folder holds no run, or its configuration is damaged; or an override chooses another part,
+            changes the model, or names a key that the run does not have.
     """
     if not run.config.is_file():
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
-    config = OmegaConf.load(run.config)
-    assert isinstance(config, DictConfig)
-    check_plugins(config.plugins, f"The run {run.path}")
+    values = run.read_config()
+    check_value(f"{run.config}: plugins", values.get("plugins"), Sequence[str])
+    check_plugins(values["plugins"], f"The run {run.path}")
+    check_config("train", values, training_parts(), f"{run.config}: ", complete=True)
+    config = OmegaConf.create(values)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if key in ("resume", "plugins"):
@@ -57,4 +62,5 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
         if OmegaConf.select(config, key, default=OmegaConf) is OmegaConf:
             raise UserError(f"The run in {run.path} has no key '{key}'.")
         OmegaConf.update(config, key, override.value())
+    check_config("train", OmegaConf.to_container(config), training_parts())  # type: ignore[arg-type]
     return config

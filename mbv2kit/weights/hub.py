@@ -1,6 +1,5 @@
 """Fetches models from the Hugging Face Hub into the cache of its library, and publishes models there."""
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from mbv2kit.errors import UserError, one_line
 from mbv2kit.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.schema.documents import read_json
 from mbv2kit.structures import TASKS
 from mbv2kit.weights.card import model_card
 
@@ -162,12 +162,12 @@ def _metrics_of(folder: Path) -> Path | None:
 
 def _read_metrics(path: Path) -> Mapping[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {_EVALUATE}.") from None
+        values = read_json(path, "hold the metrics of an evaluation")
+    except UserError as error:
+        raise UserError(f"{str(error).removesuffix('.')}; {_EVALUATE}.") from None
     kinds = {"task": str, "dataset": str, "split": str, "images": int, "metrics": dict, "per_class": dict}
     for key, kind in kinds.items():
-        if not isinstance(values, dict) or not isinstance(values.get(key), kind):
+        if not isinstance(values.get(key), kind):
             raise UserError(f"{path} has no valid '{key}', which an evaluation writes; {_EVALUATE}.")
     if values["task"] not in TASKS:
         raise UserError(f"{path} has the unknown task '{values['task']}'; {_EVALUATE}.")

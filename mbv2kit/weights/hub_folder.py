@@ -1,6 +1,5 @@
 """Reads folders of the Hugging Face Hub: weights, and JSON files that describe them."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
+from mbv2kit.schema import documents
 from mbv2kit.weights.class_names import check_names
 
 CONFIG_FILE = "config.json"
@@ -25,13 +25,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a file that holds a JSON object; raises :class:`UserError` for anything else."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fetch it again.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold a JSON object with named values, got a {type(values).__name__}.")
-    return values
+    return documents.read_json(path, "describe the weights")
 
 
 def weights_in(folder: Path) -> Path:

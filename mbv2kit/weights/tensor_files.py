@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mbv2kit.errors import UserError, one_line
+from mbv2kit.models.exports import SUFFIXES
 
 Kind = Literal["tflite", "safetensors", "torch"]
 
@@ -39,6 +40,11 @@ def kind_of(path: Path) -> Kind:
         return "safetensors"
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
         return "torch"
+    if path.suffix in SUFFIXES.values():
+        raise UserError(
+            f"{path} looks like an exported file, which runs only next to the model.json of its model folder and under "
+            "its own name (model.onnx, model_int8.onnx ...); give that folder, or copy model.json too."
+        )
     raise UserError(
         f"{path} holds no weights that can be read: it is neither a TFLite model (.tflite), nor safetensors, nor a "
         "file that torch.save wrote (.pth, .pt), or it was cut short; fetch it again."

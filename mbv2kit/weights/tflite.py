@@ -31,6 +31,8 @@ from mbv2kit.weights.tflite_graph import Graph, Layer, read_graph
 # without bound.
 NORM_EPS = 1e-3
 HEAD_EPS = 1e-5
+# Names of 1001 classes have some 20 kB.
+_LARGEST_LABELS = 1_000_000
 # TensorFlow's models take pixels in -1..1; a quantized file states its scale itself.
 FLOAT_SCALE = (127.5, 127.5)
 
@@ -156,7 +158,14 @@ def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
     try:
         with ZipFile(path) as archive:
             for name in archive.namelist():
-                lines = archive.read(name).decode().splitlines() if name.endswith(".txt") else []
+                if not name.endswith(".txt"):
+                    continue
+                with archive.open(name) as file:
+                    # A few kilobytes may expand to gigabytes, whatever the archive says about their size.
+                    text = file.read(_LARGEST_LABELS + 1)
+                if len(text) > _LARGEST_LABELS:
+                    raise ValueError(f"{name} has more than {_LARGEST_LABELS:,} bytes")
+                lines = text.decode().splitlines()
                 if len(lines) == outputs:
                     return tuple(line.strip() for line in lines)
     # A damaged archive may make the reader raise anything: BadZipFile, zlib.error, RuntimeError, ...

@@ -175,11 +175,23 @@ def test_heads_read_the_deepest_maps_and_the_layers_behind_are_dropped(name: str
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (STRIDED, {"output_stride": 4}, r"backbone '{}': output_stride must be 8, 16 or 32, got 4\."),
-        (STRIDED, {"output_stride": 64}, r"backbone '{}': output_stride must be 8, 16 or 32, got 64\."),
-        (WIDE, {"width": 0}, r"backbone '{}': width must be above 0 \(the paper uses 0\.\d+ to [\d.]+\), got 0\."),
-        (WIDE, {"width": -1}, r"backbone '{}': width must be above 0 \(the paper uses 0\.\d+ to [\d.]+\), got -1\."),
-        (PADDED, {"padding": "same"}, r"backbone '{}': padding 'same' is unknown\. Did you mean 'tf_same'\?"),
+        (
+            STRIDED,
+            {"output_stride": 4},
+            r"backbone '{}': output_stride must be .* 8, 16, 32, got 4\.",
+        ),
+        (
+            STRIDED,
+            {"output_stride": 64},
+            r"backbone '{}': output_stride must be .* 8, 16, 32, got 64\.",
+        ),
+        (WIDE, {"width": 0}, r"backbone '{}': width must be a number above 0 and at most 8, got 0\."),
+        (WIDE, {"width": -1}, r"backbone '{}': width must be a number above 0 and at most 8, got -1\."),
+        (
+            PADDED,
+            {"padding": "same"},
+            r"backbone '{}': padding .*, got 'same'\. Did you mean 'tf_same'\?",
+        ),
         (list_backbones(), {"no_such_option": 1}, r"backbone '{}' has no option 'no_such_option'\."),
     ],
 )

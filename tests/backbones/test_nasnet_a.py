@@ -210,10 +210,10 @@ def test_maps_stay_as_they_were_computed_and_only_the_last_is_behind_a_relu() ->
     [
         ({"width": 0.5}, r"^backbone 'nasnet_a' has no option 'width'"),
         ({"output_stride": 16}, r"^backbone 'nasnet_a' has no option 'output_stride'"),
-        ({"cells": 0}, r"^backbone 'nasnet_a': cells must be at least 1 \(the paper uses 4 to 7\), got 0\."),
-        ({"penultimate_filters": 72}, r"penultimate_filters must be a multiple of 24 from 96 up, got 72\."),
-        ({"penultimate_filters": 1000}, r"penultimate_filters must be a multiple of 24 from 96 up, got 1000\."),
-        ({"padding": "same"}, r"padding 'same' is unknown"),
+        ({"cells": 0}, r"^backbone 'nasnet_a': cells must be a whole number from 1 to 100, got 0\."),
+        ({"penultimate_filters": 72}, r"penultimate_filters must be a whole number from 96 to 24,000, got 72\."),
+        ({"penultimate_filters": 1000}, r"penultimate_filters must be a multiple of 24, got 1000\."),
+        ({"padding": "same"}, r"padding must be one of symmetric, tf_same, got 'same'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -47,9 +47,9 @@ def test_tables_of_an_earlier_run_go_into_a_page(run: Run) -> None:
     ("arguments", "message"),
     [
         (["jobs=[classification,files_]"], "There is no job 'files_'. Did you mean 'files'?"),
-        (["threads=4096"], "threads must be in 1.."),
-        (["rounds=0"], "rounds must be a whole number from 1 up, got 0."),
-        (["slice=-1"], "slice must be seconds from 0 up, got -1."),
+        (["threads=1024"], "threads must be in 1.."),
+        (["rounds=0"], "rounds must be a whole number from 1 to 10,000, got 0."),
+        (["slice=-1"], "slice must be a number above 0 and at most 3,600, got -1."),
         (
             ["python.timm=/no/python"],
             "python.timm: /no/python is no interpreter; give the path of",

@@ -124,7 +124,7 @@ def test_a_string_stays_text() -> None:
     ("keys", "message"),
     [
         ({"trainer": {"max_epoch": 3}}, r"There is no key 'trainer\.max_epoch'\. Did you mean 'trainer\.max_epochs'\?"),
-        ({"trainer.max_epochs": "3"}, r"trainer\.max_epochs must be a number such as \d+, got '3'"),
+        ({"trainer.max_epochs": "3"}, r"trainer\.max_epochs must be a whole number from 1 .*, got '3'"),
         ({"dataset": "voq"}, r"There is no dataset 'voq'\. Did you mean 'voc'\?"),
         ({"dataset": {"name": 3}}, "dataset"),
         ({"task": "detect"}, r"There is no task 'detect'\. Did you mean 'detection'\?"),

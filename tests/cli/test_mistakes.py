@@ -28,12 +28,15 @@ TRAIN = [
     ("loader.batch_size=1", "loader.batch_size is 1"),
     ("backbone.width=-1", "width"),
     ("backbone.output_stride=7", "output_stride"),
-    ("optimizer.lr=-1", "optimizer 'adamw' cannot be built with"),
-    ("trainer.limit_train_batches=0.5", "trainer.limit_train_batches must be a whole number from 1 up, got 0.5."),
-    ("trainer.devices=0", "This machine cannot train with trainer.accelerator=cpu, trainer.devices=0"),
+    ("optimizer.lr=-1", "optimizer.lr must be a number from 0 to 1,000, got -1."),
+    (
+        "trainer.limit_train_batches=0.5",
+        "must be a whole number from 1 to 1,000,000, or null, got 0.5.",
+    ),
+    ("trainer.devices=0", "trainer.devices must be a whole number that is 1"),
     ("dataset.root=data", "dataset 'shapes' makes its own images: leave dataset.root out (got data)."),
     ("weights=nowhere.pth", "There is no file or folder nowhere.pth; give a run or model folder, a .tflite, .pth or"),
-    ("finetune.backbone_lr=-1", "finetune.backbone_lr must be a factor from 0 up, got -1."),
+    ("finetune.backbone_lr=-1", "finetune.backbone_lr must be a number from 0 to 1,000, got -1."),
     ("finetune.frozen_layers=layer_99", "The backbone has no layer 'layer_99'. Did you mean 'layer_9'?"),
     ("resume=nowhere", "resume=nowhere: this is no run folder, since it has no config.yaml."),
 ]
@@ -88,7 +91,7 @@ def test_data_that_is_not_there_is_answered_with_the_layout(
         ("checkpoint=a weights=b", "checkpoint=a and weights=b both name a model; give one of them."),
         ("checkpont=nowhere", "There is no key 'checkpont'. Did you mean 'checkpoint'?"),
         ("dataset=cooc", "There is no dataset 'cooc'. Did you mean 'coco'?"),
-        ("loader.batch_size=many", "loader.batch_size must be a number such as 16, got 'many'."),
+        ("loader.batch_size=many", "loader.batch_size must be a whole number from 1 to 65,536, got 'many'."),
     ],
 )
 def test_eval(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: str, message: str) -> None:

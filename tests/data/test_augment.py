@@ -173,40 +173,44 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         ({"preset": "none", "horizontal_flip": 0.5}, "augment preset 'none' has no option 'horizontal_flip'"),
         (
             {"preset": "detection", "expand_max": 0.5},
-            "augment preset 'detection': expand_max must be a number in 1..10, got 0.5",
+            "augment preset 'detection': expand_max must be a number from 1 to 10, got 0.5",
         ),
         (
             {"preset": "detection", "crop_min_iou": []},
-            "augment preset 'detection': crop_min_iou must be a list of numbers in 0..1",
+            "augment preset 'detection': crop_min_iou must be a list, each a number from 0 to 1, at least one of them, "
+            "got [].",
         ),
         (
             {"preset": "detection", "crop_min_iou": 0.5},
-            "augment preset 'detection': crop_min_iou must be a list of numbers in 0..1",
+            "augment preset 'detection': crop_min_iou must be a list, each a number from 0 to 1",
         ),
         (
             {"preset": "classification", "scale": [1.0, 0.2]},
-            "augment preset 'classification': scale must be two numbers, the smaller first",
+            "scale must be a list of 2, each a number from 0.01 to 1, the smaller first",
         ),
         (
             {"preset": "classification", "scale": [0.2]},
-            "augment preset 'classification': scale must be two numbers, the smaller first",
+            "scale must be a list of 2, each a number from 0.01 to 1, the smaller first",
         ),
         (
             {"preset": "classification", "ratio": [0, 2]},
-            "augment preset 'classification': ratio must be a list of numbers in 0.1..10",
+            "augment preset 'classification': ratio must be a list of 2, each a number from 0.1 to 10",
         ),
-        ({"preset": "classification", "hue": 0.6}, "augment preset 'classification': hue must be a number in 0..0.5"),
+        (
+            {"preset": "classification", "hue": 0.6},
+            "hue must be a number from 0 to 0.5",
+        ),
         (
             {"preset": "classification", "horizontal_flip": True},
-            "augment preset 'classification': horizontal_flip must be a number in 0..1",
+            "augment preset 'classification': horizontal_flip must be a number from 0 to 1",
         ),
         (
             {"preset": "segmentation", "scale": "big"},
-            "augment preset 'segmentation': scale must be a list of numbers in 0.1..10, got 'big'",
+            "scale must be a list of 2, each a number from 0.1 to 10, the smaller first, got 'big'",
         ),
         (
             {"preset": "segmentation", "brightness": None},
-            "augment preset 'segmentation': brightness must be a number in 0..1, got None",
+            "augment preset 'segmentation': brightness must be a number from 0 to 1, got null",
         ),
     ],
 )

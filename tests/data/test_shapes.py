@@ -139,9 +139,9 @@ def test_scenes_of_any_size(size: int) -> None:
     ("options", "message"),
     [
         ({"split": "test"}, "no split 'test'; splits found: train, val"),
-        ({"size": 32}, "^dataset 'shapes': size must be at least 64"),
-        ({"val_count": 0}, "^dataset 'shapes': val_count must be at least 1"),
-        ({"seed": -1}, "^dataset 'shapes': seed must not be negative"),
+        ({"size": 32}, "^dataset 'shapes': size must be a whole number from 64 to 8,192, got 32"),
+        ({"val_count": 0}, "^dataset 'shapes': val_count must be a whole number from 1 to 1,000,000, got 0"),
+        ({"seed": -1}, "^dataset 'shapes': seed must be a whole number from 0 to 4,294,967,295, got -1"),
     ],
 )
 def test_mistakes_are_reported(options: dict[str, object], message: str) -> None:

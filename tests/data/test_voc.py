@@ -134,7 +134,7 @@ def test_an_invalid_xml_is_reported(detection: Path, text: str, message: str) ->
 
 
 def test_other_mistakes(detection: Path) -> None:
-    with pytest.raises(UserError, match=r"^dataset 'voc': difficult must be 'ignore' or 'count', got 'drop'"):
+    with pytest.raises(UserError, match=r"^dataset 'voc': difficult must be one of ignore, count, got 'drop'"):
         open_voc(detection, difficult="drop")
     with pytest.raises(
         UserError, match=r"the folder ImageSets/Segmentation is missing \(the folders there are for detection"

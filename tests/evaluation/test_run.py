@@ -169,8 +169,8 @@ def test_without_a_model_the_message_says_what_to_do(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("loader.batch_size=0", "loader.batch_size must be at least 1, got 0"),
-        ("loader.workers=-1", "loader.workers must be at least 0, got -1"),
+        ("loader.batch_size=0", "loader.batch_size must be a whole number from 1 to 65,536, got 0"),
+        ("loader.workers=-1", "loader.workers must be a whole number from 0 to 512, got -1"),
         ("split=test", "dataset 'shapes' has no split 'test'; splits found: train, val"),
     ],
 )

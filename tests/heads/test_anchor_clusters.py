@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mbv2kit.errors import UserError
 from mbv2kit.heads.anchor_clusters import MOST_SHAPES, cluster_shapes, improve, mean_iou, shape_iou
 from mbv2kit.heads.registry import Shapes
 
@@ -75,8 +74,3 @@ def test_few_different_boxes_are_anchors_themselves() -> None:
 def test_of_very_many_boxes_a_part_does() -> None:
     shapes = around(PLANTED, MOST_SHAPES, 0.1)
     np.testing.assert_allclose(cluster_shapes(shapes, 4), PLANTED, rtol=0.01)
-
-
-def test_no_anchor_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^num_anchors must be at least 1, got 0\."):
-        cluster_shapes(PLANTED, 0)

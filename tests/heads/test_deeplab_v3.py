@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mbv2kit.backbones import create_backbone
 from mbv2kit.errors import UserError
+from mbv2kit.heads import create_head
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Segmentation
@@ -158,8 +159,8 @@ def test_decoding_takes_the_best_class_at_the_size_of_each_input() -> None:
     [
         (lambda: DeepLabV3(FEATURES, 3, class_weights=[1.0]), r"^class_weights must hold a weight for each of the 3"),
         (
-            lambda: DeepLabV3(FEATURES, 3, aspp=True, rates=[]),
-            r"^rates must be dilations of at least 1, .*got \[\]\.",
+            lambda: create_head("deeplab_v3", FEATURES, 3, aspp=True, rates=[]),
+            r"^head 'deeplab_v3': rates must be a list, each a whole number from 1 .* null, got \[\]\.",
         ),
         (lambda: DeepLabV3(FEATURES, 256), r"A mask can hold at most 255 classes, got 256\."),
         (lambda: DeepLabV3(FEATURES, 3, feature="secnd"), r"no feature map 'secnd'\. Did you mean 'second'\?"),

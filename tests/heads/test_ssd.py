@@ -205,9 +205,12 @@ def test_logits_without_meaning_find_nothing() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SSD(FEATURES, 2, anchors="tensorflow"), r"^anchors 'tensorflow' is unknown"),  # type: ignore[arg-type]
+        (
+            lambda: create_head("ssd", FEATURES, 2, anchors="tensorflow"),
+            r"anchors must be .*, got 'tens",
+        ),
         (lambda: SSD(FEATURES, 2, min_scale=0.99), r"^min_scale and max_scale must be in order"),
-        (lambda: SSD(FEATURES, 2, maps=[]), r"^maps must name at least one feature map"),
+        (lambda: create_head("ssd", FEATURES, 2, maps=[]), r"maps must be a list, each text .* got \[\]"),
         (lambda: SSD(FEATURES[:2], 2), r"no feature map of stride 32, only of \[8, 16\]"),
     ],
 )

@@ -270,8 +270,8 @@ def test_smaller_inputs_are_refused(name: str, size: tuple[int, int]) -> None:
         ),
         (lambda: SSD300(FEATURES, 2, min_scale=0.95), r"^min_scale and max_scale must be in order"),
         (
-            lambda: SSD300(FEATURES, 2, maps=["near"]),
-            r"^maps must name two feature maps, .* \['near'\]\.",
+            lambda: create_head("ssd300", FEATURES, 2, maps=["near"]),
+            r"^head 'ssd300': maps must be a list of 2, each text .*, or null, got \['near'\]\.",
         ),
         (lambda: SSD300(FEATURES[2:], 2), r"no feature map of stride 8, only of \[16, 32\]"),
     ],

@@ -190,21 +190,26 @@ def test_fresh_boxes_are_about_the_anchors_in_the_middle_of_their_cells() -> Non
     torch.testing.assert_close(raw["anchors"][4] * 13, torch.tensor([9.77052, 9.16828]))
 
 
+# Anchors in cells of a grid are the usual mistake; the message says which numbers they must be.
+ANCHORS = r"anchors must be a list, each a list of 2, each a number above 0 and at most 1, .*"
+
+
+def named(**options: Any) -> object:
+    return create_head("yolo_v2", FEATURES, 2, **options)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: small(channels=0), r"^channels must be at least 1.*got 0 and 64\."),
-        (lambda: small(passthrough_channels=0), r"passthrough_channels, or null for no convolution; got 8 and 0"),
-        (lambda: small(anchors=[]), r"^anchors must be pairs \[width, height\].*got \[\]\."),
-        (lambda: small(anchors=[[0.1, 0.2], [0.3]]), r"^anchors must be pairs"),
-        (lambda: small(anchors=[0.1, 0.2]), r"^anchors must be pairs"),  # type: ignore[list-item]
-        (lambda: small(anchors=0.1), r"^anchors must be pairs"),  # type: ignore[arg-type]
-        (
-            lambda: small(anchors=[[1.87, 2.06]]),
-            r"divide anchors in grid cells by the number of cells\), got \[\[1\.87, 2\.06\]\]\.",
-        ),
+        (lambda: named(channels=0), r"channels must be a whole number from 1 to 65,536, got 0\."),
+        (lambda: named(passthrough_channels=0), r"passthrough_channels must be .* from 1 .*, or null, got 0\."),
+        (lambda: named(anchors=[]), rf"{ANCHORS}, got \[\]\."),
+        (lambda: named(anchors=[[0.1, 0.2], [0.3]]), rf"{ANCHORS}, got \[\[0\.1, 0\.2\], \[0\.3\]\]"),
+        (lambda: named(anchors=[0.1, 0.2]), rf"{ANCHORS}, got \[0\.1, 0\.2\]"),
+        (lambda: named(anchors=0.1), rf"{ANCHORS}, got 0\.1"),
+        (lambda: named(anchors=[[1.87, 2.06]]), rf"{ANCHORS}, got \[\[1\.87, 2\.06\]\]\."),
         (lambda: small(anchors=None, num_anchors=9), r"^num_anchors is 9, but without training data there are 5"),
-        (lambda: small(maps=["near"]), r"^maps must name two feature maps.*got \['near'\]"),
+        (lambda: named(maps=["near"]), r"maps must be a list of 2, each text .*got \['near'\]"),
         (lambda: small(maps=["far", "near"]), r"'far' of stride 32 and 'near' of stride 16"),
         (lambda: YOLOv2(FEATURES[:1], 2), r"no feature map of stride 32, only of \[16\]"),
     ],

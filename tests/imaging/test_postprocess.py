@@ -95,9 +95,9 @@ def test_a_mask_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1.5, 0.5, 10), "^score_threshold must be in 0..1, got 1.5"),
-        ((0.5, -0.1, 10), "^nms_iou must be in 0..1, got -0.1"),
-        ((0.5, 0.5, 0), "^max_detections must be at least 1, got 0"),
+        ((1.5, 0.5, 10), "^score_threshold must be a number from 0 to 1, got 1.5"),
+        ((0.5, -0.1, 10), "^nms_iou must be a number from 0 to 1, got -0.1"),
+        ((0.5, 0.5, 0), "^max_detections must be a whole number from 1 to 10,000, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(arguments: tuple[float, float, int], message: str) -> None:

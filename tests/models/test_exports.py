@@ -109,6 +109,70 @@ def test_a_damaged_list_is_a_sentence(folder: Path, damage: object) -> None:
         ModelFolder(folder).read_exports()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "../model.onnx"}, "file must be text .* without a folder, got '../model.onnx'"),
+        ({"file": "/etc/model.onnx"}, "file must be text .* without a folder, got '/etc/model.onnx'"),
+        ({"file": ".."}, "file must be text"),
+        ({"file": "model.tflite"}, r"file must end in \.onnx, got 'model.tflite'"),
+        ({"file": 5}, "file must be text .* got 5"),
+        ({"format": "exe"}, "format must be one of onnx, openvino, litert, executorch, got 'exe'"),
+        ({"precision": None}, "precision must be one of fp32, fp16, int8, got null"),
+        ({"batch": -1}, "batch must be a whole number from 1 to 4,096, or null, got -1"),
+        ({"batch": 0}, "batch must be a whole number"),
+        ({"batch": True}, "batch must be a whole number"),
+        ({"size": [64]}, "size must be a list of 2"),
+        ({"size": [64, 10**9]}, "size must be a list of 2, each a whole number from 1 to 8,192"),
+        ({"outputs": []}, "outputs must be a list"),
+        ({"outputs": "boxes"}, "outputs must be a list"),
+        ({"selection": {"nms_iou": 0.5}}, "'nms_options.score_threshold' is missing"),
+        ({"selection": 3}, "nms_options must be set by its keys"),
+        ({"sha256": "0"}, "sha256 must be text of 64 hexadecimal digits"),
+        ({"other": 1}, "unexpected keyword argument 'other'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_in_the_list_is_a_sentence(
+    folder: Path, scratch: Path, changes: dict[str, object], message: str
+) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    description = folder / "model.json"
+    values = json.loads(description.read_text())
+    values["exports"][0] |= changes
+    description.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"model.json has an invalid list of exports: .*{message}"):
+        ModelFolder(folder).read_exports()
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path, scratch: Path) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to(scratch / "model_int8.onnx")
+    with pytest.raises(UserError, match=r"model\.onnx is a link that leads out of its model folder"):
+        ModelFolder(folder).read_exports()
+
+
+def test_the_cache_of_the_hub_may_link_to_its_blobs(folder: Path, scratch: Path, tmp_path: Path) -> None:
+    ModelFolder(folder).add_export(ONE, scratch)
+    snapshot = tmp_path / "models--me--cats" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--me--cats" / "blobs").mkdir()
+    for name in ("model.json", "model.onnx"):
+        blob = tmp_path / "models--me--cats" / "blobs" / f"of_{name}"
+        blob.write_bytes((folder / name).read_bytes())
+        (snapshot / name).symlink_to(blob)
+    assert ModelFolder(snapshot).read_exports() == (ONE,)
+
+
+def test_another_file_than_the_one_that_was_exported_is_told(folder: Path, scratch: Path) -> None:
+    model, export = ModelFolder(folder), replace(ONE, sha256=hash_of(scratch / "model.onnx"))
+    model.add_export(export, scratch)
+    model.check_export(export)
+    (folder / "model.onnx").write_bytes(b"z")
+    with pytest.raises(UserError, match=r"model\.onnx is not the file that model\.json lists: its SHA-256 differs"):
+        model.check_export(export)
+
+
 def test_names_tell_format_and_precision() -> None:
     assert export_name("onnx", "fp32") == "model.onnx"
     assert export_name("openvino", "fp16") == "model_fp16.xml"

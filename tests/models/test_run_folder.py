@@ -70,3 +70,35 @@ def test_without_a_run_the_message_says_what_to_run(tmp_path: Path) -> None:
         newest_finished_run("segmentation", tmp_path)
     with pytest.raises(UserError, match="no finished run below"):
         newest_finished_run(outputs=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"\0\0\0", "it is empty"),
+        ("dataset: {name: shapes}".encode("utf-16"), "it is not encoded in UTF-8"),
+        (b"dataset: {name: sha", "while parsing"),
+        (b"- dataset", "it holds no keys"),
+        (b"dataset: &a [x]\nseed: *a", "it has aliases"),
+        (b"[" * 50_000, "it is nested too deeply"),
+        (b"seed: 0", r"dataset must be a set of keys, got null"),
+        (b"dataset: shapes", r"dataset must be a set of keys, got 'shapes'"),
+        (
+            b"dataset: {name: folder, root: '${oc.env:SECRET}'}",
+            r"refers to another value, '\$\{oc\.env:SECRET",
+        ),
+        (b"dataset: {name: shapes}\nrun_dir: ['${now:%Y}']", "refers to another value"),
+    ],
+)
+def test_a_damaged_or_foreign_configuration_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    monkeypatch.setenv("SECRET", "of mine")
+    run = RunFolder(tmp_path)
+    run.config.write_bytes(content)
+    with pytest.raises(UserError, match=rf"config\.yaml.* {message}") as error:
+        run.dataset()
+    assert "of mine" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert run.config.read_bytes() == content

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from math import ceil
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.errors import UserError
 from mbv2kit.nn.layers import (
     Conv2d,
     ConvNormAct,
@@ -183,26 +181,6 @@ def test_a_carried_expansion_is_added_to_the_blocks_own() -> None:
     x, carried = torch.randn(2, 8, 6, 6), torch.randn(2, 48, 6, 6)
     torch.testing.assert_close(block(x, carried)[1], block.expand(x) + carried)
     torch.testing.assert_close(block(x, carried)[0], block.project(block.depthwise(block.expand(x) + carried)))
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: ConvStyle(padding="tf-same"), "padding 'tf-same' is unknown. Did you mean 'tf_same'?"),  # type: ignore[arg-type]
-        (
-            lambda: InvertedResidual(8, 8, expansion=6, bottleneck="relu", style=ConvStyle()),  # type: ignore[arg-type]
-            "bottleneck 'relu' is unknown. Did you mean 'relu6'?",
-        ),
-        (
-            lambda: InvertedResidual(8, 8, expansion=6, shortcut="expand", style=ConvStyle()),  # type: ignore[arg-type]
-            "shortcut 'expand' is unknown. Did you mean 'expansion'?",
-        ),
-    ],
-)
-def test_an_unknown_choice_names_the_nearest(build: Callable[[], object], message: str) -> None:
-    with pytest.raises(UserError) as error:
-        build()
-    assert str(error.value) == message
 
 
 def test_fresh_weights_keep_the_size_of_a_signal() -> None:

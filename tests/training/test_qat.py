@@ -238,9 +238,15 @@ def test_a_run_that_was_stopped_goes_on_with_its_ranges(
     [
         ([], r"qat\.enabled fine-tunes a trained model .* weights is null; name a run"),
         (["weights=x", "trainer.precision=bf16-mixed"], r"trainer\.precision=bf16-mixed is coarser .*=32-true"),
-        (["weights=x", "qat.norms_frozen_after=-1"], r"qat\.norms_frozen_after must be a number of epochs from 0 up"),
-        (["weights=x", "qat.norms_frozen_after=null"], r"qat\.norms_frozen_after must be .*, got None"),
-        (["weights=x", "qat.ranges_frozen_after=-0.5"], r"qat\.ranges_frozen_after must be a number of epochs"),
+        (
+            ["weights=x", "qat.norms_frozen_after=-1"],
+            r"qat\.norms_frozen_after must be .* from 0 to 1,000,000, got -1",
+        ),
+        (["weights=x", "qat.norms_frozen_after=null"], r"qat\.norms_frozen_after must be .*, got null"),
+        (
+            ["weights=x", "qat.ranges_frozen_after=-0.5"],
+            r"qat\.ranges_frozen_after must be .*, or null, got -0.5",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny: Compose, tmp_path: Path, overrides: list[str], message: str) -> None:

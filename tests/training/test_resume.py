@@ -272,6 +272,43 @@ def test_what_makes_another_run_of_it_is_refused(old_run: RunFolder, override: s
         resumed_config(old_run, [override])
 
 
+def test_a_configuration_from_elsewhere_reads_no_variable_of_the_environment(
+    old_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of mine")
+    before = old_run.config.read_text().replace("seed: 0", "seed: 0\nnote: ${oc.env:SECRET}")
+    old_run.config.write_text(before)
+    with pytest.raises(UserError, match=r"config\.yaml refers to another value, '\$\{oc\.env:SECRET\}'") as error:
+        resumed_config(old_run, [])
+    assert "of mine" not in str(error.value)
+    assert old_run.config.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainer", None, "trainer must be set by its keys"),
+        ("optimizer.lr", "fast", r"optimizer\.lr must be a number from 0 to 1,000, got 'fast'"),
+        ("backbone.depth", 1e30, r"backbone\.depth must be a number above 0 and at most 10"),
+        ("input.size", [100_000, 100_000], r"input\.size must be a list of 2"),
+        ("plugins", "os", "plugins must be a list"),
+        ("seed", ..., "'seed' is missing"),
+        ("loader", ..., "'loader' is missing"),
+    ],
+)
+def test_a_damaged_configuration_is_a_sentence_that_names_the_file(
+    old_run: RunFolder, key: str, value: Any, message: str
+) -> None:
+    config = OmegaConf.load(old_run.config)
+    if value is ...:
+        del config[key]
+    else:
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, old_run.config)
+    with pytest.raises(UserError, match=rf"old/config\.yaml: .*{message}"):
+        resumed_config(old_run, [])
+
+
 def test_a_folder_without_a_run_is_refused(tiny: Compose, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"resume=.*nothing: this is no run folder, since it has no config\.yaml"):
         go_on(tiny, tmp_path / "nothing")

@@ -159,8 +159,8 @@ def test_nothing_is_uploaded_of_a_folder_without_a_whole_model(hub: FakeHub, run
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not valid JSON"),
-        ("[]", "has no valid 'task'"),
+        ("{", "does not hold the metrics of an evaluation: Expecting"),
+        ("[]", "does not hold the metrics of an evaluation: it holds no JSON object"),
         (json.dumps(METRICS | {"metrics": 3}), "has no valid 'metrics'"),
         (json.dumps(METRICS | {"task": "juggling"}), "has the unknown task 'juggling'"),
     ],

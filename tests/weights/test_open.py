@@ -95,6 +95,13 @@ def test_parts_of_own_models_are_not_taken_for_published_weights(model: VisionMo
         open_model(str(tmp_path / "alone.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "cats.onnx", "model_int8.pte"])
+def test_an_exported_file_away_from_its_folder_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x08\x12\x07pytorch and more")
+    with pytest.raises(UserError, match=rf"{name} looks like an exported file, .* next to the model\.json"):
+        open_model(str(tmp_path / name))
+
+
 def test_tensors_of_another_shape_are_refused(tmp_path: Path) -> None:
     tensors = state_of_torchvision()
     name = "features.5.conv.1.0.weight"

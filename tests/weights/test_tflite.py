@@ -2,7 +2,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import cv2
 import numpy as np
@@ -137,6 +137,15 @@ def test_labels_that_are_packed_into_the_file_are_its_classes(tmp_path: Path, ou
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"kind 5\n", b"kind X\n"))
     with pytest.raises(UserError, match="its packed labels are damaged"):
+        read(path, "model.tflite")
+
+
+def test_packed_labels_that_expand_to_gigabytes_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(random_model("mobilenet_v1", 0.25, 32, 7), 32))
+    with ZipFile(path, "a", ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", b"\n" * 5_000_000)
+    with pytest.raises(UserError, match=r"its packed labels are damaged \(labels\.txt has more than 1,000,000 bytes\)"):
         read(path, "model.tflite")
 
 

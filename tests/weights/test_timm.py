@@ -417,7 +417,7 @@ def with_broken_json(folder: Path) -> None:
         (with_nan, r"model\.safetensors: the tensor 'blocks\.2\.1\.bn3\.weight' holds numbers that are not finite"),
         (with_a_wrong_shape, r"mine has values of shape \(7,\) for 'backbone\.layers\.layer_6\.project\.norm\.weight'"),
         (with_one_tensor_less, r"mine has no values for 'backbone\.layers\.layer_17\.expand\.norm\.running_var'"),
-        (with_broken_json, r"config\.json is not valid JSON"),
+        (with_broken_json, r"config\.json does not describe the weights: "),
     ],
 )
 def test_damaged_folders_are_refused(break_it: Callable[[Path], None], message: str, tmp_path: Path) -> None:

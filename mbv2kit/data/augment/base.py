@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mbv2kit.data.augment.checks import number_within, size_of
 from mbv2kit.data.augment.color import ColorJitter, ColorOptions
 from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.data.cleaning import clean_boxes
@@ -19,6 +18,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.imaging.resizing import resize_image, resize_mask
 from mbv2kit.registry import Registry
+from mbv2kit.schema.rules import Share, Size
 from mbv2kit.structures import IGNORE, Sample
 
 
@@ -32,16 +32,10 @@ class FlipOptions:
         vertical_flip: Probability of turning the image upside down, 0..1; 0.5 suits views from above or through a
             microscope.
 
-    Raises:
-        UserError: A value is out of range.
     """
 
-    horizontal_flip: float = 0.0
-    vertical_flip: float = 0.0
-
-    def __post_init__(self) -> None:
-        number_within("horizontal_flip", self.horizontal_flip, 0, 1)
-        number_within("vertical_flip", self.vertical_flip, 0, 1)
+    horizontal_flip: Share = 0.0
+    vertical_flip: Share = 0.0
 
 
 class Augment(ABC):
@@ -66,12 +60,12 @@ class Augment(ABC):
         self,
         preprocess: Preprocess,
         *,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
         flips: FlipOptions = FlipOptions(),
         color: ColorOptions = ColorOptions(),
     ) -> None:
         self.preprocess = preprocess
-        self.size = preprocess.size if size is None else size_of(size)
+        self.size = preprocess.size if size is None else (size[0], size[1])
         self._flips = flips
         self._jitter = ColorJitter(color)
 

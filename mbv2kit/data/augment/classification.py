@@ -1,14 +1,15 @@
 """Augmentation for classification: a random crop of the image, resized to the input ("Inception crop")."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions
-from mbv2kit.data.augment.checks import range_within
 from mbv2kit.data.augment.color import ColorOptions
-from mbv2kit.data.augment.view import View
+from mbv2kit.data.augment.view import Part, Ratio, View
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.schema.rules import ORDERED, Size
 from mbv2kit.structures import Sample
 
 _ATTEMPTS = 10
@@ -39,15 +40,15 @@ class ClassificationAugment(Augment):
         self,
         preprocess: Preprocess,
         *,
-        size: tuple[int, int] | None = None,
-        scale: tuple[float, float] = (0.25, 1.0),
-        ratio: tuple[float, float] = (0.75, 1.333),
+        size: Size | None = None,
+        scale: Annotated[tuple[Part, Part], ORDERED] = (0.25, 1.0),
+        ratio: Annotated[tuple[Ratio, Ratio], ORDERED] = (0.75, 1.333),
         flips: FlipOptions = FlipOptions(horizontal_flip=0.5),
         color: ColorOptions = ColorOptions(brightness=0.2, contrast=0.2, saturation=0.2),
     ) -> None:
         super().__init__(preprocess, size=size, flips=flips, color=color)
-        self._scale = range_within("scale", scale, 0.01, 1)
-        self._ratio = range_within("ratio", ratio, 0.1, 10)
+        self._scale = scale
+        self._ratio = ratio
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns a random crop of the image, or its center if no crop of an allowed shape fits."""

@@ -3,11 +3,11 @@
 import os
 import random
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from mbv2kit.data.augment.checks import number_within
+from mbv2kit.schema.rules import Share, between
 from mbv2kit.structures import Image
 
 # On import, albumentations looks for a newer version on the network; training must not depend on that.
@@ -24,19 +24,12 @@ class ColorOptions:
         saturation: Saturation is multiplied by a factor drawn from 1 ± this, 0..1.
         hue: Hue turns on the color circle by a fraction drawn from ± this, 0..0.5. Values above 0 cost about half a
             millisecond per image, and do harm if color distinguishes classes.
-
-    Raises:
-        UserError: A value is out of range.
     """
 
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    def __post_init__(self) -> None:
-        for key, strength in asdict(self).items():
-            number_within(key, strength, 0, 0.5 if key == "hue" else 1)
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, between(0, 0.5)] = 0.0
 
 
 class ColorJitter:

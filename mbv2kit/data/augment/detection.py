@@ -3,14 +3,16 @@
 Both only choose a window on the image, which may extend beyond it; the pixels are cut and resized once.
 """
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
-from mbv2kit.data.augment.checks import number_within, numbers_within, range_within
 from mbv2kit.data.augment.color import ColorOptions
-from mbv2kit.data.augment.view import Rectangle, View, centers_inside
+from mbv2kit.data.augment.view import Part, Ratio, Rectangle, View, centers_inside
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.schema.rules import FILLED, ORDERED, Share, between
 from mbv2kit.structures import Boxes, Sample
 
 _ATTEMPTS = 50
@@ -45,23 +47,23 @@ class DetectionAugment(Augment):
         self,
         preprocess: Preprocess,
         *,
-        expand_probability: float = 0.5,
-        expand_max: float = 2.0,
-        crop_probability: float = 0.85,
-        crop_min_iou: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
-        crop_scale: tuple[float, float] = (0.3, 1.0),
-        crop_ratio: tuple[float, float] = (0.5, 2.0),
+        expand_probability: Share = 0.5,
+        expand_max: Annotated[float, between(1, 10)] = 2.0,
+        crop_probability: Share = 0.85,
+        crop_min_iou: Annotated[tuple[Share, ...], FILLED] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+        crop_scale: Annotated[tuple[Part, Part], ORDERED] = (0.3, 1.0),
+        crop_ratio: Annotated[tuple[Ratio, Ratio], ORDERED] = (0.5, 2.0),
         flips: FlipOptions = FlipOptions(horizontal_flip=0.5),
         color: ColorOptions = ColorOptions(brightness=0.125, contrast=0.5, saturation=0.5),
     ) -> None:
         refuse_crop(preprocess)
         super().__init__(preprocess, flips=flips, color=color)
-        self._expand_probability = number_within("expand_probability", expand_probability, 0, 1)
-        self._expand_max = number_within("expand_max", expand_max, 1, 10)
-        self._crop_probability = number_within("crop_probability", crop_probability, 0, 1)
-        self._crop_min_iou = numbers_within("crop_min_iou", crop_min_iou, 0, 1)
-        self._crop_scale = range_within("crop_scale", crop_scale, 0.01, 1)
-        self._crop_ratio = range_within("crop_ratio", crop_ratio, 0.1, 10)
+        self._expand_probability = expand_probability
+        self._expand_max = expand_max
+        self._crop_probability = crop_probability
+        self._crop_min_iou = crop_min_iou
+        self._crop_scale = crop_scale
+        self._crop_ratio = crop_ratio
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns the view of a window: the image after a possible expansion and a possible crop."""

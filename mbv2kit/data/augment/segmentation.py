@@ -1,12 +1,14 @@
 """Augmentation for segmentation: random scale and crop, as DeepLab trains (Chen et al. 2017, section 4.1)."""
 
+from typing import Annotated
+
 import numpy as np
 
 from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
-from mbv2kit.data.augment.checks import number_within, range_within
 from mbv2kit.data.augment.color import ColorOptions
-from mbv2kit.data.augment.view import View
+from mbv2kit.data.augment.view import Ratio, View
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.schema.rules import ORDERED, Size, between
 from mbv2kit.structures import Sample
 
 
@@ -39,16 +41,16 @@ class SegmentationAugment(Augment):
         self,
         preprocess: Preprocess,
         *,
-        size: tuple[int, int] | None = None,
-        scale: tuple[float, float] = (0.5, 2.0),
-        scale_step: float = 0.25,
+        size: Size | None = None,
+        scale: Annotated[tuple[Ratio, Ratio], ORDERED] = (0.5, 2.0),
+        scale_step: Annotated[float, between(0, 10)] = 0.25,
         flips: FlipOptions = FlipOptions(horizontal_flip=0.5),
         color: ColorOptions = ColorOptions(brightness=0.2, contrast=0.2, saturation=0.2),
     ) -> None:
         refuse_crop(preprocess)
         super().__init__(preprocess, size=size, flips=flips, color=color)
-        self._scale = range_within("scale", scale, 0.1, 10)
-        self._scale_step = number_within("scale_step", scale_step, 0, 10)
+        self._scale = scale
+        self._scale_step = scale_step
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns a window of the input's size on the scaled image."""

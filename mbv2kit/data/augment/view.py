@@ -6,13 +6,18 @@ disagree and no pixel is interpolated twice.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.schema.rules import between
 from mbv2kit.structures import Boxes
 
+# A share of an image's side or area that a view may show, and the aspect ratio or the scale of a view.
+Part = Annotated[float, between(0.01, 1)]
+Ratio = Annotated[float, between(0.1, 10)]
 Rectangle = tuple[int, int, int, int]
 
 

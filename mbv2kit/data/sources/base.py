@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.errors import UserError, first_few, nearest
 from mbv2kit.registry import Registry
+from mbv2kit.schema.rules import Location, Name
 from mbv2kit.structures import IGNORE, TASKS, Boxes, Sample, Task
 
 logger = logging.getLogger(__name__)
@@ -94,9 +95,9 @@ class SplitOptions:
         val_split: Name of the split to validate and evaluate on.
     """
 
-    root: str | None = None
-    train_split: str = "train"
-    val_split: str = "val"
+    root: Location | None = None
+    train_split: Name = "train"
+    val_split: Name = "val"
 
 
 SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions())

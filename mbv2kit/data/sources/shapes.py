@@ -1,7 +1,7 @@
 """A data set without files: scenes of textured shapes, drawn from a seed, with ground truth for every task."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.sources.base import SOURCES, Source
 from mbv2kit.errors import UserError
+from mbv2kit.schema.rules import LONGEST_SIDE, Count, Seed, between
 from mbv2kit.structures import Boxes, Image, Sample, Task
 
 CLASSES = ("circle", "triangle", "square", "cross", "ring")
@@ -111,20 +112,14 @@ class Shapes(Source):
         *,
         task: Task,
         split: str,
-        size: int = 160,
-        train_count: int = 2000,
-        val_count: int = 300,
-        seed: int = 0,
+        size: Annotated[int, between(64, LONGEST_SIDE)] = 160,
+        train_count: Count = 2000,
+        val_count: Count = 300,
+        seed: Seed = 0,
     ) -> None:
         counts = {"train": train_count, "val": val_count}
         if split not in counts:
             raise UserError(f"dataset 'shapes' has no split '{split}'; splits found: {', '.join(counts)}.")
-        if size < 64:
-            raise UserError(f"size must be at least 64 pixels, got {size}.")
-        if counts[split] < 1:
-            raise UserError(f"{split}_count must be at least 1, got {counts[split]}.")
-        if seed < 0:
-            raise UserError(f"seed must not be negative, got {seed}.")
         self.class_names = ("background", *CLASSES) if task == "segmentation" else CLASSES
         self._task = task
         self._split = split

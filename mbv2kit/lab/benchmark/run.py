@@ -60,13 +60,8 @@ def read_settings(config: DictConfig) -> Settings:
     """
     usable = usable_cores()
     threads = usable if config.threads is None else config.threads
-    if not isinstance(threads, int) or not 1 <= threads <= usable:
+    if threads > usable:
         raise UserError(f"threads must be in 1..{usable}, the cores that this process may use, got {threads}.")
-    if not isinstance(config.rounds, int) or config.rounds < 1:
-        raise UserError(f"rounds must be a whole number from 1 up, got {config.rounds}.")
-    for key in ("slice", "warm_up"):
-        if config[key] is None or config[key] < 0:
-            raise UserError(f"{key} must be seconds from 0 up, got {config[key]}.")
     for library, python in config.python.items():
         if python is not None and not os.access(python, os.X_OK):
             raise UserError(f"python.{library}: {python} is no interpreter; give the path of a python executable.")

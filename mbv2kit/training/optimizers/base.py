@@ -40,22 +40,22 @@ def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: f
     Raises:
         UserError: The name or a key is missing or unknown, a value is out of range, or nothing is left to train.
     """
-    if not isinstance(config.get("name"), str):
-        raise UserError(f"optimizer.name must be one of {', '.join(OPTIMIZERS.names())}, got {config.get('name')}.")
+    # Checked here, because the values go into the parameter groups before the optimizer is built.
+    OPTIMIZERS.check(config, "optimizer")
     options = {**OPTIMIZERS.keys(config["name"]), **config}
     name, everything = options.pop("name"), options.pop("decay_norm_bias_depthwise")
+    groups = parameter_groups(
+        model,
+        lr=options["lr"],
+        weight_decay=options["weight_decay"],
+        everything=everything,
+        backbone_lr=backbone_lr,
+    )
+    if not groups:
+        raise UserError("Nothing is left to train: every layer is frozen (finetune.frozen_layers).")
     try:
-        groups = parameter_groups(
-            model,
-            lr=options["lr"],
-            weight_decay=options["weight_decay"],
-            everything=everything,
-            backbone_lr=backbone_lr,
-        )
-        if not groups:
-            raise UserError("Nothing is left to train: every layer is frozen (finetune.frozen_layers).")
         optimizer = OPTIMIZERS.create(name, groups, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # of a plugin's optimizer
         raise UserError(f"optimizer '{name}' cannot be built with {options}: {error}.") from None
     # A fused optimizer would undo the scale of 16-bit gradients itself, after they are checked and clipped.
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

@@ -1,10 +1,11 @@
 """RMSProp as TensorFlow computes it, which trained the paper's networks (Section 6.1)."""
 
 from collections.abc import Callable
-from typing import overload
+from typing import Annotated, overload
 
 import torch
 
+from mbv2kit.schema.rules import Fraction, between
 from mbv2kit.training.optimizers.base import OPTIMIZERS, Parameters
 
 
@@ -23,22 +24,17 @@ class RMSprop(torch.optim.Optimizer):
         decay: Share of the mean square kept at each step, from 0 up to but not including 1.
         momentum: Share of the last update kept at each step, from 0 up to but not including 1.
         eps: Added to the mean square before the root.
-
-    Raises:
-        ValueError: A value is out of range.
     """
 
     def __init__(
         self,
         params: Parameters,
-        lr: float = 0.045,
-        weight_decay: float = 4e-5,
-        decay: float = 0.9,
-        momentum: float = 0.9,
-        eps: float = 1.0,
+        lr: Annotated[float, between(0, 1000)] = 0.045,
+        weight_decay: Annotated[float, between(0, 1000)] = 4e-5,
+        decay: Fraction = 0.9,
+        momentum: Fraction = 0.9,
+        eps: Annotated[float, between(0, 1000)] = 1.0,
     ) -> None:
-        if lr < 0 or eps < 0 or weight_decay < 0 or not (0 <= decay < 1 and 0 <= momentum < 1):
-            raise ValueError("lr, eps and weight_decay must not be negative, decay and momentum lie in [0, 1)")
         defaults = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 

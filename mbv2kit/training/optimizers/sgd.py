@@ -1,16 +1,20 @@
 """Stochastic gradient descent, with the weight decay of the paper's recipes."""
 
+from typing import Annotated
+
 import torch
 
+from mbv2kit.errors import UserError
+from mbv2kit.schema.rules import Fraction, between
 from mbv2kit.training.optimizers.base import OPTIMIZERS, Parameters
 
 
 @OPTIMIZERS.register("sgd")
 def sgd(
     params: Parameters,
-    lr: float = 0.05,
-    weight_decay: float = 4e-5,
-    momentum: float = 0.9,
+    lr: Annotated[float, between(0, 1000)] = 0.05,
+    weight_decay: Annotated[float, between(0, 1000)] = 4e-5,
+    momentum: Fraction = 0.9,
     nesterov: bool = True,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with Nesterov momentum.
@@ -23,6 +27,8 @@ def sgd(
         nesterov: Whether the gradient is that of the point to which the momentum leads.
 
     Raises:
-        ValueError: A value is out of range.
+        UserError: ``nesterov`` without momentum.
     """
+    if nesterov and momentum == 0:
+        raise UserError("nesterov=true needs a momentum above 0, got momentum=0; set nesterov=false.")
     return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
+from mbv2kit.schema.rules import Epochs
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Schedule(ABC):
 
     steps_per_epoch: int
     epochs: int
-    warmup_epochs: float = 0.0
+    warmup_epochs: Epochs = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup_epochs <= self.epochs:
+        if self.warmup_epochs > self.epochs:
             raise UserError(
-                f"warmup_epochs must be between 0 and the epochs of the run ({self.epochs}), got {self.warmup_epochs}."
+                f"warmup_epochs must be at most the {self.epochs} epochs of the run, got {self.warmup_epochs}."
             )
 
     @abstractmethod

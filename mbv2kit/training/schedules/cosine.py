@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import cos, pi
 
+from mbv2kit.schema.rules import Epochs, Share
 from mbv2kit.training.schedules.base import SCHEDULES, Schedule
 
 
@@ -15,8 +16,8 @@ class Cosine(Schedule):
         final_fraction: Share of the peak left at the end, 0..1.
     """
 
-    warmup_epochs: float = 1.0
-    final_fraction: float = 0.0
+    warmup_epochs: Epochs = 1.0
+    final_fraction: Share = 0.0
 
     def factor(self, step: int) -> float:
         """Returns the factor; ``final_fraction`` from the last step on."""

@@ -1,8 +1,9 @@
 """Exponential decay, which trained the paper's networks (Section 6.1)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from mbv2kit.errors import UserError
+from mbv2kit.schema.rules import above
 from mbv2kit.training.schedules.base import SCHEDULES, Schedule
 
 
@@ -17,14 +18,9 @@ class Exponential(Schedule):
         staircase: Whether the factor applies at once rather than a little at every step.
     """
 
-    gamma: float = 0.98
-    decay_epochs: float = 1.0
+    gamma: Annotated[float, above(0, 1)] = 0.98
+    decay_epochs: Annotated[float, above(0, 1_000_000)] = 1.0
     staircase: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.decay_epochs <= 0:
-            raise UserError(f"decay_epochs must be above 0, got {self.decay_epochs}.")
 
     def factor(self, step: int) -> float:
         """Returns ``gamma`` to the power of the times so far, warm-up included."""

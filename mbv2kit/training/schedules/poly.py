@@ -1,7 +1,9 @@
 """Polynomial decay, as DeepLab is trained (Chen et al. 2017, arXiv 1706.05587, section 4)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from mbv2kit.schema.rules import between
 from mbv2kit.training.schedules.base import SCHEDULES, Schedule
 
 
@@ -14,7 +16,7 @@ class Poly(Schedule):
         power: Exponent.
     """
 
-    power: float = 0.9
+    power: Annotated[float, between(0, 100)] = 0.9
 
     def factor(self, step: int) -> float:
         """Returns the factor; 0 from the end of the run on."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from mbv2kit.errors import UserError
+from mbv2kit.schema.rules import RISING, above
 from mbv2kit.training.schedules.base import SCHEDULES, Schedule
 
 
@@ -17,15 +18,8 @@ class Steps(Schedule):
         milestones: Epochs after which the learning rate falls, in rising order; fractions count.
     """
 
-    gamma: float = 0.1
-    milestones: Sequence[float] = (20, 26)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) <= 0:
-            raise UserError(
-                f"milestones must be epochs above 0 in rising order, each given once, got {list(self.milestones)}."
-            )
+    gamma: Annotated[float, above(0, 1)] = 0.1
+    milestones: Annotated[Sequence[Annotated[float, above(0, 1_000_000)]], RISING] = (20, 26)
 
     def factor(self, step: int) -> float:
         """Returns ``gamma`` to the power of the milestones passed so far."""

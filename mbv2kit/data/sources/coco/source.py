@@ -19,6 +19,7 @@ from mbv2kit.data.table import AnnotationTable, Ragged, TableBuilder
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decode, read_head
 from mbv2kit.imaging.orientation import UPRIGHT, is_sideways, turn, turn_boxes
+from mbv2kit.schema.rules import Location
 from mbv2kit.structures import IGNORE, Annotated, Boxes, Image, Sample, Task
 
 
@@ -56,7 +57,7 @@ class Coco(Source):
         task: Task,
         root: Path,
         split: str,
-        annotations: str = "annotations/instances_{split}.json",
+        annotations: Location = "annotations/instances_{split}.json",
         skip_empty: bool = False,
         paths: PathOptions = PathOptions(),
     ) -> None:

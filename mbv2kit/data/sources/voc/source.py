@@ -62,8 +62,6 @@ class Voc(Source):
     )
 
     def __init__(self, *, task: Task, root: Path, split: str, difficult: Literal["ignore", "count"] = "ignore") -> None:
-        if difficult not in ("ignore", "count"):
-            raise UserError(f"difficult must be 'ignore' or 'count', got '{difficult}'.")
         self._task = task
         self.knows_classes = task == "detection"
         self._images = root / "JPEGImages"

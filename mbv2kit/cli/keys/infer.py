@@ -1,0 +1,32 @@
+"""What the keys of ``conf/infer.yaml`` may be."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypedDict
+
+from mbv2kit.schema.rules import Cores, Location, Name, Share, Stride, between
+
+Task = Literal["classification", "detection", "segmentation"]
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "litert", "executorch"]
+Precision = Literal["fp32", "fp16", "int8"]
+TestTimeAugmentation = Literal["none", "multiscale_flip"]
+
+
+class Keys(TypedDict):
+    """All keys."""
+
+    plugins: Sequence[Name]
+    task: Task | None
+    checkpoint: Location | None
+    weights: Location | None
+    runtime: Runtime
+    precision: Precision | None
+    threads: Cores | None
+    compile: bool
+    output_stride: Stride | None
+    tta: TestTimeAugmentation
+    output: Location | None
+    min_score: Share
+    draw_min_score: Share
+    save_images: bool
+    memory_budget: Annotated[int, between(1, 2**50)] | Name | None
+    batch_size: Annotated[int, between(1, 65_536)] | None
