@@ -212,7 +212,7 @@ def test_a_key_that_a_config_leaves_out_keeps_its_default() -> None:
         ({"name": "adamw", "betas": [0.9, 2]}, r"optimizer.betas must be a list of 2, .* below 1, got \[0.9, 2\]"),
         (
             {"name": "sgd", "momentum": 0, "nesterov": True},
-            "optimizer 'sgd': nesterov=true needs a momentum above 0, got momentum=0",
+            "optimizer 'sgd': nesterov needs a momentum above 0, got momentum=0",
         ),
     ],
 )

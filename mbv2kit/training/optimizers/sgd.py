@@ -30,5 +30,5 @@ def sgd(
         UserError: ``nesterov`` without momentum.
     """
     if nesterov and momentum == 0:
-        raise UserError("nesterov=true needs a momentum above 0, got momentum=0; set nesterov=false.")
+        raise UserError("nesterov needs a momentum above 0, got momentum=0; set nesterov=false.")
     return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=True)
