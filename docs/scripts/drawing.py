@@ -39,6 +39,7 @@ CAPTIONS = {
     "errors": "UserError",
     "process": "threads, memory",
     "files": "atomic writing",
+    "texts": "names, shown",
 }
 # From the commands at the top to the modules that import nothing of the package.
 TOP, BOTTOM = (0, 121, 107), (69, 90, 100)

@@ -49,7 +49,7 @@ def test_tables_of_an_earlier_run_go_into_a_page(run: Run) -> None:
         (["jobs=[classification,files_]"], "There is no job 'files_'. Did you mean 'files'?"),
         (["threads=1024"], "threads must be in 1.."),
         (["rounds=0"], "rounds must be a whole number from 1 to 10,000, got 0."),
-        (["slice=-1"], "slice must be a number above 0 and at most 3,600, got -1."),
+        (["slice=-1"], "slice must be a number from 0 to 3,600, got -1."),
         (
             ["python.timm=/no/python"],
             "python.timm: /no/python is no interpreter; give the path of",

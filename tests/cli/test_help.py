@@ -235,4 +235,7 @@ def test_help_asks_for_no_value(root: Path, name: str) -> None:
 def test_a_slip_costs_eval_one_line(root: Path) -> None:
     done = tool(root, "eval", "task=detecton")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: There is no task 'detecton'. Did you mean 'detection'?\n"
+    assert done.stderr == (
+        "error: task must be one of classification, detection, segmentation, or null, got 'detecton'. "
+        "Did you mean 'detection'?\n"
+    )

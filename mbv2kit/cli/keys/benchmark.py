@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
 from mbv2kit.cli.keys.infer import Keys as InferKeys
-from mbv2kit.schema.rules import FILLED, Cores, Location, Locations, Names, above, between
+from mbv2kit.schema.rules import FILLED, Cores, Location, Locations, Names, between
 
 
 class Models(TypedDict):
@@ -47,7 +47,7 @@ class Keys(TypedDict):
     pictures: Location | None
     materials: Location
     rounds: Annotated[int, between(1, 10_000)]
-    slice: Annotated[float, above(0, 3600)]
+    slice: Annotated[float, between(0, 3600)]
     warm_up: Annotated[float, between(0, 3600)]
     threads: Cores | None
     python: Pythons

@@ -20,7 +20,7 @@ class Keys(TypedDict):
     evaluator: Part | None
     split: Name | None
     output_stride: Stride | None
-    runtime: Runtime
+    runtime: Runtime | None
     precision: Precision | None
     tta: TestTimeAugmentation
     loader: Loader
