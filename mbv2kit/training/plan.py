@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.data.sources import check_source
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.training.checks import check_parts
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config
@@ -74,6 +75,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         if done:
             _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
     if not done:
+        check_parts(config)
         check_source(config.dataset.name, config.task.name, config.dataset.root)
     return Plan(run=run, config=config, qat=create_qat(config), done=done)
 

@@ -66,7 +66,10 @@ def test_dry_run_writes_what_would_be_uploaded(
         ("repository=cats", "repository must be text of the form OWNER/NAME, got 'cats'."),
         ("repository=me/cats checkpoint=nowhere", "checkpoint=nowhere is neither a run folder nor a model folder."),
         ("repository=me/cats dry_run=outputs", "outputs is not empty; name a new folder with dry_run=FOLDER."),
-        ("repository=me/cats message=null", "message must be text with at least one character that is no space, got null."),
+        (
+            "repository=me/cats message=null",
+            "message must be text with at least one character",
+        ),
         ("repository=7", "repository must be text of the form OWNER/NAME, got '7'."),
         ("repository=me/cats private=perhaps", "private must be"),
         ("repositry=me/cats", "There is no key 'repositry'. Did you mean 'repository'?"),
