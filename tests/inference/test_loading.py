@@ -12,6 +12,7 @@ from mbv2kit.exporting.files import keep, write
 from mbv2kit.imaging.preprocess import Placement
 from mbv2kit.inference.loading import Request, load
 from mbv2kit.models.export_network import ExportNetwork
+from mbv2kit.models.exports import hash_of
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Classification
@@ -153,7 +154,10 @@ def test_a_damaged_file_is_a_sentence(folder: Path, model: VisionModel, tmp_path
     (export,) = ModelFolder(folder).read_exports()
     ModelFolder(copy).add_export(export, folder)
     (copy / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"model.onnx is not a network that ONNX Runtime can read"):
+    with pytest.raises(UserError, match=r"model\.onnx is not the file that model\.json lists: its SHA-256 differs"):
+        load(request(copy, runtime="onnxruntime"))
+    ModelFolder(copy).add_export(replace(export, sha256=hash_of(copy / "model.onnx")), copy)
+    with pytest.raises(UserError, match=r"model\.onnx is not a network that ONNX Runtime can read"):
         load(request(copy, runtime="onnxruntime"))
 
 
