@@ -32,6 +32,8 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     tta: str = "none",
+    tta_scales: Sequence[float] | None = None,
+    tta_flip: bool = True,
     output_stride: int | None = None,
     memory_budget: str | int | None = None,
     compile: bool = False,
@@ -47,7 +49,9 @@ def load(
         precision: Precision of the exported file: ``fp32``, ``fp16`` or ``int8``; None for fp32 where there is such a
             file.
         threads: Cores to use; None for those that this process may use.
-        tta: Test-time augmentation: ``none`` or ``multiscale_flip``, some 17 times the work.
+        tta: Test-time augmentation: ``none`` or ``multiscale_flip``, some 17 times the work, 7 times for a detector.
+        tta_scales: Sizes of the input as factors, such as ``[0.75, 1, 1.25]``; None for those that suit the task.
+        tta_flip: Whether each size is also mirrored.
         output_stride: Input pixels per step of the deepest map, 8, 16 or 32; None for that of the model.
         memory_budget: An amount of memory for activations, such as ``"1MB"``; None for no limit.
         compile: With ``runtime="torch"``, whether torch.compile generates code for this machine.
@@ -73,6 +77,8 @@ def load(
         precision=precision,
         threads=threads,
         tta=tta,
+        tta_scales=tta_scales,
+        tta_flip=tta_flip,
         output_stride=output_stride,
         memory_budget=memory_budget,
         compile=compile,

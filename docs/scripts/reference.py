@@ -22,7 +22,7 @@ from mbv2kit.training.parts import training_parts
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 # Groups of conf/train.yaml that have files, and what to say above them.
-FILE_GROUPS = {"train/task": "`task=NAME`", "trainer": "`trainer=NAME`"}
+FILE_GROUPS = {"train/task": "`task=NAME`", "trainer": "`trainer=NAME`", "tta": "`tta=NAME`"}
 TITLES = {
     "dataset": "Data sets",
     "backbone": "Backbones",

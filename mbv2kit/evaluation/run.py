@@ -25,7 +25,7 @@ from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_s
 from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
 from mbv2kit.files import claim_folder, explained
 from mbv2kit.imaging import draw
-from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_names import short_stem
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.exports import Export
@@ -66,9 +66,10 @@ def evaluate(config: DictConfig) -> Evaluation:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     keep_freed_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
-    keys = ("task", "runtime", "precision", "output_stride", "tta")
+    keys = ("task", "runtime", "precision", "output_stride")
     # torch runs the model as training does, so that the metrics are equal to the last digit.
-    loaded = load(Request(checkpoint=checkpoint, as_trained=True, **{key: options[key] for key in keys}))
+    tta = tta_keys(options["tta"])
+    loaded = load(Request(checkpoint=checkpoint, as_trained=True, **{key: options[key] for key in keys}, **tta))
     folder = loaded.folder
     _log.info("evaluating the model of %s", loaded.name)
     for note in loaded.notes:
@@ -87,7 +88,7 @@ def evaluate(config: DictConfig) -> Evaluation:
             split=split,
             claim=lambda: _claim(options["run_dir"], _OUTPUTS / task / dataset["name"]),
             evaluator=options["evaluator"],
-            tta=options["tta"],
+            tta=tta,
             export=loaded.export,
             **options["loader"],
         )
@@ -105,7 +106,7 @@ def evaluate_model(
     batch_size: int,
     workers: int,
     evaluator: Mapping[str, Any] | None = None,
-    tta: str = "none",
+    tta: Mapping[str, Any] | None = None,
     export: Export | None = None,
 ) -> tuple[RunFolder, Scores]:
     """Scores one task of a model on every image of a source.
@@ -122,7 +123,7 @@ def evaluate_model(
         batch_size: Images at a time.
         workers: Processes that read.
         evaluator: Name and options of what computes the metrics; None for the usual one of the task.
-        tta: Test-time augmentation of the predictor, for ``metrics.json``.
+        tta: Test-time augmentation as :func:`tta_keys` returns it, for ``metrics.json``; None for none.
         export: The exported file that the predictor runs, for ``metrics.json``; None where torch runs the model.
 
     Raises:
@@ -151,9 +152,8 @@ def evaluate_model(
     scores = scorer.compute()
     scorer.save_plots(folder.plots)
     precision, file = ("fp32", None) if export is None else (export.precision, export.file)
-    open_console().print(
-        f"{dataset} {split}: {predictor.runtime}, {precision}{'' if tta == 'none' else f', tta={tta}'}", markup=False
-    )
+    views = _describe_tta(tta or {"tta": "none"})
+    open_console().print(f"{dataset} {split}: {predictor.runtime}, {precision}{views}", markup=False)
     print_scores(scores)
     write_metrics(
         folder.metrics,
@@ -163,7 +163,7 @@ def evaluate_model(
         images=scorer.images,
         seconds=seconds,
         scores=scores,
-        tta=tta,
+        **(tta or {"tta": "none"}),
         runtime=predictor.runtime,
         precision=precision,
         file=file,
@@ -173,7 +173,7 @@ def evaluate_model(
         "%d images in %.1f s%s; figures, plots and images are in %s",
         scorer.images,
         seconds,
-        "" if tta == "none" else f" with tta={tta}",
+        views,
         folder.path,
     )
     return folder, scores
@@ -199,6 +199,13 @@ def _claim(named: str | None, parent: Path) -> RunFolder:
     for path in (folder.metrics, *folder.plots.glob("*.png"), *folder.predictions.glob("*.png")):
         path.unlink(missing_ok=True)
     return folder
+
+
+def _describe_tta(tta: Mapping[str, Any]) -> str:
+    if tta["tta"] == "none":
+        return ""
+    scales = "" if tta["tta_scales"] is None else f" at {', '.join(map(str, tta['tta_scales']))}"
+    return f" with tta={tta['tta']}{scales}{'' if tta['tta_flip'] else ', not mirrored'}"
 
 
 def _save(image: Image, path: Path) -> None:

@@ -87,6 +87,13 @@ class MultiBox(Head):
             "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
         }
 
+    def at_scale(self, raw: Raw, scale: tuple[float, float]) -> Raw:
+        """Returns the raw tensors with anchors of as many pixels as in an input of the usual size."""
+        corners = raw["anchors"]
+        centers, half_sizes = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
+        half_sizes = half_sizes / half_sizes.new_tensor([scale[1], scale[0]])
+        return {**raw, "anchors": torch.cat([centers - half_sizes, centers + half_sizes], dim=1)}
+
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""
         return {

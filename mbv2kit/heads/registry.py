@@ -74,6 +74,19 @@ class Head(nn.Module, ABC):
             The tensors of the head's task, by their names in :mod:`mbv2kit.imaging.postprocess`.
         """
 
+    def at_scale(self, raw: Raw, scale: tuple[float, float]) -> Raw:
+        """Returns the raw tensors of an input that is enlarged or reduced, ready for :meth:`outputs`.
+
+        A network has learned how many pixels an object lies from an anchor and how many times as large it is, so
+        anchors keep their pixels in an input of another size: they are a smaller share of a larger one. The base class
+        has none.
+
+        Args:
+            raw: What ``forward`` returned.
+            scale: Height and width of the input as factors on those of the usual one.
+        """
+        return raw
+
     @torch.no_grad()
     def decode(self, raw: Raw, size: tuple[int, int]) -> list[Prediction]:
         """Converts raw tensors to a prediction for each image, in input pixels.

@@ -150,6 +150,10 @@ class YOLOv2(Head):
         """
         return yolo_loss(raw, targets)
 
+    def at_scale(self, raw: Raw, scale: tuple[float, float]) -> Raw:
+        """Returns the raw tensors with anchors of as many pixels as in an input of the usual size."""
+        return {**raw, "anchors": raw["anchors"] / raw["anchors"].new_tensor([scale[1], scale[0]])}
+
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors of all cells; a score is objectness times class."""
         boxes = decode_boxes(raw["box_codes"].float(), raw["anchors"].float())

@@ -1,8 +1,9 @@
 """From what a user calls a checkpoint to a predictor, in the runtime that suits it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.inference.exported import open_export
@@ -36,6 +37,8 @@ class Request:
         compile: Whether torch.compile generates code for this machine; for the runtime torch only.
         output_stride: Input pixels per step of the deepest map; None for that of the model.
         tta: Test-time augmentation: ``none`` or ``multiscale_flip``.
+        tta_scales: Scales of ``multiscale_flip``; None for those that suit the model.
+        tta_flip: Whether ``multiscale_flip`` mirrors the input as well.
         memory_budget: An amount of memory for activations, such as ``1MB``; None for no limit.
         as_trained: Whether torch runs the model with its norms unfolded, as training validates it.
 
@@ -52,6 +55,8 @@ class Request:
     compile: bool = False
     output_stride: int | None = None
     tta: str = "none"
+    tta_scales: Sequence[float] | None = None
+    tta_flip: bool = True
     memory_budget: str | int | None = None
     as_trained: bool = False
 
@@ -108,6 +113,16 @@ class Request:
     def needs_torch(self) -> bool:
         """Whether the model runs in a way that no exported file can."""
         return self.output_stride is not None or self.tta != "none" or self.memory_budget is not None
+
+
+def tta_keys(tta: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a :class:`Request` that the group ``tta`` of a configuration sets."""
+    if tta["name"] == "none":
+        return {"tta": "none"}
+    # A configuration may hold anything.
+    scales = tta["scales"]
+    listed = tuple(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else scales
+    return {"tta": tta["name"], "tta_scales": listed, "tta_flip": tta["flip"]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +219,7 @@ def _in_torch(request: Request) -> Loaded:
     from mbv2kit.models.tta import check_tta
     from mbv2kit.weights.open import open_model
 
-    check_tta(request.tta)
+    check_tta(request.tta, request.tta_scales)
     model, folder = open_model(request.checkpoint, request.task)
     if request.output_stride is not None:
         model = model.at_output_stride(request.output_stride)
@@ -215,7 +230,8 @@ def _in_torch(request: Request) -> Loaded:
         split = _plan(model, request.memory_budget)
         predictor, notes = torch_models.split(model, split), split.plan.describe()
     elif request.as_trained or request.tta != "none":
-        predictor = torch_models.as_trained(model.to(memory_format=torch.channels_last), request.tta)
+        model = model.to(memory_format=torch.channels_last)
+        predictor = torch_models.as_trained(model, request.tta, request.tta_scales, request.tta_flip)
     else:
         predictor = torch_models.folded(model, compiled=request.compile)
         notes = ["Runtime: torch, compiled" if request.compile else "Runtime: torch"]

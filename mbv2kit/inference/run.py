@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from mbv2kit.errors import UserError
 from mbv2kit.files import explained
 from mbv2kit.inference.image_paths import find_images
-from mbv2kit.inference.loading import Request, load
+from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
@@ -128,7 +128,7 @@ def _request(config: DictConfig) -> Request:
         threads=config.threads,
         compile=config.compile,
         output_stride=config.output_stride,
-        tta=config.tta,
+        **tta_keys(config.tta),
         memory_budget=config.memory_budget,
     )
 

@@ -1,5 +1,7 @@
 """Predictors whose network torch runs: as trained, folded, augmented, or within a budget of memory."""
 
+from collections.abc import Sequence
+
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.runtimes.torch import TorchSession
 from mbv2kit.models.export_network import ExportNetwork
@@ -10,18 +12,22 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitSession
 
 
-def as_trained(model: VisionModel, tta: str = "none") -> Predictor:
+def as_trained(
+    model: VisionModel, tta: str = "none", scales: Sequence[float] | None = None, flip: bool = True
+) -> Predictor:
     """Returns a predictor whose metrics equal those of training to the last digit: the norms stay unfolded.
 
     Args:
         model: In evaluation mode.
         tta: ``none`` or ``multiscale_flip``.
+        scales: Scales of ``multiscale_flip``; None for those that suit the heads.
+        flip: Whether ``multiscale_flip`` mirrors the input as well.
 
     Raises:
         UserError: The augmentation is unknown, or a head does not support it.
     """
-    check_tta(tta)
-    return _shared(model, ModelSession(model) if tta == "none" else MultiScaleFlip(model))
+    check_tta(tta, scales)
+    return _shared(model, ModelSession(model) if tta == "none" else MultiScaleFlip(model, scales, flip))
 
 
 def folded(model: VisionModel, *, compiled: bool = False) -> Predictor:

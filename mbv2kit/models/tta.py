@@ -13,20 +13,30 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs, suppress
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs
+from mbv2kit.models.box_fusion import fuse_boxes
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Detections, Prediction
 
 Augmentation = Literal["none", "multiscale_flip"]
+# DeepLab's.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Objects of half or nearly twice the size that a detector was trained on are found worse than in the plain input.
+DETECTION_SCALES = (0.75, 1.0, 1.25)
+_LEAST, _MOST = 0.1, 4.0
 # The largest stride of all backbones.
 _GRID = 32
 
 
-def check_tta(tta: str) -> None:
-    """Raises :class:`UserError` unless ``tta`` is the name of an augmentation."""
+def check_tta(tta: str, scales: Sequence[float] | None = None) -> None:
+    """Raises :class:`UserError` unless ``tta`` is the name of an augmentation and ``scales`` are its scales."""
     # A configuration may hold anything.
     check_choice("tta", str(tta), Augmentation)
+    if scales is None:
+        return
+    numbers = isinstance(scales, list | tuple) and all(isinstance(scale, int | float) for scale in scales)
+    if not numbers or not scales or not all(_LEAST <= scale <= _MOST for scale in scales):
+        raise UserError(f"tta.scales must be factors in {_LEAST}..{_MOST}, such as [0.75,1,1.25], got {scales}.")
 
 
 def scaled_side(side: int, scale: float) -> int:
@@ -70,7 +80,8 @@ class MultiScaleFlip:
     """Runs a model on each input at several scales, plain and mirrored (MobileNetV2, Table 7 and Figure 8).
 
     Probabilities are averaged over all views: those of the classes, and those of each pixel after the logits of a view
-    are enlarged to the input's size. The boxes of all views are joined and go through NMS once more, within each class.
+    are enlarged to the input's size. Boxes of different views that show one object become their mean, with the mean of
+    their scores; a view that does not show it counts as 0.
 
     The views scale the input, not the image, as DeepLab's code does. They agree about positions under every kind of
     preprocessing (``pad`` would not enlarge an image), and inputs are made once. Only images that preprocessing shrinks
@@ -81,16 +92,17 @@ class MultiScaleFlip:
 
     Args:
         model: Model in evaluation mode.
-        scales: Scales of the views; :func:`scaled_side` rounds the sizes.
+        scales: Scales of the views; :func:`scaled_side` rounds the sizes, and a size counts once. None for
+            :data:`DETECTION_SCALES` of a detector and :data:`SCALES` of other heads.
         flip: Whether each view is also mirrored.
 
     Raises:
         UserError: A segmentation head has no logits to average.
     """
 
-    def __init__(self, model: VisionModel, scales: Sequence[float] = SCALES, flip: bool = True) -> None:
+    def __init__(self, model: VisionModel, scales: Sequence[float] | None = None, flip: bool = True) -> None:
         self._model = model
-        self._scales = tuple(scales)
+        self._scales = {task: tuple(scales or _default_scales(head)) for task, head in model.heads.items()}
         self._mirrored = (False, True) if flip else (False,)
         for head in model.heads.values():
             if head.task == "segmentation" and not isinstance(head, Enlarging):
@@ -106,25 +118,37 @@ class MultiScaleFlip:
         """
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._model.mean.device)
         size = (tensor.shape[2], tensor.shape[3])
-        views = [self._view(tensor, scale, mirrored) for scale in self._scales for mirrored in self._mirrored]
+        sizes = {
+            task: [(scaled_side(size[0], scale), scaled_side(size[1], scale)) for scale in scales]
+            for task, scales in self._scales.items()
+        }
+        views = [
+            self._view(tensor, each, mirrored)
+            for each in dict.fromkeys(each for those in sizes.values() for each in those)
+            for mirrored in self._mirrored
+        ]
         outputs: dict[str, NDArray[Any]] = {}
         for task, head in self._model.heads.items():
+            own = [view for view in views if view.size in sizes[task]]
             if isinstance(head, Enlarging):
-                outputs["mask"] = np.stack([_average_mask(head, views, i, size) for i in range(len(images))])
+                outputs["mask"] = np.stack([_average_mask(head, own, i, size) for i in range(len(images))])
             elif head.nms_options is not None:
-                outputs[DETECTIONS] = _join_boxes(head, task, views, size, head.nms_options)
+                outputs[DETECTIONS] = _join_boxes(head, task, own, size, head.nms_options)
             else:
-                outputs["probabilities"] = _average_classes(head, task, views)
+                outputs["probabilities"] = _average_classes(head, task, own)
         return outputs
 
-    def _view(self, images: Tensor, scale: float, mirrored: bool) -> View:
-        size = scaled_side(images.shape[2], scale), scaled_side(images.shape[3], scale)
+    def _view(self, images: Tensor, size: tuple[int, int], mirrored: bool) -> View:
         # Mirroring comes before scaling: a mirrored input then has exactly the same views in another order.
         view = _resize(images.flip(3) if mirrored else images, size)
         try:
             return View(size, mirrored, self._model(view))
         except UserError as error:
             raise UserError(f"tta=multiscale_flip also uses inputs of {size[0]} x {size[1]} pixels: {error}") from None
+
+
+def _default_scales(head: Head) -> tuple[float, ...]:
+    return SCALES if head.nms_options is None else DETECTION_SCALES
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -161,28 +185,26 @@ def _join_boxes(
     head: Head, task: str, views: Sequence[View], size: tuple[int, int], options: NmsOptions
 ) -> NDArray[np.float32]:
     """Returns ``detections`` ``(B, K, 6)``; rows of score 0 fill up shorter lists."""
-    decoded = [head.decode(view.raw[task], view.size) for view in views]
-    images = [_joined(predictions, views, size, options) for predictions in zip(*decoded, strict=True)]
+    decoded = []
+    for view in views:
+        raw, scale = view.raw[task], (view.size[0] / size[0], view.size[1] / size[1])
+        decoded.append(head.decode(raw if view.size == size else head.at_scale(raw, scale), view.size))
+    images = [
+        fuse_boxes([_to_input(*each, size) for each in zip(predictions, views, strict=True)], options)
+        for predictions in zip(*decoded, strict=True)
+    ]
     rows = np.zeros((len(images), max(len(found.boxes) for found in images), 6), dtype=np.float32)
     for row, found in zip(rows, images, strict=True):
         row[: len(found.boxes)] = np.column_stack([found.boxes, found.scores, found.class_ids])
     return rows
 
 
-def _joined(
-    predictions: Sequence[Prediction], views: Sequence[View], size: tuple[int, int], options: NmsOptions
-) -> Detections:
+def _to_input(prediction: Prediction, view: View, size: tuple[int, int]) -> Detections:
+    """Converts the boxes of a view to pixels of the input."""
+    assert isinstance(prediction, Detections)
     height, width = size
-    joined: list[Detections] = []
-    for prediction, view in zip(predictions, views, strict=True):
-        assert isinstance(prediction, Detections)
-        y, x = height / view.size[0], width / view.size[1]
-        boxes = prediction.boxes * np.array([x, y, x, y], dtype=np.float32)
-        if view.mirrored:
-            boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-        joined.append(Detections(boxes, prediction.class_ids, prediction.scores))
-    boxes = np.concatenate([found.boxes for found in joined])
-    class_ids = np.concatenate([found.class_ids for found in joined])
-    scores = np.concatenate([found.scores for found in joined])
-    keep = suppress(boxes, scores, class_ids, options.nms_iou, options.max_detections)
-    return Detections(boxes[keep], class_ids[keep], scores[keep])
+    y, x = height / view.size[0], width / view.size[1]
+    boxes = prediction.boxes * np.array([x, y, x, y], dtype=np.float32)
+    if view.mirrored:
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+    return Detections(boxes, prediction.class_ids, prediction.scores)

@@ -113,7 +113,7 @@ def _read_run(path: Path) -> Run | None:
         run = Run(
             folder=path.parent,
             data=_data(path, content["dataset"]),
-            tta=content.get("tta", "none"),
+            tta=_tta(content),
             model=model,
             finished=path.stat().st_mtime,
             **{key: content[key] for key in ("task", "dataset", "split", "images", "metrics")},
@@ -136,3 +136,9 @@ def _description(metrics: Path) -> Path:
     """Returns the description of a run's model, or of the model folder that holds the metrics."""
     folder = ModelFolder(metrics.parent)
     return (folder if folder.exists else ModelFolder(RunFolder(metrics.parent).model)).description
+
+
+def _tta(content: Mapping[str, Any]) -> str:
+    """Returns the test-time augmentation of some metrics; that of other scales than usual is not the paper's."""
+    usual = content.get("tta_scales") is None and content.get("tta_flip", True)
+    return str(content.get("tta", "none")) if usual else "custom"
