@@ -8,7 +8,14 @@ from mbv2kit.schema.rules import Cores, Location, Name, Share, Stride, between
 Task = Literal["classification", "detection", "segmentation"]
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
-TestTimeAugmentation = Literal["none", "multiscale_flip"]
+
+
+class TestTimeAugmentation(TypedDict):
+    """Keys of the group ``tta``."""
+
+    name: Literal["none", "multiscale_flip"]
+    scales: Sequence[Annotated[float, between(0.1, 4)]] | None
+    flip: bool
 
 
 class Keys(TypedDict):
