@@ -50,7 +50,7 @@ def find_images(root: Path, split: str, file: Path, names: Sequence[str], paths:
         paths.check(name, file)
     folders = [*(root / folder.replace("{split}", split) for folder in _IMAGE_FOLDERS), file.parent]
     best, missing = folders[0], list(names)
-    for folder in folders:
+    for folder in filter(Path.is_dir, folders):
         # A listing may spell a name differently, for example on a file system that ignores capitals.
         left = [name for name in _not_listed(folder, names) if not _is_file(folder / name)]
         if len(left) < len(missing):
@@ -68,8 +68,6 @@ def find_images(root: Path, split: str, file: Path, names: Sequence[str], paths:
 
 
 def _not_listed(folder: Path, names: Sequence[str]) -> list[str]:
-    if not folder.is_dir():
-        return list(names)
     listings: dict[str, frozenset[str]] = {}
     left = []
     for name in names:
