@@ -1,12 +1,12 @@
 """Evaluators in several processes: each adds its share of the images, and all compute the metrics of the whole."""
 
 import math
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation import create_evaluator
@@ -48,4 +48,9 @@ def work(rank: int, folder: Path, expected: dict[str, float]) -> None:
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     expected = measure(0, 1)
     assert 0 < expected["AP"] < 1
-    mp.spawn(work, (tmp_path, expected), nprocs=2)
+    processes = [get_context("spawn").Process(target=work, args=(rank, tmp_path, expected)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
