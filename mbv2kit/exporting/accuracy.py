@@ -37,5 +37,7 @@ def print_side_by_side(console: Console, before: Scores, after: Scores, images: 
     """Prints every metric before and after, and the difference."""
     table = Table("metric", *headings, "difference", title=f"Accuracy on {images} images", title_justify="left")
     for name, value in before.metrics.items():
-        table.add_row(name, f"{value:.4f}", f"{after.metrics[name]:.4f}", f"{after.metrics[name] - value:+.4f}")
+        cells = (f"{value:.4f}", f"{after.metrics[name]:.4f}", f"{after.metrics[name] - value:+.4f}")
+        # A metric that the data have nothing for is NaN.
+        table.add_row(name, *("-" if "nan" in cell else cell for cell in cells))
     console.print(table)

@@ -1,6 +1,7 @@
 """Exports a model and checks the file: the job of ``mbv2kit export``."""
 
 from dataclasses import dataclass, fields, replace
+from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,8 +104,11 @@ def export(config: DictConfig) -> Exported:
         source = data.ground_truth() if options.precision != "fp32" else None
         if source is not None:
             before, after = _score(console, model, exported, data, source, options)
-            metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
-            problem = problem or _too_inaccurate(data.task, before, after, options.max_loss)
+            if isnan(accuracy.loss(data.task, before, after)):
+                _say(console, _unmeasured(data.task, len(source)))
+            else:
+                metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
+                problem = problem or _too_inaccurate(data.task, before, after, options.max_loss)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
         if problem is None:
@@ -161,6 +165,14 @@ def _too_inaccurate(task: Task, before: Scores, after: Scores, max_loss: float) 
     return (
         f"{accuracy.MAIN_METRIC[task]} falls by {fall:.4f}, more than max_loss={max_loss}; the file was not kept. "
         "Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more."
+    )
+
+
+def _unmeasured(task: Task, images: int) -> str:
+    return (
+        f"The accuracy cannot be measured: the {images:,} images of the validation split have no ground truth for "
+        f"{accuracy.MAIN_METRIC[task]}. The file is judged by the comparison with PyTorch alone; name a split with "
+        "ground truth (dataset.val_split=NAME) to know what it loses."
     )
 
 

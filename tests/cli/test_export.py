@@ -1,10 +1,13 @@
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
+from PIL import Image as PillowImage
 
 from mbv2kit.commands.export import job as export
 from mbv2kit.data.sources import create_source
@@ -120,3 +123,32 @@ def test_a_config_is_complete(run: Tool, model: str) -> None:
     seen: list[DictConfig] = []
     assert run("export", seen.append, f"checkpoint={model}") == 0
     assert seen[0].format == "onnx"
+
+
+def test_int8_on_a_split_without_ground_truth_is_judged_by_agreement(
+    run: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(small_model("detection").spec, class_names={"detection": ("cell",)})
+    model = VisionModel(spec).eval()
+    randomize_norms(model)
+    model.save(tmp_path / "cells")
+    rng = np.random.default_rng(0)
+    for split, boxes in (("train", 1), ("val", 0)):
+        images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(4)]
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for image in images:
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            PillowImage.fromarray(pixels).save(tmp_path / "data" / split / str(image["file_name"]))
+        box = {"image_id": 0, "category_id": 1, "bbox": [8, 8, 20, 20], "area": 400, "iscrowd": 0}
+        annotations = [{"id": i, **box} for i in range(1, 1 + boxes)]
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+        (tmp_path / "data" / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "data" / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    keys = ["checkpoint=cells", "precision=int8", "max_loss=0.01", "sensitive_layers=0", "check_pictures=4"]
+    data = ["dataset=coco", "dataset.root=data", "dataset.train_split=train", "dataset.val_split=val"]
+    assert run("export", export, *keys, *data) == 0
+    said = capsys.readouterr().out
+    assert "The accuracy cannot be measured: the 4 images of the validation split have no ground truth for AP" in said
+    assert "nan" not in said
+    (written,) = ModelFolder(Path("cells")).read_exports()
+    assert written.precision == "int8"
