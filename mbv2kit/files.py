@@ -1,18 +1,29 @@
 """Files: written completely or not at all, folders that no one else has, safe names, and text in any usual encoding."""
 
 import codecs
+import errno
 import logging
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 from mbv2kit.errors import UserError, one_line
 
 _log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = {
+    **dict.fromkeys(_FULL, "make room, or name a folder on another disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "name a folder that you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), "name another folder"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOENT), "look whether the folder is still there"),
+}
+
 
 # The longer mark first: that of UTF-32 begins as that of UTF-16.
 _MARKS = {
@@ -25,6 +36,77 @@ _MARKS = {
 _LAST_RESORT = "cp1252"
 # Names that begin with a dot are hidden, and Windows drops a dot or a blank at the end.
 _UNSAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f-\x9f\ud800-\udfff]|^[. ]|[. ]$')
+# Around the name of a file that is being written.
+_PART = (".", ".part")
+
+
+class CannotWriteError(UserError, OSError):
+    """A file that cannot be written, as a sentence; it is an OSError as well, for callers who know more to say.
+
+    Args:
+        path: The file or folder.
+        error: What the system said.
+    """
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        reason = error.strerror or one_line(error)
+        super().__init__(
+            f"{path} cannot be written ({reason}); {_ADVICE.get(error.errno or 0, 'name another folder')}."
+        )
+        self.errno, self.strerror, self.filename = error.errno, reason, str(path)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def disk_errors_told(path: Path | str) -> Iterator[None]:
+    """Turns a disk that is full, read-only or gone into a sentence, whichever library was writing.
+
+    Args:
+        path: The folder or file that is written.
+
+    Raises:
+        CannotWriteError: Something could not be written.
+    """
+    try:
+        yield
+    except CannotWriteError:
+        raise
+    except (OSError, RuntimeError) as error:
+        # torch replaces the error of the system with one of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in _ADVICE:
+            raise
+        name = path if cause.filename is None else os.fsdecode(cause.filename)
+        # A full disk is the same wherever it shows; other errors may be about a file that is read.
+        if cause.errno not in _FULL and not Path(name).is_relative_to(path):
+            raise
+        raise CannotWriteError(name, cause) from None
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that replaces ``path`` in one step when all is written; until then the previous one stays.
+
+    Args:
+        path: The file, in an existing folder.
+
+    Raises:
+        CannotWriteError: The file cannot be written; the previous file stays.
+    """
+    unfinished = path.with_name(f"{_PART[0]}{path.name}.{os.getpid()}{_PART[1]}")
+    try:
+        with disk_errors_told(path):
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -35,18 +117,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         content: Bytes, or text that is written as UTF-8.
 
     Raises:
-        OSError: The file cannot be written; the previous file stays.
+        CannotWriteError: The file cannot be written; the previous file stays.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed left of files in the middle of writing."""
+    for path in folder.rglob(f"{_PART[0]}*{_PART[1]}"):
+        path.unlink(missing_ok=True)
 
 
 def claim_folder(path: Path) -> Path:

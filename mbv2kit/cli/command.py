@@ -19,6 +19,7 @@ from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.errors import UserError
+from mbv2kit.files import disk_errors_told
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
 from mbv2kit.texts import shown
@@ -40,7 +41,8 @@ def run_command(
     """Composes the configuration of a command with its command line, runs ``job`` on it and exits.
 
     The exit code is what the job returns (None is 0), the highest one if a sweep runs several jobs; 2 after one line
-    on stderr if the request is wrong; 130 after Ctrl-C.
+    on stderr if the request is wrong; 130 after Ctrl-C, which for training means stopped and saved, as 143 does after
+    SIGTERM.
 
     Args:
         name: The command, as in ``mbv2kit NAME``; its configuration is the file of that name in ``conf``.
@@ -115,7 +117,8 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
         if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
             config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
         try:
-            codes.append(job(config) or 0)
+            with disk_errors_told(str(config.get("output") or config.get("run_dir") or ".")):
+                codes.append(job(config) or 0)
         except UserError as error:
             _print_error(error)
             codes.append(2)

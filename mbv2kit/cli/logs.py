@@ -79,7 +79,7 @@ def job_log() -> Iterator[None]:
 def log_to(file: Path) -> None:
     """Writes what the job has reported so far, and everything that follows, to ``file`` as well."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = logging.FileHandler(file, encoding="utf-8")
+    written = _File(file, encoding="utf-8")
     written.setFormatter(_LINE)
     root = logging.getLogger()
     for held in [handler for handler in root.handlers if isinstance(handler, _Held)]:
@@ -87,6 +87,13 @@ def log_to(file: Path) -> None:
             written.handle(record)
         root.removeHandler(held)
     root.addHandler(written)
+
+
+class _File(logging.FileHandler):
+    """Leaves lines out where the disk is full; what the job is about tells it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Says nothing: logging would print a traceback for each line."""
 
 
 class _Held(MemoryHandler):

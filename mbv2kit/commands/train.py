@@ -8,6 +8,7 @@ mbv2kit train -m backbone.width=0.35,0.5,1.0 run_dir=outputs/widths
 mbv2kit train resume=outputs/detection/coco/2026-01-31_12-00-00
 """
 
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -23,9 +24,12 @@ def job(config: DictConfig) -> None:
     from mbv2kit.cli.logs import show_log
 
     show_log()
-    from mbv2kit.training.run import train
+    from mbv2kit.training.run import train_or_stop
 
-    train(config, list(HydraConfig.get().overrides.task))
+    _, stopped = train_or_stop(config, list(HydraConfig.get().overrides.task))
+    if stopped is not None:
+        # As a shell counts a process that a signal ended; it ends a sweep as well.
+        sys.exit(128 + stopped)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

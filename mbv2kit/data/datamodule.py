@@ -193,7 +193,13 @@ class DataModule(lightning.LightningDataModule):
         epoch = self.trainer.current_epoch
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         finished = done >= self.trainer.num_training_batches
-        return {"epoch": epoch + 1, "start": 0} if finished else {"epoch": epoch, "start": done}
+        position = {"epoch": epoch + 1, "start": 0} if finished else {"epoch": epoch, "start": done}
+        return position | self.order | {"batches": self.trainer.num_training_batches}
+
+    @property
+    def order(self) -> dict[str, int]:
+        """What decides the batches of an epoch."""
+        return {"images": len(self.train), "batch_size": self._batch_size, "seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from the position in a checkpoint."""

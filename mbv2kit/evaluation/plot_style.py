@@ -1,10 +1,13 @@
 """The common style of all plots: colors, sizes, frame."""
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mbv2kit.files import write_atomically
 
 DPI = 150
 WIDTH = 8.0
@@ -40,5 +43,7 @@ def plain(axes: Axes) -> None:
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a figure and returns the file; a missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    content = BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."))
+    write_atomically(path, content.getvalue())
     return path

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
-from mbv2kit.files import claim_folder, explained
+from mbv2kit.files import claim_folder, explained, write_atomically
 from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_names import short_stem
@@ -209,7 +210,9 @@ def _describe_tta(tta: Mapping[str, Any]) -> str:
 
 
 def _save(image: Image, path: Path) -> None:
-    PillowImage.fromarray(image).save(path)
+    content = BytesIO()
+    PillowImage.fromarray(image).save(content, format="png")
+    write_atomically(path, content.getvalue())
 
 
 def _only_task(spec: ModelSpec, task: Task | None) -> Task:

@@ -82,8 +82,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has a model and its metrics."""
-        return self.metrics.is_file() and ModelFolder(self.model).exists
+        """Whether the run has a model and its metrics, which are written last."""
+        return _task(self) is not None and ModelFolder(self.model).exists
 
 
 def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> RunFolder:

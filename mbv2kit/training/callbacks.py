@@ -1,78 +1,22 @@
-"""What a run does besides the steps: a row of metrics an epoch, checkpoints, and a clean end on a signal."""
+"""What a run does besides the steps: a row of metrics an epoch, and checkpoints."""
 
 import csv
+import io
 import logging
-import signal
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mbv2kit.data.datamodule import DataModule
+from mbv2kit.errors import UserError
+from mbv2kit.files import write_atomically
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)
-
-
-class StoppedBySignal(Exception):  # noqa: N818 - not an error
-    """A signal stopped the run, and its state is saved."""
-
-
-class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM finishes the batch, saves and ends the run; a second signal ends it at once.
-
-    Args:
-        checkpoint: File for the state.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self._checkpoint = checkpoint
-        self._received: int | None = None
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Handles both signals; Lightning restores the previous handlers when the run ends."""
-        # Python gives signals to the main thread alone.
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._remember)
-
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self._received = signum
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *unused: Any, **named: Any) -> None:
-        """Ends the run between two steps; after the last step of an epoch, validation and logging come first."""
-        if self._received is not None and not trainer.is_last_batch:
-            self._stop(trainer)
-
-    def on_validation_batch_end(self, trainer: lightning.Trainer, *unused: Any, **named: Any) -> None:
-        """Ends the run between two batches of validation; the resumed run repeats that validation from its start."""
-        if self._received is None:
-            return
-        # Lightning takes this state for a validation that stopped before its first batch was done. From any other state
-        # it would skip the rest, and the metrics would be of a part of the images.
-        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        progress.reset()
-        progress.increment_ready()
-        progress.increment_started()
-        progress.current.reset()
-        self._stop(trainer)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Ends a run that received its signal in the last epoch; the state is saved by then."""
-        if self._received is not None:
-            raise StoppedBySignal(signal.Signals(self._received).name)
-
-    def _stop(self, trainer: lightning.Trainer) -> None:
-        assert self._received is not None
-        trainer.save_checkpoint(self._checkpoint)
-        raise StoppedBySignal(signal.Signals(self._received).name)
 
 
 class EpochLog(Callback):
@@ -94,8 +38,11 @@ class EpochLog(Callback):
         """Reads the rows of earlier epochs, and starts the clock, since a resumed epoch has no start."""
         self._started = time.perf_counter()
         if self._path.is_file():
-            with self._path.open(newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+            lines = self._path.read_text(encoding="utf-8", errors="replace").replace("\0", "").splitlines()
+            rows = [row for row in csv.DictReader(lines) if None not in row and (row.get("epoch") or "").isdecimal()]
+            self._rows = [row for row in rows if int(row["epoch"]) < trainer.current_epoch]
+            if len(rows) < len(lines) - 1:
+                _log.warning("%s: %d damaged rows are left out", self._path, len(lines) - 1 - len(rows))
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Starts the epoch's clock."""
@@ -113,27 +60,48 @@ class EpochLog(Callback):
         metrics = {name: float(value) for name, value in scored if name.startswith("val/")} | pl_module.mean_losses()
         self._validated = False
         seconds = time.perf_counter() - self._started
-        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         values = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             **{name: f"{value:.6g}" for name, value in metrics.items()},
-            "lr": f"{rate:.6g}",
+            "lr": f"{pl_module.last_rate():.6g}",
             "skipped_steps": pl_module.guard.skipped,
             "seconds": f"{seconds:.2f}",
         }
         self._rows.append({key: str(value) for key, value in values.items()})
         names = list(dict.fromkeys(name for row in self._rows for name in row))
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, names)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._path, table.getvalue())
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in metrics.items())
         _log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that finds its best metric also after the run folder was moved."""
+    """A ModelCheckpoint that finds its best metric also after the run folder was moved, and for which NaN is none."""
+
+    _warned = False
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Saves the best epoch; without a metric there is no best one, and the last epoch is the model."""
+        if self.monitor is not None:
+            value = trainer.callback_metrics.get(self.monitor)
+            if value is None:
+                known = ", ".join(name.removeprefix("val/") for name in trainer.callback_metrics if "val/" in name)
+                wanted = self.monitor.removeprefix("val/")
+                raise UserError(f"task.monitor={wanted} is none of the metrics of the evaluator: {known}.")
+            if value.isnan():
+                if not self._warned:
+                    _log.warning(
+                        "%s cannot be computed on the validation split; without it no epoch is the best, the last one "
+                        "is kept, and early stopping waits",
+                        self.monitor,
+                    )
+                self._warned = True
+                return
+        super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of a checkpoint, with every path moved into the current folder."""
@@ -156,3 +124,18 @@ class EpochOrder(Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, DataModule)
         datamodule.start_epoch(trainer.current_epoch)
+
+
+class Beginning(Callback):
+    """Calls a function when a run is about to take its first step, with its state restored.
+
+    Args:
+        begin: The function.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin = begin
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Calls the function."""
+        self._begin()

@@ -1,4 +1,4 @@
-"""What follows the last epoch: the model folder, its evaluation and its ONNX file."""
+"""What follows the last epoch: the model folder, its ONNX file and its evaluation."""
 
 import logging
 from dataclasses import replace
@@ -12,6 +12,7 @@ from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.exporting.trained import export_trained
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.training.checkpoints import read_checkpoint
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.task import VisionTask
 
@@ -21,7 +22,7 @@ _IMAGES_TO_CHECK = 8
 
 
 def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
-    """Saves the best epoch's weights, evaluates the saved model as ``mbv2kit eval`` does, and exports it.
+    """Saves the best epoch's weights, exports the saved model, and evaluates it as ``mbv2kit eval`` does.
 
     Args:
         plan: What was trained.
@@ -31,6 +32,12 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
     options, run = plan.options, plan.run
     epoch = _save_best(plan, task)
     model = VisionModel.load(run.model).to(memory_format=torch.channels_last)
+    if (curves := run.path / "metrics.csv").is_file():
+        plots.learning_curves(curves, run.plots / "learning_curves.png")
+    if options["export"]:
+        images = [data.val[index].image for index in evenly_spaced(len(data.val), _IMAGES_TO_CHECK)]
+        export_trained(model, run.model, [model.preprocess(image)[0] for image in images])
+    # Last, because a run that has metrics.json counts as finished.
     evaluate_model(
         as_trained(model),
         data.val,
@@ -41,10 +48,6 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
         evaluator=options.get("evaluator"),
         **options["loader"],
     )
-    plots.learning_curves(run.path / "metrics.csv", run.plots / "learning_curves.png")
-    if options["export"]:
-        images = [data.val[index].image for index in evenly_spaced(len(data.val), _IMAGES_TO_CHECK)]
-        export_trained(model, run.model, [model.preprocess(image)[0] for image in images])
     _log.info("the model of epoch %d is in %s", epoch, run.model)
 
 
@@ -52,7 +55,7 @@ def _save_best(plan: Plan, task: VisionTask) -> int:
     """Writes the model folder and returns the epoch, counted from 1, that its weights are of."""
     # There is no best epoch where none was validated.
     file = plan.best if plan.best.is_file() else plan.last
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(file)
     epoch: int = checkpoint["epoch"] + 1
     prefix = "model." if task.average is None else "average.model."
     weights = {

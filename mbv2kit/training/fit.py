@@ -1,11 +1,14 @@
 """The epochs of a training run."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
+from signal import Signals
+from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -13,8 +16,11 @@ from rich.console import Console
 from mbv2kit.cli.logs import log_to
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.training.callbacks import EpochLog, EpochOrder, MovableCheckpoint, StopOnSignal, StoppedBySignal
+from mbv2kit.files import write_atomically
+from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, MovableCheckpoint
+from mbv2kit.training.checkpoints import WholeCheckpoints, is_over
 from mbv2kit.training.plan import Plan
+from mbv2kit.training.stopping import PatientStopping, StopOnSignal, StoppedBySignal
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)
@@ -24,7 +30,8 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     """Returns Lightning's trainer as the part ``trainer`` of a config describes it.
 
     Raises:
-        UserError: The machine has no such accelerator, device or precision.
+        UserError: The machine has no such accelerator, device or precision, there is more than one device, or early
+            stopping lacks validations.
     """
     options = plan.options["trainer"]
     monitor = f"val/{plan.config.task.monitor}"
@@ -38,14 +45,20 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
         checkpoint(plan.last.stem, save_on_train_epoch_end=True),
         StopOnSignal(plan.last),
     ]
-    if options["early_stopping_patience"] is not None:
-        callbacks.append(EarlyStopping(monitor, mode="max", patience=options["early_stopping_patience"]))
+    if (patience := options["early_stopping_patience"]) is not None:
+        if options["limit_val_batches"] == 0 or options["val_every_n_epochs"] > options["max_epochs"]:
+            raise UserError(
+                f"trainer.early_stopping_patience={patience} needs validations, and trainer.limit_val_batches="
+                f"{options['limit_val_batches']} with trainer.val_every_n_epochs={options['val_every_n_epochs']} "
+                f"leaves none in {options['max_epochs']} epochs; set it to null, or validate."
+            )
+        callbacks.append(PatientStopping(monitor, patience))
     shows_progress = options["progress_bar"] and Console().is_terminal
     if shows_progress:
         callbacks.append(RichProgressBar(leave=False))
     machine = {key: options[key] for key in ("accelerator", "devices", "precision")}
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             **machine,
             max_epochs=options["max_epochs"],
             check_val_every_n_epoch=options["val_every_n_epochs"],
@@ -58,31 +71,56 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
             enable_model_summary=False,
             logger=TensorBoardLogger(plan.run.path, name="tensorboard", version=""),
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
         raise UserError(f"This machine cannot train with {chosen}: {one_line(error)}") from None
+    if trainer.world_size != 1:
+        raise UserError(
+            f"trainer.devices={options['devices']} means {trainer.world_size} devices, and mbv2kit trains on one; "
+            "set trainer.devices=1."
+        )
+    return trainer
 
 
-def fit(trainer: lightning.Trainer, plan: Plan, task: VisionTask, data: DataModule) -> bool:
-    """Starts the run folder and trains, from the last checkpoint if there is one.
+def fit(
+    trainer: lightning.Trainer, plan: Plan, task: VisionTask, data: DataModule, last: Mapping[str, Any] | None
+) -> Signals | None:
+    """Starts the run folder and trains.
+
+    Args:
+        trainer: As :func:`create_trainer` made it.
+        plan: What to train.
+        task: What to train it with.
+        data: What to train on.
+        last: The checkpoint to go on from; None for a new run.
 
     Returns:
-        Whether training is finished; False if a signal stopped it, with its state saved.
+        The signal that stopped training, with its state saved; None if it is finished.
 
     Raises:
-        UserError: Three steps in a row were not finite.
+        UserError: Three steps in a row were not finite, or something could not be read or written.
     """
     log_to(plan.run.log)
-    OmegaConf.save(OmegaConf.create(plan.options), plan.run.config)
-    # A run with metrics counts as finished, which a continued one no longer is.
-    plan.run.metrics.unlink(missing_ok=True)
-    last = plan.last if plan.last.is_file() else None
+
+    # Later than what could go wrong in restoring the state: until then the folder stays as it was.
+    def begin() -> None:
+        write_atomically(plan.run.config, OmegaConf.to_yaml(OmegaConf.create(plan.options)))
+        # A run with metrics counts as finished, which a continued one no longer is.
+        plan.run.metrics.unlink(missing_ok=True)
+
+    options = plan.options["trainer"]
+    if last is not None and is_over(last, options["max_epochs"], options["early_stopping_patience"]):
+        begin()
+        return None
+    trainer.callbacks.insert(0, Beginning(begin))  # type: ignore[attr-defined]
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
+        trainer.fit(task, datamodule=data, ckpt_path=plan.last if last is not None else None, weights_only=True)
     except StoppedBySignal as stop:
-        _log.info("%s: stopped and saved; go on with: mbv2kit train resume=%s", stop, plan.run.path)
-        return False
+        how = "stopped and saved" if stop.saved else "stopped at once, without what came after the last checkpoint"
+        _log.info("%s: %s; go on with: mbv2kit train resume=%s", stop, how, plan.run.path)
+        return stop.signal
     if task.guard.skipped:
         _log.warning("%d steps were skipped because they were not finite", task.guard.skipped)
-    return True
+    return None

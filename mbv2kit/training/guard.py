@@ -37,13 +37,15 @@ class StepGuard:
         else:
             self._saved = [buffer.clone() for buffer in buffers]
 
-    def check(self, loss: Tensor, step: int, image_ids: Sequence[str]) -> bool:
+    def check(self, loss: Tensor, step: int, image_ids: Sequence[str], *, scaled: bool = False) -> bool:
         """Checks loss and gradients; a bad step loses its gradients, so that the optimizer moves no weight.
 
         Args:
             loss: The step's loss.
             step: Number of the step, for the message.
             image_ids: Names of the images in the batch, for the message.
+            scaled: Whether gradients are scaled for fp16, so that they may overflow until the scale is low enough: such
+                a step is undone and not counted.
 
         Returns:
             Whether the step counts.
@@ -56,13 +58,15 @@ class StepGuard:
         if bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             self._in_a_row = 0
             return True
-        self.skipped += 1
-        self._in_a_row += 1
         for parameter in self._model.parameters():
             parameter.grad = None
         with torch.no_grad():
             for buffer, saved in zip(self._model.buffers(), self._saved, strict=True):
                 buffer.copy_(saved)
+        if scaled and bool(torch.isfinite(loss.detach())):
+            return False
+        self.skipped += 1
+        self._in_a_row += 1
         what = f"step {step}: loss {float(loss.detach()):.4g}, gradient norm {float(norm):.4g}"
         images = ", ".join(image_ids)
         _log.warning("%s; the step is skipped (images: %s)", what, images)

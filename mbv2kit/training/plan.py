@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
-from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
 from mbv2kit.training.checks import check_parts
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
@@ -27,12 +27,14 @@ class Plan:
         run: The folder that the run writes.
         config: The whole configuration. The weights and the data complete it.
         qat: What quantization-aware training does at each stage of the run; nothing if it is off.
+        resumed: Whether the folder is that of an earlier run.
         done: Whether the run has already finished, so that there is nothing to train.
     """
 
     run: RunFolder
     config: DictConfig
     qat: FloatTraining
+    resumed: bool = False
     done: bool = False
 
     @property
@@ -43,7 +45,7 @@ class Plan:
     @property
     def last(self) -> Path:
         """Checkpoint of the last epoch, or of the step at which a signal stopped the run."""
-        return self.run.checkpoints / "last.ckpt"
+        return self.run.checkpoints / LAST
 
     @property
     def best(self) -> Path:
@@ -59,25 +61,44 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         overrides: The ``key=value`` that the config was composed with: what changes in a run that is resumed.
 
     Raises:
-        UserError: The data set's folder is not there, ``run_dir`` holds another run, or
-            ``resume`` does not fit its run.
+        UserError: The data set's folder is not there, or ``resume`` does not fit its run.
     """
-    if config.resume is None:
+    resumed = config.resume is not None
+    if not resumed:
         config = config.copy()
         config.plugins = _plugins(config)
         run, done = RunFolder(Path(config.run_dir)), False
-        if run.config.exists():
-            raise UserError(f"run_dir={run.path} holds a run; name another folder, or go on with resume={run.path}.")
     else:
         run = RunFolder(Path(config.resume))
-        config = resumed_config(run, overrides)
-        done = run.finished and config.trainer.max_epochs <= run.read_config()["trainer"]["max_epochs"]
+        config = resumed_config(run, overrides, config)
+        done = run.finished and not _goes_on(run, config)
         if done:
             _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
+    _make_absolute(config)
     if not done:
         check_parts(config)
         check_source(config.dataset.name, config.task.name, config.dataset.root)
-    return Plan(run=run, config=config, qat=create_qat(config), done=done)
+    return Plan(run=run, config=config, qat=create_qat(config), resumed=resumed, done=done)
+
+
+def _goes_on(run: RunFolder, config: DictConfig) -> bool:
+    """Returns whether a finished run has epochs left that its old configuration did not want."""
+    before, now = run.read_config()["trainer"], config.trainer
+    if now.max_epochs > before["max_epochs"]:
+        return True
+    # A run that stopped early goes on where patience is longer now, or there is none.
+    if now.early_stopping_patience == before.get("early_stopping_patience"):
+        return False
+    checkpoint = read_checkpoint(run.checkpoints / LAST)
+    return not is_over(checkpoint, now.max_epochs, now.early_stopping_patience)
+
+
+def _make_absolute(config: DictConfig) -> None:
+    """Makes the folders of the user absolute, so that the run can be resumed and evaluated from anywhere."""
+    if config.dataset.get("root") is not None:
+        config.dataset.root = str(Path(config.dataset.root).expanduser().absolute())
+    if isinstance(config.weights, str) and Path(config.weights).exists():
+        config.weights = str(Path(config.weights).absolute())
 
 
 def _plugins(config: DictConfig) -> list[str]:

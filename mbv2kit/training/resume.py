@@ -1,6 +1,7 @@
 """The configuration of a resumed run: its own, with the keys that the command line changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -28,12 +29,33 @@ _FIXED = (
 )
 
 
-def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
+# What runs of earlier versions did not have.
+_LATER = ("evaluator", "export", "qat")
+
+
+def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the keys that there are today, at their defaults; what a run has stays as it is."""
+    registries = {registry.group: registry for registry in training_parts()}
+    completed = {key: usual[key] for key in _LATER} | values
+    for key, section in values.items():
+        if not isinstance(section, Mapping):
+            continue
+        known = usual.get(key)
+        if (registry := registries.get(key)) is not None:
+            # The defaults are those of the part that the run chose.
+            name = section.get(registry.name_key)
+            known = registry.keys(name) if name in registry.names() else None
+        completed[key] = {**known, **section} if isinstance(known, Mapping) else section
+    return completed
+
+
+def resumed_config(run: RunFolder, overrides: Sequence[str], usual: DictConfig | None = None) -> DictConfig:
     """Reads the config of a run and applies ``key=value`` overrides to it.
 
     Args:
         run: The run to resume.
         overrides: The command line; ``resume`` itself and ``plugins`` are ignored.
+        usual: A config of today, which has the keys that a run of an older version lacks.
 
     Raises:
         UserError: The folder holds no run, or its configuration is damaged; or an override chooses another part,
@@ -42,8 +64,11 @@ def resumed_config(run: RunFolder, overrides: Sequence[str]) -> DictConfig:
     if not run.config.is_file():
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
     values = run.read_config()
+    values.setdefault("plugins", [])
     check_value(f"{run.config}: plugins", values.get("plugins"), Sequence[str])
     check_plugins(values["plugins"], f"The run {run.path}")
+    if usual is not None:
+        values = _completed(values, OmegaConf.to_container(usual, resolve=True))  # type: ignore[arg-type]
     check_config("train", values, training_parts(), f"{run.config}: ", complete=True)
     config = OmegaConf.create(values)
     for override in OverridesParser.create().parse_overrides(list(overrides)):

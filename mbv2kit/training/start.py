@@ -13,6 +13,7 @@ from mbv2kit.data.datamodule import TrainingBatch
 from mbv2kit.errors import UserError
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.plan import Plan
+from mbv2kit.weights.class_rows import rows_by_name
 from mbv2kit.weights.open import open_model
 from mbv2kit.weights.partial_loading import load_tensors
 
@@ -48,7 +49,7 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
     Raises:
         UserError: No weight of the backbone fits.
     """
-    report = load_tensors(model, start.state_dict())
+    report = load_tensors(model, start.state_dict(), rows_by_name(model, start))
     left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "not supported by any network")
     report = replace(report, skipped={**report.skipped, **left_out})
     console = Console(width=120, no_color=True)

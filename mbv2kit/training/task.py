@@ -14,6 +14,7 @@ from mbv2kit.evaluation import Evaluator, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
+from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import StepGuard
@@ -64,6 +65,8 @@ class VisionTask(lightning.LightningModule):
         self._evaluators: dict[Task, Evaluator] = {}
         self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
         self._step_counts = True
+        self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
+        self._steps_per_epoch = schedule.steps_per_epoch
         # Sums over the images of the epoch so far. Lightning's own means forget the steps before a resume.
         self._sums: dict[str, float] = {}
         self._images = 0
@@ -80,8 +83,8 @@ class VisionTask(lightning.LightningModule):
         """Returns the optimizer and a scheduler that evaluates the factor at each step."""
         schedule = self._schedule
         # A lambda keeps the schedule itself out of the checkpoint, so that a resumed run can be made longer.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: schedule(step))
-        return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        self._scheduler = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: schedule(step))
+        return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": self._scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Freezes what must stay, and seeds random draws by the step's number, so that a resumed run draws the same."""
@@ -89,8 +92,22 @@ class VisionTask(lightning.LightningModule):
         # Before every step: Lightning calls no `train()` of this class, and sets the flags of single modules itself.
         for module in self._still:
             module.eval()
-        self._qat.begin_step(self.global_step)
+        self._qat.begin_step(self._schedule_step())
         self.guard.remember()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What moves the weights."""
+        return self._optimizer
+
+    def _schedule_step(self) -> int:
+        """Returns the number of the step in a run that had this number of steps in every epoch."""
+        return self.global_step if self._scheduler is None else self._scheduler.last_epoch
+
+    def last_rate(self) -> float:
+        """Returns the highest learning rate of the last step."""
+        peak: float = max(group["initial_lr"] for group in self._optimizer.param_groups)
+        return peak * self._schedule(max(0, self._schedule_step() - 1))
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Adds up the terms of the loss of every head."""
@@ -110,7 +127,10 @@ class VisionTask(lightning.LightningModule):
         """Skips the step where loss or gradients are not finite."""
         assert self._step is not None
         values, batch = self._step
-        self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids)
+        # While the scale of 16-bit gradients is being found, some overflow; the scaler skips those steps itself.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None) if self._trainer is not None else None
+        scaled = scaler is not None and scaler.get_scale() > 1
+        self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids, scaled=scaled)
         if self._step_counts:
             self._images += len(batch.images)
             for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
@@ -155,6 +175,7 @@ class VisionTask(lightning.LightningModule):
         """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights."""
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
+        checkpoint["class_names"] = {task: list(names) for task, names in self.model.class_names.items()}
         checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -167,6 +188,9 @@ class VisionTask(lightning.LightningModule):
         self._sums, self._images = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
         # A resumed run may have another learning rate or length; torch would use those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+        if between_epochs(checkpoint):
+            # With another size of batches an epoch has another number of steps; the schedule goes by epochs.
+            scheduler["last_epoch"] = (checkpoint["epoch"] + 1) * self._steps_per_epoch
         factor = self._schedule(scheduler["last_epoch"])
         for saved, group in zip(optimizer["param_groups"], self._optimizer.param_groups, strict=True):
             saved.update({key: value for key, value in group.items() if key != "params"})

@@ -1,12 +1,25 @@
 """Loads weights into a model that differs from theirs, and reports what happened to every tensor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A tensor of the weights whose rows belong to classes, in the order of the model's classes.
+
+    Attributes:
+        tensor: What to load; None if the model's own tensor stays.
+        outcome: What happened to it, for the table.
+    """
+
+    tensor: Tensor | None
+    outcome: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +30,17 @@ class LoadReport:
         loaded: Names of the tensors that were copied into the model.
         skipped: Names of tensors of the weights that were not copied, with the reason.
         missing: Names of tensors of the model that keep their values, with the reason.
+        renamed: Names of loaded tensors whose rows went by the names of classes, with the outcome.
     """
 
     loaded: tuple[str, ...]
     skipped: Mapping[str, str]
     missing: Mapping[str, str]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> Table:
         """Returns a table with a row for each part of the model whose tensors have the same outcome."""
-        outcomes: dict[str, str] = dict.fromkeys(self.loaded, "loaded")
+        outcomes: dict[str, str] = {**dict.fromkeys(self.loaded, "loaded"), **self.renamed}
         for what, tensors in (("missing, stay fresh", self.missing), ("skipped", self.skipped)):
             for name, reason in tensors.items():
                 # A tensor of another shape is both skipped and missing; its one row says both.
@@ -36,13 +51,17 @@ class LoadReport:
         return table
 
 
-def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
+def load_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], renamed: Mapping[str, Renamed] | None = None
+) -> LoadReport:
     """Copies every tensor that fits into ``model`` and leaves the rest of the model unchanged.
 
     Args:
         model: The model to change.
         tensors: Tensors by the names of the model's ``state_dict``.
+        renamed: What to load in place of some of them, whose rows belong to classes.
     """
+    renamed = renamed or {}
     own = model.state_dict()
     loaded: list[str] = []
     skipped: dict[str, str] = {}
@@ -51,6 +70,12 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
         for name, tensor in tensors.items():
             if name not in own:
                 skipped[name] = "this model has no such part"
+            elif name in renamed:
+                if (moved := renamed[name]).tensor is None:
+                    skipped[name] = missing[name] = moved.outcome
+                else:
+                    own[name].copy_(moved.tensor)
+                    loaded.append(name)
             elif own[name].shape != tensor.shape:
                 skipped[name] = missing[name] = (
                     f"{_shape(tensor)} in the weights, {_shape(own[name])} here; stays fresh"
@@ -58,7 +83,8 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
             else:
                 own[name].copy_(tensor)
                 loaded.append(name)
-    return LoadReport(tuple(loaded), skipped, missing)
+    by_name = {name: renamed[name].outcome for name in loaded if name in renamed}
+    return LoadReport(tuple(loaded), skipped, missing, by_name)
 
 
 def _summarize(outcomes: Mapping[str, str], depth: int) -> list[tuple[str, int, str]]:

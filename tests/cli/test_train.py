@@ -62,7 +62,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(root: Path, tmp_path: Path, tiny: li
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "Traceback" not in output
     assert "Warning" not in output
     last_words = " ".join(output.split())

@@ -101,3 +101,24 @@ def test_parameters_that_took_no_part_are_no_fault(guard: StepGuard, model: nn.S
     loss = model[3](torch.randn(2, 16)).sum()
     loss.backward()
     assert guard.check(loss, 0, ["a"])
+
+
+def test_overflows_while_the_scale_is_found_are_undone_and_not_counted(
+    model: nn.Sequential, guard: StepGuard, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = state(model)
+    for step in range(5):
+        guard.remember()
+        loss = model(torch.randn(5, 3, 2, 2)).square().mean()
+        loss.backward()
+        gradient = next(model.parameters()).grad
+        assert gradient is not None
+        gradient.view(-1)[0] = float("inf")
+        assert not guard.check(loss, step, ["cat.jpg"], scaled=True)
+    assert guard.skipped == 0
+    assert not caplog.records
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+    # A loss that is not finite has nothing to do with the scale.
+    guard.remember()
+    assert not guard.check(torch.tensor(float("nan")), 5, ["cat.jpg"], scaled=True)
+    assert guard.skipped == 1

@@ -1,0 +1,77 @@
+"""Which rows of a head's last layers belong to which class, so that they can follow the names of the classes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mbv2kit.errors import UserError
+from mbv2kit.heads import Head, create_head
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.weights.partial_loading import Renamed
+
+_NUMBERED = re.compile(r"class_\d+")
+
+
+def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
+    """Finds the tensors whose rows belong to classes, where two models have other classes or another order.
+
+    The row of a class comes from its namesake; a class without one keeps its fresh row. Rows never go by position, and
+    classes that the weights only number have no namesakes.
+
+    Args:
+        model: The model to load into, with fresh weights.
+        start: The model that the weights belong to.
+
+    Returns:
+        What to load in place of those tensors, by their names in the model.
+    """
+    found: dict[str, Renamed] = {}
+    for task, own in model.class_names.items():
+        head, names = model.heads[task], tuple(own)
+        theirs = tuple(start.class_names.get(task, names))
+        if names == theirs:
+            continue
+        numbered = all(map(_NUMBERED.fullmatch, theirs))
+        sources = {} if numbered else {i: theirs.index(name) for i, name in enumerate(names) if name in theirs}
+        for name, groups in _class_tensors(model, head, model.spec.heads[task], len(names)).items():
+            fresh, tensor = head.state_dict()[name], start.heads[task].state_dict().get(name)
+            if tensor is None or (numbered and tensor.shape != fresh.shape):
+                continue
+            found[f"heads.{task}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
+    return found
+
+
+def _class_tensors(model: VisionModel, head: Head, options: Mapping[str, Any], count: int) -> dict[str, int]:
+    """Returns the number of groups of rows, such as anchors, of each tensor that has more rows with more classes."""
+    name = options["name"]
+    others = {key: value for key, value in options.items() if key != "name"}
+    with torch.device("meta"):
+        try:
+            larger = create_head(name, model.backbone.feature_info, count + 1, **others).state_dict()
+        except UserError:
+            # A list for each class, such as their weights, does not fit another number of them.
+            lists = [key for key, value in others.items() if isinstance(value, Sequence) and len(value) == count]
+            others = {key: value for key, value in others.items() if key not in lists}
+            larger = create_head(name, model.backbone.feature_info, count + 1, **others).state_dict()
+    more = {name: larger[name].shape[0] - tensor.shape[0] for name, tensor in head.state_dict().items() if tensor.ndim}
+    return {name: rows for name, rows in more.items() if rows > 0}
+
+
+def _renamed(
+    fresh: Tensor, tensor: Tensor, groups: int, sources: Mapping[int, int], count: int, their_count: int
+) -> Renamed:
+    """Moves rows to the places of their classes, which are the last of each group."""
+    ours = fresh.clone().reshape(groups, -1, *fresh.shape[1:])
+    # Rows of a group that are of no class: a background, or a box and its objectness.
+    extra = ours.shape[1] - count
+    if not sources or tensor.shape[0] != groups * (extra + their_count) or tensor.shape[1:] != fresh.shape[1:]:
+        return Renamed(None, "other classes in the weights; stays fresh")
+    theirs = tensor.reshape(groups, -1, *tensor.shape[1:])
+    ours[:, :extra] = theirs[:, :extra]
+    for place, source in sources.items():
+        ours[:, extra + place] = theirs[:, extra + source]
+    rest = "" if len(sources) == count else "; the others stay fresh"
+    return Renamed(ours.flatten(0, 1), f"loaded: {len(sources)} of {count} classes, by their names{rest}")

@@ -1,0 +1,82 @@
+"""Rows of heads follow the names of their classes: what a model says of a class is what the weights said of it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.models.spec import ModelSpec
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Task
+from mbv2kit.weights.class_rows import rows_by_name
+from mbv2kit.weights.partial_loading import load_tensors
+
+HEADS: list[tuple[Task, dict[str, Any]]] = [
+    ("classification", {"name": "classifier"}),
+    ("classification", {"name": "classifier", "background": True}),
+    ("detection", {"name": "ssdlite"}),
+    (
+        "detection",
+        {"name": "yolo_v2", "channels": 8, "num_anchors": 3, "anchors": [[0.1, 0.1], [0.3, 0.2], [0.7, 0.9]]},
+    ),
+    ("segmentation", {"name": "deeplab_v3", "class_weights": [1.0, 2.0, 3.0]}),
+    ("segmentation", {"name": "deeplab_v3", "aspp": True}),
+]
+# The raw tensor that has the classes last, or second.
+LOGITS = {"classification": "logits", "detection": "class_logits", "segmentation": "logits"}
+
+
+def build(task: Task, head: dict[str, Any], names: tuple[str, ...]) -> VisionModel:
+    options = {key: value for key, value in head.items() if key != "class_weights" or len(value) == len(names)}
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2", "width": 0.35},
+        heads={task: options},
+        class_names={task: names},
+        input=Preprocess((64, 64), "stretch"),
+    )
+    return VisionModel(spec).eval()
+
+
+@torch.no_grad()
+def logits(model: VisionModel, task: Task) -> torch.Tensor:
+    """Returns (classes, everything else) of a fixed image."""
+    image = torch.arange(3 * 64 * 64).reshape(1, 3, 64, 64).remainder(251).to(torch.uint8)
+    found = model(image)[task][LOGITS[task]]
+    rows: torch.Tensor = found.movedim(1 if task == "segmentation" else -1, 0).flatten(1)
+    # Without a background.
+    return rows[-len(model.class_names[task]) :]
+
+
+@pytest.mark.parametrize(("task", "head"), HEADS)
+def test_a_class_keeps_its_rows_in_another_order(task: Task, head: dict[str, Any]) -> None:
+    start, model = build(task, head, ("a", "b", "c")), build(task, head, ("c", "a", "b"))
+    report = load_tensors(model, start.state_dict(), rows_by_name(model, start))
+    assert not report.missing
+    assert set(report.renamed.values()) == {"loaded: 3 of 3 classes, by their names"}
+    torch.testing.assert_close(logits(model, task), logits(start, task)[[2, 0, 1]])
+
+
+@pytest.mark.parametrize(("task", "head"), HEADS)
+def test_classes_without_a_namesake_stay_fresh(task: Task, head: dict[str, Any]) -> None:
+    start, model = build(task, head, ("a", "b", "c")), build(task, head, ("new", "c", "other", "a"))
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = load_tensors(model, start.state_dict(), rows_by_name(model, start))
+    assert set(report.renamed.values()) == {"loaded: 2 of 4 classes, by their names; the others stay fresh"}
+    torch.testing.assert_close(logits(model, task)[[3, 1]], logits(start, task)[[0, 2]])
+    for name in report.renamed:
+        tensor = model.state_dict()[name]
+        assert not torch.equal(tensor, fresh[name]) or not fresh[name].any()
+
+
+def test_other_classes_of_the_same_number_are_never_taken_by_position() -> None:
+    start, model = (build("classification", {"name": "classifier"}, names) for names in (("a", "b"), ("x", "y")))
+    fresh = model.state_dict()["heads.classification.linear.weight"].clone()
+    report = load_tensors(model, start.state_dict(), rows_by_name(model, start))
+    assert torch.equal(model.state_dict()["heads.classification.linear.weight"], fresh)
+    assert report.skipped["heads.classification.linear.weight"] == "other classes in the weights; stays fresh"
+
+
+def test_the_same_classes_are_loaded_as_ever() -> None:
+    start, model = (build("classification", {"name": "classifier"}, ("a", "b")) for _ in range(2))
+    assert rows_by_name(model, start) == {}
