@@ -1,7 +1,9 @@
 """The epochs of a training run."""
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from signal import Signals
 from typing import Any
@@ -116,7 +118,8 @@ def fit(
         return None
     trainer.callbacks.insert(0, Beginning(begin))  # type: ignore[attr-defined]
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=plan.last if last is not None else None, weights_only=True)
+        with _quiet_threads():
+            trainer.fit(task, datamodule=data, ckpt_path=plan.last if last is not None else None, weights_only=True)
     except StoppedBySignal as stop:
         how = "stopped and saved" if stop.saved else "stopped at once, without what came after the last checkpoint"
         _log.info("%s: %s; go on with: mbv2kit train resume=%s", stop, how, plan.run.path)
@@ -124,3 +127,19 @@ def fit(
     if task.guard.skipped:
         _log.warning("%d steps were skipped because they were not finite", task.guard.skipped)
     return None
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keeps TensorBoard's thread from printing a traceback where the disk is full; its next call raises the error."""
+    before = threading.excepthook
+
+    def hook(found: threading.ExceptHookArgs) -> None:
+        if not isinstance(found.exc_value, OSError):
+            before(found)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
