@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import get_args
 
+# Behind it, a message has one more line for each path that is expected.
+EXPECTED_LAYOUT = "Expected layout:"
+
 
 class UserError(Exception):
     """A request that cannot be carried out; the message is one sentence.

@@ -18,7 +18,7 @@ from mbv2kit.cli.config import compose, conf_folder, read_names, register_parts,
 from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
-from mbv2kit.errors import UserError
+from mbv2kit.errors import EXPECTED_LAYOUT, UserError
 from mbv2kit.files import disk_errors_told
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
@@ -145,4 +145,5 @@ def _run_once(job: Callable[[DictConfig], None], config: DictConfig) -> None:
 
 
 def _print_error(error: UserError) -> None:
-    print(f"error: {shown(str(error))}", file=sys.stderr)
+    sentence, mark, layout = str(error).partition(f"{EXPECTED_LAYOUT}\n")
+    print("\n".join([f"error: {shown(sentence)}{mark.strip()}", *map(shown, layout.splitlines())]), file=sys.stderr)

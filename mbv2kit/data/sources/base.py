@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.data.cleaning import ObjectFilter
-from mbv2kit.errors import UserError, first_few, nearest
+from mbv2kit.errors import EXPECTED_LAYOUT, UserError, first_few, nearest
 from mbv2kit.registry import Registry
 from mbv2kit.schema.rules import Location, Name
 from mbv2kit.structures import IGNORE, TASKS, Boxes, Sample, Task
@@ -201,4 +201,4 @@ def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
 
 
 def _expected(layout: str) -> str:
-    return f"Expected layout:\n{layout}"
+    return f"{EXPECTED_LAYOUT}\n{layout}"
