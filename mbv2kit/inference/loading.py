@@ -225,6 +225,12 @@ def _in_torch(request: Request) -> Loaded:
         model = model.at_output_stride(request.output_stride)
     torch.set_num_threads(max(1, request.cores // request.workers))
     source = folder.path if folder else request.checkpoint
+    # Of a mask, no one could tell that its numbers were none.
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{source}: the weights '{name}' hold NaN or infinite values; train or convert the model anew."
+            )
     notes, split = [], None
     if request.memory_budget is not None:
         split = _plan(model, request.memory_budget)

@@ -42,8 +42,11 @@ def claimed(named: str | None, inputs: Sequence[Path], files: Iterable[str]) -> 
         folder = claim_folder(OUTPUTS / "infer" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     else:
         folder = Path(named)
-        _make(folder)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"output={folder} is a file; name a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
         _check_no_input(folder, inputs)
+        _check_ours(folder)
     with (folder / MARKER).open("a+b") as marker:
         if not _locks(marker):
             raise UserError(
@@ -56,10 +59,8 @@ def claimed(named: str | None, inputs: Sequence[Path], files: Iterable[str]) -> 
         yield folder
 
 
-def _make(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output={folder} is a file; name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+def _check_ours(folder: Path) -> None:
+    """Raises :class:`UserError` unless the folder is empty or inference wrote it."""
     if not (folder / MARKER).is_file() and (own := _first(folder.iterdir())) is not None:
         raise UserError(
             f"output={folder} holds {own.name}, which inference did not make and might overwrite; name a new or empty "
@@ -74,7 +75,10 @@ def _check_no_input(folder: Path, inputs: Sequence[Path]) -> None:
     inside = os.path.join(os.path.realpath(folder), "")
     for path in inputs:
         if os.path.realpath(path).startswith(inside):
-            raise UserError(f"output={folder} holds {path}, which is to be read; name another folder.")
+            raise UserError(
+                f"output={folder} holds the image {path}, which is to be read and might be overwritten; "
+                "name another folder."
+            )
 
 
 def _locks(marker: IO[bytes]) -> bool:

@@ -45,8 +45,8 @@ def save_shares(
         ],
     )
     spec = ModelSpec(
-        backbone={},
-        heads={"classification": {}},
+        backbone={"name": "mobilenet_v2"},
+        heads={"classification": {"name": "classifier"}},
         class_names={"classification": names},
         input=Preprocess((8, 8), resize),
     )

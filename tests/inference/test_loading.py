@@ -183,3 +183,13 @@ def test_evaluation_takes_torch_unless_a_file_or_precision_is_named(folder: Path
     loaded = load(request(folder, runtime=None, precision="fp32", as_trained=True))
     assert loaded.export is not None
     assert loaded.predictor.runtime.endswith(" on model.onnx")
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_a_sentence(tmp_path: Path, value: float) -> None:
+    model = small_model("segmentation")
+    with torch.no_grad():
+        next(model.backbone.parameters()).view(-1)[3] = value
+    with pytest.raises(UserError, match=r"damaged: the weights 'backbone\..*' hold NaN or infinite values"):
+        load(request(saved(model, tmp_path / "damaged"), runtime="torch"))

@@ -98,7 +98,7 @@ def test_a_second_inference_replaces_the_first_and_nothing_else(root: Path, here
 
     inside = infer(root, here, "out/images", *keys)
     assert inside.returncode == 2
-    assert "holds out/images/images/cat.jpg, which is to be read" in inside.stderr
+    assert "holds the image out/images/images/cat.jpg, which is to be read" in inside.stderr
     (here / "out" / "images" / "mine.txt").write_text("mine")
     assert "output=out holds images/mine.txt, which inference did not make" in infer(root, here, "masks", *keys).stderr
     assert (here / "out" / "images" / "mine.txt").read_text() == "mine"
