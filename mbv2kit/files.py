@@ -125,7 +125,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Removes what processes that were killed left of files in the middle of writing."""
-    for path in folder.rglob(f"{_PART[0]}*{_PART[1]}"):
+    for path in folder.rglob(f"{_PART[0]}*.[0-9]*{_PART[1]}"):
         path.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ def open_last(plan: Plan) -> Checkpoint | None:
     Raises:
         UserError: It is damaged, or more epochs are done than the run is to have.
     """
-    if not any(plan.run.checkpoints.glob("*.ckpt")):
+    if not plan.last.is_file() and _in_first_epoch(plan):
         return None
     checkpoint = read_checkpoint(plan.last)
     begun, wanted = checkpoint["epoch"] + 1, plan.config.trainer.max_epochs
@@ -28,6 +28,13 @@ def open_last(plan: Plan) -> Checkpoint | None:
             f"{begun} or more."
         )
     return checkpoint
+
+
+def _in_first_epoch(plan: Plan) -> bool:
+    """Returns whether a run without a last checkpoint has none yet: that of the first epoch is written last of all."""
+    table = plan.run.path / "metrics.csv"
+    rows = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
+    return rows <= 1
 
 
 def check_continues(plan: Plan, checkpoint: Checkpoint, data: DataModule) -> None:
