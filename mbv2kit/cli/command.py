@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser, run_and_report
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose, conf_folder, read_names, register_parts, without_hydra
 from mbv2kit.cli.extras import explain_missing
@@ -22,6 +22,8 @@ from mbv2kit.errors import EXPECTED_LAYOUT, UserError
 from mbv2kit.files import disk_errors_told
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
+from mbv2kit.schema import check_value
+from mbv2kit.schema.rules import Name
 from mbv2kit.texts import shown
 
 Job = Callable[[DictConfig], int | None]
@@ -109,6 +111,8 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
 
         print(help_text(conf, config_name, config, description, registries, known.config_dir))
         return 0
+    verbose = config.hydra.verbose
+    check_value("hydra.verbose", list(verbose) if OmegaConf.is_list(verbose) else verbose, bool | Name | Sequence[Name])
     sys.argv = [f"mbv2kit {name}", *flags, *overrides]
     codes: list[int] = []
 
