@@ -369,7 +369,11 @@ def test_an_export_that_loses_too_much_is_an_error(
         (mbv2kit.evaluate, {"checkpoint": "nowhere"}, "nowhere"),
         (mbv2kit.evaluate, {"batch_size": 2}, r"loader\.batch_size"),
         (mbv2kit.export, {"checkpoint": "nowhere"}, "nowhere"),
-        (mbv2kit.export, {"format": "onnxx", "checkpoint": "x"}, "format must be one of onnx, openvino, litert, executorch, got 'onnxx'"),
+        (
+            mbv2kit.export,
+            {"format": "onnxx", "checkpoint": "x"},
+            "format must be one of .*, got 'onnxx'",
+        ),
     ],
 )
 def test_a_wrong_key_is_refused_in_a_sentence(

@@ -35,7 +35,7 @@ def check_value(key: str, value: Any, kind: Any, *, complete: bool = False) -> N
     for name, its in keys_of(section).items():
         if name in value:
             check_value(f"{prefix}{name}", value[name], its, complete=complete)
-        elif complete:
+        elif complete and name in getattr(section, "__required_keys__", (name,)):
             raise UserError(f"'{prefix}{name}' is missing; it must be {words(its)}.")
 
 

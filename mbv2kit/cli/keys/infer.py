@@ -10,10 +10,13 @@ Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "litert", "executo
 Precision = Literal["fp32", "fp16", "int8"]
 
 
-class TestTimeAugmentation(TypedDict):
-    """Keys of the group ``tta``."""
-
+class _TestTimeAugmentation(TypedDict):
     name: Literal["none", "multiscale_flip"]
+
+
+class TestTimeAugmentation(_TestTimeAugmentation, total=False):
+    """Keys of the group ``tta``; ``none`` has no more than its name."""
+
     scales: Sequence[Annotated[float, between(0.1, 4)]] | None
     flip: bool
 
