@@ -36,7 +36,7 @@ _LATER = ("evaluator", "export", "qat")
 def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the keys that there are today, at their defaults; what a run has stays as it is."""
     registries = {registry.group: registry for registry in training_parts()}
-    completed = {key: usual[key] for key in _LATER} | values
+    completed: dict[str, Any] = {**{key: usual[key] for key in _LATER}, **values}
     for key, section in values.items():
         if not isinstance(section, Mapping):
             continue
