@@ -117,10 +117,14 @@ class Request:
 
 def tta_keys(tta: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of a :class:`Request` that the group ``tta`` of a configuration sets."""
-    if tta["name"] == "none":
-        return {"tta": "none"}
     # A configuration may hold anything.
     scales = tta["scales"]
+    if tta["name"] == "none":
+        if scales is not None or tta["flip"] is not True:
+            raise UserError(
+                "tta.scales and tta.flip choose the views of tta=multiscale_flip; add it, or leave them out."
+            )
+        return {"tta": "none"}
     listed = tuple(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else scales
     return {"tta": tta["name"], "tta_scales": listed, "tta_flip": tta["flip"]}
 

@@ -83,7 +83,7 @@ def config(root: Path, tmp_path: Path) -> DictConfig:
     assert isinstance(config, DictConfig)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").touch()
-    config.tta = {"name": "none"}
+    config.tta = {"name": "none", "scales": None, "flip": True}
     config.checkpoint, config.output = str(tmp_path / "model"), str(tmp_path / "out")
     return config
 

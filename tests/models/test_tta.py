@@ -406,6 +406,12 @@ def test_scales_that_are_none_are_a_sentence(tool: Callable[..., DictConfig], tm
         infer(tool("infer", "checkpoint=model", "output=out", "tta=multiscale_flip", f"tta.scales={scales}"), ["a.png"])
 
 
+def test_views_are_chosen_for_the_augmentation_that_has_them(tool: Callable[..., DictConfig]) -> None:
+    for key in ("tta.scales=[1]", "tta.flip=false"):
+        with pytest.raises(UserError, match=r"tta\.scales and tta\.flip choose the views of tta=multiscale_flip"):
+            evaluate(tool("eval", "checkpoint=nowhere", "dataset=shapes", key))
+
+
 # The tools.
 
 
@@ -419,7 +425,7 @@ def tool(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 @pytest.mark.parametrize("name", ["eval", "infer"])
 def test_the_tools_see_every_image_once_unless_told_otherwise(tool: Callable[..., DictConfig], name: str) -> None:
-    assert tool(name).tta == {"name": "none"}
+    assert tool(name).tta.name == "none"
 
 
 @pytest.mark.parametrize(
