@@ -32,8 +32,7 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     """Returns Lightning's trainer as the part ``trainer`` of a config describes it.
 
     Raises:
-        UserError: The machine has no such accelerator, device or precision, there is more than one device, or early
-            stopping lacks validations.
+        UserError: The machine has no such accelerator, device or precision, or early stopping lacks validations.
     """
     options = plan.options["trainer"]
     monitor = f"val/{plan.config.task.monitor}"
@@ -60,7 +59,7 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
         callbacks.append(RichProgressBar(leave=False))
     machine = {key: options[key] for key in ("accelerator", "devices", "precision")}
     try:
-        trainer = lightning.Trainer(
+        return lightning.Trainer(
             **machine,
             max_epochs=options["max_epochs"],
             check_val_every_n_epoch=options["val_every_n_epochs"],
@@ -78,12 +77,6 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     except (MisconfigurationException, TypeError, ValueError) as error:
         chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
         raise UserError(f"This machine cannot train with {chosen}: {one_line(error)}") from None
-    if trainer.world_size != 1:
-        raise UserError(
-            f"trainer.devices={options['devices']} means {trainer.world_size} devices, and mbv2kit trains on one; "
-            "set trainer.devices=1."
-        )
-    return trainer
 
 
 def fit(

@@ -207,7 +207,7 @@ def test_a_metric_that_is_nan_neither_stops_a_run_nor_makes_an_epoch_the_best(
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ("trainer.devices=2", "trainer.devices=2 means 2 devices, and mbv2kit trains on one; set trainer.devices=1."),
+        ("trainer.devices=2", "trainer.devices must be a whole number that is 1"),
         (
             "trainer.early_stopping_patience=3 trainer.limit_val_batches=0",
             "trainer.early_stopping_patience=3 needs validations",
