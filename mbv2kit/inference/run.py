@@ -77,7 +77,9 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
             with stages.timing("writing"):
                 return writer.write(output, names[index], result)
 
-        told = _write_all(process(predict, images, batch_size, write), len(images), output / LINES)
+        told = _write_all(
+            process(predict, images, batch_size, write), len(images), output / LINES, config.draw_min_score
+        )
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
         _say(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
@@ -85,6 +87,9 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     failed = f", {told.failed} of them without prediction (see the errors in {LINES})" if told.failed else ""
     notes = f", {told.not_drawn} of them not drawn (see the notes in {LINES})" if told.not_drawn else ""
+    if told.boxes is not None:
+        written, drawn = told.boxes
+        _say(f"{written} boxes, {drawn} of them with a score of at least draw_min_score={config.draw_min_score:g}")
     _say(f"{count}{failed}{notes}, {perf_counter() - started:.1f} s: {output}")
     for error in told.errors:
         print(f"error: {shown(error)}", file=sys.stderr)
@@ -101,11 +106,16 @@ class _Told:
         failed: How many images have no prediction.
         errors: The reasons of the first few.
         not_drawn: How many have no drawing because it would be too large.
+        draw_min_score: Boxes of a lower score are not drawn, 0..1.
+        boxes: How many boxes are written and how many of them drawn; None for a model without a detector.
     """
+
+    draw_min_score: float
 
     failed: int = 0
     errors: list[str] = field(default_factory=list)
     not_drawn: int = 0
+    boxes: tuple[int, int] | None = None
 
     def add(self, records: Sequence[Record]) -> None:
         """Counts the records of one image."""
@@ -113,6 +123,11 @@ class _Told:
         self.failed += error is not None
         self.errors += [error] if error is not None and len(self.errors) < _NAMED else []
         self.not_drawn += any("note" in record for record in records)
+        for record in records:
+            if "boxes" in record:
+                drawn = sum(box["score"] >= self.draw_min_score for box in record["boxes"])
+                before = self.boxes or (0, 0)
+                self.boxes = before[0] + len(record["boxes"]), before[1] + drawn
 
 
 def _say(*lines: str) -> None:
@@ -141,9 +156,9 @@ def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     return [task]
 
 
-def _write_all(results: Iterable[list[Record]], total: int, file: Path) -> _Told:
+def _write_all(results: Iterable[list[Record]], total: int, file: Path, draw_min_score: float) -> _Told:
     """Writes the records of all images, each as soon as it is there; returns what is to be said about them."""
-    told = _Told()
+    told = _Told(draw_min_score)
     with file.open("w", encoding="utf-8") as lines:
         for records in _watched(results, total):
             told.add(records)

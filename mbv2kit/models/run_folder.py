@@ -115,7 +115,7 @@ def find_model(checkpoint: str | None, task: str | None = None) -> ModelFolder |
         The folder; None if the checkpoint is not a model of mbv2kit.
 
     Raises:
-        UserError: ``checkpoint`` is None and there is no finished run.
+        UserError: ``checkpoint`` is None and there is no finished run, or it is a run that has not finished.
     """
     if checkpoint is None:
         return ModelFolder(newest_finished_run(task).model)
@@ -123,6 +123,8 @@ def find_model(checkpoint: str | None, task: str | None = None) -> ModelFolder |
     for folder in map(ModelFolder, (path, RunFolder(path).model, path.parent)):
         if folder.exists and (path.is_dir() or path.stem.partition("_")[0] == "model"):
             return folder
+    if RunFolder(path).checkpoints.is_dir() and RunFolder(path).config.is_file():
+        raise UserError(f"{path} is a run that has no model yet; finish it with mbv2kit train resume={path}")
     return None
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from mbv2kit.files import write_atomically
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)
+
+# Metrics in the line of an epoch; metrics.csv has all of them.
+_SHOWN = 3
 
 
 class EpochLog(Callback):
@@ -75,8 +79,12 @@ class EpochLog(Callback):
         writer.writeheader()
         writer.writerows(self._rows)
         write_atomically(self._path, table.getvalue())
-        shown = "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in metrics.items())
-        _log.info("epoch %d/%s  %s  %.1f s", trainer.current_epoch + 1, trainer.max_epochs, shown, seconds)
+        known = {name.removeprefix("val/"): value for name, value in metrics.items() if not math.isnan(value)}
+        first = [name for name in known if not name.startswith("train/")][:_SHOWN]
+        line = "  ".join(f"{name} {known[name]:.4f}" for name in first) or "no metrics"
+        epoch = trainer.current_epoch + 1
+        loss = metrics.get("train/loss", math.nan)
+        _log.info("epoch %d/%s  %s  loss %.4f  %.1f s", epoch, trainer.max_epochs, line, loss, seconds)
 
 
 class MovableCheckpoint(ModelCheckpoint):
