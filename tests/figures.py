@@ -1,6 +1,7 @@
 """What tests of diagrams share: the figures behind the files, and what is true of every good one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ def saved_figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def remember(figure: Figure, path: Path) -> None:
+    def remember(figure: Figure, file: Any, **options: Any) -> None:
         figures.append(figure)
-        save(figure, path)
+        save(figure, file, **options)
 
     monkeypatch.setattr(Figure, "savefig", remember)
     return figures

@@ -102,7 +102,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["format=onnxx"], "format 'onnxx' is unknown. Did you mean 'onnx'?"),
+        (["format=onnxx"], "got 'onnxx'. Did you mean 'onnx'?"),
         (["precision=int8"], "precision=int8 takes ranges from real images"),
         (["precision=int8", "calibration=nowhere"], "calibration: There is no such file: nowhere"),
         (["nms=true", "batch=1"], "nms=true suppresses boxes, but the model has no detector"),

@@ -193,7 +193,7 @@ def test_a_run_is_resumed_and_evaluated_from_another_folder(
     assert run("train", job, "resume=../OUT", "trainer.max_epochs=2") == 0
     capfd.readouterr()
     assert run("eval", evaluate, "checkpoint=../OUT", "loader.workers=0", "run_dir=EV") == 0
-    assert f"on the split val of {tmp_path / 'data'}" in capfd.readouterr().err
+    assert f"split val, 8 images ({tmp_path / 'data'})" in capfd.readouterr().err
 
     # Other classes are refused before anything is written.
     before = files(tmp_path / "OUT")

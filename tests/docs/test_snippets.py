@@ -86,7 +86,7 @@ def check_line(line: str, *, inline: bool = False) -> None:
     elif "python -m pytest" in line:
         words = shlex.split(line)
         assert all((ROOT / word).exists() for word in words if word.startswith("tests")), line
-    elif module := re.fullmatch(r"python -m (docs[\w.]+)", line):
+    elif module := re.match(r"python -m ((?:docs|tests)\.[\w.]+)", line):
         assert (ROOT / module[1].replace(".", "/")).with_suffix(".py").exists(), line
     elif tool := re.match(r"python ((?:tools|docs/scripts)/\w+\.py)", line):
         assert (ROOT / tool[1]).exists(), line

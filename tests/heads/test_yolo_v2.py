@@ -191,7 +191,7 @@ def test_fresh_boxes_are_about_the_anchors_in_the_middle_of_their_cells() -> Non
 
 
 # Anchors in cells of a grid are the usual mistake; the message says which numbers they must be.
-ANCHORS = r"anchors must be a list, each a list of 2, each a number above 0 and at most 1, .*"
+BAD_ANCHORS = r"anchors must be a list, each a list of 2, each a number above 0 and at most 1, .*"
 
 
 def named(**options: Any) -> object:
@@ -203,11 +203,11 @@ def named(**options: Any) -> object:
     [
         (lambda: named(channels=0), r"channels must be a whole number from 1 to 65,536, got 0\."),
         (lambda: named(passthrough_channels=0), r"passthrough_channels must be .* from 1 .*, or null, got 0\."),
-        (lambda: named(anchors=[]), rf"{ANCHORS}, got \[\]\."),
-        (lambda: named(anchors=[[0.1, 0.2], [0.3]]), rf"{ANCHORS}, got \[\[0\.1, 0\.2\], \[0\.3\]\]"),
-        (lambda: named(anchors=[0.1, 0.2]), rf"{ANCHORS}, got \[0\.1, 0\.2\]"),
-        (lambda: named(anchors=0.1), rf"{ANCHORS}, got 0\.1"),
-        (lambda: named(anchors=[[1.87, 2.06]]), rf"{ANCHORS}, got \[\[1\.87, 2\.06\]\]\."),
+        (lambda: named(anchors=[]), rf"{BAD_ANCHORS}, got \[\]\."),
+        (lambda: named(anchors=[[0.1, 0.2], [0.3]]), rf"{BAD_ANCHORS}, got \[\[0\.1, 0\.2\], \[0\.3\]\]"),
+        (lambda: named(anchors=[0.1, 0.2]), rf"{BAD_ANCHORS}, got \[0\.1, 0\.2\]"),
+        (lambda: named(anchors=0.1), rf"{BAD_ANCHORS}, got 0\.1"),
+        (lambda: named(anchors=[[1.87, 2.06]]), rf"{BAD_ANCHORS}, got \[\[1\.87, 2\.06\]\]\."),
         (lambda: small(anchors=None, num_anchors=9), r"^num_anchors is 9, but without training data there are 5"),
         (lambda: named(maps=["near"]), r"maps must be a list of 2, each text .*got \['near'\]"),
         (lambda: small(maps=["far", "near"]), r"'far' of stride 32 and 'near' of stride 16"),

@@ -12,9 +12,12 @@ HOLD = """
 import os, sys, time
 from pathlib import Path
 from mbv2kit.models.folder_lock import held
+read, write = os.pipe()
 with held(Path(sys.argv[1])) as mine:
     if os.fork() == 0:
+        os.write(write, b"x")
         time.sleep(60)
+    os.read(read, 1)
     print(mine, flush=True)
     sys.stdin.read()
 """

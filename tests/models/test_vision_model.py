@@ -143,7 +143,7 @@ def drop_a_weight(folder: Path) -> None:
         (edit(lambda v: v["input"].update(color=1)), "model.json", "color"),
         (edit(lambda v: v["input"].update(resize="strech")), "model.json", "Did you mean 'stretch'?"),
         (edit(lambda v: v["backbone"].update(name="mobilenet_v9")), "model.json", "Did you mean 'mobilenet_v2'?"),
-        (edit(lambda v: v["class_names"].clear()), "model.json", "'classification'"),
+        (edit(lambda v: v["class_names"].clear()), "model.json", "class_names must be"),
         (edit(lambda v: v["backbone"].update(width=0.5)), "model.safetensors", "size mismatch"),
         (edit(lambda v: v["class_names"]["classification"].append("fox")), "model.safetensors", "size mismatch"),
         (lambda folder: cut_weights(folder, 0.5), "model.safetensors", "does not fit model.json"),

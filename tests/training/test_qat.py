@@ -17,12 +17,12 @@ from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.structures import Task
-from mbv2kit.training.callbacks import StopOnSignal
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.qat import FloatTraining, Int8Training, QatOptions
 from mbv2kit.training.qat_simulation import round_weights
 from mbv2kit.training.run import train
 from mbv2kit.training.schedules.constant import Constant
+from mbv2kit.training.stopping import StopOnSignal
 from mbv2kit.training.task import VisionTask
 from tests.training.test_qat_simulation import build, draw, see, simulated
 from tests.training.test_task import OPTIMIZER, evaluation_batch, silence, training_batch

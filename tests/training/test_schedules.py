@@ -78,11 +78,14 @@ OWN_OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "constant": st.just({}),
     "cosine": st.fixed_dictionaries({"final_fraction": st.floats(0, 1)}),
     "exponential": st.fixed_dictionaries(
-        {"gamma": st.floats(0, 1), "staircase": st.booleans(), "decay_epochs": st.floats(0.01, 60)}
+        {"gamma": st.floats(0, 1, exclude_min=True), "staircase": st.booleans(), "decay_epochs": st.floats(0.01, 60)}
     ),
     "poly": st.fixed_dictionaries({"power": st.floats(0, 5)}),
     "steps": st.fixed_dictionaries(
-        {"gamma": st.floats(0, 1), "milestones": st.lists(st.floats(0.01, 60), unique=True).map(sorted)}
+        {
+            "gamma": st.floats(0, 1, exclude_min=True),
+            "milestones": st.lists(st.floats(0.01, 60), unique=True).map(sorted),
+        }
     ),
 }
 

@@ -9,7 +9,7 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
 from mbv2kit.lab.benchmark.jobs.models import open_models
-from mbv2kit.models.exports import Export, Precision
+from mbv2kit.models.exports import Export, Precision, hash_of
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.spec import ModelSpec
@@ -54,6 +54,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
     )
     model.save(spec, b"")
     for file, precision in EXPORTS.items():
+        (tmp_path / file).touch()
         export = Export(
             file=file,
             format="onnx",
@@ -62,9 +63,8 @@ def run_folder(tmp_path: Path) -> RunFolder:
             batch=None,
             outputs=("probabilities",),
             nms_options=None,
-            sha256="",
+            sha256=hash_of(tmp_path / file),
         )
-        (tmp_path / file).touch()
         model.add_export(export, tmp_path)
     return RunFolder(tmp_path / "mine")
 
