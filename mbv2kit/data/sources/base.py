@@ -197,7 +197,11 @@ def layout_error(path: Path, found: str, layout: str) -> UserError:
 
 def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
     """Returns the error for a missing split, which lists the existing ones."""
-    return UserError(f"{path.resolve()}: there is no split '{split}'; splits found: {', '.join(splits) or 'none'}.")
+    found = ", ".join(splits) or "none"
+    return UserError(
+        f"{path.resolve()}: there is no split '{split}'; splits found: {found}. "
+        "Name the ones to use with dataset.train_split=NAME dataset.val_split=NAME."
+    )
 
 
 def _expected(layout: str) -> str:
