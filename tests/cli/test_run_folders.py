@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from mbv2kit.commands.eval import job as evaluate
 from mbv2kit.commands.train import job
 from mbv2kit.evaluation import run as evaluation
+from mbv2kit.evaluation import write_metrics
 from mbv2kit.models.folder_lock import held
 from mbv2kit.models.run_claim import new_run
 from mbv2kit.models.run_folder import RunFolder
@@ -156,10 +157,12 @@ def test_a_run_without_whole_metrics_is_finished_by_a_resume(
 
 def test_metrics_are_written_last(train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     there: list[set[str]] = []
-    original = evaluation.write_metrics
-    monkeypatch.setattr(
-        evaluation, "write_metrics", lambda *a, **k: (there.append(set(files(tmp_path / "OUT"))), original(*a, **k))
-    )
+
+    def write(*arguments: Any, **options: Any) -> None:
+        there.append(set(files(tmp_path / "OUT")))
+        write_metrics(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "write_metrics", write)
     assert train("run_dir=OUT", "export=true") == 0
     assert set(files(tmp_path / "OUT")) - {".owner"} == {*there[0], "metrics.json"} - {".owner"}
 
@@ -274,7 +277,7 @@ def test_a_run_of_an_earlier_version_gets_the_keys_that_it_lacks(
 ) -> None:
     assert train("run_dir=OUT") == 0
     path = tmp_path / "OUT" / "config.yaml"
-    config = OmegaConf.load(path)
+    config: Any = OmegaConf.load(path)
     lacking = [("", "plugins"), ("", "evaluator"), ("", "qat"), ("trainer", "limit_val_batches")]
     for section, key in [*lacking, ("scheduler", "final_fraction")]:
         del (config[section] if section else config)[key]

@@ -24,7 +24,7 @@ from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
 
 FEATURES = [FeatureInfo("near", 6, 16), FeatureInfo("far", 10, 32)]
-ANCHORS = [[0.2, 0.3], [0.5, 0.4]]
+ANCHORS = [(0.2, 0.3), (0.5, 0.4)]
 small = partial(YOLOv2, FEATURES, 3, anchors=ANCHORS, channels=8)
 
 
@@ -210,7 +210,7 @@ def named(**options: Any) -> object:
         (lambda: named(anchors=[[1.87, 2.06]]), rf"{BAD_ANCHORS}, got \[\[1\.87, 2\.06\]\]\."),
         (lambda: small(anchors=None, num_anchors=9), r"^num_anchors is 9, but without training data there are 5"),
         (lambda: named(maps=["near"]), r"maps must be a list of 2, each text .*got \['near'\]"),
-        (lambda: small(maps=["far", "near"]), r"'far' of stride 32 and 'near' of stride 16"),
+        (lambda: small(maps=("far", "near")), r"'far' of stride 32 and 'near' of stride 16"),
         (lambda: YOLOv2(FEATURES[:1], 2), r"no feature map of stride 32, only of \[16\]"),
     ],
 )

@@ -9,13 +9,19 @@ from mbv2kit.imaging import fonts
 from mbv2kit.imaging.fonts import font_for
 
 
+def own(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
 def draws(font: ImageFont.FreeTypeFont, character: str) -> bool:
     """Tells whether a font has a character, from what it draws for one that no font has."""
     return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 
 def test_plain_letters_have_the_same_font_on_every_machine() -> None:
-    assert font_for(20, ["cat", "a dog 0.93"]).getname() == ImageFont.load_default(20).getname()
+    assert font_for(20, ["cat", "a dog 0.93"]).getname() == own(20).getname()
     assert font_for(20, []).size == 20
 
 
@@ -28,7 +34,7 @@ def test_other_letters_are_drawn_where_a_font_has_them() -> None:
 def test_without_another_font_the_own_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "_installed", lambda: ())
     fonts._best.cache_clear()
-    assert font_for(21, ["Größe"]).getname() == ImageFont.load_default(21).getname()
+    assert font_for(21, ["Größe"]).getname() == own(21).getname()
     fonts._best.cache_clear()
 
 

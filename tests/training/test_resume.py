@@ -299,7 +299,7 @@ def test_a_configuration_from_elsewhere_reads_no_variable_of_the_environment(
 def test_a_damaged_configuration_is_a_sentence_that_names_the_file(
     old_run: RunFolder, key: str, value: Any, message: str
 ) -> None:
-    config = OmegaConf.load(old_run.config)
+    config: Any = OmegaConf.load(old_run.config)
     if value is ...:
         del config[key]
     else:
