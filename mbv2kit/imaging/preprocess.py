@@ -13,7 +13,7 @@ from mbv2kit.schema.rules import Size, between
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]
-# Of an image that is scaled to more than this many times the input's side, crop scales only the center.
+# If an image would be scaled to more than this many times the input's side, crop scales only its center.
 _MOST_SCALED = 16
 
 

@@ -229,7 +229,7 @@ def _in_torch(request: Request) -> Loaded:
         model = model.at_output_stride(request.output_stride)
     torch.set_num_threads(max(1, request.cores // request.workers))
     source = folder.path if folder else request.checkpoint
-    # Of a mask, no one could tell that its numbers were none.
+    # A mask would not show that it was computed from NaN.
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError(

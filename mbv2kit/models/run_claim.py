@@ -37,7 +37,7 @@ def new_run(path: Path, *, named: bool) -> Iterator[RunFolder]:
         with _owned(run, f"run_dir={path}"):
             if run.config.exists():
                 raise UserError(f"run_dir={path} holds a run; name another folder, or go on with resume={path}.")
-            # Of a start that was killed before it had a configuration.
+            # A start that was killed may have left files before it had a configuration.
             remove_unfinished(path)
             try:
                 yield run

@@ -33,6 +33,19 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def assert_refused(
+    folder: Path, change: Callable[[dict[str, Any]], None], read: Callable[[], object], message: str
+) -> None:
+    """Changes a ``model.json`` and checks that reading it is one line which names the file."""
+    description = folder / "model.json"
+    values = json.loads(description.read_text())
+    change(values)
+    description.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"{description} .*{message}") as error:
+        read()
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,13 +76,7 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 def test_what_is_wrong_is_told_without_torch(
     folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    description = folder / "model.json"
-    values = json.loads(description.read_text())
-    change(values)
-    description.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"{description} .*{message}") as error:
-        ModelFolder(folder).read_spec()
-    assert len(str(error.value).splitlines()) == 1
+    assert_refused(folder, change, lambda: ModelFolder(folder).read_spec(), message)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +94,7 @@ def test_what_is_wrong_is_told_without_torch(
 def test_the_options_of_a_part_are_checked_before_it_takes_memory(
     folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    description = folder / "model.json"
-    values = json.loads(description.read_text())
-    change(values)
-    description.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=rf"{description} .*{message}") as error:
-        VisionModel.load(folder)
-    assert len(str(error.value).splitlines()) == 1
+    assert_refused(folder, change, lambda: VisionModel.load(folder), message)
 
 
 def test_a_model_json_of_a_version_without_plugins_is_read(folder: Path) -> None:

@@ -26,7 +26,7 @@ _SIZES = ("s", "m", "l")
 class AveragePrecision(Evaluator):
     """Collects detections and true boxes, and measures them by COCO's protocol.
 
-    Of each class, the hundred best detections of an image count. Detections in a crowd box count as neither right nor
+    An image counts with its hundred best detections of each class. Detections in a crowd box are neither right nor
     wrong. The size of an object (small, medium, large) is the ``area`` that a COCO file gives it, else the area of its
     box. A class without an object has no AP (NaN) and is left out of the means.
 
