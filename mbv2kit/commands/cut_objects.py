@@ -21,7 +21,7 @@ def job(config: DictConfig) -> None:
     """Cuts both splits; what takes long to import is imported once the command line is known to be right."""
     from mbv2kit.data.cut import cut_objects
     from mbv2kit.data.sources import open_source
-    from mbv2kit.files import safe_name
+    from mbv2kit.files.names import safe_name
 
     dataset: dict[str, Any] = OmegaConf.to_container(config.dataset)  # type: ignore[assignment]
     splits = {"train": config.dataset.train_split, "val": config.dataset.val_split}

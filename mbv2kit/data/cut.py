@@ -11,7 +11,8 @@ from rich.progress import track
 
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
-from mbv2kit.files import explained, safe_name
+from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.files.names import safe_name
 from mbv2kit.structures import Sample
 
 # What is added to the name of an image: the number of the object and a suffix.
@@ -21,8 +22,8 @@ _MOST_NAME_BYTES = 255 - len("_1000000.png")
 def cut_objects(sources: Mapping[str, Source], output: Path, margin: float) -> dict[str, int]:
     """Writes every object of some splits, except crowds, as ``output/SPLIT/CLASS/IMAGE_NUMBER.png``.
 
-    Names of classes and images are escaped by :func:`mbv2kit.files.safe_name`, so that nothing is written elsewhere,
-    and each class has a folder and each object a file of its own. A folder appears when it is complete.
+    Names of classes and images are escaped by :func:`mbv2kit.files.names.safe_name`, so that nothing is written
+    elsewhere, and each class has a folder and each object a file of its own. A folder appears when it is complete.
 
     Args:
         sources: A source that is opened for detection for each folder of ``output``.
@@ -39,7 +40,7 @@ def cut_objects(sources: Mapping[str, Source], output: Path, margin: float) -> d
     if not 0 <= margin < float("inf"):
         raise UserError(f"margin must be a number of at least 0, got {margin}.")
     written = {}
-    with explained(f"output={output}"):
+    with disk_errors_told(output):
         for name in sources:
             folder = output / name
             if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):

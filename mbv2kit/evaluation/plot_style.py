@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 
 DPI = 150
 WIDTH = 8.0

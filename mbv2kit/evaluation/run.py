@@ -24,7 +24,8 @@ from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
-from mbv2kit.files import claim_folder, explained, write_atomically
+from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.files.writing import claim_folder, write_atomically
 from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_names import short_stem
@@ -80,7 +81,7 @@ def evaluate(config: DictConfig) -> Evaluation:
     split = options["split"] or dataset["val_split"]
     source = open_source(dataset, task, split)
     _log.info("%s", describe_dataset(dataset, split, len(source)))
-    with explained(f"run_dir={options['run_dir'] or _OUTPUTS}"):
+    with disk_errors_told(options["run_dir"] or _OUTPUTS):
         results, scores = evaluate_model(
             loaded.predictor,
             source,

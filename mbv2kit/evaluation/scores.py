@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mbv2kit.cli.console import open_console
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 from mbv2kit.texts import shown
 
 LONG_LIST = 40

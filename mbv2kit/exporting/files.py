@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.formats import FORMATS, find_writer
+from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
 from mbv2kit.inference.exported import open_export
 from mbv2kit.inference.predictor import Predictor
@@ -81,10 +82,6 @@ def keep(export: Export, scratch: Path, folder: Path, spec: ModelSpec) -> None:
         UserError: The folder cannot be written.
     """
     target = ModelFolder(folder)
-    try:
+    with disk_errors_told(folder):
         target.describe(spec)
         target.add_export(export, scratch)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}); name another folder: output=DIR"
-        ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import claim_folder
+from mbv2kit.files.writing import claim_folder
 from mbv2kit.models.run_folder import OUTPUTS
 
 try:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from mbv2kit.errors import UserError, first_few, one_line
+from mbv2kit.errors import UserError, first_few
+from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate, palette
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
@@ -187,14 +188,12 @@ class Result:
         jpeg = path.suffix.lower() in _JPEG
         if not jpeg and path.suffix.lower() not in PillowImage.registered_extensions():
             raise UserError(f"{path} has no suffix of an image format; name a file such as result.jpg.")
-        try:
+        with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if jpeg:
                 path.write_bytes(encode_jpeg(drawing))
             else:
                 PillowImage.fromarray(drawing).save(path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror or one_line(error)}).") from None
         return path
 
     def save_mask(self, path: str | Path) -> Path:
@@ -202,12 +201,16 @@ class Result:
 
         Returns:
             ``path``; a missing folder is created.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         image, path = PillowImage.fromarray(self.mask), Path(path)
         image.putpalette(palette(self._names).tobytes())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Regions are long runs of one class: searching only for runs takes a third of the time, and fewer bytes.
-        image.save(path, "png", compress_type=zlib.Z_RLE)
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Regions are long runs of one class: searching only for runs takes a third of the time, and fewer bytes.
+            image.save(path, "png", compress_type=zlib.Z_RLE)
         return path
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from time import perf_counter
 from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import explained
+from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.inference.image_paths import find_images
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_folder import claimed
@@ -71,7 +71,7 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
 
     ready = perf_counter()
     where = OUTPUTS / "infer" if config.output is None else config.output
-    with explained(f"output={where}"), claimed(config.output, images, writer.files(names)) as output:
+    with disk_errors_told(where), claimed(config.output, images, writer.files(names)) as output:
 
         def write(index: int, result: Result) -> list[Record]:
             with stages.timing("writing"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 from mbv2kit.models.exports import Export, files_of, hash_of
 from mbv2kit.models.spec import SCHEMA_VERSION, ModelSpec
 from mbv2kit.schema import shown

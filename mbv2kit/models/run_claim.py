@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import claim_folder, disk_errors_told, remove_unfinished
+from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.files.writing import claim_folder, remove_unfinished
 from mbv2kit.models.folder_lock import held
 from mbv2kit.models.run_folder import RunFolder
 

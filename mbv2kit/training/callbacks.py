@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)

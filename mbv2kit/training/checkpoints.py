@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.files import disk_errors_told, open_atomically
+from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.files.writing import open_atomically
 
 LAST = "last.ckpt"
 

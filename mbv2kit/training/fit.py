@@ -18,7 +18,7 @@ from rich.console import Console
 from mbv2kit.cli.logs import log_to
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, MovableCheckpoint
 from mbv2kit.training.checkpoints import WholeCheckpoints, is_over
 from mbv2kit.training.plan import Plan

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import read_lines
+from mbv2kit.files.text import read_lines
 
 _IMAGENET_CLASSES = 1000
 _VOC_CLASSES = 21

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
+from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
@@ -39,12 +40,8 @@ def convert(source: str, output: str, *, license: str | None = None, class_names
         names = {task: read_class_names(Path(class_names), len(known)) for task, known in spec.class_names.items()}
         spec = replace(spec, class_names=names)
     model.spec = spec
-    try:
+    with disk_errors_told(folder):
         model.save(folder)
-    except OSError as error:
-        raise UserError(
-            f"output={output} cannot be written ({error.strerror or error}); name another folder."
-        ) from None
     print(f"{source} is converted to the model in {folder}:")
     for line in _summary(model):
         print(f"  {line}")

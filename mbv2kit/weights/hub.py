@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError, one_line
+from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
@@ -95,12 +96,10 @@ def preview(folder: Path, repository: str, output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is not empty; name a new folder with dry_run=FOLDER.")
     files = contents(folder, repository)
-    try:
+    with disk_errors_told(output):
         output.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (output / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror or error}); name another folder.") from None
 
 
 def push(folder: Path, repository: str, *, private: bool, message: str) -> str:

@@ -236,5 +236,5 @@ def test_evaluation_writes_over_nothing_but_an_earlier_evaluation(
     assert len(list(Path("twice/predictions").iterdir())) == 4
     Path("file").touch()
     for run_dir in ("file", "file/below"):
-        with pytest.raises(UserError, match=f"run_dir={run_dir} cannot be written"):
+        with pytest.raises(UserError, match=f"^{run_dir} cannot be written .*; name another folder"):
             evaluate(evaluation("checkpoint=run", f"run_dir={run_dir}"))

@@ -16,7 +16,7 @@ from mbv2kit.data.names import rewritten
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
 from mbv2kit.data.table import Texts
 from mbv2kit.errors import UserError
-from mbv2kit.files import read_lines
+from mbv2kit.files.text import read_lines
 from mbv2kit.imaging.images import decode
 from mbv2kit.structures import Sample, Task
 

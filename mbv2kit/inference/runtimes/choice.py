@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import write_atomically
+from mbv2kit.files.writing import write_atomically
 from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mbv2kit.data.listing import list_images
 from mbv2kit.errors import UserError, first_few
-from mbv2kit.files import read_lines
+from mbv2kit.files.text import read_lines
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import claim_folder, disk_errors_told, remove_unfinished, write_atomically
+from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.files.writing import claim_folder, remove_unfinished, write_atomically
 
 
 def test_each_of_several_gets_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv2kit.errors import UserError
-from mbv2kit.files import read_lines
+from mbv2kit.files.text import read_lines
 
 # Names as people have them: no control characters, and no ends of lines.
 NAMES = st.lists(

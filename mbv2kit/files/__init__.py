@@ -1,0 +1,1 @@
+"""Reads and writes files so that nothing is lost: atomic writing, disk errors, safe names, text."""
