@@ -4,7 +4,6 @@ Images are ``(H, W, 3)`` uint8 RGB arrays. Small images are enlarged first, so t
 Characters that no font of the machine has appear as boxes.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -13,20 +12,30 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
+from mbv2kit.imaging.canvas import (
+    INK,
+    LONG_SIDE,
+    enlarge,
+    fitting_font,
+    line_height,
+    margin_of,
+    pad,
+    panel,
+    scale,
+    shorten,
+    stack,
+    text_panel,
+)
 from mbv2kit.imaging.colors import COLORS
-from mbv2kit.imaging.fonts import Font, font_for
-from mbv2kit.imaging.resizing import count_values, resize_image, resize_mask
+from mbv2kit.imaging.fonts import Font
+from mbv2kit.imaging.resizing import count_values, resize_mask
 from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
-from mbv2kit.texts import shown
 
 BACKGROUND = "background"
-LONG_SIDE = 320
 BEST = 5
 # Boxes of a lower score would hide the image.
 DRAW_MIN_SCORE = 0.4
 _BLEND = 0.55
-_PANEL = (27, 29, 33)
-_INK = (236, 236, 236)
 _DIM = (70, 74, 82)
 _IGNORED = (224, 224, 192)
 
@@ -106,15 +115,15 @@ def next_to_ground_truth(
         ValueError: The sample has no ground truth.
     """
     drawings = [annotate_ground_truth(sample, class_names), annotate(sample.image, prediction, class_names, min_score)]
-    font = _font_for(_enlarge(sample.image))
+    font = fitting_font(enlarge(sample.image))
     captioned = [
-        _stack([_write(drawing.shape[1], font, caption), drawing])
+        stack([text_panel(drawing.shape[1], font, caption), drawing])
         for drawing, caption in zip(drawings, ("ground truth", "prediction"), strict=True)
     ]
-    gap = _margin(font)
+    gap = margin_of(font)
     height = max(drawing.shape[0] for drawing in captioned)
-    left, right = (_pad(drawing, height, drawing.shape[1]) for drawing in captioned)
-    return np.hstack([_pad(left, height, left.shape[1] + gap), right])
+    left, right = (pad(drawing, height, drawing.shape[1]) for drawing in captioned)
+    return np.hstack([pad(left, height, left.shape[1] + gap), right])
 
 
 def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -> Image:
@@ -131,47 +140,47 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -
     if not images or columns < 1:
         raise ValueError(f"a sheet needs images and columns, got {len(images)} and {columns}")
     gap = 8
-    fitted = [_scale(image, min(1.0, cell / max(image.shape[:2]))) for image in images]
+    fitted = [scale(image, min(1.0, cell / max(image.shape[:2]))) for image in images]
     widths = [max(image.shape[1] for image in fitted[i::columns]) for i in range(min(columns, len(fitted)))]
     rows = []
     for start in range(0, len(fitted), columns):
         row = fitted[start : start + columns]
         height = max(image.shape[0] for image in row)
-        rows.append(np.hstack([_pad(image, height + gap, widths[i] + gap) for i, image in enumerate(row)]))
-    return _stack(rows)[:-gap, :-gap]
+        rows.append(np.hstack([pad(image, height + gap, widths[i] + gap) for i, image in enumerate(row)]))
+    return stack(rows)[:-gap, :-gap]
 
 
 def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_names: Sequence[str]) -> Image:
     """Adds a strip below the image, with a line for each (class id, text on the right, length of the bar in 0..1)."""
-    image = _enlarge(image)
-    font = _font_for(image, [class_names[i] for i, _, _ in rows])
-    line, margin = _line_height(font), _margin(font)
+    image = enlarge(image)
+    font = fitting_font(image, [class_names[i] for i, _, _ in rows])
+    line, margin = line_height(font), margin_of(font)
     width = max(image.shape[1], LONG_SIDE)
-    labels = [_shorten(class_names[i], font, 0.55 * width if text else width - 2 * margin) for i, text, _ in rows]
+    labels = [shorten(class_names[i], font, 0.55 * width if text else width - 2 * margin) for i, text, _ in rows]
     label_width = max(map(font.getlength, labels), default=0)
     value_width = font.getlength("100.0%")
     bar_left, bar_right = 2 * margin + label_width, width - 2 * margin - value_width
 
-    canvas = PillowImage.fromarray(_panel(len(rows) * line + 2 * margin, width))
+    canvas = PillowImage.fromarray(panel(len(rows) * line + 2 * margin, width))
     draw = ImageDraw.Draw(canvas)
     for row, (label, (class_id, text, share)) in enumerate(zip(labels, rows, strict=True)):
         middle = margin + (row + 0.5) * line
-        draw.text((margin, middle), label, _INK, font, anchor="lm")
+        draw.text((margin, middle), label, INK, font, anchor="lm")
         if text:
-            draw.text((width - margin, middle), text, _INK, font, anchor="rm")
+            draw.text((width - margin, middle), text, INK, font, anchor="rm")
             top, bottom = middle - line * 0.2, middle + line * 0.2
             draw.rectangle((bar_left, top, bar_right, bottom), _DIM)
             if share > 0:
                 end = bar_left + (bar_right - bar_left) * min(share, 1.0)
                 draw.rectangle((bar_left, top, end, bottom), _class_color(class_id))
-    return _stack([image, np.asarray(canvas)])
+    return stack([image, np.asarray(canvas)])
 
 
 def _draw_boxes(image: Image, boxes: Boxes, class_ids: Sequence[int], tags: Sequence[str]) -> Image:
     """Draws outlines and tags; the first box lies on top, and its tag is placed first."""
-    canvas = PillowImage.fromarray(_enlarge(image))
+    canvas = PillowImage.fromarray(enlarge(image))
     draw = ImageDraw.Draw(canvas)
-    font = _font_for(np.asarray(canvas), tags)
+    font = fitting_font(np.asarray(canvas), tags)
     thickness = max(2, round(font.size / 7))
     factor = np.array(canvas.size, dtype=np.float32) / (image.shape[1], image.shape[0])
     limit = np.array(canvas.size * 2, dtype=np.float32) - 1
@@ -183,8 +192,8 @@ def _draw_boxes(image: Image, boxes: Boxes, class_ids: Sequence[int], tags: Sequ
         draw.rectangle(box, outline=color, width=thickness)
     places: list[Place] = []
     for box, color, tag in drawn:
-        text = _shorten(tag, font, canvas.width - font.size)
-        place = _tag_place(box, font.getlength(text) + _margin(font), _line_height(font), canvas.size, places)
+        text = shorten(tag, font, canvas.width - font.size)
+        place = _tag_place(box, font.getlength(text) + margin_of(font), line_height(font), canvas.size, places)
         places.append(place)
         draw.rectangle(place, fill=color)
         ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 128 else (255, 255, 255)
@@ -213,10 +222,10 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     if mask.shape != image.shape[:2]:
         raise ValueError(f"mask must be of the image's size {image.shape[:2]}, got {mask.shape}")
     counts = count_values(mask)
-    image = _enlarge(image)
+    image = enlarge(image)
     mask = resize_mask(mask, *image.shape[:2])
     present = np.flatnonzero(counts)
-    font = _font_for(image, [class_names[i] for i in present.tolist() if i != IGNORE])
+    font = fitting_font(image, [class_names[i] for i in present.tolist() if i != IGNORE])
 
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(class_names)] = palette(class_names)
@@ -233,7 +242,7 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     for index in np.argsort(-counts, kind="stable")[: len(present)].tolist():
         name = "ignored" if index == IGNORE else class_names[index]
         entries.append((f"{name} {counts[index] / counts.sum():.1%}", _tuple(table[index])))
-    return _stack([colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
+    return stack([colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
 
 
 def _contours(mask: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
@@ -246,76 +255,23 @@ def _contours(mask: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:
 
 def _legend(entries: Iterable[tuple[str, Color]], width: int, font: Font) -> Image:
     """Draws color swatches with their texts, in as many lines as they need."""
-    line, margin = _line_height(font), _margin(font)
+    line, margin = line_height(font), margin_of(font)
     x, y = margin, margin
     placed = []
     for text, color in entries:
-        text = _shorten(text, font, width - 4 * margin)
+        text = shorten(text, font, width - 4 * margin)
         length = round(font.getlength(text)) + 2 * margin
         if x > margin and x + length > width - margin:
             x, y = margin, y + line
         placed.append((x, y, text, color))
         x += length + 2 * margin
-    canvas = PillowImage.fromarray(_panel(y + line + margin, width))
+    canvas = PillowImage.fromarray(panel(y + line + margin, width))
     draw = ImageDraw.Draw(canvas)
     for x, y, text, color in placed:
         middle, half = y + line / 2, font.size * 0.4
         draw.rectangle((x, middle - half, x + 2 * half, middle + half), color, outline=_DIM)
-        draw.text((x + 2 * margin, middle), text, _INK, font, anchor="lm")
+        draw.text((x + 2 * margin, middle), text, INK, font, anchor="lm")
     return np.asarray(canvas)
-
-
-def _write(width: int, font: Font, text: str) -> Image:
-    canvas = PillowImage.fromarray(_panel(_line_height(font) + _margin(font), width))
-    ImageDraw.Draw(canvas).text((width / 2, canvas.height / 2), text, _INK, font, anchor="mm")
-    return np.asarray(canvas)
-
-
-def _enlarge(image: Image) -> Image:
-    return _scale(image, max(1.0, LONG_SIDE / max(image.shape[:2])))
-
-
-def _scale(image: Image, factor: float) -> Image:
-    return resize_image(image, *(max(1, round(side * factor)) for side in image.shape[:2]))
-
-
-def _panel(height: int, width: int) -> Image:
-    return np.full((height, width, 3), _PANEL, dtype=np.uint8)
-
-
-def _pad(image: Image, height: int, width: int) -> Image:
-    if image.shape[:2] == (height, width):
-        return image
-    canvas = _panel(height, width)
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas
-
-
-def _stack(images: Sequence[Image]) -> Image:
-    width = max(image.shape[1] for image in images)
-    return np.vstack([_pad(image, image.shape[0], width) for image in images])
-
-
-def _font_for(image: Image, texts: Iterable[str] = ()) -> Font:
-    return font_for(max(13, round(0.03 * min(image.shape[:2]))), texts)
-
-
-def _line_height(font: Font) -> int:
-    return round(font.size * 1.45)
-
-
-def _margin(font: Font) -> int:
-    return round(font.size / 2)
-
-
-def _shorten(text: str, font: Font, width: float) -> str:
-    """Cuts a text that is wider than ``width`` pixels and ends it with an ellipsis."""
-    # A name may have any length and any characters; a letter takes a pixel at least, and line breaks cannot be drawn.
-    start = shown(text[: int(width) + 1])
-    if len(start) <= width and font.getlength(start) <= width:
-        return start
-    kept = bisect_right(range(1, len(start) + 1), width, key=lambda count: font.getlength(f"{start[:count]}…"))
-    return f"{start[:kept]}…" if kept else ""
 
 
 def _class_color(class_id: int) -> Color:
