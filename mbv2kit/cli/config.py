@@ -111,9 +111,9 @@ def compose(
         UserError: As of :func:`compose_config`, or ``config_dir`` is no folder.
     """
     try:
-        with open_hydra(conf, config_dir) as loader:
+        with open_hydra(conf, config_dir):
             base = hydra.compose(config_name, return_hydra_config=True)
-            groups = Groups(loader, config_name, base)
+            groups = Groups(base)
             jobs = split_sweep(parse(overrides, groups), multirun=multirun)
             configs = [_compose_job(config_name, job, groups, base) for job in jobs]
             for config in configs if complete else ():

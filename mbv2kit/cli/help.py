@@ -43,7 +43,7 @@ def help_text(
         config_dir: A user's folder of further choices.
     """
     with open_hydra(conf, config_dir) as loader:
-        groups = Groups(loader, config_name, config)
+        groups = Groups(config)
         choices = list(_choices(groups))
         comments = _comments(loader, config_name, config, registries)
     values: Any = OmegaConf.to_container(without_hydra(config))

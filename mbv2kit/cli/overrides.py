@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -17,25 +18,29 @@ class Groups:
     """The groups of parts that a configuration consists of.
 
     Args:
-        loader: Hydra's reader of configuration files.
-        config_name: Name of the configuration.
         config: The composed configuration, Hydra's own node included.
 
     Attributes:
         chosen: The choice of ``config`` for each group; None for a group that it leaves out.
     """
 
-    def __init__(self, loader: ConfigLoader, config_name: str, config: DictConfig) -> None:
-        self._loader = loader
-        self._config_name = config_name
+    def __init__(self, config: DictConfig) -> None:
+        search_path = ConfigSearchPathImpl()
+        for source in config.hydra.runtime.config_sources:
+            search_path.append(source.provider, f"{source.schema}://{source.path}")
+        # Hydra's reader would read the main file again for every list of choices.
+        self._sources = ConfigRepository(search_path).get_sources()
         choices = config.hydra.runtime.choices.items()
         self.chosen: dict[str, str | None] = {key: value for key, value in choices if not key.startswith("hydra/")}
 
     def choices(self, group: str, folder: str = "") -> list[str]:
         """Lists the choices of a group; those in subfolders are called ``folder/name``."""
         path = f"{group}/{folder}".rstrip("/")
-        files = self._loader.get_group_options(path, ObjectType.CONFIG, self._config_name, [])
-        folders = self._loader.get_group_options(path, ObjectType.GROUP, self._config_name, [])
+        sources = [source for source in self._sources if source.is_group(path)]
+        files, folders = (
+            sorted({name for source in sources for name in source.list(path, kind)})
+            for kind in (ObjectType.CONFIG, ObjectType.GROUP)
+        )
         below = [choice for name in folders for choice in self.choices(group, f"{folder}{name}/")]
         return [folder + name for name in files] + below
 
