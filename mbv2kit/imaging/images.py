@@ -7,7 +7,8 @@ runs.
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,6 +31,7 @@ from mbv2kit.structures import Image
 # libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. Other fractions take longer than the next
 # larger of these, or than the whole image.
 _MOST_REDUCED = 8
+_READERS = 8
 _TIFF = (b"II*\0", b"MM\0*")
 
 
@@ -135,6 +137,16 @@ def read_head(path: str | Path) -> Head:
             height, width = decode(path).shape[:2]
             found = Head((height, width), UPRIGHT)
         return found
+
+
+def read_heads(paths: Sequence[Path]) -> list[Head]:
+    """Returns :func:`read_head` of each file, several at a time, because a disk or network may be slow to open one.
+
+    Raises:
+        UnreadableImageError: See :func:`decode`; of the first file that cannot be read.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(read_head, paths))
 
 
 @contextmanager

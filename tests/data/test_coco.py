@@ -151,7 +151,7 @@ def test_an_image_of_another_size_is_reported(tmp_path: Path) -> None:
     write(tmp_path, content())
     Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images/val/5.png")
     with pytest.raises(UserError, match=r"5\.png: the image is 30 x 40 pixels, but instances_val\.json says 40 x 30"):
-        open_coco(tmp_path)[0]
+        open_coco(tmp_path)
 
 
 def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:

@@ -61,6 +61,26 @@ def test_folders_of_other_splits_and_runs_are_no_classes(tree: Path) -> None:
     assert open_folder(tree, "val", train_split="absent", val_split="val").class_names == ("ant", "dog")
 
 
+def test_runs_and_predictions_inside_a_split_are_no_classes(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for files in (
+        ("run/config.yaml", "run/checkpoints/last.ckpt", "run/predictions/a.png"),
+        ("cat/eval/metrics.json", "cat/eval/plots/pr.svg", "cat/eval/predictions/a.png"),
+        ("found/.mbv2kit-infer", "found/images/a.png"),
+    ):
+        for file in files:
+            write(tree / "train" / file) if file.endswith(".png") else _touch(tree / "train" / file)
+    with caplog.at_level(logging.INFO):
+        source = open_folder(tree, "train")
+    assert source.class_names == ("cat", "dog", "eel")
+    assert len(source) == 11
+    assert "3 folders of runs, evaluations or predictions (such as cat/eval)" in caplog.text
+
+
+def _touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
 def test_a_class_folder_may_be_a_link(tree: Path) -> None:
     (tree / "val/zebra").symlink_to(tree / "train/cat")
     val = open_folder(tree, "val")

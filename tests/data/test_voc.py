@@ -125,6 +125,7 @@ def test_missing_files_are_reported(detection: Path, file: str, message: str) ->
         ('<!DOCTYPE x [<!ENTITY e "e">]><annotation>&e;</annotation>', "this is not valid XML"),
         (xml(("cat", ("", 1, 2, 3))), r"a\.xml: the <bndbox> of an object 'cat' must hold the numbers"),
         (xml(("", (1, 1, 2, 3))), r"a\.xml: an object has no <name>"),
+        ("<html><object/></html>", r"a\.xml: the outermost element is <html>; expected <annotation>"),
     ],
 )
 def test_an_invalid_xml_is_reported(detection: Path, text: str, message: str) -> None:
@@ -195,6 +196,19 @@ def test_an_invalid_mask_is_reported(segmentation: Path, mask: np.ndarray, messa
     assert source.class_names == ("a", "b", "c")
     with pytest.raises(UserError, match=message):
         source[0]
+
+
+def test_masks_without_a_list_of_classes_are_those_of_voc_with_a_warning(
+    segmentation: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_mask(segmentation, np.zeros((HEIGHT, WIDTH), np.uint8))
+    open_voc(segmentation, task="segmentation")
+    assert "there is no classes.txt" in caplog.text
+    assert "from 0 background and 1 aeroplane to 20 tvmonitor" in caplog.text
+    caplog.clear()
+    (segmentation / "classes.txt").write_text("background\ncat\n")
+    open_voc(segmentation, task="segmentation")
+    assert not caplog.text
 
 
 def test_a_missing_or_broken_mask_is_reported(segmentation: Path) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.data.inside import Border, PathOptions
 from mbv2kit.data.listing import Listing, has_images, list_folders, list_images
 from mbv2kit.data.names import rewritten
 from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
@@ -35,9 +36,11 @@ class Folder(Source):
         root: Folder that holds a folder per split.
         split: Name of the folder of the split.
         splits: Names of the splits whose classes belong together; those without a folder do not count.
+        paths: Whether symbolic links may lead out of the root.
 
     Raises:
-        UserError: The split does not exist or has no image, or two splits write a class differently.
+        UserError: The split does not exist or has no image, two splits write a class differently, or a link leads out
+            of the root.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"classification"})
@@ -46,25 +49,28 @@ class Folder(Source):
     joins_classes: ClassVar[bool] = True
     _advice: ClassVar[str] = ""
 
-    def __init__(self, *, task: Task, root: Path, split: str, splits: Sequence[str]) -> None:
-        folders = {name: _class_folders(root / name) for name in dict.fromkeys((split, *splits))}
+    def __init__(
+        self, *, task: Task, root: Path, split: str, splits: Sequence[str], paths: PathOptions = PathOptions()
+    ) -> None:
+        border = Border(root, paths)
+        folders = {name: _class_folders(root / name, border) for name in dict.fromkeys((split, *splits))}
         if not folders[split]:
             raise self._no_classes(root, split)
         _check_forms(root, {name: found for name, found in folders.items() if found})
-        classes = self._classes(root, sorted(set[str]().union(*folders.values())))
+        classes = self._classes(root, sorted(set[str]().union(*folders.values())), border)
         self.class_names = tuple(classes.values())
         self._root = root / split
-        here, found = list_folders(self._root)
+        here, found = list_folders(self._root, border)
         loose = len(found.images)
         counts = []
         for folder in classes:
-            listing = list_images(self._root / folder) if folder in folders[split] else Listing()
+            listing = list_images(self._root / folder, border) if folder in folders[split] else Listing()
             counts.append(len(listing.images))
             found.add(folder, listing)
         for folder in here:
             # A folder without images is no class, but what lies there may be meant as images.
             if folder not in folders[split]:
-                found.add(folder, list_images(self._root / folder))
+                found.add(folder, list_images(self._root / folder, border))
         self._names = Texts(found.images[loose:])
         self._labels = np.repeat(np.arange(len(classes)), counts)
         left_out = [f"{loose} images outside the class folders"] * bool(loose) + found.left_out()
@@ -73,16 +79,18 @@ class Folder(Source):
 
     def _no_classes(self, root: Path, split: str) -> UserError:
         folder = root / split
-        loose = len(list_folders(folder)[1].images) if folder.is_dir() else 0
+        # Nothing is read here, so links may lead where they want.
+        anywhere = Border(root, PathOptions(follow_outside=True))
+        loose = len(list_folders(folder, anywhere)[1].images) if folder.is_dir() else 0
         if loose:
             return UserError(
                 f"{folder}: {loose} images lie here without class folders; move each into a folder with the name of "
                 f"its class.{self._advice}"
             )
-        others = list_images(folder).left_out() if folder.is_dir() else []
+        others = list_images(folder, anywhere).left_out() if folder.is_dir() else []
         if others:
             return UserError(f"{folder}: there is no image here that can be read, but {' and '.join(others)}.")
-        splits = [name for name in list_folders(root)[0] if _class_folders(root / name)]
+        splits = [name for name in list_folders(root, anywhere)[0] if _class_folders(root / name, anywhere)]
         if not splits:
             return layout_error(root, "no folder here holds class folders with images", self.layout)
         return missing_split(root, split, splits)
@@ -98,7 +106,7 @@ class Folder(Source):
         """Returns the class of image ``index``; the image is not read."""
         return self._labels[index : index + 1]
 
-    def _classes(self, root: Path, folders: list[str]) -> dict[str, str]:
+    def _classes(self, root: Path, folders: list[str], border: Border) -> dict[str, str]:
         """Returns the class name of each folder, in the order of the classes."""
         return {folder: folder for folder in folders}
 
@@ -117,12 +125,12 @@ class ImageNet(Folder):
         "  ROOT/synsets.txt (optional: a line per class in order, WNID<tab>name)"
     )
 
-    def _classes(self, root: Path, folders: list[str]) -> dict[str, str]:
+    def _classes(self, root: Path, folders: list[str], border: Border) -> dict[str, str]:
         path = root / "synsets.txt"
         # A link that leads nowhere is an error.
         if not os.path.lexists(path):
-            return super()._classes(root, folders)
-        names = _read_synsets(path)
+            return super()._classes(root, folders, border)
+        names = _read_synsets(border.check(path))
         unknown = [folder for folder in folders if folder not in names]
         if unknown:
             raise UserError(
@@ -145,8 +153,10 @@ def _read_synsets(path: Path) -> dict[str, str]:
     return names
 
 
-def _class_folders(split: Path) -> set[str]:
-    return {name for name in list_folders(split)[0] if has_images(split / name)} if split.is_dir() else set()
+def _class_folders(split: Path, border: Border) -> set[str]:
+    if not split.is_dir():
+        return set()
+    return {name for name in list_folders(split, border)[0] if has_images(split / name, border)}
 
 
 def _check_forms(root: Path, folders: Mapping[str, set[str]]) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2kit.data.inside import PathOptions
+from mbv2kit.data.inside import Border, PathOptions, is_within, leads_outside
 from mbv2kit.data.sources.base import layout_error, missing_split
 from mbv2kit.errors import UserError, first_few
 
@@ -12,15 +12,16 @@ from mbv2kit.errors import UserError, first_few
 _IMAGE_FOLDERS = ("images/{split}", "{split}", "images", ".")
 
 
-def find_annotations(root: Path, split: str, pattern: str, layout: str) -> Path:
+def find_annotations(root: Path, split: str, pattern: str, paths: PathOptions, layout: str) -> Path:
     """Returns the JSON file of a split.
 
     Raises:
-        UserError: There is none; the message lists the splits that there are, or the expected layout.
+        UserError: A link to it leads out of the data set, or there is none; the message lists the splits that there
+            are, or the expected layout.
     """
     path = root / pattern.replace("{split}", split)
     if path.is_file():
-        return path
+        return path if leads_outside(pattern) else Border(root, paths).check(path)
     before, mark, after = pattern.partition("{split}")
     if mark and not Path(pattern).is_absolute():
         others = (other.relative_to(root).as_posix() for other in root.glob(pattern.replace(mark, "*")))
@@ -44,7 +45,7 @@ def find_images(root: Path, split: str, file: Path, names: Sequence[str], paths:
         layout: The expected layout, for the message.
 
     Raises:
-        UserError: An image is missing, or its name leads out of the data set.
+        UserError: An image is missing, or its name or a link leads out of the data set.
     """
     for name in names:
         paths.check(name, file)
@@ -64,6 +65,11 @@ def find_images(root: Path, split: str, file: Path, names: Sequence[str], paths:
             f"{best}: {len(missing)} of the {len(names)} images that {file.name} lists are missing: "
             f"{first_few(missing)}; add them, or remove them from the file."
         )
+    # Only the user can have named a file elsewhere, next to its images.
+    elsewhere = best == file.parent and not is_within(os.path.realpath(best), os.path.realpath(root))
+    border = Border(best if elsewhere else root, paths)
+    for name in names:
+        border.check(best / name)
     return best
 
 

@@ -11,6 +11,7 @@ from mbv2kit.data.sources.coco.outlines import compact
 from mbv2kit.data.sources.coco.values import Id, is_path, is_unicode, order_of_ids, read_id, read_number, require
 from mbv2kit.data.table import Outline
 from mbv2kit.errors import UserError, first_few, one_line
+from mbv2kit.imaging.orientation import UPRIGHT
 from mbv2kit.structures import Task
 
 _log = logging.getLogger(__name__)
@@ -46,12 +47,14 @@ class CocoImage:
         name: Its path, with slashes.
         size: Height and width in pixels; None if the file does not know them.
         order: Its position in the order of the ids.
+        orientation: What turns its annotations upright, as :mod:`mbv2kit.imaging.orientation` counts.
         objects: Its objects, in the order of the file.
     """
 
     name: str
     size: tuple[int, int] | None
     order: int = 0
+    orientation: int = UPRIGHT
     objects: list[CocoObject] = field(default_factory=list)
 
 

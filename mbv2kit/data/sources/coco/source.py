@@ -15,12 +15,13 @@ from mbv2kit.data.sources.coco.annotations import read_annotations
 from mbv2kit.data.sources.coco.outlines import draw_mask
 from mbv2kit.data.sources.coco.places import find_annotations, find_images
 from mbv2kit.data.sources.coco.reading import CocoImage, CocoObject, load, read_classes, read_images
+from mbv2kit.data.sources.coco.sizes import check_sizes
 from mbv2kit.data.table import AnnotationTable, Ragged, TableBuilder
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.images import decode, read_head
-from mbv2kit.imaging.orientation import UPRIGHT, is_sideways, turn, turn_boxes
+from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.orientation import UPRIGHT, turn, turn_boxes
 from mbv2kit.schema.rules import Location
-from mbv2kit.structures import IGNORE, Annotated, Boxes, Image, Sample, Task
+from mbv2kit.structures import IGNORE, Annotated, Boxes, Sample, Task
 
 
 @SOURCES.register("coco", train_split="train2017", val_split="val2017")
@@ -37,10 +38,11 @@ class Coco(Source):
         split: Name that replaces ``{split}`` in the paths.
         annotations: Path of the JSON file below the root.
         skip_empty: Whether images without objects are left out instead of serving as negatives.
-        paths: Whether the names of images may lead out of the root.
+        paths: Whether the names of images and symbolic links may lead out of the root.
 
     Raises:
-        UserError: The JSON file is missing or invalid, or an image is not in the folder that it is expected in.
+        UserError: The JSON file is missing or invalid, or an image is not in the folder that it is expected in, cannot
+            be read or has another size.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"detection", "segmentation"})
@@ -62,16 +64,14 @@ class Coco(Source):
         paths: PathOptions = PathOptions(),
     ) -> None:
         self._task = task
-        self._file = find_annotations(root, split, annotations, self.layout)
+        self._file = find_annotations(root, split, annotations, paths, self.layout)
         content = load(self._file, task)
         images = read_images(self._file, content["images"])
         names = read_classes(self._file, content["categories"], content["annotations"])
         self._images = find_images(
             root, split, self._file, [image.name for image in images.values()], paths, self.layout
         )
-        for image in images.values():
-            if image.size is None:
-                image.size = read_head(self._images / image.name).upright
+        check_sizes(self._file, self._images, list(images.values()))
         read_annotations(self._file, task, content["annotations"], images, names)
         self.class_names = tuple(names.values())
         if task == "segmentation":
@@ -102,6 +102,7 @@ class Coco(Source):
             raise UserError(f"{self._file}: it lists no image that can be used; expected images with objects.")
         self._table: AnnotationTable = builder.build()
         self._sizes = np.array([image.size for image in used], dtype=np.int32)
+        self._orientations = np.array([image.orientation for image in used], dtype=np.uint8)
         self._orders = np.array([image.order for image in used], dtype=np.int64)
         self._written = Ragged(np.concatenate(written), map(len, written))
         self._report_boxes(keep)
@@ -112,7 +113,7 @@ class Coco(Source):
     def __getitem__(self, index: int) -> Sample:
         name = self._table.name(index)
         image = decode(self._images / name)
-        orientation = self._orientation(index, image)
+        orientation = int(self._orientations[index])
         size: tuple[int, int] = (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
         labels, crowd = self._table.labels(index), self._table.crowd(index)
         if self._task == "segmentation":
@@ -149,24 +150,6 @@ class Coco(Source):
             class_ids=rows[:, 5].astype(np.int64),
             crowd=rows[:, 6] > 0,
             order=int(self._orders[index]),
-        )
-
-    def _orientation(self, index: int, image: Image) -> int:
-        """Returns how annotations become upright: as the image does, if its stored pixels were annotated.
-
-        Raises:
-            UserError: The file has another size than the image, upright or as stored.
-        """
-        height, width = self._sizes[index].tolist()
-        if image.shape[:2] == (height, width):
-            return UPRIGHT
-        path = self._images / self._table.name(index)
-        head = read_head(path)
-        if head.stored == (height, width) and is_sideways(head.orientation):
-            return head.orientation
-        raise UserError(
-            f"{path}: the image is {image.shape[1]} x {image.shape[0]} pixels, but {self._file.name} says "
-            f"{width} x {height}; use the image that was annotated."
         )
 
 

@@ -34,12 +34,17 @@ def read_annotation(path: Path) -> Annotation:
     """Reads an XML file.
 
     Raises:
-        UserError: The file cannot be read, is no XML, or an object has no class or no box.
+        UserError: The file cannot be read, is not an XML of VOC, or an object has no class or no box.
     """
     try:
         root = parse(path).getroot()
     except Exception as error:  # of the file, the parser, and the encoding that it names
         raise UserError(f"{path}: this is not valid XML ({one_line(error)}).") from None
+    if root.tag != "annotation":
+        # Any other file would count as an image without objects.
+        raise UserError(
+            f"{path}: the outermost element is <{root.tag[:100]}>; expected <annotation>, as in PASCAL VOC."
+        )
     items = root.findall("object")
     boxes = [_box(path, item) for item in items]
     # Numbers beyond the range of float32 become infinite.

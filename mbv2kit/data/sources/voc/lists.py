@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from mbv2kit.data.inside import Border
 from mbv2kit.data.listing import list_images
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.text import read_lines
@@ -21,15 +22,16 @@ class ImageFiles:
 
     Args:
         folder: The folder, such as ``JPEGImages``.
+        border: Where links may lead.
 
     Attributes:
         left_out: What in the folder is no image that can be read, a part of a sentence for each kind.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, border: Border) -> None:
         self._folder = folder
         self._by_name: dict[str, list[str]] = {}
-        listing = list_images(folder)
+        listing = list_images(folder, border)
         self.left_out = listing.left_out()
         for file in listing.images:
             self._by_name.setdefault(file.rpartition(".")[0], []).append(file)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mbv2kit.data.cleaning import ObjectFilter
+from mbv2kit.data.inside import Border, PathOptions
 from mbv2kit.data.names import same_but_for_case
 from mbv2kit.data.sources.base import SOURCES, Source, ids_of_mask, layout_error, missing_split
 from mbv2kit.data.sources.voc.annotation import read_annotation
@@ -18,7 +19,7 @@ from mbv2kit.data.sources.voc.lists import ImageFiles, names_in, read_classes, r
 from mbv2kit.data.sources.voc.turning import upright_boxes
 from mbv2kit.data.table import TableBuilder, Texts
 from mbv2kit.errors import UserError, first_few, nearest
-from mbv2kit.imaging.images import decode, read_head, reading
+from mbv2kit.imaging.images import decode, read_head, read_heads, reading
 from mbv2kit.imaging.orientation import turn
 from mbv2kit.structures import IGNORE, Boxes, Sample, Task
 
@@ -48,9 +49,10 @@ class Voc(Source):
         split: Name of a list of images.
         difficult: ``ignore`` treats objects marked difficult as crowds, which evaluation ignores; ``count`` treats
             them like other objects.
+        paths: Whether symbolic links may lead out of the root.
 
     Raises:
-        UserError: A list, image, XML or mask is missing or unusable.
+        UserError: A list, image, XML or mask is missing or unusable, or a link leads out of the root.
     """
 
     provides: ClassVar[frozenset[Task]] = frozenset({"detection", "segmentation"})
@@ -61,18 +63,27 @@ class Voc(Source):
         "  ROOT/classes.txt (optional: a class per line)"
     )
 
-    def __init__(self, *, task: Task, root: Path, split: str, difficult: Literal["ignore", "count"] = "ignore") -> None:
+    def __init__(
+        self,
+        *,
+        task: Task,
+        root: Path,
+        split: str,
+        difficult: Literal["ignore", "count"] = "ignore",
+        paths: PathOptions = PathOptions(),
+    ) -> None:
         self._task = task
+        self._border = Border(root, paths)
         self.knows_classes = task == "detection"
         self._images = root / "JPEGImages"
         lists, self._ground_truth = self._find_folders(root)
-        files = ImageFiles(self._images)
+        files = ImageFiles(self._images, self._border)
         names = self._read_list(lists, split, files)
         self._names = Texts(names)
         self._files = Texts(names.values())
-        classes = read_classes(root / "classes.txt")
+        classes = read_classes(self._border.check(root / "classes.txt"))
         if task == "segmentation":
-            self.class_names = classes or ("background", *VOC_CLASSES)
+            self.class_names = classes or _voc_classes(root)
         else:
             foreground = classes[1:] if classes[:1] == ("background",) else classes
             self.class_names = foreground or self._find_classes(lists, files)
@@ -96,19 +107,22 @@ class Voc(Source):
         path = lists / f"{split}.txt"
         if not path.exists():
             raise missing_split(lists, split, _list_names(lists))
-        names, missing = read_images(path, files)
+        names, missing = read_images(self._border.check(path), files)
         _require_none(self._images, "image", missing, files.left_out)
         if not names:
             raise UserError(f"{path}: the list is empty; expected the name of an image per line.")
-        suffix = _GROUND_TRUTH[self._task][2]
-        without = [name for name in names if not (self._ground_truth / f"{name}{suffix}").is_file()]
-        _require_none(self._ground_truth, f"{suffix} file", without)
+        without = [name for name in names if not self._border.check(self._annotated(name)).is_file()]
+        _require_none(self._ground_truth, f"{_GROUND_TRUTH[self._task][2]} file", without)
         return names
+
+    def _annotated(self, name: str) -> Path:
+        """Returns the file of an image's ground truth."""
+        return self._ground_truth / f"{name}{_GROUND_TRUTH[self._task][2]}"
 
     def _find_classes(self, lists: Path, files: ImageFiles) -> tuple[str, ...]:
         """Returns the classes of the images of all lists."""
-        images = {name for path in lists.glob("*.txt") for name in names_in(path, files)}
-        paths = [self._ground_truth / f"{name}.xml" for name in sorted(images)]
+        images = {name for path in lists.glob("*.txt") for name in names_in(self._border.check(path), files)}
+        paths = [self._border.check(self._annotated(name)) for name in sorted(images)]
         found = sorted({name for path in paths if path.is_file() for name in read_annotation(path).names})
         if set(found) <= set(VOC_CLASSES):
             return tuple(VOC_CLASSES)
@@ -124,8 +138,8 @@ class Voc(Source):
 
     def _read_boxes(self, difficult: str) -> None:
         # From the images, because the size in the XML is often zero.
-        heads = [read_head(self._images / file) for file in self._files]
-        annotations = [read_annotation(self._ground_truth / f"{name}.xml") for name in self._names]
+        heads = read_heads([self._images / file for file in self._files])
+        annotations = [read_annotation(self._annotated(name)) for name in self._names]
         self._sizes = np.array([head.upright for head in heads], dtype=np.int32)
         # VOC's coordinates include the last pixel, so a box from 5 to 5 is one pixel wide here. No real object is: such
         # boxes are mistakes.
@@ -151,7 +165,7 @@ class Voc(Source):
         name = self._names[index]
         image = decode(self._images / self._files[index])
         if self._task == "segmentation":
-            mask = self._read_mask(self._ground_truth / f"{name}.png")
+            mask = self._read_mask(self._annotated(name))
             if mask.shape != image.shape[:2]:
                 mask = self._turn_mask(mask, index)
             return Sample(image=image, image_id=name, mask=mask)
@@ -163,7 +177,7 @@ class Voc(Source):
     def class_ids(self, index: int) -> NDArray[np.int64]:
         """Returns the class of each object, or of each pixel of the mask; the image is not read."""
         if self._task == "segmentation":
-            return ids_of_mask(self._read_mask(self._ground_truth / f"{self._names[index]}.png"))
+            return ids_of_mask(self._read_mask(self._annotated(self._names[index])))
         return np.where(self._table.crowd(index), -1, self._table.labels(index))
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
@@ -176,7 +190,7 @@ class Voc(Source):
         if mask.shape == head.stored:
             return turn(mask, head.orientation)
         raise UserError(
-            f"{self._ground_truth / self._names[index]}.png: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, but "
+            f"{self._annotated(self._names[index])}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, but "
             f"its image is {head.upright[1]} x {head.upright[0]}."
         )
 
@@ -195,6 +209,17 @@ class Voc(Source):
                 f"(0 to {len(self.class_names) - 1}); list them all in classes.txt, and mark void as {IGNORE}."
             )
         return mask
+
+
+def _voc_classes(root: Path) -> tuple[str, ...]:
+    """Returns the classes of masks that nothing names, with a warning: a mask holds numbers, which fit any names."""
+    names = ("background", *VOC_CLASSES)
+    logger.warning(
+        "%s: there is no classes.txt, so the classes of the masks are taken to be those of PASCAL VOC, from 0 %s and 1 "
+        "%s to %d %s; if they are others, name them there, a class per line",
+        *(root, names[0], names[1], len(names) - 1, names[-1]),
+    )
+    return names
 
 
 def _require_none(folder: Path, kind: str, missing: Sequence[str], left_out: Sequence[str] = ()) -> None:
