@@ -56,6 +56,7 @@ REDUCTION_CELL = Recipe(
     joined=(3, 4, 5, 6),
 )
 STEM_CHANNELS = 32
+STEM_KERNEL = 3
 STAGES = 3
 # The last normal cell concatenates six states, with four times the filters of the first.
 LAST_BY_FIRST = 24
@@ -99,7 +100,7 @@ class NASNetA(Backbone):
             raise UserError(f"penultimate_filters must be a multiple of {LAST_BY_FIRST}, got {penultimate_filters}.")
         style = ConvStyle(padding, norm)
         first = nn.Sequential()
-        first.conv = nn.Conv2d(3, STEM_CHANNELS, 3, stride=2, bias=False)
+        first.conv = nn.Conv2d(3, STEM_CHANNELS, STEM_KERNEL, stride=2, bias=False)
         first.norm = style.norm(STEM_CHANNELS)
         self.layers = nn.ModuleDict({"conv": first})
         features = [FeatureInfo("conv", STEM_CHANNELS, 2)]
@@ -114,7 +115,17 @@ class NASNetA(Backbone):
         initialize(self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the selected maps of normalized images ``(B, 3, H, W)``; see the class for their sizes."""
+        """Computes the selected maps of normalized images ``(B, 3, H, W)``; see the class for their sizes.
+
+        Raises:
+            UserError: An image is smaller than the first convolution, which is not padded.
+        """
+        height, width = images.shape[2:]
+        if min(height, width) < STEM_KERNEL:
+            raise UserError(
+                f"backbone 'nasnet_a' needs inputs of at least {STEM_KERNEL} x {STEM_KERNEL} pixels, got {height} x "
+                f"{width}; choose a larger input.size."
+            )
         maps: dict[str, Tensor] = {}
         # The first cell has only one map before it, which it uses for both.
         current = previous = self.layers["conv"](images)

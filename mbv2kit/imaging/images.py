@@ -7,6 +7,7 @@ runs.
 import mmap
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,18 @@ from mbv2kit.structures import Image
 _MOST_REDUCED = 8
 _READERS = 8
 _TIFF = (b"II*\0", b"MM\0*")
+
+
+def quiet_pillow() -> None:
+    """Keeps Pillow from warning of files that it reads all the same, with damaged EXIF for example.
+
+    What costs pixels is an error here. Filters of the user come first.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+
+
+# Workers and programs that use this package have no other place where it could happen.
+quiet_pillow()
 
 
 class UnreadableImageError(UserError):

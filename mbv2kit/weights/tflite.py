@@ -188,7 +188,8 @@ def _split(graph: Graph, path: Path) -> tuple[str, dict[str, Layer], list[Layer]
     else:
         raise UserError(
             f"{path} holds an unknown network of {count} layers, {depthwise} depthwise; known are classifiers on "
-            "MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), and DeepLabv3 on MobileNetV2 (55 and 17)."
+            "MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), and DeepLabv3 on MobileNetV2 (55 and 17); a file "
+            "that mbv2kit exported runs only in its model folder, under its own name (model.tflite, model_int8.tflite)."
         )
     return backbone, dict(zip(names, graph.layers, strict=False)), graph.layers[len(names) :]
 

@@ -219,3 +219,10 @@ def test_maps_stay_as_they_were_computed_and_only_the_last_is_behind_a_relu() ->
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_backbone("nasnet_a", **options)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 2)])
+def test_an_input_smaller_than_the_first_kernel_is_refused(size: tuple[int, int]) -> None:
+    model = create_backbone("nasnet_a", cells=1, penultimate_filters=96)
+    with pytest.raises(UserError, match=rf"at least 3 x 3 pixels, got {size[0]} x {size[1]}; choose a larger"):
+        model(torch.zeros(1, 3, *size))

@@ -1,5 +1,6 @@
 import os
 import struct
+import warnings
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from PIL import PngImagePlugin
 
 from mbv2kit.imaging import formats
 from mbv2kit.imaging.formats import SUFFIXES
-from mbv2kit.imaging.images import UnreadableImageError, decode, decode_resized, read_head
+from mbv2kit.imaging.images import UnreadableImageError, decode, decode_resized, quiet_pillow, read_head
 from mbv2kit.imaging.resizing import resize_image
 from tests.imaging.drawn import BLUE, RED, STORED, assert_quarters, quarters, save_turned, scene
 
@@ -34,6 +35,19 @@ def test_the_size_of_an_unreadable_image_is_refused_as_the_image_is(tmp_path: Pa
     path.write_text("no image")
     with pytest.raises(UnreadableImageError, match=r"text\.jpg: this is not an image"):
         read_head(path)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_pillow_says_nothing_of_images_that_are_read(tmp_path: Path, quiet: bool) -> None:
+    # An entry of EXIF that ends before its value.
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0"
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        if quiet:
+            quiet_pillow()
+        assert decode(tmp_path / "a.jpg").shape == (8, 8, 3)
+    assert bool(caught) is not quiet
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".pgm"])

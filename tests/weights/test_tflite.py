@@ -293,3 +293,5 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     path.write_bytes(write_classifier(deep, 32))
     with pytest.raises(UserError, match=r"an unknown network of \d+ layers, \d+ depthwise; known are classifiers on"):
         read(path, "model.tflite")
+    with pytest.raises(UserError, match="that mbv2kit exported runs only in its model folder"):
+        read(path, "model.tflite")
