@@ -55,9 +55,12 @@ def disk_errors_told(path: Path | str) -> Iterator[None]:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError) or cause.errno not in _ADVICE:
             raise
-        name = path if cause.filename is None else os.fsdecode(cause.filename)
+        # The second name is the one that a file was to get.
+        given = cause.filename if cause.filename2 is None else cause.filename2
+        name = path if given is None else os.fsdecode(given)
         # A full disk is the same wherever it shows; other errors may be about a file that is read.
-        ours = Path(name).is_relative_to(path) or Path(path).is_relative_to(name)
+        place, written = Path(name).absolute(), Path(path).absolute()
+        ours = place.is_relative_to(written) or written.is_relative_to(place)
         if cause.errno not in _FULL and not ours:
             raise
         raise CannotWriteError(name, cause) from None

@@ -94,6 +94,21 @@ def test_an_output_that_is_a_file_is_told(tmp_path: Path) -> None:
         (tmp_path / "out" / "plots").mkdir(parents=True)
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_folder_in_the_place_of_a_file_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/last.ckpt").mkdir(parents=True)
+    (tmp_path / "run/new").touch()
+    other = tmp_path if absolute else Path()
+    with (
+        pytest.raises(UserError, match=r"last\.ckpt cannot be written \(.*\); name another folder"),
+        disk_errors_told("run" if absolute else tmp_path / "run"),
+    ):
+        (other / "run/new").replace(other / "run/last.ckpt")
+
+
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in (".a.json.7.part", "checkpoints/.last.ckpt.123.part", "checkpoints/last.ckpt", ".hidden"):
