@@ -158,6 +158,8 @@ def read_heads(paths: Sequence[Path]) -> list[Head]:
     Raises:
         UnreadableImageError: See :func:`decode`; of the first file that cannot be read.
     """
+    if len(paths) <= _READERS:
+        return list(map(read_head, paths))
     with ThreadPoolExecutor(_READERS) as readers:
         return list(readers.map(read_head, paths))
 

@@ -248,6 +248,56 @@ def test_an_object_without_outline_is_left_out_of_the_mask_and_named(
     assert (source[0].mask.max(), source[1].mask.max()) == (0, 2)
 
 
+# Fractions, points, lines, places outside the image, and run lengths of nothing.
+@pytest.mark.parametrize(
+    "outline",
+    [
+        *(
+            [[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]],
+            [[5, 5] * 3],
+            [[1, 1, 9, 9, 17, 17, 9, 9]],
+            [[3, 3, 3.2, 3, 3.2, 29, 3, 29]],
+        ),
+        *([[-9, 2, -2, 2, -2, 9]], rectangle(50, 2, 60, 9), {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}),
+    ],
+)
+def test_an_outline_without_a_pixel_is_left_out_and_named(
+    tmp_path: Path, outline: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = changed(("annotations", 1, "segmentation"), outline)
+    with caplog.at_level(logging.INFO):
+        source = open_coco(write(tmp_path, data), task="segmentation")
+    assert "Dropped 2 outlines of instances_val.json that cover no more than a pixel in 2 images: 5.png, 2.png" in (
+        caplog.messages
+    )
+    assert [len(source.class_ids(index)) for index in range(3)] == [1, 2, 1]
+    for annotation in data["annotations"]:
+        annotation["segmentation"] = outline
+    with pytest.raises(
+        UserError, match=r"no 'segmentation' covers more than a pixel .* expected coordinates in pixels"
+    ):
+        open_coco(write(tmp_path, data), task="segmentation")
+
+
+# A pixel, a bow tie whose two halves cancel out, a sliver, and a ring of nothing next to a good one.
+@pytest.mark.parametrize(
+    "outline",
+    [
+        *({"size": [HEIGHT, WIDTH], "counts": [7, 1, HEIGHT * WIDTH - 8]}, [[2, 2, 22, 22, 22, 2, 2, 22]]),
+        *(rectangle(3, 3, 5, 28), [[5, 5] * 3, *rectangle(3, 3, 9, 9)], rectangle(-9, -9, 99, 99)),
+    ],
+)
+def test_an_outline_of_few_pixels_is_kept(tmp_path: Path, outline: Any, caplog: pytest.LogCaptureFixture) -> None:
+    source = open_coco(write(tmp_path, changed(("annotations", 1, "segmentation"), outline)), task="segmentation")
+    assert not caplog.messages
+    assert any(2 in source[index].mask for index in range(3))  # type: ignore[operator]
+
+
+def test_images_with_one_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_coco(write(tmp_path, changed(("images", 1, "file_name"), "5.png")))
+    assert "several images have one file, and each lacks the objects of the others: 5.png" in caplog.text
+
+
 def test_a_file_without_any_outline_is_refused_for_segmentation(tmp_path: Path) -> None:
     data = content()
     for annotation in data["annotations"]:

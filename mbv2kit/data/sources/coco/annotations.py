@@ -5,7 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mbv2kit.data.sources.coco.outlines import BrokenOutlineError, read_outline
+from mbv2kit.data.sources.coco.pixels import without_pixels
 from mbv2kit.data.sources.coco.reading import CocoImage, CocoObject
 from mbv2kit.data.sources.coco.values import Id, read_flag, read_id, read_number, require
 from mbv2kit.data.table import Outline
@@ -82,10 +85,10 @@ class _Reader:
         image.objects.append(CocoObject(category, box, self._area(label, record), crowd, outline))
 
     def report(self) -> None:
-        """Logs the odd ones, a line for each kind.
+        """Logs the odd ones, a line for each kind, and leaves out objects that would draw nothing.
 
         Raises:
-            UserError: No annotation has an outline, which segmentation needs.
+            UserError: No annotation has an outline that covers pixels, which segmentation needs.
         """
         if self._without_outline and len(self._without_outline) == self._objects:
             raise UserError(
@@ -99,6 +102,28 @@ class _Reader:
         ):
             if labels:
                 _log.warning("%s: %d annotations %s: %s", self._path.name, len(labels), what, first_few(labels))
+        if self._task == "segmentation":
+            self._leave_out_pixelless()
+
+    def _leave_out_pixelless(self) -> None:
+        items = [(image, item) for image in self._images.values() for item in image.objects]
+        outlines = [item.outline for _, item in items if item.outline is not None]
+        sizes = np.array([image.size for image, _ in items], dtype=np.int64).reshape(-1, 2)
+        found = [items[index] for index in without_pixels(outlines, sizes)]
+        if not found:
+            return
+        names = list(dict.fromkeys(image.name for image, _ in found))
+        if len(found) == len(items):
+            raise UserError(
+                f"{self._path}: no 'segmentation' covers more than a pixel of its image, such as those of "
+                f"{first_few(names)}; expected coordinates in pixels, not as fractions of the image."
+            )
+        for image, item in found:
+            image.objects = [each for each in image.objects if each is not item]
+        _log.info(
+            "Dropped %d outlines of %s that cover no more than a pixel in %d images: %s",
+            *(len(found), self._path.name, len(names), first_few(names)),
+        )
 
     def _note_id(self, number: int, record: dict[str, Any]) -> str:
         found = read_id(record.get("id"))

@@ -158,6 +158,11 @@ def draw_mask(
     return mask
 
 
+def area_of(outline: Outline, height: int, width: int) -> int:
+    """Returns the number of pixels that an outline covers in its image."""
+    return int(coco_mask.area(_run_lengths(outline, height, width)))
+
+
 def _run_lengths(outline: Outline, height: int, width: int) -> Any:
     if outline.rle:
         return {"size": [height, width], "counts": outline.rle}

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -104,6 +105,13 @@ def read_images(path: Path, records: list[Any]) -> dict[Id, CocoImage]:
         written[number] = (isinstance(record["id"], str), record["id"])
     for order, number in enumerate(sorted(images, key=written.__getitem__)):
         images[number].order = order
+    twice = [name for name, count in Counter(image.name for image in images.values()).items() if count > 1]
+    if twice:
+        _log.warning(
+            "%s: several images have one file, and each lacks the objects of the others: %s",
+            path.name,
+            first_few(twice),
+        )
     return images
 
 
