@@ -116,6 +116,20 @@ def test_gradients_are_those_of_float64(kind: str, size: tuple[int, int], layout
         assert error < TOLERANCE[dtype], f"{name} is off by {error:.3g} of its length"
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("groups", [1, 32])
+def test_a_strided_kernel_on_one_pixel_has_a_gradient_of_zero_around_it(groups: int, layout: str) -> None:
+    for kernel in (3, 5):
+        conv = Conv2d(32, 32, kernel, stride=2, groups=groups).to(memory_format=LAYOUTS[layout])
+        x = torch.randn(2, 32, 1, 1).contiguous(memory_format=LAYOUTS[layout])
+        expected = gradients(deepcopy(conv).double(), x.double(), autocast=False)["weight"]
+        # What the memory held before must not become a gradient.
+        for count in (conv.weight.numel(), 200_000) * 10:
+            torch.full((count,), float("nan"))
+        found = gradients(conv, x, autocast=True)["weight"].double()
+        assert (found - expected).norm() / expected.norm() < TOLERANCE[torch.bfloat16]
+
+
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the dilation of every convolution that torch runs."""
