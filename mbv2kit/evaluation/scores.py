@@ -48,7 +48,7 @@ def write_metrics(
         split: The evaluated split.
         images: Number of evaluated images.
         seconds: Duration of the evaluation.
-        scores: The metrics. NaN is written as null, because JSON has no NaN.
+        scores: The metrics. NaN and infinity are written as null, because JSON has neither.
         extra: Further entries of types that JSON has, such as the evaluated weights.
     """
     content = {
@@ -63,7 +63,7 @@ def write_metrics(
         **({"notes": list(scores.notes)} if scores.notes else {}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(_nan_to_null(content), indent=2, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(_finite_or_null(content), indent=2, allow_nan=False) + "\n")
 
 
 def model_in_brief(description: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -87,11 +87,11 @@ def model_in_brief(description: Mapping[str, Any], task: str) -> dict[str, Any]:
     }
 
 
-def _nan_to_null(value: Any) -> Any:
+def _finite_or_null(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _nan_to_null(item) for key, item in value.items()}
+        return {key: _finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_nan_to_null(item) for item in value]
+        return [_finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -146,4 +146,4 @@ def _first_metric(row: tuple[str, dict[str, float]]) -> float:
 def _format(value: float) -> str:
     if isinstance(value, int):
         return str(value)
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return f"{value:.3f}" if math.isfinite(value) else "-"

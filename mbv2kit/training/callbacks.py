@@ -67,7 +67,8 @@ class EpochLog(Callback):
         values = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            **{name: f"{value:.6g}" for name, value in metrics.items()},
+            # An empty cell is no number: what the split cannot measure, or an epoch without validation.
+            **{name: f"{value:.6g}" if math.isfinite(value) else "" for name, value in metrics.items()},
             "lr": f"{pl_module.last_rate():.6g}",
             "skipped_steps": pl_module.guard.skipped,
             "seconds": f"{seconds:.2f}",
@@ -79,16 +80,16 @@ class EpochLog(Callback):
         writer.writeheader()
         writer.writerows(self._rows)
         write_atomically(self._path, table.getvalue())
-        known = {name.removeprefix("val/"): value for name, value in metrics.items() if not math.isnan(value)}
+        known = {name.removeprefix("val/"): value for name, value in metrics.items() if math.isfinite(value)}
         first = [name for name in known if not name.startswith("train/")][:_SHOWN]
         line = "  ".join(f"{name} {known[name]:.4f}" for name in first) or "no metrics"
         epoch = trainer.current_epoch + 1
-        loss = metrics.get("train/loss", math.nan)
-        _log.info("epoch %d/%s  %s  loss %.4f  %.1f s", epoch, trainer.max_epochs, line, loss, seconds)
+        loss = f"loss {known['train/loss']:.4f}" if "train/loss" in known else "no loss"
+        _log.info("epoch %d/%s  %s  %s  %.1f s", epoch, trainer.max_epochs, line, loss, seconds)
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that finds its best metric also after the run folder was moved, and for which NaN is none."""
+    """A ModelCheckpoint that finds its best metric also after the run folder was moved; NaN and infinity are none."""
 
     _warned = False
 
@@ -100,7 +101,7 @@ class MovableCheckpoint(ModelCheckpoint):
                 known = ", ".join(name.removeprefix("val/") for name in trainer.callback_metrics if "val/" in name)
                 wanted = self.monitor.removeprefix("val/")
                 raise UserError(f"task.monitor={wanted} is none of the metrics of the evaluator: {known}.")
-            if value.isnan():
+            if not value.isfinite():
                 if not self._warned:
                     _log.warning(
                         "%s cannot be computed on the validation split; without it no epoch is the best, the last one "

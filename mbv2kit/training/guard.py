@@ -12,6 +12,9 @@ _log = logging.getLogger(__name__)
 
 LIMIT = 3
 
+# Without a whole epoch there is no checkpoint, and no run folder is left.
+KEPT = "The checkpoint of the last whole epoch, if there is one, is kept."
+
 
 class StepGuard:
     """Undoes steps that are not finite, and stops the run at the third in a row.
@@ -73,7 +76,6 @@ class StepGuard:
         if self._in_a_row == LIMIT:
             raise UserError(
                 f"Training stopped at {what}, the third step in a row that is not finite, on the images {images}. "
-                f"Lower optimizer.lr, set trainer.gradient_clip_norm=1, or look at those images; "
-                f"the last checkpoint is kept."
+                f"Lower optimizer.lr, set trainer.gradient_clip_norm=1, or look at those images. {KEPT}"
             )
         return False

@@ -97,7 +97,7 @@ class PatientStopping(EarlyStopping):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Counts the validation, if there is a metric."""
         value = trainer.callback_metrics.get(self.monitor)
-        if value is not None and not value.isnan():
+        if value is not None and value.isfinite():
             super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
+from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import Evaluator, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
@@ -17,7 +18,7 @@ from mbv2kit.structures import Task
 from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
-from mbv2kit.training.guard import StepGuard
+from mbv2kit.training.guard import KEPT, StepGuard
 from mbv2kit.training.optimizers import create_optimizer
 from mbv2kit.training.qat import FloatTraining
 from mbv2kit.training.schedules import Schedule
@@ -172,7 +173,17 @@ class VisionTask(lightning.LightningModule):
                 self.log(f"val/{name}", value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights."""
+        """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights.
+
+        Raises:
+            UserError: The model holds a number that is not finite, with which no run could go on.
+        """
+        lost = [name for name, tensor in checkpoint["state_dict"].items() if not tensor.isfinite().all()]
+        if lost:
+            raise UserError(
+                f"Training stopped after step {self.global_step}: the model is not finite ({first_few(lost)}); lower "
+                f"optimizer.lr or set trainer.gradient_clip_norm=1. {KEPT}"
+            )
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
         checkpoint["class_names"] = {task: list(names) for task, names in self.model.class_names.items()}
@@ -196,3 +207,12 @@ class VisionTask(lightning.LightningModule):
             saved.update({key: value for key, value in group.items() if key != "params"})
             saved.update(initial_lr=group["lr"], lr=group["lr"] * factor)
         scheduler["base_lrs"] = [group["lr"] for group in self._optimizer.param_groups]
+        self._lay_out(optimizer["state"])
+
+    def _lay_out(self, state: dict[int, dict[str, Any]]) -> None:
+        """Gives the tensors of an optimizer the memory layouts of their parameters, which fused optimizers rely on."""
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        for index, tensors in state.items():
+            for name, tensor in tensors.items():
+                if isinstance(tensor, Tensor) and tensor.shape == parameters[index].shape:
+                    tensors[name] = torch.empty_like(parameters[index], dtype=tensor.dtype).copy_(tensor)

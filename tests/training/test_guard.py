@@ -122,3 +122,29 @@ def test_overflows_while_the_scale_is_found_are_undone_and_not_counted(
     guard.remember()
     assert not guard.check(torch.tensor(float("nan")), 5, ["cat.jpg"], scaled=True)
     assert guard.skipped == 1
+
+
+def test_a_loss_that_overflows_at_any_scale_ends_the_run(model: nn.Sequential, guard: StepGuard) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    def overflow(step: int) -> bool:
+        guard.remember()
+        loss = model(torch.randn(5, 3, 2, 2)).square().mean()
+        scaler.scale(loss).backward()
+        gradient = next(model.parameters()).grad
+        assert gradient is not None
+        gradient.view(-1)[0] = float("inf")
+        scaler.unscale_(optimizer)
+        counts = guard.check(loss, step, ["cat.jpg"], scaled=scaler.get_scale() > 1)
+        scaler.step(optimizer)
+        scaler.update()
+        return counts
+
+    before = state(model)
+    # The scale falls from 4 to 1 first.
+    assert [overflow(step) for step in range(4)] == [False] * 4
+    assert guard.skipped == 2
+    with pytest.raises(UserError, match=r"stopped at step 4: .* the third step in a row that is not finite"):
+        overflow(4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
