@@ -27,6 +27,7 @@ from mbv2kit.cli.keys import check_config, text_keys
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
 from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
+from mbv2kit.cli.resumed import with_parts_of_run
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -56,7 +57,7 @@ def register_parts(conf: Path, registries: Iterable[Registry[Any]]) -> None:
 
 
 def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[str]:
-    """Returns a command line on which names made of digits are text, and experiment files are choices.
+    """Returns a command line on which names made of digits are text, experiment files and parts of a run are choices.
 
     Args:
         conf: Folder of the configuration files.
@@ -64,10 +65,11 @@ def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[s
         overrides: ``key=value`` and ``group=choice``.
 
     Raises:
-        UserError: There is no such experiment file.
+        UserError: There is no such experiment file, or the run to resume cannot be read.
     """
     names = text_keys(config_name, _registered.values())
-    return quote_names(register_recipes(overrides), names | {"experiment", *_registered})
+    lines = quote_names(register_recipes(overrides), names | {"experiment", *_registered})
+    return with_parts_of_run(lines, _registered.values()) if "resume" in names else lines
 
 
 def compose_config(

@@ -33,6 +33,10 @@ _ADVICE = (
     "Checkpoint directory .* exists and is not empty",
     r".*module\(s\) in eval mode at the start of training",
     r".*isinstance\(treespec, LeafSpec\)",
+    # A resumed run need not stop early any more.
+    ".*callbacks used to create the checkpoint need to be provided",
+    # The trainer refuses what this advises to do without.
+    ".*AMP with fp16 is not supported on CPU",
 )
 
 

@@ -20,6 +20,7 @@ from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.files.writing import write_atomically
 from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, MovableCheckpoint
+from mbv2kit.training.changes import describe_changes
 from mbv2kit.training.checkpoints import WholeCheckpoints, is_over
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.stopping import PatientStopping, StopOnSignal, StoppedBySignal
@@ -58,8 +59,9 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     if shows_progress:
         callbacks.append(RichProgressBar(leave=False))
     machine = {key: options[key] for key in ("accelerator", "devices", "precision")}
+    chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             **machine,
             max_epochs=options["max_epochs"],
             check_val_every_n_epoch=options["val_every_n_epochs"],
@@ -75,8 +77,14 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
             plugins=[WholeCheckpoints()],
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
         raise UserError(f"This machine cannot train with {chosen}: {one_line(error)}") from None
+    # Lightning takes another one where the processor lacks it, and trains on.
+    if trainer.precision != options["precision"]:
+        raise UserError(
+            f"This machine cannot train with {chosen}: its processor has no such precision; set trainer.precision="
+            f"{trainer.precision}."
+        )
+    return trainer
 
 
 def fit(
@@ -101,6 +109,8 @@ def fit(
 
     # Later than what could go wrong in restoring the state: until then the folder stays as it was.
     def begin() -> None:
+        for sentence in describe_changes(plan.run.read_config(), plan.options) if plan.resumed else ():
+            _log.info("%s", sentence)
         write_atomically(plan.run.config, OmegaConf.to_yaml(OmegaConf.create(plan.options)))
         # A run with metrics counts as finished, which a continued one no longer is.
         plan.run.metrics.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.training.changes import changed_keys
 from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
 from mbv2kit.training.checks import check_parts
 from mbv2kit.training.parts import training_parts
@@ -73,7 +74,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         config = resumed_config(run, overrides, config)
         done = run.finished and not _goes_on(run, config)
         if done:
-            _log.info("the run in %s is finished; set a larger trainer.max_epochs to go on", run.path)
+            _tell_done(run, config)
     _make_absolute(config)
     if not done:
         check_parts(config)
@@ -91,6 +92,12 @@ def _goes_on(run: RunFolder, config: DictConfig) -> bool:
         return False
     checkpoint = read_checkpoint(run.checkpoints / LAST)
     return not is_over(checkpoint, now.max_epochs, now.early_stopping_patience)
+
+
+def _tell_done(run: RunFolder, config: DictConfig) -> None:
+    changed = changed_keys(run.read_config(), OmegaConf.to_container(config))  # type: ignore[arg-type]
+    unused = f", and {', '.join(changed)} would change nothing" if changed else ""
+    _log.info("the run in %s is finished%s; set a larger trainer.max_epochs to go on", run.path, unused)
 
 
 def _make_absolute(config: DictConfig) -> None:

@@ -1,7 +1,7 @@
 """Quantization-aware training: a trained model learns to compute in int8, and stays an ordinary model."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig
@@ -135,10 +135,11 @@ def create_qat(config: Mapping[str, Any]) -> FloatTraining:
     """Creates the training that the part ``qat`` of a config describes, and checks that the rest fits.
 
     Raises:
-        UserError: A value is out of range, there are no weights, or the precision is not float32.
+        UserError: There are no weights, the precision is not float32, or a key is set that only int8 training has.
     """
     options = QatOptions(**config["qat"])
     if not options.enabled:
+        _check_unused(options)
         return FloatTraining()
     if config["weights"] is None:
         raise UserError(
@@ -152,6 +153,20 @@ def create_qat(config: Mapping[str, Any]) -> FloatTraining:
             f"set trainer.precision={PRECISION}."
         )
     return Int8Training(options)
+
+
+def _check_unused(options: QatOptions) -> None:
+    """Checks that no option is set that would do nothing.
+
+    Raises:
+        UserError: One is, without ``enabled``.
+    """
+    for field in fields(options):
+        if getattr(options, field.name) != field.default:
+            raise UserError(
+                f"qat.{field.name}={getattr(options, field.name)} does nothing without qat.enabled=true; "
+                "set that, or leave the key out."
+            )
 
 
 def check_classes(source: Source, model: VisionModel, task: Task) -> None:

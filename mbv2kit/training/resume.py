@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.keys import check_config
@@ -27,7 +28,6 @@ _FIXED = (
     "optimizer.name",
     "optimizer.decay_norm_bias_depthwise",
 )
-
 
 # What runs of earlier versions did not have.
 _LATER = ("evaluator", "export", "qat")
@@ -59,7 +59,7 @@ def resumed_config(run: RunFolder, overrides: Sequence[str], usual: DictConfig |
 
     Raises:
         UserError: The folder holds no run, or its configuration is damaged; or an override chooses another part,
-            changes the model, or names a key that the run does not have.
+            changes the model, or names a key that the run does not have. What repeats the run is no change.
     """
     if not run.config.is_file():
         raise UserError(f"resume={run.path}: this is no run folder, since it has no {run.config.name}.")
@@ -72,20 +72,39 @@ def resumed_config(run: RunFolder, overrides: Sequence[str], usual: DictConfig |
     check_config("train", values, training_parts(), f"{run.config}: ", complete=True)
     config = OmegaConf.create(values)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = override.key_or_group
-        if key in ("resume", "plugins"):
-            continue
-        if "." not in key and key not in ("seed",):
-            raise UserError(
-                f"resume= goes on with the run's own configuration, so '{override.input_line}' cannot be chosen anew; "
-                f"single keys can be changed, such as trainer.max_epochs=60."
-            )
-        if key.startswith(_FIXED):
-            raise UserError(
-                f"'{override.input_line}' makes another model of the run; leave it out, or start a new run."
-            )
-        if OmegaConf.select(config, key, default=OmegaConf) is OmegaConf:
-            raise UserError(f"The run in {run.path} has no key '{key}'.")
-        OmegaConf.update(config, key, override.value())
+        if override.key_or_group not in ("resume", "plugins") and not _is_so(config, override):
+            _check_change(override, run, config)
+            OmegaConf.update(config, override.key_or_group, override.value())
     check_config("train", OmegaConf.to_container(config), training_parts())  # type: ignore[arg-type]
     return config
+
+
+def _name_keys() -> dict[str, str]:
+    """Returns the key that names the chosen part, by its group."""
+    return {"task": "name", **{registry.group: registry.name_key for registry in training_parts()}}
+
+
+def _is_so(config: DictConfig, override: Override) -> bool:
+    """Returns whether a run has the value already, or the part, that an override chooses."""
+    key, value = override.key_or_group, override.value()
+    found: Any = OmegaConf.select(config, key, default=...)
+    if OmegaConf.is_config(found):
+        found = OmegaConf.to_container(found)
+    if isinstance(found, Mapping) and key in _name_keys():
+        found = found[_name_keys()[key]]
+    # True would be equal to 1.
+    return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
+
+
+def _check_change(override: Override, run: RunFolder, config: DictConfig) -> None:
+    """Raises a UserError if a resumed run cannot have another value of a key."""
+    key, line = override.key_or_group, override.input_line
+    if key.startswith(_FIXED):
+        raise UserError(f"'{line}' makes another model of the run; leave it out, or start a new run.")
+    if key in (f"{group}.{name}" for group, name in _name_keys().items()) or ("." not in key and key != "seed"):
+        raise UserError(
+            f"resume= goes on with the run's own configuration, so '{line}' cannot be chosen anew; single keys can be "
+            f"changed, such as trainer.max_epochs=60."
+        )
+    if OmegaConf.select(config, key, default=...) is ...:
+        raise UserError(f"The run in {run.path} has no key '{key}'.")

@@ -11,8 +11,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from mbv2kit.backbones import BACKBONES
 from mbv2kit.cli.command import run_command
+from mbv2kit.commands.train import job
+from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.parts import training_parts
+from tests.little import Little
 
 TINY = (
     "input.size=[32,32] backbone.width=0.35 dataset.size=64 dataset.train_count=8 dataset.val_count=4 "
@@ -52,6 +56,27 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             )
         assert isinstance(exit_.value.code, int)
         return exit_.value.code
+
+    return call
+
+
+@pytest.fixture
+def quick(
+    run: Callable[..., int],
+    tiny: list[str],
+    add_part: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Callable[..., RunFolder]:
+    """Trains the least of networks for two epochs of two steps, and leaves out what follows the last epoch."""
+    add_part(BACKBONES, "little", Little)
+    monkeypatch.setattr("mbv2kit.training.run.finish", lambda *_: None)
+    keys = [key for key in tiny if not key.startswith("backbone.")]
+    keys += ["backbone=little", "trainer.max_epochs=2", "ema.decay=null"]
+
+    def call(*more: str, folder: str = "run") -> RunFolder:
+        assert run("train", job, *keys, f"run_dir={folder}", *more) == 0
+        return RunFolder(tmp_path / folder)
 
     return call
 

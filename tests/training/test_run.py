@@ -290,7 +290,7 @@ def test_three_bad_steps_in_a_row_end_the_run_and_the_last_checkpoint_is_kept(
         (["scheduler.warmup_epochs=3"], "schedule 'cosine': warmup_epochs must be at most the 2 epochs of the run"),
         (["dataset.val_split=test"], "no split 'test'; splits found: train, val"),
         (["head=ssdlite"], "head 'ssdlite' does detection, but task is classification"),
-        (["trainer.accelerator=gpux"], "trainer.accelerator must be one of cpu, gpu, mps, got 'gpux'"),
+        (["trainer.accelerator=gpux"], "trainer.accelerator must be one of auto, cpu, gpu, mps, got 'gpux'"),
         (["trainer.devices=0"], "trainer.devices must be .* 1: training on several devices is not supported, got 0"),
         (["trainer.precision=half"], "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed, got 'half'"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be"),

@@ -58,7 +58,7 @@ class Ema(TypedDict):
 class Trainer(TypedDict):
     """Keys of the group ``trainer``."""
 
-    accelerator: Literal["cpu", "gpu", "mps"]
+    accelerator: Literal["auto", "cpu", "gpu", "mps"]
     devices: Annotated[int, Rule("that is 1: training on several devices is not supported", lambda count: count == 1)]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     channels_last: bool
