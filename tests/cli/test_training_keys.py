@@ -1,13 +1,11 @@
 """Keys of training do what they say, through the command: each is tried on a run of a few steps."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from mbv2kit.commands.train import job
 from mbv2kit.evaluation import Scores
@@ -15,9 +13,9 @@ from mbv2kit.evaluation.evaluators.accuracy import Accuracy
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.finetune import FineTuning
+from tests.cli.runs import State, changed, checkpoint, rows, state
 
 Run = Callable[..., int]
-State = dict[str, Tensor]
 
 
 @pytest.fixture
@@ -29,23 +27,6 @@ def train(run: Run, tiny: list[str], tmp_path: Path) -> Callable[..., RunFolder]
         return RunFolder(tmp_path / folder)
 
     return call
-
-
-def checkpoint(run: RunFolder) -> dict[str, Any]:
-    return torch.load(run.checkpoints / "last.ckpt", weights_only=True)  # type: ignore[no-any-return]
-
-
-def state(run: RunFolder) -> State:
-    return {
-        name.removeprefix("model."): tensor
-        for name, tensor in checkpoint(run)["state_dict"].items()
-        if name.startswith("model.")
-    }
-
-
-def rows(run: RunFolder) -> list[dict[str, str]]:
-    with (run.path / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -63,11 +44,6 @@ def before(monkeypatch: pytest.MonkeyPatch) -> State:
     return found
 
 
-def changed(before: State, after: State) -> set[str]:
-    assert before.keys() == after.keys()
-    return {name for name in before if not torch.equal(before[name], after[name])}
-
-
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -76,6 +52,7 @@ def test_without_a_wish_every_statistic_moves(train: Callable[..., RunFolder], b
     assert {name for name in before if name.endswith(STATISTICS)} <= moved
 
 
+@pytest.mark.shows("finetune.frozen_norms")
 def test_frozen_norms_keep_every_statistic_of_the_backbone(train: Callable[..., RunFolder], before: State) -> None:
     run = train("finetune.frozen_norms=true", "task=detection", "input.size=[64,64]")
     moved = changed(before, state(run))
@@ -86,6 +63,7 @@ def test_frozen_norms_keep_every_statistic_of_the_backbone(train: Callable[..., 
     assert any(name.startswith("heads.") and name.endswith(STATISTICS) for name in moved)
 
 
+@pytest.mark.shows("finetune.frozen_layers")
 def test_frozen_layers_keep_weights_and_statistics(train: Callable[..., RunFolder], before: State) -> None:
     run = train("finetune.frozen_layers=layer_7")
     moved = changed(before, state(run))
@@ -106,51 +84,10 @@ def test_frozen_parts_stay_frozen_after_a_resume(
     assert checkpoint(folder)["epoch"] == 2
 
 
-# Schedules: metrics.csv has the rate of the last step of each epoch, of two steps each.
-
-RATES = [
-    ("scheduler=constant", [1, 1, 1, 1]),
-    ("scheduler=constant scheduler.warmup_epochs=2", [0.5, 1, 1, 1]),
-    ("scheduler=cosine scheduler.warmup_epochs=0", [0.961940, 0.691342, 0.308658, 0.038060]),
-    (
-        "scheduler=cosine scheduler.warmup_epochs=0 scheduler.final_fraction=0.5",
-        [0.980970, 0.845671, 0.654329, 0.519030],
-    ),
-    ("scheduler=exponential scheduler.gamma=0.5", [1, 0.5, 0.25, 0.125]),
-    ("scheduler=exponential scheduler.gamma=0.5 scheduler.decay_epochs=2", [1, 1, 0.5, 0.5]),
-    ("scheduler=exponential scheduler.gamma=0.25 scheduler.staircase=false", [0.5, 0.125, 0.03125, 0.0078125]),
-    ("scheduler=poly scheduler.power=2", [0.765625, 0.390625, 0.140625, 0.015625]),
-    ("scheduler=steps scheduler.milestones=[1,3] scheduler.gamma=0.5", [1, 0.5, 0.5, 0.25]),
-]
+# The backbone's rate, the average and the end of a run.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("keys", "factors"), RATES, ids=[keys for keys, _ in RATES])
-def test_a_schedule_gives_these_rates(train: Callable[..., RunFolder], keys: str, factors: list[float]) -> None:
-    run = train(*keys.split(), "trainer.max_epochs=4", "optimizer.lr=0.01", "trainer.limit_val_batches=0")
-    assert [float(row["lr"]) for row in rows(run)] == pytest.approx([0.01 * factor for factor in factors], rel=1e-4)
-
-
-# The trainer and the average.
-
-
-def test_keys_that_change_the_number_of_steps_and_validations(train: Callable[..., RunFolder]) -> None:
-    run = train("trainer.max_epochs=3", "trainer.limit_train_batches=1", "trainer.val_every_n_epochs=2")
-    assert [row["step"] for row in rows(run)] == ["1", "2", "3"]
-    assert [bool(row["val/top1"]) for row in rows(run)] == [False, True, False]
-
-
-def test_keys_that_change_what_a_step_does(train: Callable[..., RunFolder], before: State) -> None:
-    plain = state(train(folder="plain"))
-    start = dict(before)
-    for number, key in enumerate(("trainer.gradient_clip_norm=1e-12", "trainer.precision=bf16-mixed", "seed=1")):
-        assert changed(plain, state(train(key, folder=f"run{number}"))), key
-    # With AdamW, gradients of next to nothing move next to nothing but by decay.
-    clipped = state(RunFolder(Path("run0")))
-    name = "heads.classification.linear.bias"
-    assert (clipped[name] - start[name]).abs().max() < 0.01 * (plain[name] - start[name]).abs().max()
-
-
+@pytest.mark.shows("finetune.backbone_lr")
 def test_a_backbone_without_a_rate_stays(train: Callable[..., RunFolder], before: State) -> None:
     moved = changed(before, state(train("finetune.backbone_lr=0")))
     assert {name for name in moved if not name.endswith(STATISTICS)} == {
@@ -159,17 +96,19 @@ def test_a_backbone_without_a_rate_stays(train: Callable[..., RunFolder], before
     }
 
 
-def test_the_average_is_what_is_saved_and_follows_its_decay(train: Callable[..., RunFolder]) -> None:
+@pytest.mark.shows("ema.decay")
+def test_the_average_is_what_is_saved_and_follows_its_decay(quick: Callable[..., RunFolder]) -> None:
     name = "heads.classification.linear.bias"
     distances = []
     for decay in ("0", "0.05"):
-        run = train(f"ema.decay={decay}", folder=f"decay_{decay}")
+        run = quick(f"ema.decay={decay}", folder=f"decay_{decay}")
         found = checkpoint(run)["state_dict"]
         distances.append(float((found[f"average.model.{name}"] - found[f"model.{name}"]).abs().max()))
     assert distances[0] == 0
     assert distances[1] > 0
 
 
+@pytest.mark.shows("trainer.early_stopping_patience")
 def test_patience_ends_a_run_and_more_of_it_goes_on(
     train: Callable[..., RunFolder], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,11 +129,11 @@ def test_patience_ends_a_run_and_more_of_it_goes_on(
 def test_a_metric_that_is_nan_neither_stops_a_run_nor_makes_an_epoch_the_best(
     train: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = iter([float("nan"), 0.5, float("nan"), 0.4, *[float("nan")] * 9])
+    values = iter([float("nan"), 0.5, float("inf"), 0.4, *[float("nan")] * 9])
     monkeypatch.setattr(Accuracy, "compute", lambda self: Scores({"top1": next(values)}, {}))
     keys = ("trainer.max_epochs=5", "trainer.early_stopping_patience=2", "loader.batch_size=8")
     best = train(*keys, folder="one")
-    assert len(rows(best)) == 5
+    assert [row["val/top1"] for row in rows(best)] == ["", "0.5", "", "0.4", ""]
     assert torch.load(best.checkpoints / "best.ckpt", weights_only=True)["epoch"] == 1
     # Without any figure the last epoch is the model.
     none = train(*keys, folder="none")
@@ -202,25 +141,3 @@ def test_a_metric_that_is_nan_neither_stops_a_run_nor_makes_an_epoch_the_best(
     assert not (none.checkpoints / "best.ckpt").exists()
     assert VisionModel.load(none.model).spec.origin["epoch"] == 5
     assert none.log.read_text().count("val/top1 cannot be computed on the validation split") == 1
-
-
-@pytest.mark.parametrize(
-    ("keys", "sentence"),
-    [
-        ("trainer.devices=2", "trainer.devices must be a whole number that is 1"),
-        (
-            "trainer.early_stopping_patience=3 trainer.limit_val_batches=0",
-            "trainer.early_stopping_patience=3 needs validations",
-        ),
-        (
-            "trainer.early_stopping_patience=3 trainer.val_every_n_epochs=9",
-            "trainer.early_stopping_patience=3 needs validations",
-        ),
-    ],
-)
-def test_what_a_trainer_cannot_do_is_a_sentence(
-    run: Run, tiny: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], keys: str, sentence: str
-) -> None:
-    assert run("train", job, *tiny, *keys.split(), "run_dir=OUT") == 2
-    assert f"error: {sentence}" in capfd.readouterr().err
-    assert list(tmp_path.iterdir()) == []

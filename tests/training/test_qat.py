@@ -90,6 +90,7 @@ def prepared(model: VisionModel, options: QatOptions, steps_per_epoch: int) -> I
     return qat
 
 
+@pytest.mark.shows("qat.norms_frozen_after", "qat.ranges_frozen_after")
 def test_norms_and_ranges_are_frozen_from_their_steps_on() -> None:
     model = build("classification")
     qat = prepared(model, QatOptions(enabled=True, norms_frozen_after=0.5, ranges_frozen_after=1.5), 4)
@@ -178,6 +179,7 @@ def test_training_in_floats_changes_nothing_on_the_way() -> None:
 QAT = ("qat.enabled=true", "optimizer.lr=0.001", "scheduler.warmup_epochs=0", "export=false")
 
 
+@pytest.mark.shows("qat.enabled")
 @pytest.mark.slow
 def test_a_run_leaves_an_ordinary_model_on_the_grid(tiny: Compose, trained: Trained, tmp_path: Path) -> None:
     start = trained("classification")
