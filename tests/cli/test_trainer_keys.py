@@ -114,7 +114,7 @@ def test_keys_that_change_what_a_step_does(quick: Quick) -> None:
 def test_memory_layout(quick: Quick, steps: Steps) -> None:
     for value, layout in (("true", torch.channels_last), ("false", torch.contiguous_format)):
         quick(f"trainer.channels_last={value}", folder=value)
-        assert steps.pop()[0].model.backbone.layers["little"][0].weight.is_contiguous(memory_format=layout)
+        assert steps.pop()[0].model.get_parameter("backbone.layers.little.0.weight").is_contiguous(memory_format=layout)
 
 
 @pytest.mark.shows("trainer.accelerator")

@@ -65,7 +65,7 @@ def assert_finite(model: VisionModel, targets: dict[str, Any]) -> None:
             raw = model(images)
             losses: dict[str, Tensor] = model.heads[task].loss(raw[task], {"size": (SIDE, SIDE), **targets})
         assert all(value.isfinite() and value >= 0 for value in losses.values()), losses
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         for name, parameter in model.named_parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
@@ -145,7 +145,7 @@ def test_a_model_that_is_not_finite_is_not_saved_over_one_that_is(
     def optimizer_step(self: VisionTask, *args: Any, **named: Any) -> None:
         original(self, *args, **named)
         if self.global_step == step:
-            self.model.backbone.layers["little"][1].running_var.fill_(float("inf"))
+            self.model.get_buffer("backbone.layers.little.1.running_var").fill_(float("inf"))
 
     with monkeypatch.context() as patch:
         patch.setattr(VisionTask, "optimizer_step", optimizer_step)
