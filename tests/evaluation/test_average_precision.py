@@ -240,6 +240,24 @@ def test_class_without_an_object_is_left_out_of_the_mean() -> None:
     assert math.isnan(scores.per_class["never"]["AP"])
 
 
+@pytest.mark.parametrize(
+    ("sides", "sizes"),
+    [
+        ([50], "no small and no large object, so APs and ARs, APl and ARl cannot"),
+        ([10, 50], "no large object, so APl and ARl cannot"),
+        ([10, 50, 100], None),
+    ],
+)
+def test_sizes_that_never_occur_are_told(sides: list[int], sizes: str | None) -> None:
+    boxes = [[0, 0, side, side] for side in sides]
+    scores = measure([(NOTHING_FOUND, sample(boxes, [0] * len(boxes)))]).compute()
+    told = [note for note in scores.notes if "cannot be measured" in note]
+    assert len(told) == (sizes is not None)
+    assert sizes is None or told[0].startswith(f"The ground truth holds {sizes}")
+    named = {name for name in scores.metrics if any(name in note for note in told)} - {"AP"}
+    assert named == {name for name, value in scores.metrics.items() if math.isnan(value)}
+
+
 def test_images_added_after_compute_count() -> None:
     box = [[0, 0, 50, 50]]
     evaluator = measure([(detections(box, [0], [0.9]), sample(box, [0]))])

@@ -1,5 +1,6 @@
 """Detection: COCO's average precision and recall, equal to those of pycocotools."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mbv2kit.evaluation.evaluators.base import EVALUATORS, Evaluator
 from mbv2kit.evaluation.scores import Scores
 from mbv2kit.structures import Annotated, Detections, Sample
 
-_SIZES = ("s", "m", "l")
+_SIZES = {"s": "small", "m": "medium", "l": "large"}
 
 
 @EVALUATORS.register("average_precision")
@@ -66,15 +67,17 @@ class AveragePrecision(Evaluator):
         """
         precision, recall, objects = self._measure()
         best = precision[..., -1]
+        metrics = {
+            "AP": mean_of_known(best[:, :, :, 0]),
+            "AP50": mean_of_known(best[0, :, :, 0]),
+            "AP75": mean_of_known(best[5, :, :, 0]),
+            **{f"AP{size}": mean_of_known(best[:, :, :, i]) for i, size in enumerate(_SIZES, start=1)},
+            **{f"AR{most}": mean_of_known(recall[:, :, 0, i]) for i, most in enumerate(MAX_DETECTIONS)},
+            **{f"AR{size}": mean_of_known(recall[:, :, i, -1]) for i, size in enumerate(_SIZES, start=1)},
+        }
+        missing = [size for size in _SIZES if math.isnan(metrics[f"AR{size}"])]
         return Scores(
-            metrics={
-                "AP": mean_of_known(best[:, :, :, 0]),
-                "AP50": mean_of_known(best[0, :, :, 0]),
-                "AP75": mean_of_known(best[5, :, :, 0]),
-                **{f"AP{size}": mean_of_known(best[:, :, :, i]) for i, size in enumerate(_SIZES, start=1)},
-                **{f"AR{most}": mean_of_known(recall[:, :, 0, i]) for i, most in enumerate(MAX_DETECTIONS)},
-                **{f"AR{size}": mean_of_known(recall[:, :, i, -1]) for i, size in enumerate(_SIZES, start=1)},
-            },
+            metrics=metrics,
             per_class={
                 name: {
                     "AP": mean_of_known(best[:, :, class_id, 0]),
@@ -83,7 +86,7 @@ class AveragePrecision(Evaluator):
                 }
                 for class_id, name in enumerate(self.class_names)
             },
-            notes=note_on_missing(self.class_names, objects, "AP", "object"),
+            notes=(*note_on_missing(self.class_names, objects, "AP", "object"), *_note_on_sizes(missing)),
         )
 
     def save_plots(self, directory: Path) -> list[Path]:
@@ -115,3 +118,15 @@ class AveragePrecision(Evaluator):
             areas=boxes[:, 2] * boxes[:, 3],
             order=self.images * processes + rank,
         )
+
+
+def _note_on_sizes(missing: Sequence[str]) -> tuple[str, ...]:
+    """Returns a sentence on the sizes of which the ground truth holds no object; nothing where it holds none at all."""
+    if not missing or len(missing) == len(_SIZES):
+        return ()
+    kinds = " and no ".join(_SIZES[size] for size in missing)
+    names = ", ".join(f"AP{size} and AR{size}" for size in missing)
+    return (
+        f"The ground truth holds no {kinds} object, so {names} cannot be measured (up to 32² pixels are small, up to "
+        "96² medium).",
+    )
