@@ -72,7 +72,7 @@ class ModelFolder:
         try:
             exports = tuple(Export.from_dict(each) for each in listed)
         except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
-            reason = error if isinstance(error, UserError) else repr(error)
+            reason = str(error).removesuffix(".") if isinstance(error, UserError) else repr(error)
             raise UserError(
                 f"{self.description} has an invalid list of exports: {reason}; export the model again."
             ) from None

@@ -138,10 +138,20 @@ class VisionModel(nn.Module):
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{found.description} does not describe a model: {error!r}.") from None
         try:
-            model.load_state_dict(load_file(found.weights))
+            tensors = load_file(found.weights)
+            _check_types(tensors, model)
+            model.load_state_dict(tensors)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(f"{found.weights} does not fit {found.description.name}: {one_line(error)}") from None
         return model.eval()
+
+
+def _check_types(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raises RuntimeError for whole numbers in the place of weights, which torch would take as they are."""
+    state = model.state_dict()
+    for name in tensors.keys() & state.keys():
+        if tensors[name].is_floating_point() != state[name].is_floating_point():
+            raise RuntimeError(f"the tensor '{name}' is {tensors[name].dtype}, expected {state[name].dtype}")
 
 
 def _plugins(spec: ModelSpec) -> tuple[str, ...]:

@@ -140,8 +140,9 @@ def test_a_value_of_the_wrong_kind_in_the_list_is_a_sentence(
     values = json.loads(description.read_text())
     values["exports"][0] |= changes
     description.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=f"model.json has an invalid list of exports: .*{message}"):
+    with pytest.raises(UserError, match=f"model.json has an invalid list of exports: .*{message}") as found:
         ModelFolder(folder).read_exports()
+    assert ".;" not in str(found.value)
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path, scratch: Path) -> None:

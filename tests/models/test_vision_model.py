@@ -127,6 +127,12 @@ def drop_a_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def truncate_to_whole_numbers(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["heads.classification.linear.bias"] = weights["heads.classification.linear.bias"].to(torch.int8)
+    save_file(weights, folder / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "file", "reason"),
     [
@@ -149,6 +155,7 @@ def drop_a_weight(folder: Path) -> None:
         (lambda folder: cut_weights(folder, 0.5), "model.safetensors", "does not fit model.json"),
         (lambda folder: cut_weights(folder, 0.0), "model.safetensors", "does not fit model.json"),
         (drop_a_weight, "model.safetensors", "heads.classification.linear.bias"),
+        (truncate_to_whole_numbers, "model.safetensors", "linear.bias' is torch.int8, expected torch.float32"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_the_name_of_the_file(
