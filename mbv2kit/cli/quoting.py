@@ -1,7 +1,9 @@
-"""Names made of digits: a value stays text where its key holds text, as in ``dataset.root=2012``."""
+"""Names stay as they are typed where a key holds text, as in ``dataset.root=2012`` and ``run_dir='Für später (2)'``."""
 
+import os
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -13,9 +15,10 @@ _ITEM = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,\[\]{}()'"]+""")
 
 
 def quote_names(lines: Sequence[str], keys: Collection[str]) -> list[str]:
-    """Puts quotes around what the grammar of overrides would read as a number or a boolean in place of text.
+    """Puts quotes around what the grammar of overrides would read as a number or a boolean, or not at all.
 
-    ``2012_1`` would become 20121 and ``1e3`` 1000.0. ``null`` stays null.
+    ``2012_1`` would become 20121 and ``1e3`` 1000.0; umlauts and parentheses are no part of the grammar. ``null`` stays
+    null, and what is a list or a choice of several values to the grammar stays one.
 
     Args:
         lines: ``key=value``, as given on a command line.
@@ -28,14 +31,28 @@ def _quote(line: str, keys: Collection[str]) -> str:
     found = _KEY.fullmatch(line)
     if found is None or found[2] not in keys or found[3].lstrip().startswith("range("):
         return line
-    return f"{found[1]}{found[2]}={_ITEM.sub(lambda item: _quote_item(item[0]), found[3])}"
+    key, value = f"{found[1]}{found[2]}", _ITEM.sub(lambda item: _quote_item(item[0]), found[3])
+    return f"{key}={value if _can_be_read(value) else _quoted(found[3])}"
 
 
 def _quote_item(text: str) -> str:
+    is_text = _can_be_read(text) and not isinstance(_parse(text), bool | int | float)
+    return text if is_text else _quoted(text)
+
+
+def _can_be_read(text: str) -> bool:
     try:
-        value = OverridesParser.create().parse_override(f"key={text}").value()
+        _parse(text)
     except HydraException:
-        return text  # reported with the whole line
-    if not isinstance(value, bool | int | float):
-        return text
-    return QuotedString(text.strip(), Quote.single).with_quotes()
+        return False
+    return True
+
+
+def _parse(text: str) -> Any:
+    return OverridesParser.create().parse_override(f"key={text}").value()
+
+
+def _quoted(text: str) -> str:
+    # Shells leave the tilde behind key= as it is, and a folder of that name is never meant.
+    name = os.path.expanduser(text.strip()) if text.lstrip().startswith("~/") else text.strip()
+    return QuotedString(name, Quote.single).with_quotes()

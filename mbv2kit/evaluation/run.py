@@ -198,6 +198,12 @@ def _claim(named: str | None, parent: Path) -> RunFolder:
         raise UserError(
             f"run_dir={named} holds {others[0]}, which evaluation does not write; name a new or empty folder."
         )
+    earlier = [path for path in (folder.plots, folder.predictions) if path.is_dir() and any(path.iterdir())]
+    if earlier and not folder.metrics.is_file():
+        raise UserError(
+            f"run_dir={named} holds {earlier[0].name} without the metrics.json of an evaluation; name a new or empty "
+            "folder."
+        )
     for path in (folder.metrics, *folder.plots.glob("*.png"), *folder.predictions.glob("*.png")):
         path.unlink(missing_ok=True)
     return folder

@@ -23,7 +23,7 @@ def new_run(path: Path, *, named: bool) -> Iterator[RunFolder]:
         named: Whether the user chose it. A default name, the time of the start, gets a number where it is taken.
 
     Raises:
-        UserError: The folder holds a run, another process owns it, or it cannot be made.
+        UserError: The folder holds a run, a model or results, another process owns it, or it cannot be made.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     with disk_errors_told(path):
@@ -38,6 +38,8 @@ def new_run(path: Path, *, named: bool) -> Iterator[RunFolder]:
         with _owned(run, f"run_dir={path}"):
             if run.config.exists():
                 raise UserError(f"run_dir={path} holds a run; name another folder, or go on with resume={path}.")
+            if (taken := _overwritten(run)) is not None:
+                raise UserError(f"run_dir={path} holds {taken}, which training would write over; name another folder.")
             # A start that was killed may have left files before it had a configuration.
             remove_unfinished(path)
             try:
@@ -51,6 +53,12 @@ def new_run(path: Path, *, named: bool) -> Iterator[RunFolder]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _overwritten(run: RunFolder) -> str | None:
+    """Returns the first of a run's results that is there before the run; None if there is none."""
+    results = (run.model, run.metrics, run.epochs, run.checkpoints, run.plots, run.predictions)
+    return next((path.name for path in results if path.is_file() or (path.is_dir() and any(path.iterdir()))), None)
 
 
 @contextmanager

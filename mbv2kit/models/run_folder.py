@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "train.log"
 
     @property
+    def epochs(self) -> Path:
+        """The metrics of every epoch."""
+        return self.path / "metrics.csv"
+
+    @property
     def metrics(self) -> Path:
         """The final metrics; a run that has them is finished."""
         return self.path / "metrics.json"

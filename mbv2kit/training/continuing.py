@@ -32,7 +32,7 @@ def open_last(plan: Plan) -> Checkpoint | None:
 
 def _in_first_epoch(plan: Plan) -> bool:
     """Returns whether a run without a last checkpoint has none yet: that of the first epoch is written last of all."""
-    table = plan.run.path / "metrics.csv"
+    table = plan.run.epochs
     rows = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
     return rows <= 1
 

@@ -32,7 +32,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
     options, run = plan.options, plan.run
     epoch = _save_best(plan, task)
     model = VisionModel.load(run.model).to(memory_format=torch.channels_last)
-    if (curves := run.path / "metrics.csv").is_file():
+    if (curves := run.epochs).is_file():
         plots.learning_curves(curves, run.plots / "learning_curves.png")
     if options["export"]:
         images = [data.val[index].image for index in evenly_spaced(len(data.val), _IMAGES_TO_CHECK)]

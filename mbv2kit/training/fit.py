@@ -42,7 +42,7 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     )
     callbacks: list[Callback] = [
         EpochOrder(),
-        EpochLog(plan.run.path / "metrics.csv"),
+        EpochLog(plan.run.epochs),
         checkpoint(plan.best.stem, monitor=monitor, mode="max", save_on_train_epoch_end=False),
         checkpoint(plan.last.stem, save_on_train_epoch_end=True),
         StopOnSignal(plan.last),

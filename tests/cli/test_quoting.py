@@ -12,7 +12,7 @@ from mbv2kit.cli.quoting import quote_names
 from mbv2kit.training.parts import training_parts
 
 NAMES = ["2012", "20241129", "77", "5", "2012_1", "1_1_1", "1e3", "007", "-5", "+5", ".5", "1.", "1_0.5", "0x10", "nan",
-         "inf", "true", "False", "yes", "on", "off", "1:30", "2012-01-01"]  # fmt: skip
+         "inf", "true", "False", "yes", "on", "off", "1:30", "2012-01-01", "Für später", "日本"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ NAMES = ["2012", "20241129", "77", "5", "2012_1", "1_1_1", "1e3", "007", "-5", "
         ("root=1,2,x", "root='1','2',x"),
         ("root=choice(1,2)", "root=choice('1','2')"),
         ("root=range(1,3)", "root=range(1,3)"),
+        ("root=Für später (2)", "root='Für später (2)'"),
+        ("root=it's 5", "root='it\\'s 5'"),
+        ("root=a=b&{c}", "root='a=b&{c}'"),
+        ("root=[日本,b]", "root=['日本',b]"),
+        ("root=ü,b", "root='ü',b"),
+        ("root=[a", "root='[a'"),
+        ("root=${x}/y", "root=${x}/y"),
+        ("root=~/x", f"root='{Path.home()}/x'"),
         ("root=", "root="),
         ("++root=5", "++root='5'"),
         ("count=5", "count=5"),

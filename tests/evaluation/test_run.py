@@ -234,6 +234,11 @@ def test_evaluation_writes_over_nothing_but_an_earlier_evaluation(
     evaluate(evaluation("checkpoint=run", "run_dir=twice"))
     evaluate(evaluation("checkpoint=run", "dataset=shapes", "dataset.val_count=3", "run_dir=twice"))
     assert len(list(Path("twice/predictions").iterdir())) == 4
+    Path("mine/predictions").mkdir(parents=True)
+    Path("mine/predictions/a.png").touch()
+    with pytest.raises(UserError, match=r"run_dir=mine holds predictions without the metrics\.json of an evaluation"):
+        evaluate(evaluation("checkpoint=run", "run_dir=mine"))
+    assert Path("mine/predictions/a.png").exists()
     Path("file").touch()
     for run_dir in ("file", "file/below"):
         with pytest.raises(UserError, match=f"^{run_dir} cannot be written .*; name another folder"):

@@ -31,6 +31,31 @@ def test_a_name_that_was_chosen_is_refused_where_it_is_taken_and_a_date_gets_a_n
             assert run.path.name == name
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["model/model.json", "metrics.json", "metrics.csv", "checkpoints/a.ckpt", "plots/a.png", "predictions/a.png"],
+)
+def test_a_folder_with_what_a_run_writes_is_refused_and_stays(tmp_path: Path, file: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with (
+        pytest.raises(
+            UserError, match=rf"holds {file.partition('/')[0]}, which training would write over; name another"
+        ),
+        new_run(tmp_path, named=True),
+    ):
+        pass
+    assert (tmp_path / file).read_text() == "mine"
+
+
+def test_other_files_and_empty_folders_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    with new_run(tmp_path, named=True) as run:
+        run.config.touch()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def fail_in(folder: Path, file: str) -> None:
     with new_run(folder, named=True) as run:
         path = run.path / file
