@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from mbv2kit.imaging.libtiff import losses_told
 from mbv2kit.imaging.orientation import orientation_of, turn
 from mbv2kit.structures import Image
 
@@ -25,7 +26,8 @@ def from_pillow(image: PillowImage.Image) -> Image:
         Exception: Whatever the decoder of the image raises.
     """
     # A TIFF tells only after loading whether Pillow has turned it already.
-    image.load()
+    with losses_told():
+        image.load()
     return turn(_to_rgb(image), orientation_of(image))
 
 

@@ -37,6 +37,22 @@ def test_the_size_of_an_unreadable_image_is_refused_as_the_image_is(tmp_path: Pa
         read_head(path)
 
 
+def test_a_tiff_that_loses_pixels_is_refused_without_a_word_on_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bits = np.random.default_rng(0).random((64, 64)) > 0.5
+    PillowImage.fromarray(bits).save(tmp_path / "fax.tif", compression="group4")
+    assert decode(tmp_path / "fax.tif").shape == (64, 64, 3)
+    data = bytearray((tmp_path / "fax.tif").read_bytes())
+    data[20:120] = bytes(100)
+    (tmp_path / "fax.tif").write_bytes(data)
+    with pytest.raises(
+        UnreadableImageError, match=r"fax\.tif: .* \(its pixels are damaged \(Fax4Decode: Bad code word"
+    ):
+        decode(tmp_path / "fax.tif")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_pillow_says_nothing_of_images_that_are_read(tmp_path: Path, quiet: bool) -> None:
     # An entry of EXIF that ends before its value.
