@@ -86,8 +86,8 @@ def test_the_classifier(shared_data: Path) -> None:
         "classification",
         Chosen(source, range(COUNT)),
         head={"name": "classifier"},
-        backbone={"width": 0.5},
-        size=(96, 96),
+        backbone={"width": 0.35},
+        size=(64, 64),
         steps=60,
     )
     assert figures["top1"] == 1.0
@@ -108,7 +108,7 @@ def test_ssd(name: str, shared_data: Path) -> None:
             "anchors": "uniform",
         },
         backbone={"width": 0.35},
-        size=(160, 208),
+        size=(96, 128),
         steps=120,
     )
     assert figures["AP50"] >= 0.95
@@ -123,7 +123,7 @@ def test_deeplab(aspp: bool, shared_data: Path) -> None:
         Chosen(source, _with_large_objects(source)),
         head={"name": "deeplab_v3", "norm_momentum": 0.1, "aspp": aspp, "channels": 64},
         backbone={"width": 0.35, "output_stride": 8},
-        size=(129, 129),
+        size=(97, 97),
         steps=70,
     )
     assert figures["mIoU"] >= 0.90

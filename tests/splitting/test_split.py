@@ -83,7 +83,7 @@ def test_bands_and_groups_are_exact_in_double_precision(padding: str, size: tupl
     ],
 )
 def test_every_head_runs_in_the_planned_memory(task: Any, head: dict[str, Any], backbone: dict[str, Any]) -> None:
-    size = (129, 161)
+    size = (97, 129)
     model = build(task, head, **backbone)
     least = smallest_peak(model, size)
     even = plan_evenly(model, size, 3)
