@@ -1,10 +1,12 @@
 """Worker processes that read and augment images while the model trains."""
 
+import gc
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 import cv2
@@ -13,11 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.transport import Guarded, Sender, received, worker_ended
 from mbv2kit.errors import UserError, one_line
+from mbv2kit.process import release_freed_memory
 
 Item = TypeVar("Item")
 
 # macOS has no such call; its workers ignore the signal.
-_CAN_WAIT = hasattr(signal, "sigwaitinfo")
+_CAN_WAIT = hasattr(signal, "sigtimedwait")
+# Seconds between two looks whether the training process is still there.
+_LOOK = 2.0
 _DEATH = "DataLoader worker (pid"
 
 
@@ -56,6 +61,9 @@ class WorkerLoader(DataLoader[Item]):
         Raises:
             UserError: The workers cannot be started; and while iterating, whatever an item raises.
         """
+        # Workers of the validation start after training steps, and must not hold on to the memory of those.
+        if self.num_workers and self._iterator is None:
+            release_freed_memory()
         try:
             with _ready_to_fork():
                 batches = super().__iter__()
@@ -119,17 +127,26 @@ def _set_up_worker(worker: int) -> None:
     # A single image needs no threads, and those of several workers would compete with training for the cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    # Looking for garbage among the objects of the training process would write to them, which copies their memory.
+    gc.freeze()
     # Ctrl-C reaches every process of the terminal, and SIGTERM every process of a job that a scheduler ends. Training
     # handles both and needs its workers until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _CAN_WAIT:
-        threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
+        parent = parent_process()
+        assert parent is not None
+        threading.Thread(target=_end_for_parent, args=(parent.pid,), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end_for_parent(parent: int) -> None:
-    """Waits until the process that started this one sends SIGTERM, and ends; from any other sender it is ignored."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    """Ends when the process that started this one sends SIGTERM, which from any other is ignored, or is no more.
+
+    torch's own way out of a killed process waits until the last batches are sent, and no one reads them.
+    """
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK)
+        if received is not None and received.si_pid == parent:
+            break
     os._exit(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mbv2kit.nn.relu6 import ReLU6
 from mbv2kit.schema.rules import Share, above
 
 Padding = Literal["symmetric", "tf_same"]
@@ -60,7 +61,7 @@ class ConvStyle:
 
     padding: Padding = "symmetric"
     norm: NormOptions = NormOptions()
-    activation: Callable[[], nn.Module] = nn.ReLU6
+    activation: Callable[[], nn.Module] = ReLU6
 
 
 class Conv2d(nn.Conv2d):

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 
 from mbv2kit.cli.logs import job_log
 from mbv2kit.data.workers import worker_deaths_told
-from mbv2kit.models.run_claim import new_run, old_run
+from mbv2kit.models.run_claim import new_run, old_run, tidy
 from mbv2kit.models.run_folder import RunFolder
-from mbv2kit.process import keep_freed_memory
+from mbv2kit.process import keep_freed_memory, objects_left_alone
 from mbv2kit.training.continuing import check_continues, check_fits, open_last
 from mbv2kit.training.data import open_data
 from mbv2kit.training.finish import finish
@@ -42,11 +42,13 @@ def train(config: DictConfig, overrides: Sequence[str] = ()) -> RunFolder:
 
 @job_log()
 @worker_deaths_told()
+@objects_left_alone()
 def train_or_stop(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[RunFolder, Signals | None]:
     """Trains as :func:`train` does, and returns the signal as well that stopped the run."""
     keep_freed_memory()
     plan = resolve(config, overrides)
     if plan.done:
+        tidy(plan.run)
         return plan.run, None
     with _own(plan, overrides) as plan:
         trainer = create_trainer(plan)

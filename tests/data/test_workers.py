@@ -1,10 +1,15 @@
 """Workers use one thread each, outlive signals to their group, and their errors arrive as without workers."""
 
+import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from select import select
 from typing import Any
 
 import cv2
@@ -57,6 +62,22 @@ def test_importing_the_package_leaves_the_threads_of_opencv_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"
+
+
+class Frozen(Dataset[int]):
+    """The item tells how many objects the search for garbage leaves alone."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return gc.get_freeze_count()
+
+
+def test_a_worker_does_not_look_for_garbage_in_what_it_was_forked_with() -> None:
+    (count,) = WorkerLoader(Frozen(), 1, batch_size=None)
+    assert count > len(gc.get_objects()) / 2
+    assert gc.get_freeze_count() == 0
 
 
 class Tensors(Dataset[torch.Tensor]):
@@ -166,3 +187,51 @@ def kill_and_read(batches: Any, worker: Any) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(30)
     list(batches)
+
+
+class Arrays(Dataset[Any]):
+    """Items that fill the pipe to the training process, as images of a validation split do."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        return np.zeros(1_000_000, dtype=np.uint8)
+
+
+def load_and_die() -> None:
+    loader = WorkerLoader(Arrays(), 1, batch_size=None)
+    batches = iter(loader)
+    next(batches)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="macOS has no such call")
+def test_a_worker_ends_with_a_training_process_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mbv2kit.data.workers._LOOK", 0.1)
+    # Both processes inherit one end of the pipe, and the other reads nothing until neither is left.
+    reading, writing = os.pipe()
+    training = get_context("fork").Process(target=load_and_die)
+    training.start()
+    os.close(writing)
+    training.join()
+    assert training.exitcode == -signal.SIGKILL
+    assert select([reading], [], [], 60)[0]
+    os.close(reading)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide alone what to keep")
+def test_workers_do_not_hold_on_to_what_was_freed_before_they_start() -> None:
+    # The blocks that are left keep glibc from returning the others by itself.
+    blocks = [torch.ones(16_000) for _ in range(1000)]
+    blocks = blocks[::50]
+    loader = WorkerLoader(Tensors(), 1, batch_size=2, collate_fn=torch.stack)
+    before = resident()
+    batches = iter(loader)
+    assert resident() < before - 50e6
+    assert [batch[0, 0].item() for batch in batches] == [0, 2, 4]
+
+
+def resident() -> int:
+    """Returns the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

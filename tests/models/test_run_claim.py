@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.models.run_claim import new_run
+from mbv2kit.models.run_claim import new_run, old_run, tidy
+from mbv2kit.models.run_folder import RunFolder
 
 
 def test_a_start_that_was_killed_leaves_no_trace_in_the_next(tmp_path: Path) -> None:
@@ -72,3 +73,15 @@ def test_what_was_trained_stays_where_a_run_fails(tmp_path: Path) -> None:
         "c/run/checkpoints/last.ckpt"
     ]
     assert not (tmp_path / "p").exists()
+
+
+def test_what_a_killed_process_left_in_a_finished_run_is_removed_unless_another_works_there(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for name in (".owner", ".config.yaml.77.part"):
+        (tmp_path / name).touch()
+    tidy(run)
+    assert not list(tmp_path.iterdir())
+    with old_run(run):
+        (tmp_path / ".config.yaml.77.part").touch()
+        tidy(run)
+        assert {path.name for path in tmp_path.iterdir()} == {".owner", ".config.yaml.77.part"}
