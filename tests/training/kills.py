@@ -2,6 +2,8 @@
 
 python -m tests.training.kills detection at_files          kills before every access to a file of the run
 python -m tests.training.kills detection at_moments 30     kills at thirty random moments
+TMPDIR=/dev/shm python -m tests.training.kills detection at_moments 10 /var/tmp
+                                                           the same ten times, in a folder of another file system
 """
 
 import csv
@@ -168,10 +170,10 @@ def _without_times(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in _TIMES}
 
 
-def main(task: str, kind: str, count: int = 0) -> int:
+def main(task: str, kind: str, number: str = "0", where: str | None = None) -> int:
     """Prints a line for each kill and the number of those that went well; returns the number of the others."""
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="kills_") as folder:
+    wrong, count = 0, int(number)
+    with tempfile.TemporaryDirectory(prefix="kills_", dir=where) as folder:
         killer = Killer(task, Path(folder))
         print(f"{task}: {killer.accesses} accesses to files in {killer.seconds:.1f} s", flush=True)
         chance = random.Random(0)
@@ -187,4 +189,4 @@ def main(task: str, kind: str, count: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(min(1, main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))))
+    sys.exit(min(1, main(*sys.argv[1:])))
