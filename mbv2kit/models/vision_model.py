@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
@@ -20,6 +18,7 @@ from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
+from mbv2kit.nn.stored_tensors import StoredTensorsError, read_safetensors
 from mbv2kit.registry.plugins import check_plugins
 from mbv2kit.structures import Task
 
@@ -138,10 +137,10 @@ class VisionModel(nn.Module):
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"{found.description} does not describe a model: {error!r}.") from None
         try:
-            tensors = load_file(found.weights)
+            tensors = read_safetensors(found.weights)
             _check_types(tensors, model)
             model.load_state_dict(tensors)
-        except (SafetensorError, RuntimeError) as error:
+        except (StoredTensorsError, RuntimeError) as error:
             raise UserError(f"{found.weights} does not fit {found.description.name}: {one_line(error)}") from None
         return model.eval()
 

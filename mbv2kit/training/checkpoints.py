@@ -1,6 +1,5 @@
 """Checkpoints: written as a whole next to the previous one, and read with a sentence where one is damaged."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from mbv2kit.errors import UserError, one_line
+from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.files.writing import open_atomically
+from mbv2kit.nn.stored_tensors import StoredTensorsError, read_pickle
 
 LAST = "last.ckpt"
 
@@ -71,12 +71,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_pickle(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such checkpoint.") from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
+    except StoredTensorsError as error:
         # torch explains at length how to read what it does not trust.
-        reason = one_line(error).partition(". ")[0][:100]
+        reason = str(error).partition(". ")[0][:100]
         raise UserError(f"{path} is damaged, or no checkpoint ({reason}).") from None
     missing = [part for part in _PARTS if not isinstance(checkpoint, dict) or part not in checkpoint]
     if missing:

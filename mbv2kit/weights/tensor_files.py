@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mbv2kit.errors import UserError, one_line
+from mbv2kit.errors import UserError
 from mbv2kit.models.exports import SUFFIXES
+from mbv2kit.nn.stored_tensors import StoredTensorsError, read_pickle, read_safetensors
 
 Kind = Literal["tflite", "safetensors", "torch"]
 
@@ -71,8 +70,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if kind_of(path) == "safetensors":
         try:
-            tensors = load_file(path)
-        except SafetensorError as error:
+            tensors = read_safetensors(path)
+        except StoredTensorsError as error:
             raise UserError(f"{path} is damaged or was cut short ({error}); fetch it again.") from None
     else:
         tensors = _state_in(_unpickle(path), path)
@@ -84,17 +83,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return read_pickle(path)
+    except StoredTensorsError as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error.__cause__)):
             raise UserError(
                 f"{path} holds more than tensors: it asks for '{found[1]}', which would run code, and is refused. "
                 "Save the state_dict() of the model alone."
             ) from None
-        raise UserError(f"{path} is damaged, or torch.save did not write it; fetch it again.") from None
-    # A damaged file may make the reader raise anything: RuntimeError, EOFError, KeyError, struct.error, ...
-    except Exception as error:
-        raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
+        if isinstance(error.__cause__, pickle.UnpicklingError):
+            raise UserError(f"{path} is damaged, or torch.save did not write it; fetch it again.") from None
+        raise UserError(f"{path} is damaged or was cut short ({error}); fetch it again.") from None
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
@@ -102,7 +100,9 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
         for key in _INSIDE:
             if isinstance(content.get(key), Mapping):
                 return _state_in(content[key], path)
-        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        tensors = {
+            name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
+        }
         tensors.pop("n_averaged", None)
         if tensors and all(name.startswith("module.") for name in tensors):
             tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
@@ -113,5 +113,7 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # torch cannot compare 8-bit floats.
+        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if wide.is_floating_point() and not torch.isfinite(wide).all():
             raise UserError(f"{path}: the tensor '{name}' holds numbers that are not finite (NaN or infinity).")

@@ -155,6 +155,7 @@ def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
     """Returns the names of the outputs if the file's metadata hold a list of that length."""
     if not is_zipfile(path):
         return None
+    left = _LARGEST_LABELS
     try:
         with ZipFile(path) as archive:
             for name in archive.namelist():
@@ -162,9 +163,10 @@ def _packed_labels(path: Path, outputs: int) -> tuple[str, ...] | None:
                     continue
                 with archive.open(name) as file:
                     # A few kilobytes may expand to gigabytes, whatever the archive says about their size.
-                    text = file.read(_LARGEST_LABELS + 1)
-                if len(text) > _LARGEST_LABELS:
-                    raise ValueError(f"{name} has more than {_LARGEST_LABELS:,} bytes")
+                    text = file.read(left + 1)
+                if len(text) > left:
+                    raise ValueError(f"{name} has more than {left:,} bytes")
+                left -= len(text)
                 lines = text.decode().splitlines()
                 if len(lines) == outputs:
                     return tuple(line.strip() for line in lines)

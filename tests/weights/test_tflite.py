@@ -149,6 +149,16 @@ def test_packed_labels_that_expand_to_gigabytes_are_not_read(tmp_path: Path) -> 
         read(path, "model.tflite")
 
 
+def test_packed_labels_are_bounded_all_together(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_classifier(random_model("mobilenet_v1", 0.25, 32, 7), 32))
+    with ZipFile(path, "a", ZIP_DEFLATED) as archive:
+        for name in ("a.txt", "b.txt"):
+            archive.writestr(name, b"\n" * 600_000)
+    with pytest.raises(UserError, match=r"its packed labels are damaged \(b\.txt has more than 400,000 bytes\)"):
+        read(path, "model.tflite")
+
+
 # The real files -------------------------------------------------------------------------------------------------------
 
 CLASSIFIERS = {

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session
 from mbv2kit.process import processor_name
+from mbv2kit.schema.documents import read_json
 
 # Timing of all candidates together; enough for a few dozen runs of each.
 SECONDS = 2.0
@@ -107,7 +108,7 @@ def choose(
     known = _read(cache)
     times = known.get(key)
     names = {candidate.name: candidate for candidate in found}
-    fresh = not isinstance(times, dict) or not names.keys() >= times.keys() or not times
+    fresh = not _are_times(times) or not names.keys() >= times.keys()
     if fresh:
         times = _time(folder, found, opener, clock)
         _write(cache, {**known, key: times})
@@ -167,12 +168,16 @@ def _key(found: Sequence[Candidate]) -> str:
     return sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
+def _are_times(values: Any) -> TypeGuard[dict[str, float]]:
+    """Returns whether a value from the cache holds milliseconds by name, at least one."""
+    return bool(values) and isinstance(values, dict) and all(isinstance(each, float) for each in values.values())
+
+
 def _read(cache: Path) -> dict[str, Any]:
     try:
-        values = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(cache, "hold times of runtimes")
+    except UserError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _write(cache: Path, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
+from mbv2kit.inference.runtimes.straight import check_straight
 from mbv2kit.models.exports import Export
 from mbv2kit.process import silence_stderr
 
@@ -36,6 +37,7 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
     try:
         with silence_stderr():
             interpreter = Interpreter(model_path=path, num_threads=threads)
+            check_straight(path, (operation["op_name"] for operation in interpreter._get_ops_details()))
             interpreter.allocate_tensors()
         return _LiteRTSession(interpreter, export)
     except (ValueError, RuntimeError, KeyError) as error:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
+from mbv2kit.inference.runtimes.straight import check_straight_onnx
 from mbv2kit.models.exports import Export
 
 
@@ -29,7 +30,10 @@ def open_session(path: Path, export: Export, threads: int) -> _OnnxRuntimeSessio
     # Planning the memory of all activations takes a quarter more memory and saves no time.
     options.enable_mem_pattern = False
     try:
+        check_straight_onnx(path)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except UserError:
+        raise
     except Exception as error:  # every kind of damage has its own class, derived only from Exception
         raise UserError(f"{path} is not a network that ONNX Runtime can read: {one_line(error)}") from None
     return _OnnxRuntimeSession(session, export)

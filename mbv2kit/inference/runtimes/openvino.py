@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
-from mbv2kit.models.exports import Export
+from mbv2kit.inference.runtimes.straight import check_straight, check_straight_onnx
+from mbv2kit.models.exports import SUFFIXES, Export
 
 
 @contextmanager
@@ -64,6 +65,12 @@ def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
         # By default, OpenVINO computes any network in the fp16 type that the processor has.
         options["INFERENCE_PRECISION_HINT"] = "f32"
     try:
-        return _OpenVinoSession(core.compile_model(core.read_model(path), "CPU", options), export)
+        if path.suffix == SUFFIXES["onnx"]:
+            check_straight_onnx(path)
+        network = core.read_model(path)
+        check_straight(path, (operation.get_type_name() for operation in network.get_ops()))
+        return _OpenVinoSession(core.compile_model(network, "CPU", options), export)
+    except UserError:
+        raise
     except Exception as error:  # most kinds of damage raise RuntimeError, but not all are documented to
         raise UserError(f"{path} is not a network that OpenVINO can read: {one_line(error)}") from None

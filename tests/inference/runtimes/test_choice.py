@@ -108,6 +108,17 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: str) -> None:
     assert len(json.loads(cache.read_text())) >= 1
 
 
+@pytest.mark.parametrize("odd", [None, {}, [1.0], "1", 10**400, True])
+def test_an_odd_time_in_the_cache_is_measured_anew(tmp_path: Path, odd: object) -> None:
+    cache = tmp_path / "cache.json"
+    machine = Machine({"onnxruntime": 0.004, "openvino": 0.0025})
+    first = choose(tmp_path, FOUND, cache=cache, opener=machine.open, clock=machine.clock)
+    (times,) = json.loads(cache.read_text()).items()
+    cache.write_text(json.dumps({times[0]: {**times[1], FOUND[0].name: odd}}))
+    again = choose(tmp_path, FOUND, cache=cache, opener=machine.open, clock=machine.clock)
+    assert again == first
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
