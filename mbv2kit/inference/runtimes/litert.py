@@ -40,6 +40,8 @@ def open_session(path: Path, export: Export, threads: int) -> _LiteRTSession:
             check_straight(path, (operation["op_name"] for operation in interpreter._get_ops_details()))
             interpreter.allocate_tensors()
         return _LiteRTSession(interpreter, export)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may make the binding raise anything
         reason = one_line(error)
         raise UserError(f"{path} is not a network that LiteRT can read ({reason}); export the model again.") from None

@@ -152,6 +152,18 @@ def test_a_damaged_file_is_reported(folder: Path, tmp_path: Path, damage: str) -
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize("inputs", [[], [-1]])
+def test_a_file_without_an_input_is_refused(tmp_path: Path, inputs: list[int]) -> None:
+    write_network(tmp_path / EXPORT.file)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs((tmp_path / EXPORT.file).read_bytes(), 0))
+    model.subgraphs[0].inputs = inputs
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / EXPORT.file).write_bytes(bytes(builder.Output()))
+    with pytest.raises(UserError, match="is not a network that LiteRT can read"):
+        open_session("litert", tmp_path, EXPORT, 1)
+
+
 def test_a_file_without_an_output_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"model\.tflite is not a network that LiteRT can read \('boxes'\)"):
         open_session("litert", folder, replace(EXPORT, outputs=("boxes",)), 1)
