@@ -178,8 +178,6 @@ def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
     for _ in range(min(len(boxes), len(anchors))):
         index = int(overlaps.argmax())
         forced_box, forced_anchor = divmod(index, len(anchors))
-        if overlaps[forced_box, forced_anchor] < 0:
-            break
         matched[forced_anchor] = forced_box
         overlaps[forced_box] = -1.0
         overlaps[:, forced_anchor] = -1.0

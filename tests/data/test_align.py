@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
-from mbv2kit.structures import Boxes, Sample
+from mbv2kit.structures import Annotated, Boxes, Sample
 from mbv2kit.weights.class_names import imagenet_classes
 
 MODEL = ("ant", "bee", "cat", "dog")
@@ -62,6 +63,33 @@ def test_every_label_keeps_its_name(names: tuple[str, ...], ids: list[int]) -> N
     assert segmentation.mask is not None
     assert segmentation.mask.dtype == np.uint8
     assert segmentation.mask.tolist() == [[ids[0], ids[-1], 255], [255, ids[0], ids[0]]]
+
+
+def test_what_a_coco_file_annotates_and_what_is_counted_keep_their_names() -> None:
+    annotated = Annotated(
+        boxes=np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]]),
+        class_ids=np.array([1, 0]),
+        crowd=np.array([False, True]),
+        areas=np.array([5.0, 0.5]),
+        order=7,
+    )
+
+    class Counting(Given):
+        knows_classes = True
+
+        def class_ids(self, index: int) -> NDArray[np.int64]:
+            return np.array([1, -1, 0, -2, 1])
+
+    aligned = align_classes(Counting(("dog", "bee"), sample(annotated=annotated)), MODEL)
+    found = aligned[0].annotated
+    assert found is not None
+    assert found.class_ids.tolist() == [1, 3]
+    assert (found.boxes.tolist(), found.order) == (annotated.boxes.tolist(), 7)
+    assert annotated.class_ids.tolist() == [1, 0]
+    # What is no class, such as a pixel to ignore, has an id below 0.
+    assert aligned.class_ids(0).tolist() == [1, -1, 3, -2, 1]
+    assert aligned.knows_classes
+    assert not align_classes(Given(("dog", "bee")), MODEL).knows_classes
 
 
 def test_the_source_s_own_samples_are_not_changed() -> None:
@@ -137,6 +165,10 @@ def test_names_that_are_left_over_are_compared_loosely_and_said(caplog: pytest.L
     assert "'cat'" not in line
 
 
+def test_the_same_note_in_other_letters_agrees() -> None:
+    assert ids_of(["Rust (Heavy)", "Rust (light)"], ["rust (light)", "rust (heavy)"]) == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("names", "model", "message"),
     [
@@ -146,6 +178,7 @@ def test_names_that_are_left_over_are_compared_loosely_and_said(caplog: pytest.L
             r"class 'rust' may each be .* 'rust \(heavy\)', 'rust",
         ),
         (("RUST", "Rust"), ("rust", "ok"), "classes 'RUST', 'Rust' may each be the model's class 'rust'; give them"),
+        (("oak", "RUST", "Rust"), ("rust", "Oak"), "classes 'RUST', 'Rust' may each be the model's class 'rust'; give"),
         (("rust (heavy)", "rust (light)"), ("rust", "ok"), r"classes 'rust \(heavy\)', 'rust \(light\)' may each be"),
         (("rust (light)", "ok"), ("ok", "rust (heavy)"), r"does not know: rust \(light\)\."),
         (("cat", "cat (toy)"), ("cat", "dog"), r"does not know: cat \(toy\)\."),
@@ -183,6 +216,25 @@ def test_lists_of_imagenet_go_by_place_where_they_name_a_class_differently(caplo
         "Took 2 classes of the data set for similar ones of the model: 'crane (n02012849)' as 'crane bird', "
         "'crane (n03126707)' as 'crane'"
     ]
+
+
+def test_a_class_whose_name_means_another_one_in_the_other_list_keeps_its_place() -> None:
+    names, model = numbered("crane", "hoist"), numbered("crane bird", "crane")
+    assert ids_of(names, model) == list(range(1000))
+
+
+def test_lists_of_imagenet_differ_in_ten_names_at_most_and_never_in_their_order() -> None:
+    names = numbered()
+    assert ids_of(names, [*names[:990], *(f"beast {number}" for number in range(10))]) == list(range(1000))
+    for model in ([*names[:989], *(f"beast {number}" for number in range(11))], [*names[:3], *names[4:], "beast"]):
+        with pytest.raises(UserError, match=r"does not know: animal"):
+            align_classes(Given(tuple(names)), model)
+
+
+def test_one_id_of_imagenet_does_not_make_a_list_of_ids() -> None:
+    names = ("n00000001", *(f"part {number:03}" for number in range(999)))
+    with pytest.raises(UserError, match=r"does not know: n00000001\."):
+        align_classes(Given(names), ["bolt", *names[1:]])
 
 
 def test_a_thousand_classes_of_another_kind_never_go_by_place() -> None:

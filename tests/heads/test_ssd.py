@@ -54,6 +54,21 @@ def test_ssd_is_ssdlite_without_separable_convolutions() -> None:
     assert not [conv for conv in plain.modules() if isinstance(conv, nn.Conv2d) and conv.groups > 1]
 
 
+def test_square_anchors_have_the_aspect_ratio_of_the_finest_grid() -> None:
+    ssd = create_head("ssd", FEATURES[1:], 2).eval()
+    raw = ssd({"near": torch.zeros(1, 8, 3, 5), "far": torch.zeros(1, 16, 2, 3)})
+    first = raw["anchors"][0]
+    assert ((first[2] - first[0]) / (first[3] - first[1])).item() == pytest.approx(3 / 5)
+
+
+def test_anchors_at_another_scale_shrink_around_their_centers() -> None:
+    raw = {"anchors": torch.tensor([[0.1, 0.2, 0.5, 0.4], [-0.2, 0.0, 0.2, 1.0]]), "box_codes": torch.zeros(1, 2, 4)}
+    # Twice as high and four times as wide an input.
+    scaled = create_head("ssd", FEATURES[1:], 2).at_scale(raw, (2.0, 4.0))
+    torch.testing.assert_close(scaled["anchors"], torch.tensor([[0.25, 0.25, 0.35, 0.35], [-0.05, 0.25, 0.05, 0.75]]))
+    assert scaled["box_codes"] is raw["box_codes"]
+
+
 def conv_and_norm(name: str) -> list[str]:
     parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     return [f"{name}.conv.weight", *(f"{name}.norm.{part}" for part in parts)]

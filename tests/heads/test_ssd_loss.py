@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
@@ -134,6 +135,25 @@ def image(rng: np.random.Generator) -> Image:
     corners = rng.uniform(0, 0.9, (count, 2))
     boxes = np.concatenate([corners, rng.uniform(corners + 0.03, 1)], axis=1) * [96, 64, 96, 64]
     return boxes.tolist(), rng.integers(0, CLASSES, count).tolist(), (rng.random(count) < 0.3).tolist()
+
+
+def test_a_box_with_exactly_half_of_its_area_in_a_crowd_is_background() -> None:
+    crowds = torch.tensor([[0.0, 0.0, 4.0, 8.0], [20.0, 0.0, 21.0, 1.0]])
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 7.0, 8.0], [20.0, 0.0, 21.0, 1.0], [30.0, 0.0, 31.0, 1.0]])
+    assert in_crowd(boxes, crowds).tolist() == [False, True, True, False]
+    assert in_crowd(boxes, torch.zeros(0, 4)).tolist() == [False] * 4
+
+
+def test_background_that_is_almost_learned_still_counts() -> None:
+    raw, targets = raw_outputs(2), targets_of([TWO, EMPTY])
+    raw["class_logits"] = raw["class_logits"].detach() + torch.tensor([10.0, 0.0, 0.0, 0.0])
+    classification, _, negatives = slow_loss(raw, targets)
+    assert min(negatives) >= 3
+    assert head().loss(raw, targets)["classification"].item() == pytest.approx(classification, rel=1e-4)
+    # Only background is left, and every loss of it is far below 1.
+    alone = targets_of([EMPTY, EMPTY])
+    assert 0 < slow_loss(raw, alone)[0] < 1
+    assert head().loss(raw, alone)["classification"].item() == pytest.approx(slow_loss(raw, alone)[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -112,6 +112,23 @@ def targets_of(images: list[Image]) -> dict[str, Any]:
     }
 
 
+def test_a_prediction_is_at_most_e_to_the_7_times_its_anchor() -> None:
+    codes = torch.zeros(1, 1, len(ANCHORS), 4)
+    codes[0, 0, 0, 2], codes[0, 0, 0, 3] = 1e6, 7.0
+    box = decode_boxes(codes, torch.tensor(ANCHORS))[0, 0, 0].double()
+    assert (box[2] - box[0]).item() == pytest.approx(ANCHORS[0][0] * exp(7))
+    assert (box[3] - box[1]).item() == pytest.approx(ANCHORS[0][1] * exp(7))
+
+
+def test_centers_outside_the_image_and_flat_boxes_have_targets_within_their_cell() -> None:
+    boxes = torch.tensor([[-0.3, -0.2, 0.1, 0.1], [0.9, 0.8, 1.5, 1.6], [0.5, 0.5, 0.5, 0.7]])
+    place, targets = encode_boxes(boxes, (ROWS, COLUMNS), torch.tensor(ANCHORS))
+    assert (place // len(ANCHORS)).tolist() == [0, ROWS * COLUMNS - 1, 1 * COLUMNS + 2]
+    torch.testing.assert_close(targets[:, :2], torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.8]]))
+    # A side of zero counts as a millionth of the image.
+    assert targets[2, 2].item() == pytest.approx(log(1e-6 / ANCHORS[int(place[2]) % len(ANCHORS)][0]), rel=1e-4)
+
+
 def image(rng: np.random.Generator, codes: Tensor) -> Image:
     """Up to five boxes: of any place and shape, twice the same, or one that is seen already."""
     boxes: list[Box] = []

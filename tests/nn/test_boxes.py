@@ -95,6 +95,12 @@ def test_scales_out_of_order_are_refused(low: float, high: float) -> None:
         bx.anchor_shapes(6, "tf", low, high)
 
 
+def test_scales_may_be_equal_and_as_large_as_the_image() -> None:
+    assert [level[0] for level in bx.anchor_shapes(2, "uniform", 1.0, 1.0)] == [(1.0, 1.0)] * 2
+    shapes = bx.default_box_shapes((4, 4, 4), first_scale=0.5, min_scale=0.5, max_scale=0.5)
+    assert [level[0] for level in shapes] == [(0.5, 0.5)] * 3
+
+
 def sides_at(pixels: int, shapes: list[tuple[float, float]]) -> Tensor:
     return torch.tensor(shapes) * pixels
 
@@ -158,6 +164,8 @@ def test_decoding_undoes_encoding(rows: list[tuple[float, float, float, float]])
 
 def test_wild_codes_and_flat_boxes_stay_finite() -> None:
     anchor = torch.tensor([[0.4, 0.4, 0.6, 0.6]])
+    largest = bx.decode(torch.tensor([[0.0, 0.0, 35.0, 1e6]]), anchor)
+    torch.testing.assert_close(centers_and_sizes(largest)[0, 2:], torch.full((2,), 0.2 * float(np.exp(7))))
     assert bx.decode(torch.full((1, 4), 1e6), anchor).isfinite().all()
     assert bx.encode(torch.tensor([[0.5, 0.5, 0.5, 0.5]]), anchor).isfinite().all()
 
