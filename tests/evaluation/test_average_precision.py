@@ -4,10 +4,12 @@ import contextlib
 import io
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -287,3 +289,43 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], caplog: pytest.Lo
         measure([random_image(np.random.default_rng(1))]).compute()
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_the_curves_at_iou_50_with_a_hundred_detections_are_drawn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn = []
+
+    def draw(precision: NDArray[np.float64], names: tuple[str, ...], path: Path) -> Path:
+        drawn.append(precision)
+        assert names == NAMES
+        return path
+
+    monkeypatch.setattr("mbv2kit.evaluation.plots.precision_recall_curves", draw)
+    rng = np.random.default_rng(0)
+    images = [random_image(rng) for _ in range(20)]
+    assert measure(images).save_plots(tmp_path) == [tmp_path / "precision_recall.png"]
+    expected = measure_with_pycocotools(images).eval["precision"][0, :, :, 0, 2].T
+    np.testing.assert_allclose(drawn[0], np.where(expected < 0, np.nan, expected), atol=1e-12)
+    AveragePrecision(NAMES).save_plots(tmp_path)
+    assert drawn[1].shape == (5, 101)
+    assert np.isnan(drawn[1]).all()
+
+
+def test_processes_that_take_turns_number_the_images_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(dist, "get_rank", lambda: 2)
+    evaluator = measure([(detections([[0, 0, 2, 2]], [0], [0.5]), sample([[0, 0, 2, 2]], [0]))] * 3)
+    assert [rows[:, 0].tolist() for rows in evaluator._protocol.objects] == [[2], [5], [8]]
+    assert [rows[:, 0].tolist() for rows in evaluator._protocol.detections] == [[2], [5], [8]]
+
+
+def test_ids_below_zero_and_samples_without_boxes_are_refused() -> None:
+    box = [[0, 0, 2, 2], [0, 0, 3, 3]]
+    with pytest.raises(UserError, match=r"^a\.jpg: its annotation holds class -1, but the data set has 5 classes"):
+        measure([(NOTHING_FOUND, sample(box, [4, -1]))])
+    with pytest.raises(UserError, match=r"^a\.jpg: the model predicts class -2, but"):
+        measure([(detections(box, [-2, 4], [0.5, 0.4]), NOTHING_THERE)])
+    with pytest.raises(ValueError, match=r"a\.jpg: a sample without boxes"):
+        measure([(NOTHING_FOUND, Sample(image=NOTHING_THERE.image, image_id="a.jpg"))])
