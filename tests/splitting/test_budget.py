@@ -16,6 +16,9 @@ from mbv2kit.splitting.budget import parse_bytes
         (400, 400),
         ("7", 7),
         ("1GiB", 2**30),
+        ("3 MiB", 3 * 2**20),
+        ("2GB", 2 * 10**9),
+        ("12 b", 12),
     ],
 )
 def test_amounts_are_parsed(text: str | int, amount: int) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.splitting import SplitSession
+from mbv2kit.splitting.chain import find_chain
 from mbv2kit.splitting.cost import BandCost, Candidate
 from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.plan import MemoryPlan, Segment
@@ -246,3 +248,14 @@ def test_a_plan_reads_as_text() -> None:
         "  d: 2 bands of 1 rows, shared rows recomputed, t = 5; 1,000 bytes",
         "  then to the outputs: t = 6; 700 bytes",
     ]
+
+
+def test_the_last_map_is_held_as_a_whole_unless_every_head_reads_its_mean_only() -> None:
+    spec = model_of("classifier").spec
+    detector = model_of("ssdlite").spec
+    both = VisionModel(
+        replace(spec, heads={**spec.heads, **detector.heads}, class_names={**spec.class_names, **detector.class_names})
+    )
+    pools = [find_chain(model, SIZE).pools for model in (model_of("classifier"), model_of("ssdlite"), both)]
+    assert pools == [True, False, False]
+    assert find_chain(model_of("no last"), SIZE).last is None
