@@ -92,10 +92,13 @@ def test_every_part_of_a_plan_needs_what_is_predicted(name: str) -> None:
     plans = [planner.evenly(groups) for groups in (1, 5)]
     plans += [plan for share in (0.8, 0.6) if (plan := planner.plan(int(share * plans[0].peak)))]
     chance = random.Random(0)
-    for _ in range(4):
+    for long in (False, False, True, True):
         chosen: list[Candidate] = []
         while (start := chosen[-1].last + 1 if chosen else 0) < len(planner.blocks):
-            chosen.append(chance.choice([each for each in planner.candidates if each.first == start]))
+            ways = [each for each in planner.candidates if each.first == start]
+            # Three blocks or more, which save rows, are rare among all.
+            kept = [each for each in ways if each.keep and each.last > start + 1]
+            chosen.append(chance.choice(kept if long and kept else ways))
         plans.append(in_three_groups(planner, chosen))
     images = torch.zeros(1, 3, *SIZE, dtype=torch.uint8)
     for plan in plans:
