@@ -236,6 +236,11 @@ def test_a_block_has_as_many_groups_as_it_fills() -> None:
     assert planner.evenly(10_000).last_groups == 1280
 
 
+def test_a_plan_knows_the_height_of_every_block() -> None:
+    heights = Planner(model_of("classifier"), SIZE, torch.float32).evenly(1).heights
+    assert heights == (17, *[9] * 2, *[5] * 3, *[3] * 7, *[2] * 4)
+
+
 def test_a_plan_reads_as_text() -> None:
     segments = (
         Segment(0, 1, rows=3, keep=True, groups=(2, 4), peak=1500, madds=900),
@@ -262,3 +267,16 @@ def test_the_last_map_is_held_as_a_whole_unless_every_head_reads_its_mean_only()
     pools = [find_chain(model, SIZE).pools for model in (model_of("classifier"), model_of("ssdlite"), both)]
     assert pools == [True, False, False]
     assert find_chain(model_of("no last"), SIZE).last is None
+
+
+def test_stretches_of_blocks_end_where_a_head_reads() -> None:
+    planner = Planner(model_of("ssdlite"), SIZE, torch.float32)
+    read = [block.name for block in planner.blocks].index("layer_5")
+    stretches = {(each.first, each.last) for each in planner.candidates}
+    assert {(read - 1, read), (read + 1, read + 2)} <= stretches
+    assert not [each for each in stretches if each[0] <= read < each[1]]
+    planner = Planner(model_of("wide maps"), SIZE, torch.float32)
+    read = [block.name for block in planner.blocks].index("layer_8")
+    whole = [each for each in planner.candidates if each.first <= read <= each.last]
+    assert [(each.first, each.last, each.rows) for each in whole] == [(read, read, 3)]
+    assert (read - 2, read - 1) in {(each.first, each.last) for each in planner.candidates}
