@@ -15,17 +15,18 @@ from mbv2kit.nn.stored_tensors import StoredTensorsError, read_pickle
 LAST = "last.ckpt"
 
 # What Lightning and VisionTask need to go on.
-_PARTS = (
-    "state_dict",
-    "optimizer_states",
-    "lr_schedulers",
-    "loops",
-    "callbacks",
-    "epoch",
-    "global_step",
-    "DataModule",
-    "epoch_pictures",
-)
+_PARTS: Mapping[str, type] = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "epoch": int,
+    "global_step": int,
+    "DataModule": dict,
+    "epoch_pictures": int,
+}
+_DATA_PARTS: Mapping[str, type] = {"epoch": int, "start": int}
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -78,10 +79,19 @@ def _read(path: Path) -> dict[str, Any]:
         # torch explains at length how to read what it does not trust.
         reason = str(error).partition(". ")[0][:100]
         raise UserError(f"{path} is damaged, or no checkpoint ({reason}).") from None
-    missing = [part for part in _PARTS if not isinstance(checkpoint, dict) or part not in checkpoint]
-    if missing:
-        raise UserError(f"{path} is no checkpoint of a training run: it has no {missing[0]}.")
+    problem = _problem(checkpoint, _PARTS) or _problem(checkpoint["DataModule"], _DATA_PARTS)
+    if problem:
+        raise UserError(f"{path} is no checkpoint of a training run: {problem}.")
     return checkpoint  # type: ignore[no-any-return]
+
+
+def _problem(found: Any, parts: Mapping[str, type]) -> str | None:
+    for part, kind in parts.items():
+        if not isinstance(found, dict) or part not in found:
+            return f"it has no {part}"
+        if not isinstance(found[part], kind):
+            return f"its {part} must be of type {kind.__name__}, got {type(found[part]).__name__}"
+    return None
 
 
 def _what_is_left(path: Path) -> str:

@@ -218,7 +218,7 @@ def test_a_run_can_not_have_fewer_epochs_than_it_has(
     assert files(tmp_path / "OUT") == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "gone", "odd"])
 def test_a_damaged_checkpoint_is_named_and_what_is_left_goes_on(
     train: Callable[..., int], run: Run, said: Callable[[], str], tmp_path: Path, damage: str
 ) -> None:
@@ -229,6 +229,8 @@ def test_a_damaged_checkpoint_is_named_and_what_is_left_goes_on(
         last.unlink()
     elif damage == "foreign":
         torch.save({"weights": torch.zeros(3)}, last)
+    elif damage == "odd":
+        torch.save(torch.load(last, weights_only=True) | {"epoch": "two"}, last)
     else:
         last.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
     before = files(tmp_path / "OUT")
