@@ -48,6 +48,12 @@ def _fixed_seeds() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _only_warnings_are_logged() -> None:
+    """Gives every test the level of a fresh process; commands that ran before have set another."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
 def _absl_leaves_stderr_open() -> None:
     """Keeps pytest's own stderr open.
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.registry import Registry
 from mbv2kit.structures import Task
 
@@ -27,7 +26,13 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
     """
     given = dict(map(_key_and_value, overrides))
     folder = given.get("resume")
-    if not isinstance(folder, str) or not (run := RunFolder(Path(folder))).config.is_file():
+    if not isinstance(folder, str):
+        return list(overrides)
+    # It imports more than a command needs that only shows its help.
+    from mbv2kit.models.run_folder import RunFolder
+
+    run = RunFolder(Path(folder))
+    if not run.config.is_file():
         return list(overrides)
     known = {registry.group: (registry.name_key, registry.names()) for registry in parts}
     groups = {group for key in given if (group := key.partition(".")[0]) in known and group not in given}

@@ -42,7 +42,7 @@ def difference(model: VisionModel, found: Mapping[str, Raw], images: Tensor) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("row", "width"), enumerate(WIDTHS))
+@pytest.mark.parametrize(("row", "width"), list(enumerate(WIDTHS)))
 def test_a_split_network_computes_the_same_in_the_planned_memory(row: int, width: float) -> None:
     model = build(width=width)
     # Every width meets every size and every number of groups, and every size every number of groups.

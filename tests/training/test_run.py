@@ -110,7 +110,8 @@ def test_figures_are_complete(trained: Trained, task: str) -> None:
     final = json.loads(run.metrics.read_text())
     keys = ["task", "dataset", "split", "images", "seconds", "tta"]
     keys += ["runtime", "precision", "file", "model", "metrics", "per_class"]
-    assert list(final) == keys
+    # Scenes this small hold no large objects, which the notes of a detector say.
+    assert list(final) == (keys if task != "detection" else [*keys, "notes"])
     model = json.loads((run.model / "model.json").read_text())
     assert final["tta"] == "none"
     assert final["model"] == {
