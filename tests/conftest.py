@@ -29,14 +29,19 @@ ROOT = Path(__file__).parents[1]
 # Sides of the inputs of tiny runs.
 SIZES = {"classification": 32, "detection": 64, "segmentation": 33}
 
+MOST_THREADS = min(2, torch.get_num_threads())
+
 Compose = Callable[..., DictConfig]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _few_threads() -> None:
-    """Keeps a machine with many cores from losing time on tiny tensors, and processes from each other's cores."""
+    """Keeps a machine with many cores from losing time on tiny tensors, and processes from each other's cores.
+
+    Inference in torch sets the number for the whole process, so every test sets it again.
+    """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(1 if processes > 1 else min(2, torch.get_num_threads()))
+    torch.set_num_threads(1 if processes > 1 else MOST_THREADS)
 
 
 @pytest.fixture(autouse=True)
