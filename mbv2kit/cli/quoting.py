@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 _KEY = re.compile(r"([+~]{0,2})([A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 # What stands between commas and brackets; quoted text and functions, such as range(1,3), stay as they are.
 _ITEM = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,\[\]{}()'"]+""")
+_UNREADABLE = object()
 
 
 def quote_names(lines: Sequence[str], keys: Collection[str]) -> list[str]:
@@ -32,24 +33,19 @@ def _quote(line: str, keys: Collection[str]) -> str:
     if found is None or found[2] not in keys or found[3].lstrip().startswith("range("):
         return line
     key, value = f"{found[1]}{found[2]}", _ITEM.sub(lambda item: _quote_item(item[0]), found[3])
-    return f"{key}={value if _can_be_read(value) else _quoted(found[3])}"
+    return f"{key}={_quoted(found[3]) if _parse(value) is _UNREADABLE else value}"
 
 
 def _quote_item(text: str) -> str:
-    is_text = _can_be_read(text) and not isinstance(_parse(text), bool | int | float)
-    return text if is_text else _quoted(text)
-
-
-def _can_be_read(text: str) -> bool:
-    try:
-        _parse(text)
-    except HydraException:
-        return False
-    return True
+    value = _parse(text)
+    return _quoted(text) if value is _UNREADABLE or isinstance(value, bool | int | float) else text
 
 
 def _parse(text: str) -> Any:
-    return OverridesParser.create().parse_override(f"key={text}").value()
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return _UNREADABLE
 
 
 def _quoted(text: str) -> str:

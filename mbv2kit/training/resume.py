@@ -90,8 +90,9 @@ def _is_so(config: DictConfig, override: Override) -> bool:
     found: Any = OmegaConf.select(config, key, default=...)
     if OmegaConf.is_config(found):
         found = OmegaConf.to_container(found)
-    if isinstance(found, Mapping) and key in _name_keys():
-        found = found[_name_keys()[key]]
+    names = _name_keys()
+    if isinstance(found, Mapping) and key in names:
+        found = found[names[key]]
     # True would be equal to 1.
     return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
 

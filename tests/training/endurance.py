@@ -1,7 +1,7 @@
 """Trains and predicts for long, and compares memory and open files in the first quarter with those in the last.
 
-python -m tests.training.endurance classification     2,000 steps with two loader workers; likewise the other tasks
-python -m tests.training.endurance infer              20,000 images through a detector
+python -m tests.training.endurance TASK      trains 2,000 steps with two loader workers
+python -m tests.training.endurance infer     predicts for 20,000 images with a detector
 """
 
 import sys

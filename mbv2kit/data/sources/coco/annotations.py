@@ -106,20 +106,25 @@ class _Reader:
             self._leave_out_pixelless()
 
     def _leave_out_pixelless(self) -> None:
-        items = [(image, item) for image in self._images.values() for item in image.objects]
-        outlines = [item.outline for _, item in items if item.outline is not None]
-        sizes = np.array([image.size for image, _ in items], dtype=np.int64).reshape(-1, 2)
-        found = [items[index] for index in without_pixels(outlines, sizes)]
+        items = [
+            (image, item, item.outline)
+            for image in self._images.values()
+            for item in image.objects
+            if item.outline is not None
+        ]
+        sizes = np.array([image.size for image, _, _ in items], dtype=np.int64).reshape(-1, 2)
+        found = [items[index] for index in without_pixels([outline for _, _, outline in items], sizes)]
         if not found:
             return
-        names = list(dict.fromkeys(image.name for image, _ in found))
+        names = list(dict.fromkeys(image.name for image, _, _ in found))
         if len(found) == len(items):
             raise UserError(
                 f"{self._path}: no 'segmentation' covers more than a pixel of its image, such as those of "
                 f"{first_few(names)}; expected coordinates in pixels, not as fractions of the image."
             )
-        for image, item in found:
-            image.objects = [each for each in image.objects if each is not item]
+        dropped = {id(item) for _, item, _ in found}
+        for image in self._images.values():
+            image.objects = [item for item in image.objects if id(item) not in dropped]
         _log.info(
             "Dropped %d outlines of %s that cover no more than a pixel in %d images: %s",
             *(len(found), self._path.name, len(names), first_few(names)),
