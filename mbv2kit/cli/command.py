@@ -107,9 +107,9 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
     )
 
     if known.help:
-        from mbv2kit.cli.help import help_text
+        from mbv2kit.cli.help import help_text, help_width
 
-        print(help_text(conf, config_name, config, description, registries, known.config_dir))
+        print(help_text(conf, config_name, config, description, registries, known.config_dir, width=help_width()))
         return 0
     verbose = config.hydra.verbose
     check_value("hydra.verbose", list(verbose) if OmegaConf.is_list(verbose) else verbose, bool | Name | Sequence[Name])

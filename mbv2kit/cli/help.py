@@ -1,5 +1,7 @@
 """The text of ``--help``: the command's description, the groups with their choices, and every key with its meaning."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
@@ -15,7 +17,8 @@ from mbv2kit.cli.config import open_hydra, without_hydra
 from mbv2kit.cli.overrides import Groups
 from mbv2kit.registry import Registry
 
-_WIDTH = 100
+# Lines are as long as the terminal is wide, within these limits.
+_NARROWEST, _WIDEST = 72, 100
 # Where the meaning of a key begins, behind the key and its value.
 _COLUMN = 40
 _FLAGS = """\
@@ -31,6 +34,8 @@ def help_text(
     description: str,
     registries: Sequence[Registry[Any]],
     config_dir: str | None = None,
+    *,
+    width: int = _WIDEST,
 ) -> str:
     """Writes the help of a command for the parts that its command line chooses.
 
@@ -41,24 +46,32 @@ def help_text(
         description: Text at the top.
         registries: Registries of the choices that have no file.
         config_dir: A user's folder of further choices.
+        width: Length of the lines, in characters.
     """
     with open_hydra(conf, config_dir) as loader:
         groups = Groups(config)
-        choices = list(_choices(groups))
+        choices = list(_choices(groups, width))
         comments = _comments(loader, config_name, config, registries)
     values: Any = OmegaConf.to_container(without_hydra(config))
-    keys = "\n\n".join("\n".join(block) for block in _blocks(values, groups.chosen, comments))
+    keys = "\n\n".join("\n".join(block) for block in _blocks(values, groups.chosen, comments, width))
     parts = [cleandoc(description), *choices, f"KEYS: key=value sets one of them\n\n{keys}", _FLAGS]
     return "\n\n".join(part for part in parts if part)
 
 
-def _choices(groups: Groups) -> Iterator[str]:
-    lines = ["GROUPS: group=choice takes a whole set of keys (* marks what this command line takes)"]
+def help_width() -> int:
+    """Returns how long the lines of a help text on stdout may be, in characters."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDEST
+    return min(max(columns, _NARROWEST), _WIDEST)
+
+
+def _choices(groups: Groups, width: int) -> Iterator[str]:
+    title = wrap("GROUPS: group=choice takes a whole set of keys (* marks what this command line takes)", width)
+    lines: list[str] = []
     for group, chosen in sorted(groups.chosen.items()):
         names = ", ".join(f"*{name}" if name == chosen else name for name in groups.choices(group))
-        lines += wrap(names, _WIDTH, initial_indent=f"  {group:<12}", subsequent_indent=" " * 14)
-    if len(lines) > 1:
-        yield "\n".join(lines)
+        lines += wrap(names, width, initial_indent=f"  {group:<12}", subsequent_indent=" " * 14)
+    if lines:
+        yield "\n".join(title + lines)
 
 
 def _comments(
@@ -89,23 +102,23 @@ def _comments(
 
 
 def _blocks(
-    values: Mapping[str, Any], chosen: Mapping[str, str | None], comments: Mapping[str, str]
+    values: Mapping[str, Any], chosen: Mapping[str, str | None], comments: Mapping[str, str], width: int
 ) -> Iterator[list[str]]:
     """Yields the lines of each branch of the configuration, and of the keys between two branches."""
     single: list[str] = []
     for key, value in values.items():
         if not isinstance(value, dict):
-            single += _line(key, value, comments)
+            single += _line(key, value, comments, width)
             continue
         if single:
             yield single
         single = []
         title = f"{key}={chosen[key]}" if chosen.get(key) else key
         about = f"{title}: {comments[key]}" if comments.get(key) else title
-        lines = wrap(about, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        lines = wrap(about, width, subsequent_indent="  ", break_on_hyphens=False)
         for name, leaf in _leaves(value, f"{key}."):
             if name not in (f"{key}.name", f"{key}.preset"):  # the title says it
-                lines += _line(name, leaf, comments)
+                lines += _line(name, leaf, comments, width)
         yield lines
     if single:
         yield single
@@ -119,13 +132,13 @@ def _leaves(branch: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _line(key: str, value: Any, comments: Mapping[str, str]) -> list[str]:
+def _line(key: str, value: Any, comments: Mapping[str, str], width: int) -> list[str]:
     left, comment = f"  {key}={format_value(value)}", comments.get(key, "")
     if ". " not in comment:
         comment = comment.removesuffix(".")
     if value == "???":
         comment = f"required: {comment}" if comment else "required"
-    text = wrap(comment, _WIDTH - _COLUMN, break_on_hyphens=False, break_long_words=False)
+    text = wrap(comment, width - _COLUMN, break_on_hyphens=False, break_long_words=False)
     if text and len(left) < _COLUMN - 1:
         left = f"{left:<{_COLUMN}}{text.pop(0)}"
     return [left, *(" " * _COLUMN + line for line in text)]

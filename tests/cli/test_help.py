@@ -1,9 +1,11 @@
 """The command line as a user meets it: help, slips, exit codes and sweeps."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +115,26 @@ def test_help_shows_the_docstring_the_choices_and_the_meaning_of_the_keys(
 ) -> None:
     assert toy(never, "--help", "fruit=pear") == 0
     assert capfd.readouterr().out == HELP
+
+
+def test_help_is_as_wide_as_the_terminal(root: Path) -> None:
+    controller, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    command = [sys.executable, "-m", "mbv2kit", "infer", "--help"]
+    process = subprocess.Popen(command, stdout=terminal, cwd=root, env=environment)
+    os.close(terminal)
+    shown = b""
+    # Linux answers with an error where others return nothing: the process has closed the terminal.
+    with contextlib.suppress(OSError):
+        while part := os.read(controller, 65536):
+            shown += part
+    os.close(controller)
+    assert process.wait() == 0
+    _, _, keys = shown.decode().replace("\r\n", "\n").partition("\nKEYS: ")
+    wide = [line for line in keys.splitlines() if len(line) > 80]
+    assert "  precision=" in keys
+    assert wide == []
 
 
 def test_cfg_prints_the_configuration_and_runs_nothing(toy: Run, capfd: pytest.CaptureFixture[str]) -> None:
