@@ -128,7 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{wanted['organization']}/{wanted['name']}"
         known = name in self.server.repositories
         if not known:
-            self.server.repositories[name] = Repository(private=wanted.get("visibility") == "private")
+            self.server.repositories[name] = Repository(
+                # Clients before 2.0 send the second.
+                private=wanted.get("visibility") == "private" or bool(wanted.get("private"))
+            )
         self._outputs(409 if known else 200, {"url": f"{self.server.url}/{name}"})
 
     def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
