@@ -332,7 +332,7 @@ def test_an_incomplete_copy_in_the_cache_is_not_used(hub: FakeHub, run: Path, mo
     (pull("me/cats") / "model.safetensors").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     # Clients before 2.0 return the incomplete folder.
-    with pytest.raises(UserError, match="me/cats (could not be fetched from|on) the Hugging Face Hub"):
+    with pytest.raises(UserError, match=r"me/cats (could not be fetched from|on) the Hugging Face Hub"):
         pull("me/cats")
 
 
