@@ -33,7 +33,16 @@ def _quote(line: str, keys: Collection[str]) -> str:
     if found is None or found[2] not in keys or found[3].lstrip().startswith("range("):
         return line
     key, value = f"{found[1]}{found[2]}", _ITEM.sub(lambda item: _quote_item(item[0]), found[3])
-    return f"{key}={_quoted(found[3]) if _parse(value) is _UNREADABLE else value}"
+    if _parse(value) is _UNREADABLE:
+        value = _quote_items(found[3].strip())
+    return f"{key}={value}"
+
+
+def _quote_items(text: str) -> str:
+    """Quotes each item of a list by its commas, as in ``[a (2),b]``; anything else is one name."""
+    listed = text.startswith("[") and text.endswith("]")
+    value = f"[{','.join(map(_quote_item, text[1:-1].split(',')))}]" if listed else _quoted(text)
+    return _quoted(text) if _parse(value) is _UNREADABLE else value
 
 
 def _quote_item(text: str) -> str:

@@ -28,12 +28,18 @@ class Scores:
         metrics: Overall metrics as fractions in 0..1; NaN if the data set has nothing to measure one.
         per_class: Metrics of each class, the most important first; every class has the same keys. Counts, such as the
             number of images, are integers.
-        notes: Sentences on what the metrics do not say, such as classes that never occur.
+        notes: Sentences on what the metrics do not say, such as classes that never occur; where there are none, one
+            on the metrics that are NaN.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = [name for name, value in self.metrics.items() if math.isnan(value)]
+        if missing and not self.notes:
+            object.__setattr__(self, "notes", (f"{' and '.join(missing)} could not be measured on this data.",))
 
 
 def write_metrics(

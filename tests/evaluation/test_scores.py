@@ -52,6 +52,7 @@ def test_metrics_file_has_its_documented_keys(tmp_path: Path) -> None:
         "seconds": 1.235,
         "metrics": {"AP": 0.5391, "APs": None},
         "per_class": {"RBC": {"AP": 0.61, "objects": 1138}, "WBC [1]": {"AP": None, "objects": 0}},
+        "notes": ["APs could not be measured on this data."],
     }
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["metrics.json"]
 
@@ -73,6 +74,13 @@ def test_notes_are_printed_and_written(tmp_path: Path) -> None:
     scores = replace(CELLS, notes=("Class [b] never occurs.",))
     assert "Class [b] never occurs." in printed(scores)
     assert write(tmp_path / "metrics.json", scores)["notes"] == ["Class [b] never occurs."]
+
+
+def test_a_metric_without_a_number_has_a_sentence() -> None:
+    numbers = {"top1": math.nan, "top5": 0.5, "ece": math.nan}
+    assert Scores(numbers, {}).notes == ("top1 and ece could not be measured on this data.",)
+    assert Scores(numbers, {}, ("There was no image.",)).notes == ("There was no image.",)
+    assert Scores({"top1": 0.0}, {}).notes == ()
 
 
 def test_a_model_in_brief_identifies_it_without_class_names() -> None:
