@@ -1,6 +1,7 @@
 """The base of all variants of SSD (Liu et al., ECCV 2016): predictions per anchor, their loss, their decoding."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from mbv2kit.heads.crowd import in_crowd
 from mbv2kit.heads.registry import Head, Raw, Targets
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
+
+Scores = Literal["softmax", "sigmoid"]
 
 NEGATIVES_PER_POSITIVE = 3
 # An image without objects has no positives, but it must teach background.
@@ -29,6 +32,8 @@ class MultiBox(Head):
         num_classes: Number of classes, without background.
         match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
+        scores: How class logits become scores, and which loss teaches them: ``softmax`` over the classes and the
+            background, or a ``sigmoid`` of each, as in TensorFlow's Object Detection API.
 
     Attributes:
         shapes: (width, height) of a cell's anchors for each map, as :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
@@ -40,13 +45,14 @@ class MultiBox(Head):
     """
 
     task = "detection"
-    shapes: Sequence[Sequence[tuple[float, float]]]
+    shapes: bx.Cells
     classifiers: nn.ModuleList
     regressors: nn.ModuleList
 
-    def __init__(self, num_classes: int, *, match_iou: float, nms: NmsOptions) -> None:
+    def __init__(self, num_classes: int, *, match_iou: float, nms: NmsOptions, scores: Scores = "softmax") -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.scores = scores
         self.match_iou = match_iou
         self.nms_options = nms
 
@@ -60,7 +66,7 @@ class MultiBox(Head):
         return {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
-        """Softmax loss with hard negatives 3:1 and smooth L1 on matched anchors, over the number of matches.
+        """Class loss with hard negatives 3:1 and smooth L1 on matched anchors, over the number of matches.
 
         Reads ``boxes``, ``labels``, ``crowd`` and ``size``; crowd regions are neither objects nor background.
         """
@@ -77,7 +83,7 @@ class MultiBox(Head):
             matches.append((classes, objects, in_crowd(anchors, boxes[crowd])))
         classes, objects, crowded = map(torch.stack, zip(*matches, strict=True))
         positive = classes > 0
-        losses = F.cross_entropy(logits.transpose(1, 2), classes, reduction="none")
+        losses = self._class_losses(logits, classes)
         kept = positive | _hard_negatives(losses.detach(), positive, crowded & ~positive)
         count = positive.sum().clamp(min=1)
         images, places = positive.nonzero(as_tuple=True)
@@ -86,6 +92,13 @@ class MultiBox(Head):
             "classification": (losses * kept).sum() / count,
             "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
         }
+
+    def _class_losses(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Returns the loss of each anchor, ``(B, A)``, whose class is 0 for background."""
+        if self.scores == "softmax":
+            return F.cross_entropy(logits.transpose(1, 2), classes, reduction="none")
+        wanted = F.one_hot(classes, logits.shape[-1]).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
 
     def at_scale(self, raw: Raw, scale: tuple[float, float]) -> Raw:
         """Returns the raw tensors with anchors of as many pixels as in an input of the usual size."""
@@ -96,10 +109,9 @@ class MultiBox(Head):
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""
-        return {
-            "boxes": bx.decode(raw["box_codes"].float(), raw["anchors"].float()),
-            "scores": raw["class_logits"].float().softmax(dim=-1)[..., 1:],
-        }
+        logits = raw["class_logits"].float()
+        scores = logits.softmax(dim=-1) if self.scores == "softmax" else logits.sigmoid()
+        return {"boxes": bx.decode(raw["box_codes"].float(), raw["anchors"].float()), "scores": scores[..., 1:]}
 
 
 def _by_anchor(prediction: Tensor, values: int) -> Tensor:

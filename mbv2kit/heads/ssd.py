@@ -5,15 +5,18 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from mbv2kit.heads.multibox import MultiBox
+from mbv2kit.errors import UserError
+from mbv2kit.heads.multibox import MultiBox, Scores
 from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv
-from mbv2kit.schema.rules import FEW, FILLED, Name, Share
+from mbv2kit.schema.rules import FEW, FILLED, Count, Name, Share, above, among
 
-EXTRA_CHANNELS = (512, 256, 256, 128)
+_AnchorSide = Annotated[float, above(0, 10)]
+_Cell = Annotated[Sequence[tuple[_AnchorSide, _AnchorSide]], FILLED, FEW]
+Cells = Annotated[Sequence[_Cell], FILLED, FEW]
 
 
 @HEADS.register("ssdlite")
@@ -21,7 +24,8 @@ class SSD(MultiBox):
     """Boxes from six feature maps, each cell of which scores a few anchors.
 
     The first two maps come from the backbone: the deepest of stride 16 (on MobileNetV2 the 576-channel expansion of
-    layer 15) and the last, at stride 32. Four more are computed from it by 1 x 1 and strided 3 x 3 convolutions.
+    layer 15) and the last, at stride 32. Four more are computed from it by 1 x 1 convolutions to half their channels
+    and strided 3 x 3 convolutions.
 
     Raw tensors, loss and predictions are those of :class:`~mbv2kit.heads.multibox.MultiBox`.
 
@@ -29,9 +33,14 @@ class SSD(MultiBox):
         feature_info: Feature maps of the backbone.
         num_classes: Number of classes, without background.
         separable: Whether prediction layers and extra maps use separable convolutions, as in SSDLite; false for SSD.
-        anchors: ``tf`` (3 anchors per cell of the first map, 6 of the others) or ``uniform`` (6 of all maps).
-        min_scale: Scale of the first map's anchors, as a fraction of the input's short side.
-        max_scale: Scale of the last map's anchors.
+        anchors: ``tf`` (3 anchors per cell of the first map, 6 of the others), ``uniform`` (6 of all maps), or a list
+            of the (width, height) of a cell's anchors for each map, as fractions of the input's short side.
+        min_scale: Scale of the first map's anchors, as a fraction of the input's short side; not for a list.
+        max_scale: Scale of the last map's anchors; likewise.
+        scores: ``softmax`` over the classes and the background, or ``sigmoid`` of each class, as in TensorFlow's
+            Object Detection API; it decides the loss, too.
+        extra_channels: Channels of the maps that are computed.
+        kernel: Side of the prediction layers' kernels, of the depthwise ones where they are separable.
         maps: Names of the backbone's maps to read instead of the two above.
         match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
@@ -47,30 +56,33 @@ class SSD(MultiBox):
         feature_info: Sequence[FeatureInfo],
         num_classes: int,
         separable: bool = True,
-        anchors: bx.AnchorPreset = "tf",
+        anchors: bx.AnchorPreset | Cells = "tf",
         min_scale: Share = 0.2,
         max_scale: Share = 0.95,
         maps: Annotated[Sequence[Name], FILLED, FEW] | None = None,
         match_iou: Share = 0.5,
+        scores: Scores = "softmax",
+        extra_channels: Annotated[Sequence[Count], FEW] = (512, 256, 256, 128),
+        kernel: Annotated[int, among(1, 3, 5)] = 3,
         nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.6, max_detections=100),
         padding: Padding = "symmetric",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
-        super().__init__(num_classes, match_iou=match_iou, nms=nms)
+        super().__init__(num_classes, match_iou=match_iou, nms=nms, scores=scores)
         sources = choose_maps(feature_info, maps, strides=(16, 32))
         style = ConvStyle(padding, norm)
         self.features = tuple(source.name for source in sources)
         channels = [source.channels for source in sources]
         self.extras = nn.ModuleList()
-        for extra in EXTRA_CHANNELS:
+        for extra in extra_channels:
             self.extras.append(_extra_map(channels[-1], extra, separable, style))
             channels.append(extra)
-        self.shapes = bx.anchor_shapes(len(channels), anchors, min_scale, max_scale)
+        self.shapes = _shapes(len(channels), anchors, min_scale, max_scale)
         self.classifiers = nn.ModuleList()
         self.regressors = nn.ModuleList()
         for width, cell in zip(channels, self.shapes, strict=True):
-            self.classifiers.append(_prediction(width, len(cell) * (num_classes + 1), separable, style))
-            self.regressors.append(_prediction(width, len(cell) * 4, separable, style))
+            self.classifiers.append(_prediction(width, len(cell) * (num_classes + 1), kernel, separable, style))
+            self.regressors.append(_prediction(width, len(cell) * 4, kernel, separable, style))
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.trunc_normal_(part.weight, std=0.03)
@@ -88,6 +100,14 @@ class SSD(MultiBox):
 HEADS.register("ssd", separable=False)(SSD)
 
 
+def _shapes(maps: int, anchors: bx.AnchorPreset | bx.Cells, min_scale: float, max_scale: float) -> bx.Cells:
+    if isinstance(anchors, str):
+        return bx.anchor_shapes(maps, anchors, min_scale, max_scale)
+    if len(anchors) != maps:
+        raise UserError(f"anchors lists {len(anchors)} maps, but the head predicts on {maps}.")
+    return anchors
+
+
 def _extra_map(in_channels: int, out_channels: int, separable: bool, style: ConvStyle) -> nn.Module:
     half = out_channels // 2
     squeeze = ConvNormAct(in_channels, half, 1, style=style)
@@ -96,8 +116,8 @@ def _extra_map(in_channels: int, out_channels: int, separable: bool, style: Conv
     return nn.Sequential(squeeze, ConvNormAct(half, out_channels, 3, style=style, stride=2))
 
 
-def _prediction(in_channels: int, out_channels: int, separable: bool, style: ConvStyle) -> nn.Module:
+def _prediction(in_channels: int, out_channels: int, kernel: int, separable: bool, style: ConvStyle) -> nn.Module:
     if not separable:
-        return Conv2d(in_channels, out_channels, 3, bias=True, padding=style.padding)
-    depthwise = ConvNormAct(in_channels, in_channels, 3, style=style, groups=in_channels)
+        return Conv2d(in_channels, out_channels, kernel, bias=True, padding=style.padding)
+    depthwise = ConvNormAct(in_channels, in_channels, kernel, style=style, groups=in_channels)
     return nn.Sequential(depthwise, Conv2d(in_channels, out_channels, 1, bias=True))

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from mbv2kit.imaging.images import decode_resized
-from mbv2kit.imaging.resizing import cut_center, resize_image, resize_mask
+from mbv2kit.imaging.images import decode, decode_resized
+from mbv2kit.imaging.resizing import cut_center, resize_as_tf1, resize_image, resize_mask
 from mbv2kit.schema import check_fields
 from mbv2kit.schema.rules import Size, between
 from mbv2kit.structures import Detections, Image, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]
+Interpolation = Literal["smooth", "tf1"]
 # If an image would be scaled to more than this many times the input's side, crop scales only its center.
 _MOST_SCALED = 16
 
@@ -58,12 +59,15 @@ class Preprocess:
             ``size / crop_fraction`` and cuts out the center.
         crop_fraction: Fraction of the scaled image's side that ``crop`` keeps, in (0, 1].
         fill: Gray value of the pixels outside the image, 0..255.
+        interpolation: ``smooth`` averages the pixels that a smaller image loses; ``tf1`` is the rule of TensorFlow 1,
+            for detectors that were trained with it (see :func:`~mbv2kit.imaging.resizing.resize_as_tf1`).
     """
 
     size: Size
     resize: Resize = "stretch"
     crop_fraction: Annotated[float, between(0.01, 1)] = 0.875
     fill: Annotated[int, between(0, 255)] = 127
+    interpolation: Interpolation = "smooth"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -100,7 +104,8 @@ class Preprocess:
     def __call__(self, image: Image) -> tuple[Image, Placement]:
         """Returns the input, ``(*size, 3)`` uint8, and where the image lies in it."""
         center = cut_center(image, *self.kept(*image.shape[:2]))
-        return self.place(resize_image(center, *self.scaled(*center.shape[:2])), (image.shape[0], image.shape[1]))
+        resize = resize_as_tf1 if self.interpolation == "tf1" else resize_image
+        return self.place(resize(center, *self.scaled(*center.shape[:2])), (image.shape[0], image.shape[1]))
 
     def place(self, scaled: Image, image: tuple[int, int]) -> tuple[Image, Placement]:
         """Makes the input from an image that is already resized to the size that :meth:`scaled` returns.
@@ -146,4 +151,7 @@ def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Pl
     Raises:
         UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.
     """
+    if preprocess.interpolation == "tf1":
+        # A file that is decoded at a smaller scale has other pixels.
+        return preprocess(decode(path))
     return preprocess.place(*decode_resized(path, preprocess.scaled, preprocess.kept))

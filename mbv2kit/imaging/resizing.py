@@ -35,6 +35,26 @@ def resize_reduced(
     return np.ascontiguousarray(resized[: wanted[0], : wanted[1]], dtype=np.uint8)
 
 
+def resize_as_tf1(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes pixels as ``tf.image.resize_bilinear`` of TensorFlow 1, which its detectors were trained with.
+
+    Pixel i of the result lies at ``i * side / new side`` of the image, so only the top left corners are aligned, and is
+    interpolated from the nearest four pixels however much the image shrinks. Numbers are rounded to whole gray levels.
+    """
+    top, bottom, y = _between(image.shape[0], height)
+    left, right, x = _between(image.shape[1], width)
+    corners = [image[np.ix_(rows, columns)].astype(np.float32) for rows in (top, bottom) for columns in (left, right)]
+    upper, lower = (first + (second - first) * x[:, None] for first, second in (corners[:2], corners[2:]))
+    return np.asarray(np.rint(upper + (lower - upper) * y[:, None, None]), dtype=np.uint8)
+
+
+def _between(side: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Returns the two pixels between which each new one lies, and its distance from the first."""
+    places = np.arange(wanted, dtype=np.float32) * np.float32(side / wanted)
+    before = np.minimum(places.astype(np.int64), side - 1)
+    return before, np.minimum(before + 1, side - 1), places - before.astype(np.float32)
+
+
 def largest_block(side: int, wanted: int) -> int:
     """Returns the largest power of 2 by which a side can be divided so that ``wanted`` pixels remain."""
     return 1 << max(0, (side // wanted).bit_length() - 1)

@@ -54,6 +54,9 @@ class ModelSpec:
             TypeError: ``input`` has another key.
         """
         values = {"plugins": [], **values}
+        if isinstance(values.get("input"), Mapping):
+            # Folders of before this key was there lack it.
+            values["input"] = {"interpolation": "smooth", **values["input"]}
         check_value("", values, cls, complete=True)
         if values["heads"].keys() != values["class_names"].keys():
             raise UserError(

@@ -15,6 +15,9 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 
 AnchorPreset = Literal["tf", "uniform"]
+ANCHOR_PRESETS: tuple[AnchorPreset, ...] = ("tf", "uniform")
+# (width, height) of a cell's anchors for each map, as fractions of the image's short side.
+Cells = Sequence[Sequence[tuple[float, float]]]
 # Aspect ratios (width / height) of the anchors of a cell, in order.
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 

@@ -8,6 +8,7 @@ from mbv2kit.files.text import read_lines
 
 _IMAGENET_CLASSES = 1000
 _VOC_CLASSES = 21
+_COCO_IDS = 90
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -53,6 +54,34 @@ def without_background(names: Sequence[str]) -> tuple[tuple[str, ...], bool]:
 def segmentation_classes(outputs: int) -> tuple[str, ...]:
     """Names the classes of a segmentation network by the number of its outputs: 21 are those of Pascal VOC."""
     return voc_classes() if outputs == _VOC_CLASSES else _numbered(outputs)
+
+
+def detection_classes(columns: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names the classes of a detector by the number of its logits, a background included.
+
+    90 classes are those of COCO's ids, ten of which were never given to an object; 20 are those of Pascal VOC.
+
+    Returns:
+        The names, and the columns that have them; those of an id that was never given have none.
+    """
+    if columns == _COCO_IDS + 1:
+        named = {place: name for place, name in enumerate(coco_names()) if name is not None}
+        return tuple(named.values()), tuple(named)
+    names = voc_classes()[1:] if columns == _VOC_CLASSES else _numbered(columns - 1)
+    return names, tuple(range(1, columns))
+
+
+def coco_names() -> tuple[str | None, ...]:
+    """Returns the names of COCO's categories by their ids 0..90; None for an id that no object has."""
+    from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+    names = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"]
+    return tuple(None if name in ("N/A", "__background__") else name for name in names)
+
+
+def find_labels(lists: Sequence[tuple[str, ...]], count: int) -> tuple[str, ...] | None:
+    """Returns the first of some lists of names that has ``count`` of them; None if there is none."""
+    return next((names for names in lists if len(names) == count), None)
 
 
 def _numbered(count: int) -> tuple[str, ...]:

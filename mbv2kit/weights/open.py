@@ -6,14 +6,15 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights import hub, hugging_face, tflite, timm, torchvision
+from mbv2kit.weights import frozen_graph, hub, hugging_face, tflite, timm, torchvision
 from mbv2kit.weights.hub_folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
 from mbv2kit.weights.tensor_files import kind_of, read_tensors, sha256_of
 
+SAVED_MODEL = "saved_model.pb"
 KINDS = (
-    "a run or model folder, a .tflite, .pth or .safetensors file, a folder from the Hugging Face Hub, or a name such "
-    "as torchvision:mobilenet_v2, timm:mobilenetv2_100 or hub:OWNER/REPOSITORY"
+    "a run or model folder, a .tflite, .pb, .pth or .safetensors file, a folder from the Hugging Face Hub, or a name "
+    "such as torchvision:mobilenet_v2, timm:mobilenetv2_100 or hub:OWNER/REPOSITORY"
 )
 
 
@@ -65,6 +66,8 @@ def read_weights(source: str) -> Published | VisionModel:
 def _read_folder(folder: Path, source: str) -> Published | VisionModel:
     if find_model(str(folder)) is not None:
         return VisionModel.load(folder)
+    if (folder / SAVED_MODEL).is_file():
+        return _read_file(folder / SAVED_MODEL, source)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"{folder} holds neither a model.json, nor a folder model with one, nor a config.json; give {KINDS}."
@@ -78,8 +81,11 @@ def _read_folder(folder: Path, source: str) -> Published | VisionModel:
 
 
 def _read_file(path: Path, source: str) -> Published:
-    if kind_of(path) == "tflite":
+    kind = kind_of(path)
+    if kind == "tflite":
         return tflite.read(path, source)
+    if kind == "graph":
+        return frozen_graph.read(path, source)
     tensors, digest = read_tensors(path), sha256_of(path)
     if torchvision.recognizes(tensors):
         return torchvision.read(tensors, source=source, sha256=digest, file_name=path.name)

@@ -11,14 +11,37 @@ import mbv2kit
 from mbv2kit.backbones import BACKBONES, create_backbone
 from mbv2kit.errors import UserError
 from mbv2kit.heads import HEADS
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.registry import Registry
+from mbv2kit.structures import Task
 
 Triple = tuple[float, float, float]
 
 # Widths with published weights come first, then all others on a fine grid.
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.4, 1.3, 1.2, 1.1, 1.25, 0.1, *(k / 20 for k in range(3, 41)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedHead:
+    """The head of a published network, as a part of a model of mbv2kit.
+
+    Attributes:
+        task: Its task.
+        options: ``name`` and the arguments of its constructor.
+        class_names: Names of its classes.
+        background: Whether the file scores a background before the first class.
+        input: How an image becomes the network's input.
+        tensors: Its tensors by the names of the model.
+    """
+
+    task: Task
+    options: dict[str, Any]
+    class_names: tuple[str, ...]
+    background: bool
+    input: Preprocess
+    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +158,7 @@ def find_width(tensors: Mapping[str, Tensor], backbone: str, **options: Any) -> 
     best, most = 1.0, -1
     for width in _WIDTHS:
         with torch.device("meta"):
-            wanted = create_backbone(backbone, width=width, **options).state_dict()
+            wanted = dict(create_backbone(backbone, width=width, **options).named_parameters())
         matches = sum(shapes.get(name) == tensor.shape for name, tensor in wanted.items())
         if matches > most:
             best, most = width, matches

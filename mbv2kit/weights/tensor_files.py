@@ -13,8 +13,9 @@ from torch import Tensor
 from mbv2kit.errors import UserError
 from mbv2kit.models.exports import SUFFIXES
 from mbv2kit.nn.stored_tensors import StoredTensorsError, read_pickle, read_safetensors
+from mbv2kit.weights.graphdef import is_graph
 
-Kind = Literal["tflite", "safetensors", "torch"]
+Kind = Literal["tflite", "graph", "safetensors", "torch"]
 
 # Keys under which training scripts save weights; an average comes before the weights that it averages.
 _INSIDE = ("model_ema", "state_dict", "model")
@@ -34,6 +35,8 @@ def kind_of(path: Path) -> Kind:
         raise UserError(f"{path} is empty; fetch it again.")
     if start[4:8] == b"TFL3":
         return "tflite"
+    if is_graph(start):
+        return "graph"
     # The length of a header, then the brace that opens it; no text has a zero as its eighth byte.
     if start[7:9] == b"\x00{":
         return "safetensors"
@@ -45,8 +48,9 @@ def kind_of(path: Path) -> Kind:
             "its own name (model.onnx, model_int8.onnx ...); give that folder, or copy model.json too."
         )
     raise UserError(
-        f"{path} holds no weights that can be read: it is neither a TFLite model (.tflite), nor safetensors, nor a "
-        "file that torch.save wrote (.pth, .pt), or it was cut short; fetch it again."
+        f"{path} holds no weights that can be read: it is neither a TFLite model (.tflite), nor a frozen graph of "
+        "TensorFlow (.pb), nor safetensors, nor a file that torch.save wrote (.pth, .pt), or it was cut short; fetch "
+        "it again."
     )
 
 

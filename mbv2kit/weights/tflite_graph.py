@@ -1,75 +1,41 @@
 """Reads the layers of a TFLite file, with their weights as floats."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
-
-Kind = Literal["convolution", "depthwise", "dense"]
-Activation = Literal["none", "relu", "relu6"]
-Padding = Literal["same", "valid", "symmetric"]
+from mbv2kit.weights.layer_recorder import LayerRecorder, Passing
+from mbv2kit.weights.network_graph import Activation, Layer, NetworkGraph, Padding, Predictions
 
 # Operations without weights, which do not change the order of the layers.
-_PASSING = frozenset({
-    "ADD", "ARG_MAX", "AVERAGE_POOL_2D", "CONCATENATION", "DEQUANTIZE", "MEAN", "QUANTIZE", "RESHAPE",
-    "RESIZE_BILINEAR", "SOFTMAX", "SQUEEZE", "PAD", "RELU", "RELU6", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
-})  # fmt: skip
+_PASSING: dict[str, Passing] = {
+    "ADD": "add",
+    "CONCATENATION": "join",
+    "RELU": "relu",
+    "RELU6": "relu6",
+    "BATCH_TO_SPACE_ND": "merge",
+    "LOGISTIC": "sigmoid",
+    "SOFTMAX": "softmax",
+    "ARG_MAX": "pass",
+    "AVERAGE_POOL_2D": "pass",
+    "DEQUANTIZE": "pass",
+    "MEAN": "pass",
+    "PAD": "pass",
+    "QUANTIZE": "pass",
+    "RESHAPE": "pass",
+    "RESIZE_BILINEAR": "pass",
+    "SPACE_TO_BATCH_ND": "pass",
+    "SQUEEZE": "pass",
+}
+_POSTPROCESS = "TFLite_Detection_PostProcess"
 _MOST_OPERATIONS = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer with weights, in torch's layout.
-
-    Attributes:
-        name: Name of its output in the file, for messages.
-        kind: Kind of layer; a depthwise convolution has one filter per channel.
-        weight: ``(out, in, k, k)``, ``(channels, 1, k, k)`` for a depthwise one, ``(out, in)`` for a dense one;
-            float32, with the scales of a quantized file multiplied in.
-        bias: ``(out,)`` float32.
-        input_size: Height and width of the input; (1, 1) for a dense layer.
-        stride: Stride of the convolution.
-        dilation: Dilation of the convolution.
-        padding: ``same`` is TensorFlow's SAME, ``symmetric`` the same on all sides by a PAD before it, ``valid`` none.
-        activation: Activation after the layer.
-    """
-
-    name: str
-    kind: Kind
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    input_size: tuple[int, int]
-    stride: int = 1
-    dilation: int = 1
-    padding: Padding = "valid"
-    activation: Activation = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """The network in a file.
-
-    Attributes:
-        layers: In the order in which they run.
-        operations: Number of operations of each kind.
-        input_size: Height and width of the image.
-        input_scale: Zero point and unit of a quantized file's input, both in 0..255; None for a float file.
-        align_corners: Whether resizing aligns the corners; None if nothing is resized.
-    """
-
-    layers: list[Layer]
-    operations: Mapping[str, int]
-    input_size: tuple[int, int]
-    input_scale: tuple[float, float] | None
-    align_corners: bool | None
-
-
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path) -> NetworkGraph:
     """Reads a TFLite file.
 
     Raises:
@@ -99,17 +65,15 @@ class _Reader:
     content: bytes
     model: Any = None
     graph: Any = None
-    layers: list[Layer] = field(default_factory=list)
-    operations: dict[str, int] = field(default_factory=dict)
-    # By the index of a tensor: position of the layer that computes it, padding added to it, rate by which it is split,
-    # constant of which it is a float copy.
-    made_by: dict[int, int] = field(default_factory=dict)
+    found: LayerRecorder = field(default_factory=LayerRecorder)
+    # By the index of a tensor: padding added to it, rate by which it is split, constant of which it is a float copy.
     padded: dict[int, Padding] = field(default_factory=dict)
     split: dict[int, int] = field(default_factory=dict)
     constant: dict[int, int] = field(default_factory=dict)
     align_corners: bool | None = None
+    predictions: Predictions | None = None
 
-    def read(self) -> Graph:
+    def read(self) -> NetworkGraph:
         self.model = self.tflite.Model.GetRootAs(self.content, 0)
         if self.model.SubgraphsLength() != 1:
             raise UserError(f"the file has {self.model.SubgraphsLength()} graphs; expected 1.")
@@ -122,47 +86,98 @@ class _Reader:
             operator = self.graph.Operators(position)
             code = self.model.OperatorCodes(operator.OpcodeIndex())
             name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "of a kind of its own")
-            self.operations[name] = self.operations.get(name, 0) + 1
+            if name == "CUSTOM" and code.CustomCode() is not None:
+                name = code.CustomCode().decode(errors="replace")
             self._take(name, operator)
         (image,) = (self.graph.Tensors(int(index)) for index in self.graph.InputsAsNumpy())
         shape = image.ShapeAsNumpy().tolist()
         if len(shape) != 4 or shape[3] != 3 or min(shape[1:3]) < 1:
             raise UserError(f"its input has the shape {shape}; expected an image (1, height, width, 3).")
-        return Graph(
-            layers=self.layers,
-            operations=self.operations,
+        scale = self._input_scale(image)
+        return NetworkGraph(
+            layers=self.found.layers,
+            shortcuts=self.found.shortcuts,
             input_size=(shape[1], shape[2]),
-            input_scale=self._input_scale(image),
+            input_scale=scale,
+            quantized=scale is not None,
             align_corners=self.align_corners,
+            predictions=self.predictions or self._raw_predictions(),
         )
 
     def _take(self, name: str, operator: Any) -> None:
         inputs = operator.InputsAsNumpy().tolist()
+        if name == _POSTPROCESS:
+            self.predictions = self._postprocess(operator, inputs)
+            return
         (output,) = operator.OutputsAsNumpy().tolist()
         if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            self.made_by[output] = len(self.layers)
-            self.layers.append(self._layer(name, operator, inputs, output))
+            self.found.add(self._layer(name, operator, inputs, output), output)
             return
         if name not in _PASSING:
             raise UserError(f"the file has the operation {name}, which no known network has.")
         source = inputs[0]
         if name == "PAD":
             self.padded[output] = self._padding(self._values(inputs[1]))
-        elif name in ("RELU", "RELU6") and source in self.made_by:
-            made = self.made_by[source]
-            self.layers[made] = replace(self.layers[made], activation="relu" if name == "RELU" else "relu6")
-            self.made_by[output] = made
         elif name == "SPACE_TO_BATCH_ND":
             self.split[output] = int(self._values(inputs[1]).ravel()[0])
-        elif name == "BATCH_TO_SPACE_ND" and source in self.made_by:
-            self.made_by[output] = self.made_by[source]
-        elif name == "DEQUANTIZE":
+        elif name == "DEQUANTIZE" and source not in self.found.traces:
             self.constant[output] = source
         elif name == "RESIZE_BILINEAR":
             options = self._options(operator, self.tflite.ResizeBilinearOptions)
             if not options.AlignCorners() and not options.HalfPixelCenters():
                 raise UserError("it resizes by TensorFlow's old rule, which aligns neither corners nor centers.")
             self.align_corners = bool(options.AlignCorners())
+        self.found.carry(_PASSING[name], inputs, output)
+
+    def _postprocess(self, operator: Any, inputs: list[int]) -> Predictions:
+        """Reads TensorFlow Lite's operation that decodes boxes and suppresses duplicates."""
+        from flatbuffers import flexbuffers
+
+        boxes, scores, anchors = inputs
+        options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
+        centers, sides = np.split(self._values(anchors), 2, axis=1)
+        # The file has y before x.
+        corners = np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)[:, [1, 0, 3, 2]]
+        scale = self._scales(anchors)
+        y, x, height, width = (float(options[f"{side}_scale"]) for side in "yxhw")
+        return replace(
+            self._predictions(boxes, scores),
+            anchors=corners,
+            fuzzy_anchors=0.0 if scale is None else float(scale.max()),
+            code_weights=(y, x, height, width),
+            nms={
+                "score_threshold": float(options["nms_score_threshold"]),
+                "nms_iou": float(options["nms_iou_threshold"]),
+                "max_detections": int(options["max_detections"]),
+            },
+        )
+
+    def _raw_predictions(self) -> Predictions | None:
+        """Finds box codes and class logits among the outputs of the file; None if it is no detector."""
+        outputs = self.graph.OutputsAsNumpy().tolist()
+        joins = [index for index in outputs if index in self.found.traces and self.found.traces[index].joined]
+        if len(outputs) != 2 or len(joins) != 2:
+            return None
+        first, second = joins
+        if self._is_scores(first) and not self._is_scores(second):
+            first, second = second, first
+        return self._predictions(first, second)
+
+    def _is_scores(self, index: int) -> bool:
+        tensor = self.graph.Tensors(index)
+        named = any(word in tensor.Name().decode(errors="replace").lower() for word in ("class", "score"))
+        return self.found.traces[index].scores is not None or tensor.ShapeAsNumpy().tolist()[-1] != 4 or named
+
+    def _predictions(self, boxes: int, scores: int) -> Predictions:
+        for index in (boxes, scores):
+            if index not in self.found.traces or not self.found.traces[index].joined:
+                raise UserError("its boxes or scores do not come from layers on several maps, as those of SSD do.")
+        return Predictions(
+            boxes=self.found.traces[boxes].joined,
+            scores=self.found.traces[scores].joined,
+            columns=int(self.graph.Tensors(scores).ShapeAsNumpy()[-1]),
+            score_function=self.found.traces[scores].scores,
+        )
 
     def _layer(self, name: str, operator: Any, inputs: list[int], output: int) -> Layer:
         weight = self._values(inputs[1])
@@ -171,10 +186,11 @@ class _Reader:
         common = {
             "name": self.graph.Tensors(output).Name().decode(errors="replace").partition(";")[0],
             "bias": self._values(inputs[2]) if has_bias else np.zeros(channels, dtype=np.float32),
+            "source": self.found.source(inputs[0]),
         }
         if name == "FULLY_CONNECTED":
             options = self._options(operator, self.tflite.FullyConnectedOptions)
-            return Layer(kind="dense", weight=weight, input_size=(1, 1), activation=self._activation(options), **common)
+            return Layer(kind="dense", weight=weight, pooled=True, activation=self._activation(options), **common)
         depthwise = name == "DEPTHWISE_CONV_2D"
         options = self._options(
             operator, self.tflite.DepthwiseConv2DOptions if depthwise else self.tflite.Conv2DOptions
@@ -188,7 +204,7 @@ class _Reader:
             kind="depthwise" if depthwise else "convolution",
             # The layout of the file is (out, height, width, in), for a depthwise kernel (1, height, width, channels).
             weight=np.ascontiguousarray(weight.transpose(3, 0, 1, 2) if depthwise else weight.transpose(0, 3, 1, 2)),
-            input_size=(shape[1], shape[2]),
+            pooled=shape[1:3] == [1, 1],
             stride=options.StrideH(),
             dilation=rate or options.DilationHFactor(),
             padding="same" if same else self.padded.get(inputs[0], "valid"),
@@ -209,6 +225,11 @@ class _Reader:
         if found not in known:
             raise UserError(f"it has an activation (number {found}) that no known network has.")
         return known[found]
+
+    def _scales(self, index: int) -> NDArray[np.float64] | None:
+        """Returns the scales of a quantized tensor; None if it holds floats."""
+        scales = self.graph.Tensors(index).Quantization()
+        return None if scales is None or not scales.ScaleLength() else scales.ScaleAsNumpy().astype(np.float64)
 
     def _padding(self, amounts: NDArray[np.float32]) -> Padding:
         _, rows, columns, _ = amounts.astype(int).tolist()
