@@ -128,11 +128,11 @@ def _parse(path: Path) -> Any:
     content = path.read_bytes()
     try:
         if content[:1] == b"\x08":
-            saved = _messages()["SavedModel"].FromString(content)
+            saved = messages()["SavedModel"].FromString(content)
             if len(saved.meta_graphs) != 1:
                 raise UserError(f"{path} holds {len(saved.meta_graphs)} graphs; give a file with one.")
             return saved.meta_graphs[0].graph_def
-        return _messages()["GraphDef"].FromString(content)
+        return messages()["GraphDef"].FromString(content)
     except DecodeError as error:
         raise UserError(f"{path} is no graph of TensorFlow, or was cut short ({one_line(error)}).") from None
 
@@ -202,8 +202,8 @@ def _constant(node: Node, path: Path) -> NDArray[Any] | None:
 
 
 @cache
-def _messages() -> Mapping[str, Any]:
-    """Returns the messages that are read, with the fields that are read; protobuf skips all others."""
+def messages() -> Mapping[str, Any]:
+    """Returns the classes of the messages by name, with the fields that are read; protobuf skips all others."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     types = {name: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{name.upper()}") for name in _SCALARS}

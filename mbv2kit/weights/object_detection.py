@@ -111,11 +111,11 @@ def _nms(file: GraphFile) -> dict[str, Any] | None:
     if threshold and threshold[0] is not None:
         options["score_threshold"] = max(0.0, _number(threshold[0]))
     scope = node.name.partition("NonMaxSuppression")[0].rpartition("/")[0]
+    minima = [other.inputs for other in file.nodes if other.op == "Minimum" and other.name.startswith(scope)]
     limits = [
         int(file.constants[name])
-        for other in file.nodes
-        if other.op == "Minimum" and other.name.startswith(scope)
-        for name in other.inputs
+        for names in (node.inputs[2:3], *minima)
+        for name in names
         if name in file.constants and file.constants[name].dtype == np.int32 and file.constants[name].ndim == 0
     ]
     if limits:

@@ -49,7 +49,6 @@ MOBILENET_V2 = (
     *(f"layer_{k}.{part}" for k in range(3, 19) for part in ("expand", "depthwise", "project")),
     "layer_19",
 )
-V2_SHORTCUTS = 10
 # Heights and widths where a file takes any.
 CLASSIFIER_SIZE, DEEPLAB_SIZE = (224, 224), (513, 513)
 
@@ -69,7 +68,14 @@ def publish(
     Raises:
         UserError: It is none of the networks that are known.
     """
-    backbone, positions, behind = _split(graph, path)
+    try:
+        return _publish(graph, path, source, format, labels)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _publish(graph: NetworkGraph, path: Path, source: str, format: str, labels: Sequence[tuple[str, ...]]) -> Published:
+    backbone, positions, behind = _split(graph)
     layers = {name: graph.layers[position] for name, position in positions.items()}
     eps = norm_eps(layers.values(), NORM_EPS)
     tensors: dict[str, Tensor] = {}
@@ -80,9 +86,9 @@ def publish(
     elif len(behind) == 1:
         head = _classifier(graph.layers[behind[0]], graph, labels)
     else:
-        head = _deeplab([graph.layers[position] for position in behind], graph, path, labels)
+        head = _deeplab([graph.layers[position] for position in behind], graph, labels)
     mean, std = graph.input_scale or FLOAT_SCALE
-    options = {"norm_eps": eps, "padding": _padding(layers.values(), path)}
+    options = {"norm_eps": eps, "padding": _padding(layers.values())}
     spec = ModelSpec(
         backbone=_backbone_options(backbone, layers, tensors, options),
         heads={head.task: head.options},
@@ -98,7 +104,7 @@ def publish(
             background_class="first output" if head.background else "none",
         ),
     )
-    _check_structure(spec, layers, path)
+    _check_structure(spec, layers, graph.shortcuts)
     return Published(spec=spec, tensors=tensors | head.tensors)
 
 
@@ -130,15 +136,13 @@ def _classifier(layer: Layer, graph: NetworkGraph, labels: Sequence[tuple[str, .
     )
 
 
-def _deeplab(
-    layers: Sequence[Layer], graph: NetworkGraph, path: Path, labels: Sequence[tuple[str, ...]]
-) -> PublishedHead:
+def _deeplab(layers: Sequence[Layer], graph: NetworkGraph, labels: Sequence[tuple[str, ...]]) -> PublishedHead:
     *branches, join, classify = layers
     # The order of the two branches differs between files.
     pooling = [layer for layer in branches if layer.pooled]
     flat = [layer for layer in branches if not layer.pooled]
     if len(pooling) != 1 or len(flat) != 1:
-        raise UserError(f"{path}: its head is not that of the paper: one branch with image pooling, one without.")
+        raise UserError("its head is not that of the paper: one branch with image pooling, one without.")
     name = "heads.segmentation"
     eps = norm_eps([*branches, join], HEAD_EPS)
     return PublishedHead(
@@ -156,43 +160,44 @@ def _deeplab(
     )
 
 
-def _split(graph: NetworkGraph, path: Path) -> tuple[str, dict[str, int], list[int]]:
+def _split(graph: NetworkGraph) -> tuple[str, dict[str, int], list[int]]:
     """Returns the name of the backbone, the positions of its layers by name, and those of the layers behind it."""
     rows = trunk(graph)
     detector = graph.predictions is not None
-    for backbone, names, shortcuts in (("mobilenet_v1", MOBILENET_V1, 0), ("mobilenet_v2", MOBILENET_V2, V2_SHORTCUTS)):
+    for backbone, names in (("mobilenet_v1", MOBILENET_V1), ("mobilenet_v2", MOBILENET_V2)):
         kinds = ["depthwise" if name.endswith("depthwise") else "convolution" for name in names]
         # DeepLab reads the last block of MobileNetV2 and has no layer after it.
         for end, counts in ((len(names), (1,)), (len(names) - 1, (4,))):
             behind = rows[end:]
             fits = end == len(names) and bool(behind) if detector else len(behind) in counts
-            if fits and graph.shortcuts == shortcuts and [graph.layers[k].kind for k in rows[:end]] == kinds[:end]:
+            if fits and [graph.layers[k].kind for k in rows[:end]] == kinds[:end]:
                 return backbone, dict(zip(names[:end], rows[:end], strict=True)), behind
     depthwise = sum(layer.kind == "depthwise" for layer in graph.layers)
     raise UserError(
-        f"{path} holds an unknown network of {len(graph.layers)} layers, {depthwise} depthwise; known are classifiers "
-        "on MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), DeepLabv3 on MobileNetV2 (55 and 17), and SSD and "
+        f"it holds an unknown network of {len(graph.layers)} layers, {depthwise} depthwise; known are classifiers on "
+        "MobileNetV1 (28 and 13) and MobileNetV2 (53 and 17), DeepLabv3 on MobileNetV2 (55 and 17), and SSD and "
         "SSDLite on both; a file that mbv2kit exported runs only in its model folder, under its own name "
         "(model.tflite, model_int8.tflite)."
     )
 
 
-def _padding(layers: Iterable[Layer], path: Path) -> Padding:
+def _padding(layers: Iterable[Layer]) -> Padding:
     """Returns how the strided convolutions pad; the others pad the same in every network."""
     rules = {layer.padding for layer in layers if layer.stride > 1}
     if rules == {"same"}:
         return "tf_same"
     if rules == {"symmetric"}:
         return "symmetric"
-    raise UserError(
-        f"{path}: its strided convolutions pad in ways ({', '.join(sorted(rules))}) that are not supported."
-    )
+    raise UserError(f"its strided convolutions pad in ways ({', '.join(sorted(rules))}) that are not supported.")
 
 
-def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], path: Path) -> None:
+def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], shortcuts: int) -> None:
     """Raises :class:`UserError` if a layer of the file differs from the backbone's layer of that name."""
     with torch.device("meta"):
         backbone = create_backbone(**spec.backbone)
+    adding = sum(getattr(part, "adds_input", False) for part in backbone.modules())
+    if shortcuts != adding:
+        raise UserError(f"it has {shortcuts} shortcuts, but {spec.backbone['name']} of this width has {adding}.")
     for name, layer in layers.items():
         part = backbone.get_submodule(f"layers.{name}")
         conv: Any = part.conv
@@ -201,6 +206,6 @@ def _check_structure(spec: ModelSpec, layers: Mapping[str, Layer], path: Path) -
         if ours != theirs:
             words = "stride {}, dilation {}, depthwise {}, activation {}"
             raise UserError(
-                f"{path}: its layer '{layer.name}' has {words.format(*theirs)}, "
+                f"its layer '{layer.name}' has {words.format(*theirs)}, "
                 f"but {name} of {spec.backbone['name']} has {words.format(*ours)}."
             )
