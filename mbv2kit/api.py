@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def load(
     model: str | PathLike[str],
     *,
+    class_names: str | PathLike[str] | None = None,
     runtime: str = "auto",
     precision: str | None = None,
     threads: int | None = None,
@@ -42,8 +43,9 @@ def load(
 
     Args:
         model: A run folder, a model folder, an exported file (.onnx, .xml, .tflite, .pte), a published file (.pth,
-            .safetensors, .tflite), or a name: ``torchvision:mobilenet_v2``, ``timm:mobilenetv2_100``,
+            .safetensors, .tflite, .pb), or a name: ``torchvision:mobilenet_v2``, ``timm:mobilenetv2_100``,
             ``hub:OWNER/NAME``. A run, its ``model/`` folder and a file in it are the same model.
+        class_names: A text file with a class name per line; None for the names that come with the model.
         runtime: ``auto``, ``torch``, ``onnxruntime``, ``openvino``, ``litert`` or ``executorch``. ``auto`` is the
             fastest that is installed for the exported files of the model, and torch for a model without such files.
         precision: Precision of the exported file: ``fp32``, ``fp16`` or ``int8``; None for fp32 where there is such a
@@ -73,6 +75,7 @@ def load(
         raise UserError(f"A model is named by a path or a name, got {type(model).__name__}.")
     request = Request(
         checkpoint=fspath(model),
+        class_names=None if class_names is None else fspath(class_names),
         runtime=runtime,
         precision=precision,
         threads=threads,

@@ -16,7 +16,6 @@ _OTHER_NAMES: Mapping[str, str] = {
     "class_names": "names labels classes",
     "input.size": "imgsz img_size image_size input_size resolution img",
     "size": "imgsz img_size image_size input_size resolution img",
-    "input.resize": "interpolation",
     "loader.batch_size": "batch batchsize bs train_batch_size per_device_train_batch_size",
     "batch_size": "batch batchsize bs",
     "loader.workers": "workers num_workers n_workers dataloader_num_workers",

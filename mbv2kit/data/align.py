@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mbv2kit.data.names import same_but_for_case
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
-from mbv2kit.structures import IGNORE, Boxes, Sample
+from mbv2kit.structures import IGNORE, Annotated, Boxes, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,17 @@ class AlignedSource(Source):
     Args:
         source: Source of the samples.
         class_names: The model's classes, in the model's order.
-        ids: The model's class id for each class of the source.
+        ids: The model's class id for each class of the source; -1 for one whose objects are left out.
+
+    Attributes:
+        left_out: Names of the classes of the source that are left out.
     """
 
     def __init__(self, source: Source, class_names: Sequence[str], ids: Sequence[int]) -> None:
         self.class_names = tuple(class_names)
         self.dropped_boxes = source.dropped_boxes
         self.knows_classes = source.knows_classes
+        self.left_out = tuple(name for name, place in zip(source.class_names, ids, strict=True) if place < 0)
         self._source = source
         self._ids = np.array(ids, dtype=np.int64)
 
@@ -47,9 +51,9 @@ class AlignedSource(Source):
         if sample.label is not None:
             sample = replace(sample, label=int(self._ids[sample.label]))
         if sample.labels is not None:
-            sample = replace(sample, labels=self._ids[sample.labels])
+            sample = _with_labels(sample, self._ids[sample.labels])
         if (annotated := sample.annotated) is not None:
-            sample = replace(sample, annotated=replace(annotated, class_ids=self._ids[annotated.class_ids]))
+            sample = replace(sample, annotated=_with_class_ids(annotated, self._ids[annotated.class_ids]))
         if sample.mask is not None:
             table = np.full(256, IGNORE, dtype=np.uint8)
             table[: len(self._ids)] = self._ids
@@ -66,7 +70,26 @@ class AlignedSource(Source):
         return self._source.objects()
 
 
-def align_classes(source: Source, class_names: Sequence[str]) -> Source:
+def _with_labels(sample: Sample, labels: NDArray[np.int64]) -> Sample:
+    """Returns a sample with other labels of its boxes, without those of a negative label."""
+    assert sample.boxes is not None
+    assert sample.crowd is not None
+    kept = labels >= 0
+    return replace(sample, boxes=sample.boxes[kept], labels=labels[kept], crowd=sample.crowd[kept])
+
+
+def _with_class_ids(annotated: Annotated, class_ids: NDArray[np.int64]) -> Annotated:
+    kept = class_ids >= 0
+    return replace(
+        annotated,
+        boxes=annotated.boxes[kept],
+        class_ids=class_ids[kept],
+        crowd=annotated.crowd[kept],
+        areas=annotated.areas[kept],
+    )
+
+
+def align_classes(source: Source, class_names: Sequence[str], *, leave_out: bool = False) -> Source:
     """Returns the source with the class ids and class names of a model.
 
     Equal names belong together, whatever their order. Only names that are left over are compared loosely, one to one:
@@ -76,24 +99,33 @@ def align_classes(source: Source, class_names: Sequence[str]) -> Source:
     Args:
         source: Source of the samples.
         class_names: The model's classes, in the model's order.
+        leave_out: Whether objects of classes that the model does not know are left out, as long as it knows some.
 
     Raises:
         UserError: The source has classes that the model does not know, or that several of the model's may be.
     """
     if tuple(class_names) == source.class_names:
         return source
-    return AlignedSource(source, class_names, _match(source.class_names, class_names))
+    ids = _match(source.class_names, class_names)
+    unknown = [name for index, name in enumerate(source.class_names) if index not in ids]
+    if unknown and not (leave_out and ids):
+        raise UserError(
+            f"The data set has classes that the model does not know: {first_few(unknown)}. The model knows "
+            f"{first_few(class_names)}; evaluate on its own classes, or train on this data set."
+        )
+    return AlignedSource(source, class_names, [ids.get(index, -1) for index in range(len(source.class_names))])
 
 
-def _match(names: Sequence[str], others: Sequence[str]) -> list[int]:
-    """Returns the place of each name in another list; the names of a list are distinct."""
+def _match(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
+    """Returns the place of each name in another list that has it; the names of a list are distinct."""
     ids = _equal(names, others)
     if len(ids) < len(names):
         similar = _by_place(names, ids) if _are_imagenet(names, others) else _by_similar_names(names, others, ids)
         said = [f"'{names[i]}' as '{others[j]}'" for i, j in similar.items() if names[i] != others[j]]
-        logger.info("Took %d classes of the data set for similar ones of the model: %s", len(said), first_few(said))
+        if said:
+            logger.info("Took %d classes of the data set for similar ones of the model: %s", len(said), first_few(said))
         ids = {**ids, **similar}
-    return [ids[index] for index in range(len(names))]
+    return ids
 
 
 def _equal(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
@@ -125,10 +157,10 @@ def _by_place(names: Sequence[str], equal: Mapping[int, int]) -> dict[int, int]:
 
 
 def _by_similar_names(names: Sequence[str], others: Sequence[str], equal: Mapping[int, int]) -> dict[int, int]:
-    """Pairs the names that have no equal, each with the only similar one that is left.
+    """Pairs names that have no equal with a similar one that is left, and leaves out those that have none.
 
     Raises:
-        UserError: A name has no similar one, or several.
+        UserError: A name has several similar ones.
     """
     found: dict[int, int] = {}
     for key in (same_but_for_case, _plain):
@@ -149,12 +181,6 @@ def _by_similar_names(names: Sequence[str], others: Sequence[str], equal: Mappin
                     f"{_listed([others[place] for place in places])}; give them the same names in both."
                 )
         found |= {index: places[0] for index, places in fits.items() if places}
-    unknown = [name for index, name in enumerate(names) if index not in equal and index not in found]
-    if unknown:
-        raise UserError(
-            f"The data set has classes that the model does not know: {first_few(unknown)}. The model knows "
-            f"{first_few(others)}; evaluate on its own classes, or train on this data set."
-        )
     return found
 
 

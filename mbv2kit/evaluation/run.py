@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from mbv2kit.data.datamodule import evaluation_loader
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.data.workers import worker_deaths_told
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
 from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
 from mbv2kit.files.disk_errors import disk_errors_told
@@ -68,7 +68,7 @@ def evaluate(config: DictConfig) -> Evaluation:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     keep_freed_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
-    keys = ("task", "runtime", "precision", "output_stride")
+    keys = ("task", "class_names", "runtime", "precision", "output_stride")
     # torch runs the model as training does, so that the metrics are equal to the last digit.
     tta = tta_keys(options["tta"])
     loaded = load(Request(checkpoint=checkpoint, as_trained=True, **{key: options[key] for key in keys}, **tta))
@@ -131,7 +131,7 @@ def evaluate_model(
     Raises:
         UserError: The source's classes are not the model's, or the evaluator is unknown or for another task.
     """
-    source = align_classes(source, predictor.class_names[task])
+    source = align_classes(source, predictor.class_names[task], leave_out=task == "detection")
     scorer = create_evaluator(task, predictor.class_names[task], evaluator)
     loader = evaluation_loader(source, predictor.preprocess, batch_size, workers)
     wanted = set(evenly_spaced(len(source), IMAGES))
@@ -152,6 +152,9 @@ def evaluate_model(
     seconds = time.perf_counter() - started
     _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
     scores = scorer.compute()
+    if left_out := getattr(source, "left_out", ()):
+        sentence = f"The model does not know {len(left_out)} classes of the data set ({first_few(left_out)})"
+        scores = replace(scores, notes=(f"{sentence}; their objects are left out.", *scores.notes))
     scorer.save_plots(folder.plots)
     precision, file = ("fp32", None) if export is None else (export.precision, export.file)
     views = _describe_tta(tta or {"tta": "none"})

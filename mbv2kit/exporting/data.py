@@ -70,7 +70,7 @@ class ExportData:
         if self.dataset is None:
             return None
         source = open_source(self.dataset, self.task, self.dataset["val_split"])
-        return align_classes(source, self.spec.class_names[self.task])
+        return align_classes(source, self.spec.class_names[self.task], leave_out=self.task == "detection")
 
     def _from_files(self, key: str, paths: str | Sequence[str], count: int) -> Images:
         names = [paths] if isinstance(paths, str) else list(paths)

@@ -64,7 +64,7 @@ def export(config: DictConfig) -> Exported:
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     options = ExportOptions(**{key.name: values[key.name] for key in fields(ExportOptions)})
     checkpoint = chosen_checkpoint(values["checkpoint"], values["weights"])
-    model, folder = open_model(checkpoint)
+    model, folder = open_model(checkpoint, class_names=values["class_names"])
     if values["output_stride"] is not None:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)

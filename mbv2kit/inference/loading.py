@@ -14,6 +14,7 @@ from mbv2kit.models.exports import SUFFIXES, Export, Precision
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.process import usable_cores
+from mbv2kit.weights.class_names import with_class_names
 
 if TYPE_CHECKING:
     from mbv2kit.models.vision_model import VisionModel
@@ -29,6 +30,7 @@ class Request:
     Attributes:
         checkpoint: A run, model folder, exported file, published file or name; None for the newest finished run.
         task: Which runs count where no checkpoint is named; None for all.
+        class_names: Text file with the names of the classes; None for those that come with the model.
         runtime: ``auto``, ``torch`` or one of :data:`~mbv2kit.inference.runtimes.RUNTIMES`; with ``as_trained`` None is
             torch unless an exported file or its precision is named.
         precision: Precision of the exported file; None for float32 where there is such a file, else for what there is.
@@ -48,6 +50,7 @@ class Request:
 
     checkpoint: str | None = None
     task: str | None = None
+    class_names: str | None = None
     runtime: str | None = "auto"
     precision: str | None = None
     threads: int | None = None
@@ -204,7 +207,8 @@ def _in_runtime(request: Request, folder: ModelFolder, exports: list[Export]) ->
         folder.check_export(export)
     choice = choose(folder.path, found)
     chosen = choice.candidate
-    predictor = open_export(folder.read_spec(), folder.path, chosen.export, chosen.runtime, chosen.threads)
+    spec = with_class_names(folder.read_spec(), request.class_names)
+    predictor = open_export(spec, folder.path, chosen.export, chosen.runtime, chosen.threads)
     note = f"Runtime: {chosen.name}, {chosen.export.precision} ({choice.reason})"
     return Loaded(predictor=predictor, name=str(folder.path), folder=folder, notes=[note], export=chosen.export)
 
@@ -224,7 +228,7 @@ def _in_torch(request: Request) -> Loaded:
     from mbv2kit.weights.open import open_model
 
     check_tta(request.tta, request.tta_scales)
-    model, folder = open_model(request.checkpoint, request.task)
+    model, folder = open_model(request.checkpoint, request.task, request.class_names)
     if request.output_stride is not None:
         model = model.at_output_stride(request.output_stride)
     torch.set_num_threads(max(1, request.cores // request.workers))

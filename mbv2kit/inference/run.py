@@ -138,6 +138,7 @@ def _request(config: DictConfig) -> Request:
     return Request(
         checkpoint=chosen_checkpoint(config.checkpoint, config.weights),
         task=config.task,
+        class_names=config.class_names,
         runtime=config.runtime,
         precision=config.precision,
         threads=config.threads,

@@ -34,7 +34,7 @@ def open_start(plan: Plan) -> tuple[Plan, VisionModel | None]:
     # A checkpoint includes the weights.
     if weights is None or plan.last.is_file():
         return plan, None
-    start, _ = open_model(weights)
+    start, _ = open_model(weights, class_names=plan.config.class_names)
     return replace(plan, config=plan.qat.adopt(plan.config, start.spec, weights)), start
 
 

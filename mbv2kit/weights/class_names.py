@@ -1,10 +1,12 @@
 """Names of the classes of published weights; most files hold only their number."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mbv2kit.errors import UserError
 from mbv2kit.files.text import read_lines
+from mbv2kit.models.spec import ModelSpec
 
 _IMAGENET_CLASSES = 1000
 _VOC_CLASSES = 21
@@ -106,6 +108,20 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     if len(names) != count:
         raise UserError(f"class_names={path} has {len(names)} names, one a line; the model has {count} classes.")
     return tuple(names)
+
+
+def with_class_names(spec: ModelSpec, file: str | None) -> ModelSpec:
+    """Returns a spec with the class names of a text file; the spec itself if ``file`` is None.
+
+    Raises:
+        UserError: The model has several tasks, or the file has another number of names than the model has classes.
+    """
+    if file is None:
+        return spec
+    if len(spec.class_names) > 1:
+        raise UserError(f"class_names={file} fits one task, but the model does {', '.join(spec.class_names)}.")
+    names = {task: read_class_names(Path(file), len(known)) for task, known in spec.class_names.items()}
+    return replace(spec, class_names=names)
 
 
 def check_names(names: Sequence[str], count: int, source: str) -> tuple[str, ...]:

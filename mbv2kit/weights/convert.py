@@ -9,7 +9,7 @@ from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import TASKS
-from mbv2kit.weights.class_names import read_class_names
+from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.open import open_model
 
 
@@ -32,14 +32,7 @@ def convert(source: str, output: str, *, license: str | None = None, class_names
     spec = model.spec
     if license is not None:
         spec = replace(spec, origin={**spec.origin, "licence": license})
-    if class_names is not None:
-        if len(spec.class_names) > 1:
-            raise UserError(
-                f"class_names={class_names} fits one task, but the model does {', '.join(spec.class_names)}."
-            )
-        names = {task: read_class_names(Path(class_names), len(known)) for task, known in spec.class_names.items()}
-        spec = replace(spec, class_names=names)
-    model.spec = spec
+    model.spec = with_class_names(spec, class_names)
     with disk_errors_told(folder):
         model.save(folder)
     print(f"{source} is converted to the model in {folder}:")

@@ -7,6 +7,7 @@ from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights import frozen_graph, hub, hugging_face, tflite, timm, torchvision
+from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.hub_folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
 from mbv2kit.weights.tensor_files import kind_of, read_tensors, sha256_of
@@ -18,12 +19,15 @@ KINDS = (
 )
 
 
-def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionModel, ModelFolder | None]:
+def open_model(
+    checkpoint: str | None, task: str | None = None, class_names: str | None = None
+) -> tuple[VisionModel, ModelFolder | None]:
     """Loads the model that a ``checkpoint`` or ``weights`` key names, on the CPU and in evaluation mode.
 
     Args:
         checkpoint: A run, model folder, published file or name; None takes the newest finished run.
         task: Task of the newest run; None allows any task.
+        class_names: Text file with the names of the classes; None keeps those that come with the model.
 
     Returns:
         The model, and its model folder; None for published weights.
@@ -33,10 +37,13 @@ def open_model(checkpoint: str | None, task: str | None = None) -> tuple[VisionM
     """
     folder = find_model(checkpoint, task)
     if folder is not None:
-        return VisionModel.load(folder.path), folder
-    assert checkpoint is not None
-    found = read_weights(checkpoint)
-    return (found if isinstance(found, VisionModel) else found.build()), None
+        model = VisionModel.load(folder.path)
+    else:
+        assert checkpoint is not None
+        found = read_weights(checkpoint)
+        model = found if isinstance(found, VisionModel) else found.build()
+    model.spec = with_class_names(model.spec, class_names)
+    return model, folder
 
 
 def read_weights(source: str) -> Published | VisionModel:

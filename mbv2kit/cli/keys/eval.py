@@ -16,6 +16,7 @@ class Keys(TypedDict):
     task: Task | None
     checkpoint: Location | None
     weights: Location | None
+    class_names: Location | None
     dataset: Part | None
     evaluator: Part | None
     split: Name | None

@@ -14,6 +14,7 @@ class Keys(TypedDict):
     plugins: Sequence[Name]
     checkpoint: Location | None
     weights: Location | None
+    class_names: Location | None
     output: Location | None
     format: Literal["onnx", "openvino", "litert", "executorch"]
     precision: Precision

@@ -28,6 +28,7 @@ class Keys(TypedDict):
     task: Task | None
     checkpoint: Location | None
     weights: Location | None
+    class_names: Location | None
     runtime: Runtime
     precision: Precision | None
     threads: Cores | None

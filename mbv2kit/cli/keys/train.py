@@ -86,6 +86,7 @@ class Keys(TypedDict):
     input: Preprocess
     normalisation: Normalization
     weights: Location | None
+    class_names: Location | None
     finetune: FineTuning
     qat: Qat
     loader: Loader
