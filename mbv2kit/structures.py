@@ -6,7 +6,7 @@ class ids count from 0 without gaps.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
 IGNORE = 255
 
 Image = NDArray[np.uint8]
+# ``(H, W, 3)`` or ``(B, H, W, 3)`` RGB in 0..255, resized for a network: uint8, or float32 where its preprocessing does
+# not round.
+Input = NDArray[Any]
 Boxes = NDArray[np.float32]
 
 

@@ -1,12 +1,14 @@
 """Writes an exported file, and adds it to a model folder."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.formats import FORMATS, find_writer
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
+from mbv2kit.imaging.preprocess import as_type
 from mbv2kit.inference.exported import open_export
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.export_network import ExportNetwork
@@ -49,6 +51,12 @@ def write(
         batch = 1
     name = export_name(format, precision)
     path = folder / name
+    if precision != "fp32" and network.input_type != "uint8":
+        # Coarser numbers gain nothing from exact pixels, and quantizers know bytes best.
+        network = copy(network)
+        network.input_type = "uint8"
+    if calibration is not None:
+        calibration = [as_type(image, network.input_type) for image in calibration]
     find_writer(format)(network, path, batch=batch, precision=precision, calibration=calibration)
     outputs, nms_options = network.output_names, network.nms_options
     if nms:
@@ -67,6 +75,7 @@ def write(
         outputs=outputs,
         nms_options=nms_options,
         sha256=hash_of(path),
+        input=network.input_type,
     )
 
 

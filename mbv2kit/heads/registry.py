@@ -33,6 +33,8 @@ class Head(nn.Module, ABC):
     """
 
     task: ClassVar[Task]
+    # Options that decide what its weights mean, such as anchors; they follow the weights that a run starts from.
+    weight_options: ClassVar[frozenset[str]] = frozenset()
     features: tuple[str, ...]
     nms_options: NmsOptions | None = None
 

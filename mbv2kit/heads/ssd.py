@@ -51,6 +51,10 @@ class SSD(MultiBox):
         UserError: An argument is out of range, or the backbone lacks a map.
     """
 
+    weight_options = frozenset({
+        "anchors", "min_scale", "max_scale", "maps", "scores", "extra_channels", "kernel", "padding", "norm_eps"
+    })  # fmt: skip
+
     def __init__(
         self,
         feature_info: Sequence[FeatureInfo],

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mbv2kit.imaging.images import decode, decode_resized
 from mbv2kit.imaging.resizing import cut_center, resize_as_tf1, resize_image, resize_mask
 from mbv2kit.schema import check_fields
 from mbv2kit.schema.rules import Size, between
-from mbv2kit.structures import Detections, Image, Prediction, Segmentation
+from mbv2kit.structures import Detections, Image, Input, Prediction, Segmentation
 
 Resize = Literal["stretch", "letterbox", "pad", "crop"]
 Interpolation = Literal["smooth", "tf1"]
+InputType = Literal["uint8", "float32"]
 # If an image would be scaled to more than this many times the input's side, crop scales only its center.
 _MOST_SCALED = 16
 
@@ -101,13 +103,18 @@ class Preprocess:
         rows, columns = (_kept_side(side, scaled, wanted) for side, scaled, wanted in sides)
         return rows, columns
 
-    def __call__(self, image: Image) -> tuple[Image, Placement]:
-        """Returns the input, ``(*size, 3)`` uint8, and where the image lies in it."""
+    @property
+    def input_type(self) -> InputType:
+        """The type of the input's numbers, all in 0..255."""
+        return "float32" if self.interpolation == "tf1" else "uint8"
+
+    def __call__(self, image: Image) -> tuple[Input, Placement]:
+        """Returns the input, ``(*size, 3)`` of :attr:`input_type`, and where the image lies in it."""
         center = cut_center(image, *self.kept(*image.shape[:2]))
         resize = resize_as_tf1 if self.interpolation == "tf1" else resize_image
         return self.place(resize(center, *self.scaled(*center.shape[:2])), (image.shape[0], image.shape[1]))
 
-    def place(self, scaled: Image, image: tuple[int, int]) -> tuple[Image, Placement]:
+    def place(self, scaled: Input, image: tuple[int, int]) -> tuple[Input, Placement]:
         """Makes the input from an image that is already resized to the size that :meth:`scaled` returns.
 
         Args:
@@ -122,7 +129,7 @@ class Preprocess:
             return scaled, placement
         if self.resize == "crop":
             return np.ascontiguousarray(cut_center(scaled, *self.size)), placement
-        canvas = np.full((*self.size, 3), self.fill, dtype=np.uint8)
+        canvas = np.full((*self.size, 3), self.fill, dtype=scaled.dtype)
         canvas[: scaled.shape[0], : scaled.shape[1]] = scaled
         return canvas, placement
 
@@ -136,7 +143,7 @@ def _kept_side(side: int, scaled: int, wanted: int) -> int:
     return min(side, kept + (side - kept) % 2)
 
 
-def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Placement]:
+def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Input, Placement]:
     """Makes the input from an image file, which is decoded no larger than needed.
 
     The result differs from ``preprocess(decode(path))`` by less than half a gray level on average.
@@ -146,7 +153,7 @@ def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Pl
         preprocess: How an image becomes the network's input.
 
     Returns:
-        The input, ``(*size, 3)`` uint8, and where the image at its original size lies in it.
+        The input, ``(*size, 3)``, and where the image at its original size lies in it.
 
     Raises:
         UnreadableImageError: See :func:`mbv2kit.imaging.images.decode`.
@@ -155,3 +162,10 @@ def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Image, Pl
         # A file that is decoded at a smaller scale has other pixels.
         return preprocess(decode(path))
     return preprocess.place(*decode_resized(path, preprocess.scaled, preprocess.kept))
+
+
+def as_type(inputs: NDArray[Any], wanted: InputType) -> NDArray[Any]:
+    """Converts inputs of a network to the type that it takes; floats are rounded to bytes."""
+    if inputs.dtype == wanted:
+        return inputs
+    return np.rint(inputs).astype(np.uint8) if wanted == "uint8" else inputs.astype(np.float32)

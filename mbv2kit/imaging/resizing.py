@@ -35,17 +35,18 @@ def resize_reduced(
     return np.ascontiguousarray(resized[: wanted[0], : wanted[1]], dtype=np.uint8)
 
 
-def resize_as_tf1(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def resize_as_tf1(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
     """Resizes pixels as ``tf.image.resize_bilinear`` of TensorFlow 1, which its detectors were trained with.
 
     Pixel i of the result lies at ``i * side / new side`` of the image, so only the top left corners are aligned, and is
-    interpolated from the nearest four pixels however much the image shrinks. Numbers are rounded to whole gray levels.
+    interpolated from the nearest four pixels however much the image shrinks. The result is float32: rounded to whole
+    gray levels, it would change a detector's scores by up to 0.03.
     """
     top, bottom, y = _between(image.shape[0], height)
     left, right, x = _between(image.shape[1], width)
     corners = [image[np.ix_(rows, columns)].astype(np.float32) for rows in (top, bottom) for columns in (left, right)]
     upper, lower = (first + (second - first) * x[:, None] for first, second in (corners[:2], corners[2:]))
-    return np.asarray(np.rint(upper + (lower - upper) * y[:, None, None]), dtype=np.uint8)
+    return np.asarray(upper + (lower - upper) * y[:, None, None], dtype=np.float32)
 
 
 def _between(side: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

@@ -10,7 +10,6 @@ from typing import Any, overload
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.images import UnreadableImageError
@@ -23,7 +22,7 @@ from mbv2kit.inference.sources import Source, to_sources
 from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Image, Prediction, Task
+from mbv2kit.structures import Image, Input, Prediction, Task
 
 _NOT_FINITE = (
     "the network's outputs are not numbers (NaN or infinite); its weights or its exported file are damaged, or "
@@ -173,9 +172,7 @@ class Predictor:
                 results.append(result(size=each[1].image, predictions=prediction))
         return results
 
-    def predict_inputs(
-        self, inputs: NDArray[np.uint8], placements: Sequence[Placement]
-    ) -> list[dict[Task, Prediction]]:
+    def predict_inputs(self, inputs: Input, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
         """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`.
 
         Raises:
@@ -186,8 +183,8 @@ class Predictor:
             raise UserError(_NOT_FINITE)
         return self.postprocess(outputs, placements)
 
-    def outputs(self, images: NDArray[np.uint8]) -> Outputs:
-        """Computes the network's outputs for any number of inputs, ``(B, H, W, 3)`` uint8 RGB."""
+    def outputs(self, images: Input) -> Outputs:
+        """Computes the network's outputs for any number of inputs, ``(B, H, W, 3)`` RGB."""
         if self.batch is None or len(images) == self.batch:
             return self._session(images)
         parts = []

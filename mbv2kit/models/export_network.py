@@ -26,6 +26,7 @@ class ExportNetwork(nn.Module):
         size: Height and width of the inputs.
         output_names: Names of the outputs, in the order in which ``forward`` returns them.
         nms_options: The NMS options of the detector; None if there is no detector.
+        input_type: Type of the inputs' numbers.
     """
 
     mean: Tensor
@@ -35,6 +36,7 @@ class ExportNetwork(nn.Module):
         copy = deepcopy(model).float().eval()
         fold_norms(copy)
         self.size = model.preprocess.size if size is None else size
+        self.input_type = model.preprocess.input_type
         self.register_buffer("mean", copy.mean)
         self.backbone, self.heads, self.nms_options = copy.backbone, copy.heads, copy.nms_options
         self.output_names = tuple(name for head in self.heads.values() for name in OUTPUT_NAMES[head.task])
@@ -43,7 +45,7 @@ class ExportNetwork(nn.Module):
             first.weight.div_(copy.std)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB, in the order of ``output_names``."""
+        """Computes the outputs for ``(B, H, W, 3)`` RGB in 0..255, in the order of ``output_names``."""
         return self.head_outputs(self.backbone(images.permute(0, 3, 1, 2).float() - self.mean))
 
     def head_outputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -54,8 +56,8 @@ class ExportNetwork(nn.Module):
         return tuple(outputs[name] for name in self.output_names)
 
     def example(self, batch: int = 1) -> Tensor:
-        """Returns an input to trace with, ``(batch, H, W, 3)`` uint8."""
-        return torch.zeros((batch, *self.size, 3), dtype=torch.uint8)
+        """Returns an input to trace with, ``(batch, H, W, 3)`` of :attr:`input_type`."""
+        return torch.zeros((batch, *self.size, 3), dtype=getattr(torch, self.input_type))
 
 
 def fold_norms(model: nn.Module) -> None:

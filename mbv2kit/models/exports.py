@@ -1,4 +1,4 @@
-"""Descriptions of exported files; each file holds a network from uint8 images to the arrays of postprocessing."""
+"""Descriptions of exported files; each file holds a network from images to the arrays of postprocessing."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.imaging.preprocess import InputType
 from mbv2kit.schema import check_value, shown
 from mbv2kit.schema.rules import FEW, FILLED, Location, Name, Rule, Size, between
 
@@ -31,7 +32,8 @@ class Export:
         file: Name of the file in the model folder.
         format: Format of the file.
         precision: Precision in which the network computes; ``fp16`` is float16 or bfloat16, as the processor supports.
-        size: Height and width of the input, ``(B, height, width, 3)`` uint8 RGB.
+        size: Height and width of the input, ``(B, height, width, 3)`` RGB in 0..255.
+        input: Type of the input's numbers.
         batch: Number of images per batch; None allows any number.
         outputs: Names of the outputs, in order.
         nms_options: NMS options of a detector; None for other tasks.
@@ -46,6 +48,7 @@ class Export:
     outputs: Annotated[tuple[Name, ...], FILLED, FEW]
     nms_options: NmsOptions | None
     sha256: Hash
+    input: InputType = "uint8"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Export":
@@ -55,7 +58,7 @@ class Export:
             UserError: A value is missing or of another kind, or the file is none of its format.
             TypeError: There is another key.
         """
-        own = dict(values)
+        own = {"input": "uint8", **values}
         nms_options = own.pop("selection", None)
         check_value("", {**own, "nms_options": nms_options}, cls, complete=True)
         if not own["file"].endswith(SUFFIXES[own["format"]]):
@@ -67,7 +70,7 @@ class Export:
         """Returns plain containers, ready for JSON; the NMS options are called ``selection`` there."""
         own = asdict(self)
         own["selection"] = own.pop("nms_options")
-        return own
+        return own if self.input != "uint8" else {key: value for key, value in own.items() if key != "input"}
 
 
 def export_name(format: Format, precision: Precision) -> str:

@@ -1,11 +1,10 @@
 """ModelSession: a model in eager mode, as in training, with the interface of every runtime."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Input
 
 
 class ModelSession:
@@ -19,8 +18,8 @@ class ModelSession:
         self._model = model
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs."""
+    def __call__(self, images: Input) -> Outputs:
+        """Computes the outputs for ``(B, H, W, 3)`` RGB inputs."""
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._model.mean.device)
         outputs = self._model.outputs(self._model(tensor), (images.shape[1], images.shape[2]))
         return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}

@@ -16,7 +16,7 @@ from mbv2kit.heads.registry import Raw
 from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs
 from mbv2kit.models.box_fusion import fuse_boxes
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Detections, Prediction
+from mbv2kit.structures import Detections, Input, Prediction
 
 Augmentation = Literal["none", "multiscale_flip"]
 # DeepLab's.
@@ -110,8 +110,8 @@ class MultiScaleFlip:
                 raise UserError(f"tta=multiscale_flip cannot average the masks of head '{name}'; set tta=none.")
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs; a detector's are ``detections``.
+    def __call__(self, images: Input) -> Outputs:
+        """Computes the outputs for ``(B, H, W, 3)`` RGB inputs; a detector's are ``detections``.
 
         Raises:
             UserError: The model does not accept the size of a view.

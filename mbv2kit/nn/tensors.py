@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbv2kit.structures import Image
+from mbv2kit.structures import Input
 
 
-def images_to_tensor(images: Sequence[Image]) -> Tensor:
-    """Stacks ``(H, W, 3)`` uint8 arrays of one size into ``(B, 3, H, W)`` uint8, channels last in memory."""
+def images_to_tensor(images: Sequence[Input]) -> Tensor:
+    """Stacks ``(H, W, 3)`` arrays of one size into ``(B, 3, H, W)`` of their type, channels last in memory."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 

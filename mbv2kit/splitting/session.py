@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from mbv2kit.splitting.block import SplitBlock, fold, frame
 from mbv2kit.splitting.chain import find_chain, has_relu6
 from mbv2kit.splitting.memory_probe import MemoryProbe
 from mbv2kit.splitting.plan import MemoryPlan
+from mbv2kit.structures import Input
 
 
 class SplitSession:
@@ -89,8 +89,8 @@ class SplitSession:
         return raw, int(probe.peak)
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Computes the outputs for ``(B, H, W, 3)`` uint8 RGB inputs, one after the other."""
+    def __call__(self, images: Input) -> Outputs:
+        """Computes the outputs for ``(B, H, W, 3)`` RGB inputs, one after the other."""
         outputs: list[Raw] = []
         for image in images:
             tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]

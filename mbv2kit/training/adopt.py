@@ -21,7 +21,8 @@ _NORMALISATION: Mapping[str, Any] = {field.name: field.default for field in fiel
 def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     """Returns the config with all that belongs to the weights: network, padding, epsilon and normalization.
 
-    The weights win over keys at their default.
+    The weights win over keys at their default. So do they in the head, if they have one of its kind for the task;
+    another value there only leaves parts of it fresh.
 
     Args:
         config: The config of a training run.
@@ -53,9 +54,34 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
             )
         OmegaConf.update(config, key, value)
         adopted.append(f"{key}={value}")
+    adopted += _adopt_head(config, spec, weights)
     if adopted:
         _log.info("the weights set %s", ", ".join(adopted))
     return config
+
+
+def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str) -> list[str]:
+    """Sets the options of the head that its weights decide, and returns them as ``key=value``."""
+    theirs = spec.heads.get(config.task.name)
+    if theirs is None:
+        return []
+    name = config.head.name
+    if name != theirs["name"]:
+        _log.info(
+            "weights=%s predict by head=%s, and this run by %s; with head=%s it would start from their predictions too",
+            weights,
+            theirs["name"],
+            name,
+            theirs["name"],
+        )
+        return []
+    adopted = []
+    for key, default in HEADS.options(name).items():
+        found, value, usual = map(_listed, (config.head[key], theirs.get(key, default), default))
+        if key in HEADS.get_class(name).weight_options and found == usual != value:
+            OmegaConf.update(config, f"head.{key}", value, merge=False)
+            adopted.append(f"head.{key}={value}")
+    return adopted
 
 
 def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbv2kit.data.names import same_but_for_case
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.models.vision_model import VisionModel
@@ -18,8 +19,9 @@ _NUMBERED = re.compile(r"class_\d+")
 def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
     """Finds the tensors whose rows belong to classes, where two models have other classes or another order.
 
-    The row of a class comes from its namesake; a class without one keeps its fresh row. Rows never go by position, and
-    classes that the weights only number have no namesakes.
+    The row of a class comes from its namesake, or else from the one class that is only written in another way; a class
+    without one keeps its fresh row. Rows never go by position, and classes that the weights only number have no
+    namesakes.
 
     Args:
         model: The model to load into, with fresh weights.
@@ -35,12 +37,24 @@ def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
         if names == theirs:
             continue
         numbered = all(map(_NUMBERED.fullmatch, theirs))
-        sources = {} if numbered else {i: theirs.index(name) for i, name in enumerate(names) if name in theirs}
+        sources = {} if numbered else _namesakes(names, theirs)
         for name, groups in _class_tensors(model, head, model.spec.heads[task], len(names)).items():
             fresh, tensor = head.state_dict()[name], start.heads[task].state_dict().get(name)
             if tensor is None or (numbered and tensor.shape != fresh.shape):
                 continue
             found[f"heads.{task}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
+    return found
+
+
+def _namesakes(names: Sequence[str], theirs: Sequence[str]) -> dict[int, int]:
+    """Returns the place of each name in another list: of the same name, or else of the only one that looks like it."""
+    found = {index: theirs.index(name) for index, name in enumerate(names) if name in theirs}
+    left = {index: same_but_for_case(name) for index, name in enumerate(names) if index not in found}
+    free = {place: same_but_for_case(name) for place, name in enumerate(theirs) if place not in found.values()}
+    for index, form in left.items():
+        places = [place for place, other in free.items() if other == form]
+        if len(places) == 1 and list(left.values()).count(form) == 1:
+            found[index] = places[0]
     return found
 
 

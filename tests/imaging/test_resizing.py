@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mbv2kit.imaging.resizing import resize_image, resize_mask
+from mbv2kit.imaging.resizing import resize_as_tf1, resize_image, resize_mask
 from mbv2kit.structures import Image
 
 # OpenCV 4 interpolates with coarser weights.
@@ -34,6 +34,27 @@ def test_resizing_averages_over_blocks_and_interpolates_the_rest(old: tuple[int,
     image = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
     # Half a level for the averages, and what OpenCV's fixed-point weights leave of the second rounding.
     np.testing.assert_allclose(resize_image(image, *new), resize_by_definition(image, *new), atol=TOLERANCE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(old=st.tuples(st.integers(1, 90), st.integers(1, 90)), new=st.tuples(st.integers(1, 60), st.integers(1, 60)))
+def test_tensorflow_1_aligns_the_first_pixels_and_interpolates(old: tuple[int, int], new: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
+    expected = image.astype(np.float64)
+    for axis, (side, wanted) in enumerate(zip(old, new, strict=True)):
+        places = np.arange(wanted) * side / wanted
+        expected = np.apply_along_axis(
+            lambda line, at=places: np.interp(at, np.arange(len(line)), line), axis, expected
+        )
+    # A place in float32 may be off by a millionth of the side, and neighbors by 255 levels.
+    np.testing.assert_allclose(resize_as_tf1(image, *new), expected, atol=0.01)
+
+
+def test_tensorflow_1_answers_as_recorded() -> None:
+    # tf.compat.v1.image.resize_bilinear of TensorFlow 2.21 on these numbers.
+    image = np.array([[0, 10, 20], [30, 40, 50], [90, 100, 250]], dtype=np.uint8)
+    found = resize_as_tf1(np.repeat(image[..., None], 3, axis=2), 2, 4)
+    np.testing.assert_allclose(found[..., 1], [[0, 7.5, 15, 20], [60, 67.5, 110, 150]], atol=1e-4)
 
 
 @given(size=SIZES, value=st.integers(0, 255))

@@ -1,6 +1,7 @@
 """Writes models as TensorFlow's frozen graphs, in the layout of TF-slim and of the Object Detection API."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.ssd import SSD
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.nn.layers import ConvNormAct, InvertedResidual, SeparableConv
+from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.weights.graphdef import messages
 from tests.weights.tflite_writer import folded
 
@@ -77,7 +78,7 @@ class GraphWriter:
         for side in (-1, *sides, 3):
             shape.dim.add(size=side)
         if not resized:
-            return node.name
+            return "input"
         floats = self.op("Cast", "ToFloat", [node.name], SrcT=UINT8, DstT=FLOAT)
         wanted = self.const("Preprocessor/size", [size, size])
         resized_image = self.op("ResizeBilinear", "Preprocessor/Resize", [floats, wanted], T=FLOAT, align_corners=False)
@@ -143,7 +144,7 @@ class GraphWriter:
     def backbone(self, model: VisionModel, image: str) -> dict[str, str]:
         """Adds the backbone, and returns the names of its maps."""
         maps, current = {}, image
-        for name, layer in model.backbone.layers.items():  # type: ignore[union-attr, operator]
+        for name, layer in model.backbone.layers.items():
             before = current
             blocks = [("", layer)] if isinstance(layer, ConvNormAct) else list(layer.named_children())
             for part, block in blocks:
@@ -204,11 +205,10 @@ def write_detector(
     assert isinstance(head, SSD)
     sources = [maps[name] for name in head.features]
     for place, extra in enumerate(head.extras):
-        squeeze, grow = extra.children()  # type: ignore[operator]
-        current = writer.block(sources[-1], f"FeatureExtractor/extra_{place}_1x1", squeeze)
-        blocks = list(grow.children()) if isinstance(grow, SeparableConv) else [grow]
+        blocks = [block for block in extra.modules() if isinstance(block, ConvNormAct)]
+        current = sources[-1]
         for part, block in enumerate(blocks):
-            current = writer.block(current, f"FeatureExtractor/extra_{place}_{part}_3x3_s2", block)
+            current = writer.block(current, f"FeatureExtractor/extra_{place}_{part}", block)
         sources.append(current)
     boxes, scores = [], []
     factors = np.array([10, 10, 5, 5]) / np.array(code_weights)
@@ -263,7 +263,7 @@ def _predict(
         rows = cells[:, CODE_ORDER].ravel()
         with torch.no_grad():
             scale = torch.from_numpy(np.tile(factors, len(cells))).float()
-            copy = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
+            copy = deepcopy(conv)
             inverse = torch.empty_like(scale)
             inverse[torch.from_numpy(rows)] = 1 / scale
             copy.weight.copy_(conv.weight * inverse[:, None, None, None])

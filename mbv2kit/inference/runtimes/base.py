@@ -5,13 +5,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
+from mbv2kit.imaging.preprocess import as_type
 from mbv2kit.models.exports import Export, Format
 from mbv2kit.models.session import Session
 
@@ -69,27 +69,28 @@ def open_session(runtime: RuntimeName, folder: Path, export: Export, threads: in
         raise UserError(f"runtime={runtime} is not installed; run: pip install {RUNTIMES[runtime].install}")
     module = import_module(f"mbv2kit.inference.runtimes.{runtime}")
     return _Explained(
-        module.open_session(folder / export.file, export, threads), f"runtime={runtime}", folder / export.file
+        module.open_session(folder / export.file, export, threads), f"runtime={runtime}", folder / export.file, export
     )
 
 
 class _Explained:
-    """Runs a session, and turns what its library raises into a sentence.
+    """Runs a session on numbers of the file's type, and turns what its library raises into a sentence.
 
     A file that opens may still fail as it runs, for instance where it takes another input than ``model.json`` says.
     """
 
-    def __init__(self, session: Session, runtime: str, file: Path) -> None:
+    def __init__(self, session: Session, runtime: str, file: Path, export: Export) -> None:
         self._session = session
         self._runtime = runtime
         self._file = file
+        self._type = export.input
 
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+    def __call__(self, images: NDArray[Any]) -> Outputs:
         try:
-            return self._session(images)
+            return self._session(as_type(images, self._type))
         except Exception as error:  # every library has its own classes
             size = " x ".join(map(str, images.shape))
             raise UserError(
-                f"{self._file} fails in {self._runtime} on an input of {size} uint8 ({one_line(error)}); "
+                f"{self._file} fails in {self._runtime} on an input of {size} {self._type} ({one_line(error)}); "
                 "export the model again."
             ) from error

@@ -6,14 +6,13 @@ from weakref import WeakSet
 # executorch.runtime is the public form of this module, but it imports the compiler, which takes seconds.
 import executorch.extension.pybindings._C as binding  # noqa: N811
 import executorch.kernels.quantized  # noqa: F401 - registers operations between bytes and floats
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.models.exports import Export
 from mbv2kit.process import silence_stderr
+from mbv2kit.structures import Input
 
 
 class _ExecuTorchSession:
@@ -23,7 +22,7 @@ class _ExecuTorchSession:
         self._method = self._program.load_method("forward")
         self._outputs = export.outputs
 
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+    def __call__(self, images: Input) -> Outputs:
         # The file takes channels-last tensors, which have the memory layout of the images.
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
         # Copies of large outputs by torch take as long as the network, because its threads and those of the network

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.runtimes.straight import check_straight
 from mbv2kit.models.exports import Export
 from mbv2kit.process import silence_stderr
+from mbv2kit.structures import Input
 
 SIGNATURE = "serving_default"
 
@@ -23,7 +22,7 @@ class _LiteRTSession:
         details = interpreter.get_signature_runner(SIGNATURE).get_output_details()
         self._outputs = {name: details[name]["index"] for name in export.outputs}
 
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+    def __call__(self, images: Input) -> Outputs:
         self._interpreter.set_tensor(self._input, images)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.runtimes.straight import check_straight_onnx
 from mbv2kit.models.exports import Export
+from mbv2kit.structures import Input
 
 
 class _OnnxRuntimeSession:
@@ -18,7 +17,7 @@ class _OnnxRuntimeSession:
         self._input = session.get_inputs()[0].name
         self._outputs = export.outputs
 
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+    def __call__(self, images: Input) -> Outputs:
         return dict(zip(self._outputs, self._session.run(list(self._outputs), {self._input: images}), strict=True))
 
 

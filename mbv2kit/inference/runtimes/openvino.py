@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.runtimes.straight import check_straight, check_straight_onnx
 from mbv2kit.models.exports import SUFFIXES, Export
+from mbv2kit.structures import Input
 
 
 @contextmanager
@@ -45,7 +45,7 @@ class _OpenVinoSession:
         self._outputs = {name: compiled.output(name) for name in export.outputs}
         self._request = compiled.create_infer_request()
 
-    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+    def __call__(self, images: Input) -> Outputs:
         # Without sharing, the outputs are copies, which the next call does not overwrite.
         results = self._request.infer([images], share_inputs=True, share_outputs=False)
         return {name: results[output] for name, output in self._outputs.items()}

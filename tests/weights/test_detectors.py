@@ -1,0 +1,96 @@
+"""Published detectors beside the programs that they were made for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from mbv2kit import load
+from mbv2kit.imaging.images import decode
+from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.inference.predictor import Predictor
+from mbv2kit.nn import boxes as bx
+from mbv2kit.nn.tensors import images_to_tensor
+from mbv2kit.weights import tflite
+
+PEDESTRIANS = "ssdlite_mobilenet_v2_pedestrian.pb"
+OPEN_IMAGES = "ssd_mobilenet_v2_oidv4_fp16.tflite"
+# Scores and boxes, on the unit square, that TensorFlow 2.21 returns for the decoded pixels of each image.
+ANSWERS = json.loads((Path(__file__).parent / "pedestrian_tensorflow.json").read_text(encoding="utf-8"))
+
+
+def overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    ours, theirs = torch.from_numpy(box[None]).double(), torch.from_numpy(others).double()
+    shared = bx.intersection(ours, theirs)
+    values: NDArray[np.float64] = (shared / (bx.area(ours)[:, None] + bx.area(theirs) - shared))[0].numpy()
+    return values
+
+
+def check_pedestrians(predictor: Predictor, shared_data: Path, name: str) -> int:
+    """Compares the boxes of an image with those of TensorFlow, and returns how many there are."""
+    folder = shared_data / ("coco_mini/images/val2017" if name.isdigit() else "images")
+    image = decode(next(folder.glob(f"{name}.*")))
+    result = predictor(image)
+    scale = np.tile(np.array(image.shape[1::-1]), 2)
+    found = np.array([row for row in zip(result.scores, *(result.boxes / scale).T, strict=True) if row[0] >= 0.295])
+    wanted = np.array(ANSWERS[name])
+    assert len(wanted) <= len(found)
+    for score, *box in wanted:
+        shared = overlaps(np.array(box), found[:, 1:])
+        best = int(shared.argmax())
+        assert shared[best] >= 0.99
+        assert found[best, 0] == pytest.approx(score, abs=0.005)
+    assert sum(found[:, 0] >= 0.305) <= len(wanted)
+    return len(wanted)
+
+
+@pytest.mark.slow
+def test_the_pedestrian_detector_finds_what_tensorflow_finds(shared_data: Path) -> None:
+    predictor = load(shared_data / "weights" / PEDESTRIANS)
+    assert predictor.preprocess.interpolation == "tf1"
+    assert len(ANSWERS) == 8
+    assert sum(check_pedestrians(predictor, shared_data, name) for name in ANSWERS) > 40
+
+
+@pytest.mark.slow
+def test_the_open_images_detector_computes_what_litert_computes(shared_data: Path) -> None:
+    path = shared_data / "weights" / OPEN_IMAGES
+    litert, model = Interpreter(str(path), num_threads=1), tflite.read(path, path.name).build()
+    litert.allocate_tensors()
+    details = {detail["name"]: detail["index"] for detail in litert.get_output_details()}
+    (image_tensor,) = litert.get_input_details()
+    nms = NmsOptions(score_threshold=0.05, nms_iou=0.6, max_detections=100)
+    images = sorted((shared_data / "coco_mini" / "images" / "val2017").iterdir())
+    assert len(images) == 64
+    largest, compared = 0.0, 0
+    for name in images:
+        image, _ = model.preprocess(decode(name))
+        litert.set_tensor(image_tensor["index"], (image[None].astype(np.float32) - 127.5) / 127.5)
+        litert.invoke()
+        codes, logits = (
+            litert.get_tensor(details[f"raw_outputs/{key}"])[0] for key in ("box_encodings", "class_predictions")
+        )
+        with torch.inference_mode():
+            raw = model(images_to_tensor([image]))["detection"]
+        theirs = {
+            "box_codes": torch.from_numpy(codes[None, :, [1, 0, 3, 2]]),
+            "class_logits": torch.from_numpy(logits[None]),
+            "anchors": raw["anchors"],
+        }
+        largest = max(largest, *(float((raw[key] - theirs[key]).abs().max()) for key in ("box_codes", "class_logits")))
+        found, wanted = (model.heads["detection"].outputs(each, model.preprocess.size) for each in (raw, theirs))
+        ours, expected = (
+            nms(each["boxes"][0].numpy(), each["scores"][0].numpy(), (300, 300)) for each in (found, wanted)
+        )
+        assert sorted(ours.class_ids.tolist()) == sorted(expected.class_ids.tolist())
+        # Scores that are nearly equal may change places.
+        for box, class_id, score in zip(expected.boxes, expected.class_ids, expected.scores, strict=True):
+            near = np.abs(ours.boxes - box).max(axis=1) <= 0.5
+            assert (near & (ours.class_ids == class_id) & (np.abs(ours.scores - score) <= 1e-4)).any()
+        compared += len(ours.boxes)
+    assert largest <= 2e-3
+    assert compared > 200
