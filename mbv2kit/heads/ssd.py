@@ -12,7 +12,7 @@ from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
 from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv
-from mbv2kit.schema.rules import FEW, FILLED, Count, Name, Share, above, among
+from mbv2kit.schema.rules import FEW, FILLED, Name, Share, above, among, between
 
 _AnchorSide = Annotated[float, above(0, 10)]
 _Cell = Annotated[Sequence[tuple[_AnchorSide, _AnchorSide]], FILLED, FEW]
@@ -66,7 +66,7 @@ class SSD(MultiBox):
         maps: Annotated[Sequence[Name], FILLED, FEW] | None = None,
         match_iou: Share = 0.5,
         scores: Scores = "softmax",
-        extra_channels: Annotated[Sequence[Count], FEW] = (512, 256, 256, 128),
+        extra_channels: Annotated[Sequence[Annotated[int, between(2, 1_000_000)]], FEW] = (512, 256, 256, 128),
         kernel: Annotated[int, among(1, 3, 5)] = 3,
         nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.6, max_detections=100),
         padding: Padding = "symmetric",

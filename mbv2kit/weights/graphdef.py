@@ -186,7 +186,7 @@ def _constant(node: Node, path: Path) -> NDArray[Any] | None:
     elif not tensor.tensor_content and count <= _MOST_VALUES:
         listed = getattr(tensor, values_field)
         if values_field == "half_val":
-            # Half floats stand in the file as whole numbers.
+            # float16 values stand in the file as whole numbers.
             values = np.array([each & 0xFFFF for each in listed], np.uint16).view(np.float16)
         else:
             values = np.array(listed, dtype=np.float64 if values_field == "double_val" else None).astype(kind)

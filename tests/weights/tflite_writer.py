@@ -15,6 +15,11 @@ from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 Form = Literal["float32", "float16", "int8 weights"]
 
 RELU6 = schema.ActivationFunctionType.RELU6
+FIRST_VERSION = (
+    schema.BuiltinOperator.RESHAPE,
+    schema.BuiltinOperator.LOGISTIC,
+    schema.BuiltinOperator.CONCATENATION,
+)
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 
 
@@ -34,7 +39,7 @@ class TFLiteWriter:
         self.buffers = [schema.BufferT()]
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
-        self.codes: list[int] = []
+        self.codes: list[int | str] = []
         self.sizes: dict[int, tuple[int, int]] = {}
         self.image = self.tensor("image", (1, size, size, 3))
         self.sizes[self.image] = (size, 3)
@@ -53,17 +58,25 @@ class TFLiteWriter:
         return len(self.tensors) - 1
 
     def operator(self, name: str, inputs: list[int], output: int, options: Any = None) -> int:
-        code = getattr(schema.BuiltinOperator, name)
-        if code not in self.codes:
-            self.codes.append(code)
-        operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = self.codes.index(code), inputs, [output]
+        operator = self._operator(getattr(schema.BuiltinOperator, name), inputs, [output])
         if options is not None:
             operator.builtinOptions = options
             kind = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
-        self.operators.append(operator)
         return output
+
+    def custom(self, name: str, inputs: list[int], outputs: list[int], options: bytes) -> None:
+        """Adds an operation that only some interpreters know."""
+        operator = self._operator(name, inputs, outputs)
+        operator.customOptions = np.frombuffer(options, dtype=np.uint8)
+
+    def _operator(self, code: int | str, inputs: list[int], outputs: list[int]) -> Any:
+        if code not in self.codes:
+            self.codes.append(code)
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = self.codes.index(code), inputs, outputs
+        self.operators.append(operator)
+        return operator
 
     def weight(self, name: str, values: NDArray[np.float32], axis: int) -> int:
         """Adds the weights of a layer, whose output channels lie along ``axis``, in the form of this file."""
@@ -83,9 +96,21 @@ class TFLiteWriter:
 
     def convolution(self, source: int, name: str, block: ConvNormAct) -> int:
         conv, norm = block.conv, block.norm
+        return self.layer(source, name, conv, *folded(conv, norm), relu6=hasattr(block, "act"))
+
+    def layer(
+        self,
+        source: int,
+        name: str,
+        conv: nn.Conv2d,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        relu6: bool = False,
+    ) -> int:
+        """Adds a convolution like ``conv``, with these weights."""
         size, _ = self.sizes[source]
         stride, depthwise = conv.stride[0], conv.groups > 1
-        weight, bias = folded(conv, norm)
         padding = SAME
         if self.pad and stride == 2:
             before = 0 if getattr(conv, "same", False) and size % 2 == 0 else 1
@@ -101,7 +126,7 @@ class TFLiteWriter:
         options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
         options.padding, options.strideH, options.strideW = padding, stride, stride
         options.dilationHFactor = options.dilationWFactor = conv.dilation[0]
-        options.fusedActivationFunction = RELU6 if hasattr(block, "act") else 0
+        options.fusedActivationFunction = RELU6 if relu6 else 0
         if depthwise:
             options.depthMultiplier = 1
         kernel = weight.transpose(1, 2, 3, 0) if depthwise else weight.transpose(0, 2, 3, 1)
@@ -148,16 +173,22 @@ class TFLiteWriter:
         shape = tuple(self.tensors[logits].shape)
         return self.operator("SOFTMAX", [logits], self.tensor("scores", shape), softmax)
 
-    def finish(self, output: int) -> bytes:
+    def finish(self, *outputs: int) -> bytes:
         graph, model = schema.SubGraphT(), schema.ModelT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs = [self.image], [output]
+        graph.inputs, graph.outputs = [self.image], list(outputs)
         codes = []
         for code in self.codes:
             entry = schema.OperatorCodeT()
-            entry.builtinCode = entry.deprecatedBuiltinCode = code
+            if isinstance(code, str):
+                entry.builtinCode = entry.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+                entry.customCode = code
+            else:
+                entry.builtinCode = entry.deprecatedBuiltinCode = code
             # Version 1 of depthwise convolution and others supports neither dilation nor int8 weights.
-            entry.version = 3 if self.form == "int8 weights" else 2
+            entry.version = (
+                1 if code in FIRST_VERSION or isinstance(code, str) else 3 if self.form == "int8 weights" else 2
+            )
             codes.append(entry)
         model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [graph], codes, self.buffers
         builder = flatbuffers.Builder(1024)
@@ -174,23 +205,31 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[NDArray[np.float32], 
     return weight, (norm.bias - norm.running_mean * scale).detach().numpy()
 
 
-def write_classifier(model: VisionModel, size: int, form: Form = "float32", **options: bool) -> bytes:
-    """Returns the TFLite file of a classifier on MobileNetV1 or MobileNetV2."""
-    writer = TFLiteWriter(size, form, **options)
+def write_backbone(writer: TFLiteWriter, model: VisionModel) -> dict[str, int]:
+    """Adds the backbone of a model, and returns its maps."""
+    maps: dict[str, int] = {}
     current = writer.image
     for name, layer in model.backbone.layers.items():
-        if isinstance(layer, ConvNormAct):
-            current = writer.convolution(current, name, layer)
-            continue
         bottleneck = current
-        for part, block in layer.named_children():
+        blocks = [("", layer)] if isinstance(layer, ConvNormAct) else list(layer.named_children())
+        for part, block in blocks:
             if isinstance(block, ConvNormAct):
-                current = writer.convolution(current, f"{name}/{part}", block)
+                current = writer.convolution(current, f"{name}/{part}".rstrip("/"), block)
+                if part == "expand":
+                    maps[f"{name}_expansion"] = current
         if isinstance(layer, InvertedResidual) and layer.adds_input:
             size, channels = writer.sizes[current]
             added = writer.tensor(f"{name}/added", (1, size, size, channels))
             writer.sizes[added] = (size, channels)
             current = writer.operator("ADD", [current, bottleneck], added, schema.AddOptionsT())
+        maps[name] = current
+    return maps
+
+
+def write_classifier(model: VisionModel, size: int, form: Form = "float32", **options: bool) -> bytes:
+    """Returns the TFLite file of a classifier on MobileNetV1 or MobileNetV2."""
+    writer = TFLiteWriter(size, form, **options)
+    current = list(write_backbone(writer, model).values())[-1]
     head = model.heads["classification"]
     assert isinstance(head, Classifier)
     return writer.finish(writer.classifier(current, head))
