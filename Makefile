@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-litert test-executorch lint format docs clean
+.PHONY: help demo test test-oldest test-litert test-executorch test-tensorflow lint format docs clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-oldest: $(VENV)-oldest/.installed ## Runs the quick tests on Python 3.11 wi
 test-executorch: $(VENV)-executorch/.installed ## The same for ExecuTorch
 	$(VENV)-executorch/bin/python -m pytest tests/exporting/test_executorch.py tests/inference/runtimes/test_executorch.py
 
+test-tensorflow: $(VENV)-tensorflow/.installed ## Compares published detectors with TensorFlow, in an environment of its own
+	$(VENV)-tensorflow/bin/python -m pytest tests/weights/test_tensorflow.py
+
 lint: $(VENV)/.installed-dev ## Checks style, types, the direction of imports and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -46,10 +49,10 @@ docs: $(VENV)/.installed-dev ## Builds the documentation into site/; a broken li
 	$(BIN)/python -m mkdocs build --strict
 
 clean: ## Removes the virtual environments, caches and what was built; outputs/ stays
-	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch $(VENV)-oldest build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-litert $(VENV)-executorch $(VENV)-tensorflow $(VENV)-oldest build dist site *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python:
+$(VENV)/bin/python $(VENV)-litert/bin/python $(VENV)-executorch/bin/python $(VENV)-tensorflow/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python." >&2; exit 2; }
 	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 

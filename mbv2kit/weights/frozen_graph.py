@@ -1,6 +1,6 @@
 """Reads the layers of TensorFlow's frozen graphs: classifiers, DeepLab, and the Object Detection API's SSD."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,17 @@ def read(path: Path, source: str) -> Published:
     return publish(read_graph(path), path, source, format="TensorFlow, frozen graph")
 
 
-def read_graph(path: Path) -> NetworkGraph:
-    """Reads the layers of a frozen graph.
+def read_graph(path: Path, variables: Mapping[str, NDArray[Any]] | None = None) -> NetworkGraph:
+    """Reads the layers of a graph.
+
+    Args:
+        path: The file.
+        variables: Values of the variables by name, for a graph that is not frozen.
 
     Raises:
         UserError: The file is damaged, or an operation between two layers is unknown.
     """
-    return _Reader(path, GraphFile(path)).read()
+    return _Reader(path, GraphFile(path, variables)).read()
 
 
 @dataclass(slots=True)

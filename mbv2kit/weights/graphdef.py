@@ -43,7 +43,8 @@ _FUNCTIONS: Mapping[str, Any] = {
     "Sqrt": np.sqrt,
     "Sub": np.subtract,
 }
-_COPIES = ("Identity", "Cast", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs")
+_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_COPIES = ("Identity", "ReadVariableOp", "Cast", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class GraphFile:
     """The nodes of a file, each behind those that it reads.
 
     Args:
-        path: A frozen graph, or ``saved_model.pb``.
+        path: A frozen graph, ``saved_model.pb``, or the ``.meta`` file of a checkpoint.
+        variables: Values of the variables by name, for a graph that is not frozen.
 
     Attributes:
         nodes: In the order in which they can run.
@@ -77,7 +79,7 @@ class GraphFile:
         UserError: The file is damaged, a node reads one that is missing, or nodes wait for each other.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, variables: Mapping[str, NDArray[Any]] | None = None) -> None:
         graph = _parse(path)
         if not 0 < len(graph.node) <= _MOST_NODES:
             raise UserError(f"{path}: its graph has {len(graph.node):,} nodes; networks have up to {_MOST_NODES:,}.")
@@ -85,6 +87,7 @@ class GraphFile:
         self.nodes = list(_in_order(by_name, path))
         self.constants: dict[str, NDArray[Any]] = {}
         self._path = path
+        self._variables = variables or {}
         self._computed = 0
         for node in self.nodes:
             self._take(node)
@@ -94,6 +97,9 @@ class GraphFile:
             value = _constant(node, self._path)
             if value is not None:
                 self.constants[node.name] = value
+            return
+        if node.op in _VARIABLES and node.name in self._variables:
+            self.constants[node.name] = self._variables[node.name]
             return
         values = [self.constants[name] for name in node.inputs if name in self.constants]
         if node.op in _COPIES and values:
@@ -127,6 +133,8 @@ def _parse(path: Path) -> Any:
 
     content = path.read_bytes()
     try:
+        if path.suffix == ".meta":
+            return messages()["MetaGraph"].FromString(content).graph_def
         if content[:1] == b"\x08":
             saved = messages()["SavedModel"].FromString(content)
             if len(saved.meta_graphs) != 1:

@@ -6,7 +6,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights import frozen_graph, hub, hugging_face, tflite, timm, torchvision
+from mbv2kit.weights import frozen_graph, hub, hugging_face, tf_checkpoint, tflite, timm, torchvision
 from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.hub_folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
@@ -63,6 +63,8 @@ def read_weights(source: str) -> Published | VisionModel:
     if origin == "hub":
         return _read_folder(hub.pull(name), source)
     path = Path(source)
+    if (prefix := tf_checkpoint.prefix_of(path)) is not None:
+        return tf_checkpoint.read(prefix, prefix.name)
     if path.is_dir():
         return _read_folder(path, path.resolve().name)
     if path.is_file():

@@ -14,7 +14,7 @@ from mbv2kit.heads.ssd import SSD
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.weights.graphdef import messages
-from tests.weights.tflite_writer import folded
+from tests.norms import folded
 
 Norms = Literal["fused", "parts", "folded"]
 Anchors = Literal["computed", "numbers", "left out"]

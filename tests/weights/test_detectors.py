@@ -16,9 +16,9 @@ from mbv2kit.imaging.images import decode
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.torch_models import as_trained
-from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.weights import tflite
+from tests.weights.overlaps import overlaps
 from tests.weights.test_frozen_graph import random_detector
 from tests.weights.tflite_detectors import write_detector
 from tests.weights.tflite_writer import Form
@@ -27,13 +27,6 @@ PEDESTRIANS = "ssdlite_mobilenet_v2_pedestrian.pb"
 OPEN_IMAGES = "ssd_mobilenet_v2_oidv4_fp16.tflite"
 # Scores and boxes, on the unit square, that TensorFlow 2.21 returns for the decoded pixels of each image.
 ANSWERS = json.loads((Path(__file__).parent / "pedestrian_tensorflow.json").read_text(encoding="utf-8"))
-
-
-def overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    ours, theirs = torch.from_numpy(box[None]).double(), torch.from_numpy(others).double()
-    shared = bx.intersection(ours, theirs)
-    values: NDArray[np.float64] = (shared / (bx.area(ours)[:, None] + bx.area(theirs) - shared))[0].numpy()
-    return values
 
 
 def check_pedestrians(predictor: Predictor, shared_data: Path, name: str) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
+from tests.norms import folded
 
 Form = Literal["float32", "float16", "int8 weights"]
 
@@ -194,15 +195,6 @@ class TFLiteWriter:
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
-
-
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns weight and bias of a convolution with its batch norm folded in."""
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    weight = (conv.weight * scale[:, None, None, None]).detach().numpy()
-    return weight, (norm.bias - norm.running_mean * scale).detach().numpy()
 
 
 def write_backbone(writer: TFLiteWriter, model: VisionModel) -> dict[str, int]:
