@@ -1,0 +1,138 @@
+"""Scores published detectors and the programs that they were made for on the same images, and prints the differences.
+
+python -m tests.weights.published_detectors SHARED/data            # the Open Images detector in LiteRT
+python -m tests.weights.published_detectors SHARED/data tensorflow # the pedestrian detector in TensorFlow
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mbv2kit import load
+from mbv2kit.data.align import align_classes
+from mbv2kit.data.sources import open_source
+from mbv2kit.evaluation import create_evaluator
+from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.inference.predictor import Predictor
+from mbv2kit.structures import Detections, Image
+from tests.weights.overlaps import overlaps
+
+Detect = Callable[[Image], Detections]
+NMS = NmsOptions(score_threshold=1e-3, nms_iou=0.6, max_detections=100)
+SURE = 0.3
+
+
+def compare(data: Path, predictor: Predictor, ours: Detect, theirs: Detect) -> None:
+    """Prints the AP of both, and how far apart the boxes of a score of at least 0.3 are."""
+    names = predictor.class_names["detection"]
+    source = align_classes(
+        open_source({"name": "coco", "root": str(data / "coco_mini")}, "detection", "val2017"), names, leave_out=True
+    )
+    scorers = [create_evaluator("detection", names) for _ in range(2)]
+    count, least, furthest = 0, 1.0, 0.0
+    for index in range(len(source)):
+        sample = source[index]
+        found = [detect(sample.image) for detect in (ours, theirs)]
+        for scorer, each in zip(scorers, found, strict=True):
+            scorer.update(each, sample)
+        boxes, wanted = (each.boxes.astype(np.float64) for each in found)
+        for box, class_id, score in zip(wanted, found[1].class_ids, found[1].scores, strict=True):
+            if score >= SURE:
+                shared = overlaps(box, boxes) * (found[0].class_ids == class_id)
+                best = int(shared.argmax())
+                count, least = count + 1, min(least, float(shared[best]))
+                furthest = max(furthest, abs(float(found[0].scores[best] - score)))
+    aps = [scorer.compute().metrics["AP"] for scorer in scorers]
+    print(f"AP {aps[0]:.6f} here, {aps[1]:.6f} there")
+    print(f"{count} boxes: IoU {least:.6f} at least, scores {furthest:.1e} apart")
+
+
+def in_litert(path: Path, predictor: Predictor) -> Detect:
+    """Returns LiteRT's detections: its codes and logits, decoded and suppressed as here."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    from mbv2kit.weights.open import open_model
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (image_tensor,) = interpreter.get_input_details()
+    places = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
+    head = open_model(str(path))[0].heads["detection"]
+    with torch.inference_mode():
+        anchors = open_model(str(path))[0](torch.zeros(1, 3, *predictor.preprocess.size))["detection"]["anchors"]
+
+    def detect(image: Image) -> Detections:
+        pixels, placement = predictor.preprocess(image)
+        interpreter.set_tensor(image_tensor["index"], (pixels[None].astype(np.float32) - 127.5) / 127.5)
+        interpreter.invoke()
+        codes, logits = (
+            torch.from_numpy(interpreter.get_tensor(places[f"raw_outputs/{name}"]))
+            for name in ("box_encodings", "class_predictions")
+        )
+        raw = {"box_codes": codes[..., [1, 0, 3, 2]], "class_logits": logits, "anchors": anchors}
+        outputs = head.outputs(raw, predictor.preprocess.size)
+        return _restored(outputs["boxes"][0].numpy(), outputs["scores"][0].numpy(), predictor, placement)
+
+    return detect
+
+
+def in_tensorflow(path: Path) -> Detect:
+    """Returns TensorFlow's detections, decoded and suppressed by the graph."""
+    import tensorflow
+
+    tf: Any = tensorflow.compat.v1
+    graph_def, graph = tf.GraphDef(), tensorflow.Graph()
+    graph_def.ParseFromString(path.read_bytes())
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    session = tf.Session(graph=graph)
+    names = [f"detection_{name}:0" for name in ("boxes", "scores", "classes")] + ["num_detections:0"]
+
+    def detect(image: Image) -> Detections:
+        boxes, scores, classes, number = session.run(names, {"image_tensor:0": image[None]})
+        height, width = image.shape[:2]
+        count = int(number[0])
+        pixels = boxes[0, :count, [1, 0, 3, 2]].T * np.array([width, height, width, height], dtype=np.float32)
+        return Detections(pixels.astype(np.float32), classes[0, :count].astype(np.int64) - 1, scores[0, :count])
+
+    return detect
+
+
+def _restored(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], predictor: Predictor, placement: Any
+) -> Detections:
+    restored = placement.restore(NMS(boxes, scores, predictor.preprocess.size))
+    assert isinstance(restored, Detections)
+    return restored
+
+
+def main(data: Path, wanted: str = "litert") -> None:
+    """Compares one of the two detectors."""
+    weights = data / "weights"
+    pedestrians = wanted == "tensorflow"
+    path = weights / ("ssdlite_mobilenet_v2_pedestrian.pb" if pedestrians else "ssd_mobilenet_v2_oidv4_fp16.tflite")
+    predictor = load(path, class_names=None if pedestrians else weights / "oidv4_labels.txt")
+    if pedestrians:
+        predictor.spec = replace(predictor.spec, class_names={"detection": ("person",)})
+    theirs = in_tensorflow(path) if pedestrians else in_litert(path, predictor)
+
+    def ours(image: Image) -> Detections:
+        pixels, placement = predictor.preprocess(image)
+        outputs = predictor.outputs(pixels[None])
+        if pedestrians:
+            found = predictor.postprocess(outputs, [placement])[0]["detection"]
+            assert isinstance(found, Detections)
+            return found
+        return _restored(outputs["boxes"][0], outputs["scores"][0], predictor, placement)
+
+    compare(data, predictor, ours, theirs)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:3])
