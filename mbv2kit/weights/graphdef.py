@@ -218,6 +218,8 @@ def messages() -> Mapping[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(name="mbv2kit/graph.proto", package="mbv2kit", syntax="proto3")
     for name, fields in _FIELDS.items():
         message = file.message_type.add(name=name)
+        if name == _ONE_OF:
+            message.oneof_decl.add(name="value")
         for field, (number, kind, *repeated) in fields.items():
             scalar = kind in types
             message.field.add(
@@ -226,12 +228,15 @@ def messages() -> Mapping[str, Any]:
                 label=3 if repeated else 1,
                 type=types[kind] if scalar else descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
                 type_name=None if scalar else f".mbv2kit.{kind}",
+                oneof_index=0 if name == _ONE_OF else None,
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"mbv2kit.{name}")) for name in _FIELDS}
 
 
+# The message of which one field is set, if only to false or 0.
+_ONE_OF = "Value"
 _SCALARS = ("bool", "bytes", "double", "float", "int32", "int64", "string")
 # Number and type of each field, and "repeated" for lists. A map is a list of keys and values.
 _FIELDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {

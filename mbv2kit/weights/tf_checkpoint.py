@@ -1,16 +1,21 @@
 """Reads checkpoints of TensorFlow 1, such as ``model.ckpt.index`` with its ``.meta`` and ``.data`` files.
 
-The graph is in the ``.meta`` file. Its variables are read by TensorFlow, which no other part of mbv2kit needs.
+The graph is in the ``.meta`` file. Its variables are read by TensorFlow, in a process of its own; no other part of
+mbv2kit needs it.
 """
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError, one_line
+from mbv2kit.errors import UserError
 from mbv2kit.weights.frozen_graph import read_graph
 from mbv2kit.weights.published import Published
 from mbv2kit.weights.tensorflow import publish
@@ -46,17 +51,17 @@ def read(prefix: Path, source: str) -> Published:
 
 
 def _variables(prefix: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        from tensorflow import train
-    except ImportError:
+    if find_spec("tensorflow") is None:
         raise UserError(
             f"Reading the checkpoint {prefix} needs TensorFlow; install it with: pip install 'mbv2kit[tensorflow]', or "
             "give a frozen graph (.pb), which needs none."
-        ) from None
-    try:
-        reader = train.load_checkpoint(str(prefix))
-        names = [name for name, kind in reader.get_variable_to_dtype_map().items() if kind.is_floating]
-        return {name: np.asarray(reader.get_tensor(name), dtype=np.float32) for name in names}
-    # A damaged file may make TensorFlow raise any of its own errors.
-    except Exception as error:
-        raise UserError(f"{prefix} is damaged or incomplete ({one_line(error)}); fetch it again.") from None
+        )
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "variables.npz"
+        command = [sys.executable, "-m", "mbv2kit.weights.tf_variables", str(prefix), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode != 0 or not file.is_file():
+            reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise UserError(f"{prefix} is damaged or incomplete: TensorFlow cannot read it ({reason}); fetch it again.")
+        with np.load(file) as variables:
+            return dict(variables)

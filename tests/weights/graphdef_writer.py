@@ -45,6 +45,8 @@ class GraphWriter:
                 entry.value.f = value
             elif isinstance(value, bytes):
                 entry.value.s = value
+            elif isinstance(value, int) and key in ("N", "axis", "num"):
+                entry.value.i = value
             elif isinstance(value, int):
                 entry.value.type = value
             else:
@@ -220,8 +222,8 @@ def write_detector(
         columns = [-1, head.num_classes + 1]
         scores.append(_predict(writer, source, f"{name}/ClassPredictor", classifier, None, columns))
     axis = writer.const("axis", 1)
-    codes = writer.op("ConcatV2", "concat", [*boxes, axis], T=FLOAT, Tidx=INT)
-    logits = writer.op("ConcatV2", "concat_1", [*scores, axis], T=FLOAT, Tidx=INT)
+    codes = writer.op("ConcatV2", "concat", [*boxes, axis], T=FLOAT, Tidx=INT, N=len(boxes))
+    logits = writer.op("ConcatV2", "concat_1", [*scores, axis], T=FLOAT, Tidx=INT, N=len(scores))
     _decode(writer, codes, code_weights)
     if scored:
         kind = "Sigmoid" if head.scores == "sigmoid" else "Softmax"
@@ -278,7 +280,7 @@ def _decode(writer: GraphWriter, codes: str, weights: Sequence[float]) -> None:
     turned = writer.op(
         "Transpose", "Postprocessor/transpose", [flat, writer.const("Postprocessor/perm", [1, 0])], T=FLOAT
     )
-    writer.op("Unpack", "Postprocessor/unstack", [turned], T=FLOAT)
+    writer.op("Unpack", "Postprocessor/unstack", [turned], T=FLOAT, num=4, axis=0)
     for place, weight in enumerate(weights):
         part = "Postprocessor/unstack" + (f":{place}" if place else "")
         value = writer.const(f"Postprocessor/weight_{place}", float(weight))
@@ -288,7 +290,8 @@ def _decode(writer: GraphWriter, codes: str, weights: Sequence[float]) -> None:
         writer.const("NonMaxSuppression/iou", 0.55),
         writer.const("NonMaxSuppression/score", 0.25),
     ]
-    writer.op("NonMaxSuppressionV3", "NonMaxSuppression", ["Postprocessor/Reshape", "Postprocessor/Reshape", *limits])
+    scores = writer.const("NonMaxSuppression/scores", [0.5])
+    writer.op("NonMaxSuppressionV3", "NonMaxSuppression", ["Postprocessor/Reshape", scores, *limits])
 
 
 def _compute_anchors(writer: GraphWriter, name: str, cell: Sequence[tuple[float, float]]) -> None:

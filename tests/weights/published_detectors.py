@@ -5,7 +5,7 @@ python -m tests.weights.published_detectors SHARED/data tensorflow # the pedestr
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,28 @@ from numpy.typing import NDArray
 
 from mbv2kit import load
 from mbv2kit.data.align import align_classes
-from mbv2kit.data.sources import open_source
+from mbv2kit.data.sources import Source, open_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.structures import Detections, Image
 from tests.weights.overlaps import overlaps
+from tests.weights.tensorflow_runner import run_graph
 
 Detect = Callable[[Image], Detections]
 NMS = NmsOptions(score_threshold=1e-3, nms_iou=0.6, max_detections=100)
 SURE = 0.3
 
 
+def open_images(data: Path) -> Source:
+    """Opens the images that both are scored on."""
+    return open_source({"name": "coco", "root": str(data / "coco_mini")}, "detection", "val2017")
+
+
 def compare(data: Path, predictor: Predictor, ours: Detect, theirs: Detect) -> None:
     """Prints the AP of both, and how far apart the boxes of a score of at least 0.3 are."""
     names = predictor.class_names["detection"]
-    source = align_classes(
-        open_source({"name": "coco", "root": str(data / "coco_mini")}, "detection", "val2017"), names, leave_out=True
-    )
+    source = align_classes(open_images(data), names, leave_out=True)
     scorers = [create_evaluator("detection", names) for _ in range(2)]
     count, least, furthest = 0, 1.0, 0.0
     for index in range(len(source)):
@@ -82,24 +86,17 @@ def in_litert(path: Path, predictor: Predictor) -> Detect:
     return detect
 
 
-def in_tensorflow(path: Path) -> Detect:
-    """Returns TensorFlow's detections, decoded and suppressed by the graph."""
-    import tensorflow
-
-    tf: Any = tensorflow.compat.v1
-    graph_def, graph = tf.GraphDef(), tensorflow.Graph()
-    graph_def.ParseFromString(path.read_bytes())
-    with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
-    session = tf.Session(graph=graph)
-    names = [f"detection_{name}:0" for name in ("boxes", "scores", "classes")] + ["num_detections:0"]
+def in_tensorflow(path: Path, images: Sequence[Image]) -> Detect:
+    """Returns TensorFlow's detections in some images, decoded and suppressed by the graph, one after the other."""
+    names = [f"detection_{name}" for name in ("boxes", "scores", "classes")] + ["num_detections"]
+    answers = iter(run_graph(path, "image_tensor", images, names))
 
     def detect(image: Image) -> Detections:
-        boxes, scores, classes, number = session.run(names, {"image_tensor:0": image[None]})
+        boxes, scores, classes, number = next(answers)
         height, width = image.shape[:2]
-        count = int(number[0])
-        pixels = boxes[0, :count, [1, 0, 3, 2]].T * np.array([width, height, width, height], dtype=np.float32)
-        return Detections(pixels.astype(np.float32), classes[0, :count].astype(np.int64) - 1, scores[0, :count])
+        count = int(number)
+        pixels = boxes[:count, [1, 0, 3, 2]] * np.array([width, height, width, height], dtype=np.float32)
+        return Detections(pixels, classes[:count].astype(np.int64) - 1, scores[:count])
 
     return detect
 
@@ -120,7 +117,11 @@ def main(data: Path, wanted: str = "litert") -> None:
     predictor = load(path, class_names=None if pedestrians else weights / "oidv4_labels.txt")
     if pedestrians:
         predictor.spec = replace(predictor.spec, class_names={"detection": ("person",)})
-    theirs = in_tensorflow(path) if pedestrians else in_litert(path, predictor)
+    if pedestrians:
+        source = open_images(data)
+        theirs = in_tensorflow(path, [source[index].image for index in range(len(source))])
+    else:
+        theirs = in_litert(path, predictor)
 
     def ours(image: Image) -> Detections:
         pixels, placement = predictor.preprocess(image)
