@@ -11,7 +11,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-litert test-executorch test-tensorflow lint format docs clean
+.PHONY: help demo test coverage test-oldest test-litert test-executorch test-tensorflow lint format docs clean
 
 help: ## Shows this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed ## Trains and shows a small model, from nothing, in a f
 
 test: $(VENV)/.installed-dev ## Runs every test, the slow ones included
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+coverage: $(VENV)/.installed-dev ## Runs every test and shows which branches of the library none of them takes
+	$(BIN)/python -m pytest --cov --cov-report=term-missing --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test-litert: $(VENV)-litert/.installed ## Tests what writes LiteRT files, whose packages want an environment of their own
 	$(VENV)-litert/bin/python -m pytest tests/exporting/test_litert.py tests/inference/runtimes/test_litert.py
