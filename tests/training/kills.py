@@ -1,6 +1,7 @@
 """Trains in processes that are killed without warning, resumes, and compares with a run that was not.
 
 python -m tests.training.kills detection at_files          kills before every access to a file of the run
+python -m tests.training.kills detection at_files 72       the same from the 72nd access on
 python -m tests.training.kills detection at_moments 30     kills at thirty random moments
 TMPDIR=/dev/shm python -m tests.training.kills detection at_moments 10 /var/tmp
                                                            the same ten times, in a folder of another file system
@@ -178,7 +179,7 @@ def main(task: str, kind: str, number: str = "0", where: str | None = None) -> i
         print(f"{task}: {killer.accesses} accesses to files in {killer.seconds:.1f} s", flush=True)
         chance = random.Random(0)
         moments = [chance.uniform(0, killer.seconds) for _ in range(count)]
-        numbers = range(1, killer.accesses + 1)
+        numbers = range(max(1, count), killer.accesses + 1)
         for point in numbers if kind == "at_files" else moments:
             found = killer.kill_at_access(int(point)) if kind == "at_files" else killer.kill_after(point)
             wrong += found is not None
