@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.weights.graphdef import GraphFile, Node
 from mbv2kit.weights.layer_recorder import LayerRecorder, Passing
 from mbv2kit.weights.network_graph import Layer, NetworkGraph, Norm, Padding
@@ -73,7 +73,11 @@ def read_graph(path: Path, variables: Mapping[str, NDArray[Any]] | None = None) 
     Raises:
         UserError: The file is damaged, or an operation between two layers is unknown.
     """
-    return _Reader(path, GraphFile(path, variables)).read()
+    try:
+        return _Reader(path, GraphFile(path, variables)).read()
+    # A damaged graph may lack any attribute or input.
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its graph is damaged ({one_line(error)}); fetch it again.") from None
 
 
 @dataclass(slots=True)

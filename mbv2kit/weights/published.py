@@ -65,7 +65,10 @@ class Published:
             UserError: A tensor is missing or has another shape.
         """
         source = self.spec.origin["source"]
-        model = VisionModel(self._in_full())
+        try:
+            model = VisionModel(self._in_full())
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
         wanted = model.state_dict()
         for name, tensor in wanted.items():
             if name not in self.tensors and not name.endswith("num_batches_tracked"):

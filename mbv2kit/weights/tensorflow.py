@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mbv2kit.backbones import create_backbone
 from mbv2kit.backbones.mobilenet_v2 import LAST_CHANNELS
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.layers import Padding
@@ -72,6 +72,9 @@ def publish(
         return _publish(graph, path, source, format, labels)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    # Layers of a damaged file may have any shape.
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its layers do not fit together ({one_line(error)}); fetch it again.") from None
 
 
 def _publish(graph: NetworkGraph, path: Path, source: str, format: str, labels: Sequence[tuple[str, ...]]) -> Published:

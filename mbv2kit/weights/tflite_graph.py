@@ -197,6 +197,8 @@ class _Reader:
         )
         if options.StrideH() != options.StrideW() or options.DilationHFactor() != options.DilationWFactor():
             raise UserError(f"the layer '{common['name']}' has different strides or dilations for height and width.")
+        if options.StrideH() < 1 or options.DilationHFactor() < 1:
+            raise UserError(f"the layer '{common['name']}' has a stride or a dilation below 1.")
         rate = self.split.get(inputs[0])
         same = options.Padding() == self.tflite.Padding.SAME or rate is not None
         shape = self.graph.Tensors(inputs[0]).ShapeAsNumpy().tolist()
