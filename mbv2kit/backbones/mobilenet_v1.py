@@ -5,7 +5,16 @@ from torch import nn
 from mbv2kit.backbones.registry import BACKBONES, Backbone, Width
 from mbv2kit.backbones.strides import Strides
 from mbv2kit.nn.features import FeatureInfo
-from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv, initialize
+from mbv2kit.nn.layers import (
+    ACTIVATIONS,
+    Activation,
+    ConvNormAct,
+    ConvStyle,
+    NormOptions,
+    Padding,
+    SeparableConv,
+    initialize,
+)
 from mbv2kit.schema.rules import Stride
 
 # Table 1 between first convolution and pooling: channels and stride of each separable convolution.
@@ -34,6 +43,7 @@ class MobileNetV1(Backbone):
         width: The width multiplier of section 3.3; the paper uses 0.25, 0.5, 0.75 and 1.
         output_stride: Input pixels per step of the deepest map: 8, 16 or 32. Below 32, strides become dilation.
         padding: ``symmetric``, or ``tf_same`` for weights that come from TensorFlow.
+        activation: ``relu6`` as in TensorFlow, or ``relu``.
         norm: How batch normalization computes; TensorFlow's code has a ``norm_momentum`` of 0.0003.
 
     Raises:
@@ -45,10 +55,11 @@ class MobileNetV1(Backbone):
         width: Width = 1.0,
         output_stride: Stride = 32,
         padding: Padding = "symmetric",
+        activation: Activation = "relu6",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__()
-        style = ConvStyle(padding, norm)
+        style = ConvStyle(padding, norm, ACTIVATIONS[activation])
         channels = _scale(STEM_CHANNELS, width)
         self.layers = nn.ModuleDict({"layer_1": ConvNormAct(3, channels, 3, style=style, stride=2)})
         features = [FeatureInfo("layer_1", channels, 2)]

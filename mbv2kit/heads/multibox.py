@@ -26,7 +26,7 @@ class MultiBox(Head):
     maps to :meth:`predict`.
 
     Raw tensors: ``class_logits`` ``(B, A, num_classes + 1)``, background first; ``box_codes`` ``(B, A, 4)``;
-    ``anchors`` ``(A, 4)`` on the unit square.
+    ``anchors`` ``(A, 4)`` on the unit square, as :func:`~mbv2kit.nn.boxes.make_anchors` places them.
 
     Args:
         num_classes: Number of classes, without background.
@@ -37,6 +37,7 @@ class MultiBox(Head):
 
     Attributes:
         shapes: (width, height) of a cell's anchors for each map, as :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
+        steps: Distance between the cells of each map, likewise; None spreads them evenly.
         classifiers: The layer of each map that predicts class logits.
         regressors: The layer of each map that predicts box codes.
 
@@ -46,6 +47,7 @@ class MultiBox(Head):
 
     task = "detection"
     shapes: bx.Cells
+    steps: Sequence[float] | None = None
     classifiers: nn.ModuleList
     regressors: nn.ModuleList
 
@@ -62,7 +64,7 @@ class MultiBox(Head):
         codes = [_by_anchor(conv(x), 4) for conv, x in zip(self.regressors, maps, strict=True)]
         grids = [(x.shape[2], x.shape[3]) for x in maps]
         # The finest grid has the aspect ratio of the input, up to one cell.
-        anchors = bx.make_anchors(grids, self.shapes, grids[0]).to(maps[0].device)
+        anchors = bx.make_anchors(grids, self.shapes, grids[0], self.steps).to(maps[0].device)
         return {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
@@ -70,7 +72,7 @@ class MultiBox(Head):
 
         Reads ``boxes``, ``labels``, ``crowd`` and ``size``; crowd regions are neither objects nor background.
         """
-        logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), raw["anchors"]
+        logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), self._anchors(raw)
         height, width = targets["size"]
         unit = anchors.new_tensor([width, height, width, height])
         matches = []
@@ -104,14 +106,21 @@ class MultiBox(Head):
         """Returns the raw tensors with anchors of as many pixels as in an input of the usual size."""
         corners = raw["anchors"]
         centers, half_sizes = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
-        half_sizes = half_sizes / half_sizes.new_tensor([scale[1], scale[0]])
+        factors = corners.new_tensor([scale[1], scale[0]])
+        half_sizes = half_sizes / factors
+        if self.steps is not None:
+            centers = centers / factors
         return {**raw, "anchors": torch.cat([centers - half_sizes, centers + half_sizes], dim=1)}
+
+    def _anchors(self, raw: Raw) -> Tensor:
+        """Returns the anchors with their centers in the image, once they are at the scale of the input."""
+        return raw["anchors"] if self.steps is None else bx.clip_centers(raw["anchors"])
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""
         logits = raw["class_logits"].float()
         scores = logits.softmax(dim=-1) if self.scores == "softmax" else logits.sigmoid()
-        return {"boxes": bx.decode(raw["box_codes"].float(), raw["anchors"].float()), "scores": scores[..., 1:]}
+        return {"boxes": bx.decode(raw["box_codes"].float(), self._anchors(raw).float()), "scores": scores[..., 1:]}
 
 
 def _by_anchor(prediction: Tensor, values: int) -> Tensor:

@@ -11,12 +11,23 @@ from mbv2kit.heads.registry import HEADS, Raw
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo, choose_maps
-from mbv2kit.nn.layers import Conv2d, ConvNormAct, ConvStyle, NormOptions, Padding, SeparableConv
+from mbv2kit.nn.layers import (
+    ACTIVATIONS,
+    Activation,
+    Conv2d,
+    ConvNormAct,
+    ConvStyle,
+    NormOptions,
+    Padding,
+    SeparableConv,
+)
 from mbv2kit.schema.rules import FEW, FILLED, Name, Share, above, among, between
 
 _AnchorSide = Annotated[float, above(0, 10)]
 _Cell = Annotated[Sequence[tuple[_AnchorSide, _AnchorSide]], FILLED, FEW]
 Cells = Annotated[Sequence[_Cell], FILLED, FEW]
+# Inner channels of an extra map that is a bottleneck.
+_LEAST_INNER = 64
 
 
 @HEADS.register("ssdlite")
@@ -37,14 +48,20 @@ class SSD(MultiBox):
             of the (width, height) of a cell's anchors for each map, as fractions of the input's short side.
         min_scale: Scale of the first map's anchors, as a fraction of the input's short side; not for a list.
         max_scale: Scale of the last map's anchors; likewise.
+        anchor_steps: Distance between the cells of each map, as a fraction of the input's short side, for weights that
+            were trained with fixed steps such as 16 and 32 pixels: where a map does not divide the input, its last
+            cells lie nearer to the border. None spreads the cells evenly.
         scores: ``softmax`` over the classes and the background, or ``sigmoid`` of each class, as in TensorFlow's
             Object Detection API; it decides the loss, too.
         extra_channels: Channels of the maps that are computed.
+        bottlenecks: Whether the extra maps of SSDLite are linear bottlenecks, with at least 64 channels inside, and its
+            last map is predicted by 1 x 1 convolutions alone, as in the detectors of pytorch-ssd.
         kernel: Side of the prediction layers' kernels, of the depthwise ones where they are separable.
         maps: Names of the backbone's maps to read instead of the two above.
         match_iou: IoU from which an anchor counts as an object.
         nms: Which of its boxes the head returns.
         padding: Padding of the strided convolutions, as in the backbone.
+        activation: ``relu6``, or ``relu``, as in the backbone.
         norm: How batch normalization computes.
 
     Raises:
@@ -52,7 +69,8 @@ class SSD(MultiBox):
     """
 
     weight_options = frozenset({
-        "anchors", "min_scale", "max_scale", "maps", "scores", "extra_channels", "kernel", "padding", "norm_eps"
+        "anchors", "min_scale", "max_scale", "anchor_steps", "maps", "scores", "extra_channels", "bottlenecks",
+        "kernel", "padding", "activation", "norm_eps",
     })  # fmt: skip
 
     def __init__(
@@ -63,30 +81,40 @@ class SSD(MultiBox):
         anchors: bx.AnchorPreset | Cells = "tf",
         min_scale: Share = 0.2,
         max_scale: Share = 0.95,
+        anchor_steps: Annotated[Sequence[Annotated[float, above(0, 1)]], FILLED, FEW] | None = None,
         maps: Annotated[Sequence[Name], FILLED, FEW] | None = None,
         match_iou: Share = 0.5,
         scores: Scores = "softmax",
         extra_channels: Annotated[Sequence[Annotated[int, between(2, 1_000_000)]], FEW] = (512, 256, 256, 128),
+        bottlenecks: bool = False,
         kernel: Annotated[int, among(1, 3, 5)] = 3,
         nms: NmsOptions = NmsOptions(score_threshold=0.01, nms_iou=0.6, max_detections=100),
         padding: Padding = "symmetric",
+        activation: Activation = "relu6",
         norm: NormOptions = NormOptions(norm_eps=1e-3, norm_momentum=0.03),
     ) -> None:
         super().__init__(num_classes, match_iou=match_iou, nms=nms, scores=scores)
+        if bottlenecks and not separable:
+            raise UserError("bottlenecks=true needs separable convolutions, got a head without; take head=ssdlite.")
         sources = choose_maps(feature_info, maps, strides=(16, 32))
-        style = ConvStyle(padding, norm)
+        style = ConvStyle(padding, norm, ACTIVATIONS[activation])
         self.features = tuple(source.name for source in sources)
         channels = [source.channels for source in sources]
         self.extras = nn.ModuleList()
         for extra in extra_channels:
-            self.extras.append(_extra_map(channels[-1], extra, separable, style))
+            self.extras.append(_extra_map(channels[-1], extra, separable, bottlenecks, style))
             channels.append(extra)
         self.shapes = _shapes(len(channels), anchors, min_scale, max_scale)
+        if anchor_steps is not None and len(anchor_steps) != len(channels):
+            raise UserError(f"anchor_steps lists {len(anchor_steps)} maps, but the head predicts on {len(channels)}.")
+        self.steps = anchor_steps
         self.classifiers = nn.ModuleList()
         self.regressors = nn.ModuleList()
-        for width, cell in zip(channels, self.shapes, strict=True):
-            self.classifiers.append(_prediction(width, len(cell) * (num_classes + 1), kernel, separable, style))
-            self.regressors.append(_prediction(width, len(cell) * 4, kernel, separable, style))
+        for place, (width, cell) in enumerate(zip(channels, self.shapes, strict=True), start=1):
+            plain = bottlenecks and place == len(channels)
+            kind = (1, False) if plain else (kernel, separable)
+            self.classifiers.append(_prediction(width, len(cell) * (num_classes + 1), *kind, style))
+            self.regressors.append(_prediction(width, len(cell) * 4, *kind, style))
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.trunc_normal_(part.weight, std=0.03)
@@ -112,12 +140,12 @@ def _shapes(maps: int, anchors: bx.AnchorPreset | bx.Cells, min_scale: float, ma
     return anchors
 
 
-def _extra_map(in_channels: int, out_channels: int, separable: bool, style: ConvStyle) -> nn.Module:
-    half = out_channels // 2
-    squeeze = ConvNormAct(in_channels, half, 1, style=style)
+def _extra_map(in_channels: int, out_channels: int, separable: bool, bottleneck: bool, style: ConvStyle) -> nn.Module:
+    inner = max(out_channels // 2, _LEAST_INNER) if bottleneck else out_channels // 2
+    squeeze = ConvNormAct(in_channels, inner, 1, style=style)
     if separable:
-        return nn.Sequential(squeeze, SeparableConv(half, out_channels, style=style, stride=2))
-    return nn.Sequential(squeeze, ConvNormAct(half, out_channels, 3, style=style, stride=2))
+        return nn.Sequential(squeeze, SeparableConv(inner, out_channels, style=style, stride=2, linear=bottleneck))
+    return nn.Sequential(squeeze, ConvNormAct(inner, out_channels, 3, style=style, stride=2))
 
 
 def _prediction(in_channels: int, out_channels: int, kernel: int, separable: bool, style: ConvStyle) -> nn.Module:

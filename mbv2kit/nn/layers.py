@@ -1,7 +1,8 @@
 """The blocks that several papers share: convolution + norm + activation, separable convolution, inverted residual."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Annotated, Literal
 
@@ -15,6 +16,8 @@ from mbv2kit.schema.rules import Share, above
 Padding = Literal["symmetric", "tf_same"]
 Bottleneck = Literal["linear", "relu6"]
 Shortcut = Literal["bottleneck", "expansion", "none"]
+Activation = Literal["relu6", "relu"]
+ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = {"relu6": ReLU6, "relu": partial(nn.ReLU, inplace=True)}
 
 # On a CPU, torch 2.14 with oneDNN takes five to ten times as long for the gradients of a depthwise convolution as
 # elsewhere if it is dilated, or if its map is smaller than its kernel. In bfloat16 and channels_last the gradient of a
@@ -188,16 +191,26 @@ class ConvNormAct(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """A 3 x 3 depthwise convolution followed by a 1 x 1 convolution, each with norm and activation (Section 3.1)."""
+    """A 3 x 3 depthwise convolution followed by a 1 x 1 convolution, each with norm and activation (Section 3.1).
+
+    ``linear`` leaves out the activation of the second, as in a bottleneck.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, style: ConvStyle, stride: int = 1, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        style: ConvStyle,
+        stride: int = 1,
+        dilation: int = 1,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.depthwise = ConvNormAct(
             in_channels, in_channels, 3, style=style, stride=stride, dilation=dilation, groups=in_channels
         )
-        self.pointwise = ConvNormAct(in_channels, out_channels, 1, style=style)
+        self.pointwise = ConvNormAct(in_channels, out_channels, 1, style=style, activation=not linear)
 
 
 class InvertedResidual(nn.Module):

@@ -11,6 +11,7 @@ from mbv2kit.models.spec import ModelSpec
 _IMAGENET_CLASSES = 1000
 _VOC_CLASSES = 21
 _COCO_IDS = 90
+_COCO_CLASSES = 80
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -61,7 +62,8 @@ def segmentation_classes(outputs: int) -> tuple[str, ...]:
 def detection_classes(columns: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names the classes of a detector by the number of its logits, a background included.
 
-    90 classes are those of COCO's ids, ten of which were never given to an object; 20 are those of Pascal VOC.
+    90 classes are those of COCO's ids, ten of which were never given to an object; others are named by
+    :func:`detector_names`.
 
     Returns:
         The names, and the columns that have them; those of an id that was never given have none.
@@ -69,8 +71,14 @@ def detection_classes(columns: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if columns == _COCO_IDS + 1:
         named = {place: name for place, name in enumerate(coco_names()) if name is not None}
         return tuple(named.values()), tuple(named)
-    names = voc_classes()[1:] if columns == _VOC_CLASSES else _numbered(columns - 1)
-    return names, tuple(range(1, columns))
+    return detector_names(columns - 1), tuple(range(1, columns))
+
+
+def detector_names(count: int) -> tuple[str, ...]:
+    """Names the classes of a detector by their number: 20 are those of Pascal VOC, 80 those of COCO's objects."""
+    if count == _COCO_CLASSES:
+        return tuple(name for name in coco_names() if name is not None)
+    return voc_classes()[1:] if count == _VOC_CLASSES - 1 else _numbered(count)
 
 
 def coco_names() -> tuple[str | None, ...]:

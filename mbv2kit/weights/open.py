@@ -6,11 +6,22 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights import frozen_graph, hub, hugging_face, tf_checkpoint, tflite, timm, torchvision
+from mbv2kit.weights import (
+    frozen_graph,
+    hub,
+    hugging_face,
+    lufficc_ssd,
+    mmdetection,
+    pytorch_ssd,
+    tf_checkpoint,
+    tflite,
+    timm,
+    torchvision,
+)
 from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.hub_folder import CONFIG_FILE, read_config
 from mbv2kit.weights.published import Published
-from mbv2kit.weights.tensor_files import kind_of, read_tensors, sha256_of
+from mbv2kit.weights.tensor_files import kind_of, read_checkpoint, sha256_of
 
 SAVED_MODEL = "saved_model.pb"
 KINDS = (
@@ -95,11 +106,17 @@ def _read_file(path: Path, source: str) -> Published:
         return tflite.read(path, source)
     if kind == "graph":
         return frozen_graph.read(path, source)
-    tensors, digest = read_tensors(path), sha256_of(path)
+    (tensors, meta), digest = read_checkpoint(path), sha256_of(path)
     if torchvision.recognizes(tensors):
         return torchvision.read(tensors, source=source, sha256=digest, file_name=path.name)
     if timm.recognizes(tensors):
         return timm.read(tensors, source=source, sha256=digest)
+    if mmdetection.recognizes(tensors):
+        return mmdetection.read(tensors, source=source, sha256=digest, meta=meta)
+    if pytorch_ssd.recognizes(tensors):
+        return pytorch_ssd.read(tensors, source=source, sha256=digest)
+    if lufficc_ssd.recognizes(tensors):
+        return lufficc_ssd.read(tensors, source=source, sha256=digest)
     if any(name.startswith("model.backbone.") for name in tensors):
         raise UserError(f"{path} is the state of an unfinished run; when the run is finished, give its folder.")
     if any(name.startswith("backbone.layers.") for name in tensors):
@@ -114,5 +131,5 @@ def _read_file(path: Path, source: str) -> Published:
     raise UserError(
         f"{path} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...) of an unknown network; known are "
         "MobileNetV2, ResNet-101, DeepLabv3-ResNet-101 and VGG16 of torchvision, mobilenetv1_* and mobilenetv2_* of "
-        "timm."
+        "timm, and SSD on MobileNets of mmdetection, qfgaohao/pytorch-ssd and lufficc/SSD."
     )

@@ -72,17 +72,32 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: The file is damaged, holds no tensors, or would run code.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Reads the same as :func:`read_tensors`, and what the file has under ``meta``, where OpenMMLab describes it.
+
+    Returns:
+        Tensors on the CPU by name, and the description, which may be empty.
+
+    Raises:
+        UserError: The file is damaged, holds no tensors, or would run code.
+    """
     if kind_of(path) == "safetensors":
         try:
             tensors = read_safetensors(path)
         except StoredTensorsError as error:
             raise UserError(f"{path} is damaged or was cut short ({error}); fetch it again.") from None
+        meta = None
     else:
-        tensors = _state_in(_unpickle(path), path)
+        content = _unpickle(path)
+        tensors = _state_in(content, path)
+        meta = content.get("meta")
     if not tensors:
         raise UserError(f"{path} holds no tensor.")
     _check_finite(tensors, path)
-    return tensors
+    return tensors, meta if isinstance(meta, Mapping) else {}
 
 
 def _unpickle(path: Path) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mbv2kit.errors import UserError
 from mbv2kit.weights.network_graph import Layer
+from mbv2kit.weights.norm_tensors import identity_norm
 
 
 def conv_norm_tensors(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
@@ -21,13 +22,13 @@ def conv_norm_tensors(name: str, layer: Layer, eps: float) -> dict[str, Tensor]:
     norm = layer.norm
     bias = torch.from_numpy(layer.bias)
     if norm is None:
-        values = [torch.ones_like(bias), bias, torch.zeros_like(bias), torch.full_like(bias, 1 - eps)]
+        tensors = identity_norm(f"{name}.norm", bias, eps)
     else:
         # A bias before the norm moves the mean.
         arrays = (norm.weight, norm.bias, norm.mean - layer.bias, norm.variance + np.float32(norm.eps - eps))
         values = [torch.from_numpy(np.array(array, dtype=np.float32)) for array in arrays]
-    names = ("weight", "bias", "running_mean", "running_var")
-    tensors = {f"{name}.norm.{key}": value for key, value in zip(names, values, strict=True)}
+        names = ("weight", "bias", "running_mean", "running_var")
+        tensors = {f"{name}.norm.{key}": value for key, value in zip(names, values, strict=True)}
     return {f"{name}.conv.weight": torch.from_numpy(layer.weight), **tensors}
 
 

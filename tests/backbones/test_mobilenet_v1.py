@@ -1,9 +1,10 @@
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from mbv2kit.backbones import create_backbone
 from mbv2kit.heads.classifier import Classifier
 from mbv2kit.heads.ssd import SSD
 from tests.backbones.build import maps_of, on_meta, randomized
@@ -76,3 +77,11 @@ def test_ssdlite_reads_the_maps_that_the_paper_names() -> None:
 @pytest.mark.parametrize("width", [0.01, 0.25, 1.0])
 def test_no_layer_has_fewer_than_eight_channels(width: float) -> None:
     assert min(info.channels for info in on_meta(NAME, width=width).feature_info) >= 8
+
+
+@pytest.mark.parametrize(("name", "kind"), [("relu6", nn.ReLU6), ("relu", nn.ReLU)])
+def test_the_activation_is_that_of_the_option(name: str, kind: type[nn.Module]) -> None:
+    backbone = create_backbone("mobilenet_v1", width=0.25, activation=name)
+    found = [part for part in backbone.modules() if isinstance(part, nn.ReLU | nn.ReLU6)]
+    assert len(found) == 1 + 2 * 13
+    assert all(isinstance(part, kind) for part in found)

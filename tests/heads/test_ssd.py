@@ -69,6 +69,66 @@ def test_anchors_at_another_scale_shrink_around_their_centers() -> None:
     assert scaled["box_codes"] is raw["box_codes"]
 
 
+STEPS = [32 / 300, 64 / 300]
+
+
+def stepping(size: tuple[int, int]) -> tuple[SSD, dict[str, Tensor]]:
+    """Returns a head on two maps of 32 and 64 pixels a step at 300, and its raw tensors for another size."""
+    head = SSD(FEATURES[1:], 1, extra_channels=[], anchors=[[(0.2, 0.2)], [(0.4, 0.4)]], anchor_steps=STEPS).eval()
+    near, far = ([-(-side // step) for side in size] for step in (32, 64))
+    with torch.no_grad():
+        raw = head({"near": torch.zeros(1, 8, *near), "far": torch.zeros(1, 16, *far)})
+    raw["box_codes"] = torch.zeros_like(raw["box_codes"])
+    return head, raw
+
+
+def test_anchors_with_steps_keep_their_pixels_at_any_scale() -> None:
+    for size in ((300, 300), (600, 600), (150, 150)):
+        head, raw = stepping(size)
+        boxes = head.outputs(head.at_scale(raw, (size[0] / 300, size[1] / 300)), size)["boxes"][0] * size[0]
+        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        expected = []
+        for step in (32, 64):
+            places = [min(size[0], (cell + 0.5) * step) for cell in range(-(-size[0] // step))]
+            expected += [[x, y] for y in places for x in places]
+        torch.testing.assert_close(centers, torch.tensor(expected), atol=1e-3, rtol=0)
+        assert {round(side) for side in sides.flatten().tolist()} == {60, 120}
+
+
+def test_the_loss_reads_the_anchors_that_predictions_read() -> None:
+    head, raw = stepping((300, 300))
+    last = head.outputs(raw, (300, 300))["boxes"][0, 99] * 300
+    assert last.tolist() == pytest.approx([270, 270, 330, 330], abs=1e-3)
+    targets = {
+        "size": (300, 300),
+        "boxes": [last[None]],
+        "labels": [torch.tensor([0])],
+        "crowd": [torch.tensor([False])],
+    }
+    assert head.loss(raw, targets)["localization"].item() == pytest.approx(0, abs=1e-4)
+
+
+def test_bottlenecks_end_linearly_and_the_last_map_is_predicted_by_points() -> None:
+    head = create_head("ssdlite", FEATURES, 2, bottlenecks=True, extra_channels=[512, 256, 256, 64])
+    assert isinstance(head, SSD)
+    inner = [extra[0].conv.out_channels for extra in head.extras]  # type: ignore[index]
+    assert inner == [256, 128, 128, 64]
+    assert not [name for name, _ in head.named_modules() if name.endswith("1.pointwise.act")]
+    assert len([name for name, _ in head.named_modules() if name.endswith("act")]) == 4 * 2 + 5 * 2
+    for layers, values in ((head.classifiers, 3), (head.regressors, 4)):
+        last = layers[5]
+        assert isinstance(last, nn.Conv2d)
+        assert last.weight.shape == (6 * values, 64, 1, 1)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("relu6", nn.ReLU6), ("relu", nn.ReLU)])
+def test_the_activation_is_that_of_the_option(name: str, kind: type[nn.Module]) -> None:
+    head = create_head("ssdlite", FEATURES, 2, activation=name)
+    found = [part for part in head.modules() if isinstance(part, nn.ReLU | nn.ReLU6)]
+    assert len(found) == 4 * 3 + 6 * 2
+    assert all(isinstance(part, kind) for part in found)
+
+
 def conv_and_norm(name: str) -> list[str]:
     parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     return [f"{name}.conv.weight", *(f"{name}.norm.{part}" for part in parts)]
@@ -226,6 +286,12 @@ def test_logits_without_meaning_find_nothing() -> None:
         ),
         (lambda: SSD(FEATURES, 2, min_scale=0.99), r"^min_scale and max_scale must be in order"),
         (lambda: create_head("ssd", FEATURES, 2, maps=[]), r"maps must be a list, each text .* got \[\]"),
+        (lambda: SSD(FEATURES, 2, anchor_steps=[0.1]), r"^anchor_steps lists 1 maps, but the head predicts on 6\.$"),
+        (lambda: create_head("ssd", FEATURES, 2, anchor_steps=[0.0] * 6), r"anchor_steps must be .* above 0"),
+        (
+            lambda: create_head("ssd", FEATURES, 2, bottlenecks=True),
+            r"^bottlenecks=true needs separable .*head=ssdlite",
+        ),
         (lambda: SSD(FEATURES[:2], 2), r"no feature map of stride 32, only of \[8, 16\]"),
     ],
 )

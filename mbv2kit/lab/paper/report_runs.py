@@ -28,7 +28,7 @@ METRICS = {"top1": "top1", "top5": "top5", "mAP": "AP", "mIoU": "mIoU"}
 NO_LAYERS = frozenset({
     "padding", "norm_eps", "norm_momentum", "zero_init_residual", "ceil_pooling", "dropout", "label_smoothing",
     "background", "class_weights", "min_scale", "max_scale", "first_scale", "match_iou", "score_threshold", "nms_iou",
-    "max_detections", "anchors",
+    "max_detections", "anchors", "anchor_steps",
 })
 # fmt: on
 
