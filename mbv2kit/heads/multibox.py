@@ -26,7 +26,8 @@ class MultiBox(Head):
     maps to :meth:`predict`.
 
     Raw tensors: ``class_logits`` ``(B, A, num_classes + 1)``, background first; ``box_codes`` ``(B, A, 4)``;
-    ``anchors`` ``(A, 4)`` on the unit square, as :func:`~mbv2kit.nn.boxes.make_anchors` places them.
+    ``anchors`` ``(A, 4)`` on the unit square; with ``steps`` also ``covered`` ``(A, 2)`` of
+    :func:`~mbv2kit.nn.boxes.covered_pixels`, by which they move as soon as the size of the input is known.
 
     Args:
         num_classes: Number of classes, without background.
@@ -37,7 +38,7 @@ class MultiBox(Head):
 
     Attributes:
         shapes: (width, height) of a cell's anchors for each map, as :func:`~mbv2kit.nn.boxes.make_anchors` takes them.
-        steps: Distance between the cells of each map, likewise; None spreads them evenly.
+        steps: Input pixels between the cells of each map, None for even ones; None if all are even.
         classifiers: The layer of each map that predicts class logits.
         regressors: The layer of each map that predicts box codes.
 
@@ -47,7 +48,7 @@ class MultiBox(Head):
 
     task = "detection"
     shapes: bx.Cells
-    steps: Sequence[float] | None = None
+    steps: Sequence[float | None] | None = None
     classifiers: nn.ModuleList
     regressors: nn.ModuleList
 
@@ -64,15 +65,18 @@ class MultiBox(Head):
         codes = [_by_anchor(conv(x), 4) for conv, x in zip(self.regressors, maps, strict=True)]
         grids = [(x.shape[2], x.shape[3]) for x in maps]
         # The finest grid has the aspect ratio of the input, up to one cell.
-        anchors = bx.make_anchors(grids, self.shapes, grids[0], self.steps).to(maps[0].device)
-        return {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
+        anchors = bx.make_anchors(grids, self.shapes, grids[0]).to(maps[0].device)
+        raw = {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
+        if self.steps is not None:
+            raw["covered"] = bx.covered_pixels(grids, self.shapes, self.steps).to(anchors.device)
+        return raw
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
         """Class loss with hard negatives 3:1 and smooth L1 on matched anchors, over the number of matches.
 
         Reads ``boxes``, ``labels``, ``crowd`` and ``size``; crowd regions are neither objects nor background.
         """
-        logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), self._anchors(raw)
+        logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), _placed(raw, targets["size"])
         height, width = targets["size"]
         unit = anchors.new_tensor([width, height, width, height])
         matches = []
@@ -106,21 +110,20 @@ class MultiBox(Head):
         """Returns the raw tensors with anchors of as many pixels as in an input of the usual size."""
         corners = raw["anchors"]
         centers, half_sizes = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
-        factors = corners.new_tensor([scale[1], scale[0]])
-        half_sizes = half_sizes / factors
-        if self.steps is not None:
-            centers = centers / factors
+        half_sizes = half_sizes / half_sizes.new_tensor([scale[1], scale[0]])
         return {**raw, "anchors": torch.cat([centers - half_sizes, centers + half_sizes], dim=1)}
-
-    def _anchors(self, raw: Raw) -> Tensor:
-        """Returns the anchors with their centers in the image, once they are at the scale of the input."""
-        return raw["anchors"] if self.steps is None else bx.clip_centers(raw["anchors"])
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""
         logits = raw["class_logits"].float()
         scores = logits.softmax(dim=-1) if self.scores == "softmax" else logits.sigmoid()
-        return {"boxes": bx.decode(raw["box_codes"].float(), self._anchors(raw).float()), "scores": scores[..., 1:]}
+        return {"boxes": bx.decode(raw["box_codes"].float(), _placed(raw, size).float()), "scores": scores[..., 1:]}
+
+
+def _placed(raw: Raw, size: tuple[int, int]) -> Tensor:
+    """Returns the anchors where they lie in an input of that height and width."""
+    anchors = raw["anchors"]
+    return bx.move_to_steps(anchors, raw["covered"], size) if "covered" in raw else anchors
 
 
 def _by_anchor(prediction: Tensor, values: int) -> Tensor:

@@ -21,10 +21,11 @@ from mbv2kit.nn.layers import (
     Padding,
     SeparableConv,
 )
-from mbv2kit.schema.rules import FEW, FILLED, Name, Share, above, among, between
+from mbv2kit.schema.rules import FEW, FILLED, LONGEST_SIDE, Name, Share, above, among, between
 
 _AnchorSide = Annotated[float, above(0, 10)]
 _Cell = Annotated[Sequence[tuple[_AnchorSide, _AnchorSide]], FILLED, FEW]
+_Step = Annotated[float, above(0, LONGEST_SIDE)]
 Cells = Annotated[Sequence[_Cell], FILLED, FEW]
 # Inner channels of an extra map that is a bottleneck.
 _LEAST_INNER = 64
@@ -48,9 +49,9 @@ class SSD(MultiBox):
             of the (width, height) of a cell's anchors for each map, as fractions of the input's short side.
         min_scale: Scale of the first map's anchors, as a fraction of the input's short side; not for a list.
         max_scale: Scale of the last map's anchors; likewise.
-        anchor_steps: Distance between the cells of each map, as a fraction of the input's short side, for weights that
-            were trained with fixed steps such as 16 and 32 pixels: where a map does not divide the input, its last
-            cells lie nearer to the border. None spreads the cells evenly.
+        anchor_steps: Input pixels between the cells of each map, for weights that were trained with fixed steps such as
+            32 pixels: 10 cells cover 320 pixels of an input of 300. None, for a map or for all, lets the cells share
+            the input evenly.
         scores: ``softmax`` over the classes and the background, or ``sigmoid`` of each class, as in TensorFlow's
             Object Detection API; it decides the loss, too.
         extra_channels: Channels of the maps that are computed.
@@ -81,7 +82,7 @@ class SSD(MultiBox):
         anchors: bx.AnchorPreset | Cells = "tf",
         min_scale: Share = 0.2,
         max_scale: Share = 0.95,
-        anchor_steps: Annotated[Sequence[Annotated[float, above(0, 1)]], FILLED, FEW] | None = None,
+        anchor_steps: Annotated[Sequence[_Step | None], FILLED, FEW] | None = None,
         maps: Annotated[Sequence[Name], FILLED, FEW] | None = None,
         match_iou: Share = 0.5,
         scores: Scores = "softmax",

@@ -91,10 +91,7 @@ def _with_ratios(sized: Sequence[tuple[float, float]]) -> list[tuple[float, floa
 
 
 def make_anchors(
-    grids: Sequence[tuple[int, int]],
-    shapes: Sequence[Sequence[tuple[float, float]]],
-    image: tuple[int, int],
-    steps: Sequence[float] | None = None,
+    grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], image: tuple[int, int]
 ) -> Tensor:
     """Places anchors on grids: one set of ``shapes`` around the center of each cell.
 
@@ -102,29 +99,55 @@ def make_anchors(
         grids: (height, width) of each level's feature map.
         shapes: (width, height) of a cell's anchors for each level, as fractions of the short side.
         image: Height and width in any unit; only their ratio matters.
-        steps: Distance between the cells of each level, as a fraction of the short side; None spreads them evenly over
-            the image. The last centers may lie beyond it, see :func:`clip_centers`.
 
     Returns:
         ``(A, 4)`` float32 ``xyxy`` on the unit square, in order of level, row, column, shape. Anchors at the border
         extend beyond it.
     """
-    short = torch.tensor([min(image) / image[1], min(image) / image[0]])
+    short = min(image)
     anchors = []
-    for level, ((rows, columns), cell) in enumerate(zip(grids, shapes, strict=True)):
-        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
-        # As many cells cover the image.
-        cells = torch.tensor([columns, rows]) if steps is None else 1 / (steps[level] * short)
-        centers = torch.stack([x, y], dim=-1).reshape(-1, 1, 2) / cells
-        half_sizes = torch.tensor(cell) * short / 2
+    for (rows, columns), cell in zip(grids, shapes, strict=True):
+        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+        centers = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
+        half_sizes = torch.tensor(cell) * torch.tensor([short / image[1], short / image[0]]) / 2
         anchors.append(torch.cat([centers - half_sizes, centers + half_sizes], dim=-1).reshape(-1, 4))
     return torch.cat(anchors).float()
 
 
-def clip_centers(anchors: Tensor) -> Tensor:
-    """Moves anchors ``(A, 4)`` whose center lies to the right of the unit square, or below it, onto its border."""
+def covered_pixels(
+    grids: Sequence[tuple[int, int]], shapes: Sequence[Sequence[tuple[float, float]]], steps: Sequence[float | None]
+) -> Tensor:
+    """Returns how many pixels the cells of each anchor's level cover at fixed steps.
+
+    Args:
+        grids: (height, width) of each level's feature map.
+        shapes: As for :func:`make_anchors`.
+        steps: Pixels between the cells of each level; None for a level whose cells share the image evenly.
+
+    Returns:
+        ``(A, 2)`` float32, width and height; 0 for those of an even level.
+    """
+    rows = [
+        torch.tensor([columns, rows]).mul(step or 0.0).repeat(rows * columns * len(cell), 1)
+        for (rows, columns), cell, step in zip(grids, shapes, steps, strict=True)
+    ]
+    return torch.cat(rows).float()
+
+
+def move_to_steps(anchors: Tensor, covered: Tensor, size: tuple[int, int]) -> Tensor:
+    """Moves anchors that share the image evenly to where fixed steps place them.
+
+    Args:
+        anchors: ``(A, 4)`` on the unit square.
+        covered: As :func:`covered_pixels` returns it.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        ``(A, 4)``; a center that would lie beyond the image lies on its border.
+    """
     centers, sizes = _center_size(anchors)
-    centers = centers.clamp(max=1.0)
+    shares = covered / covered.new_tensor([size[1], size[0]])
+    centers = (centers * torch.where(covered > 0, shares, 1.0)).clamp(max=1.0)
     return torch.cat([centers - sizes / 2, centers + sizes / 2], dim=-1)
 
 

@@ -48,7 +48,8 @@ DETECTOR = Detector(
         "bottlenecks": True,
         "extra_channels": [512, 256, 256, 64],
         "anchors": prior_shapes((60, 105, 150, 195, 240, 285, 330), _SIDE, clipped=True),
-        "anchor_steps": [step / _SIDE for step in (16, 32, 64, 107, 160, 320)],
+        # The steps of the other maps, 16, 32, 64, 160 and 320 pixels, share the input evenly.
+        "anchor_steps": [None, None, None, 107.0, None, None],
         "score_threshold": 0.01,
         "nms_iou": 0.45,
         "max_detections": 100,

@@ -60,7 +60,8 @@ DETECTOR = Detector(
         "name": "ssdlite",
         "maps": ["layer_14", "layer_19"],
         "anchors": prior_shapes((48, 100, 150, 202, 253, 304, 320), _SIDE, clipped=False),
-        "anchor_steps": [step / _SIDE for step in (16, 32, 64, 107, 160, 320)],
+        # The steps of the other maps, 16, 32, 64, 160 and 320 pixels, share the input evenly.
+        "anchor_steps": [None, None, None, 107.0, None, None],
         "score_threshold": 0.02,
         "nms_iou": 0.45,
         "max_detections": 200,

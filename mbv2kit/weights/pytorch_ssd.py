@@ -16,7 +16,8 @@ _SIDE = 300
 # It keeps the 200 best boxes of each class before suppression, and all that are left after it.
 _HEAD: Mapping[str, Any] = {
     "anchors": prior_shapes((60, 105, 150, 195, 240, 285, 330), _SIDE, clipped=True),
-    "anchor_steps": [step / _SIDE for step in (16, 32, 64, 100, 150, 300)],
+    # The steps of the other maps, 100, 150 and 300 pixels, share the input evenly.
+    "anchor_steps": [16.0, 32.0, 64.0, None, None, None],
     "score_threshold": 0.01,
     "nms_iou": 0.45,
     "max_detections": 200,

@@ -69,12 +69,9 @@ def test_anchors_at_another_scale_shrink_around_their_centers() -> None:
     assert scaled["box_codes"] is raw["box_codes"]
 
 
-STEPS = [32 / 300, 64 / 300]
-
-
 def stepping(size: tuple[int, int]) -> tuple[SSD, dict[str, Tensor]]:
-    """Returns a head on two maps of 32 and 64 pixels a step at 300, and its raw tensors for another size."""
-    head = SSD(FEATURES[1:], 1, extra_channels=[], anchors=[[(0.2, 0.2)], [(0.4, 0.4)]], anchor_steps=STEPS).eval()
+    """Returns a head on two maps of 32 and 64 pixels a step, and its raw tensors for an input of that size."""
+    head = SSD(FEATURES[1:], 1, extra_channels=[], anchors=[[(0.2, 0.2)], [(0.4, 0.4)]], anchor_steps=[32, 64]).eval()
     near, far = ([-(-side // step) for side in size] for step in (32, 64))
     with torch.no_grad():
         raw = head({"near": torch.zeros(1, 8, *near), "far": torch.zeros(1, 16, *far)})

@@ -79,21 +79,17 @@ def test_uniform_anchors_are_six_a_cell() -> None:
     torch.testing.assert_close(sizes[:, 0] / sizes[:, 1], torch.tensor([1, 2, 1 / 2, 3, 1 / 3, 1]))
 
 
-def test_steps_place_the_cells_whatever_the_size_of_the_map() -> None:
-    """32 and 300 pixels of an input of 300 x 600."""
-    boxes = bx.make_anchors([(10, 19), (1, 2)], [[(0.5, 0.5)], [(0.25, 1.0)]], (300, 600), steps=(32 / 300, 1.0))
-    centers = centers_and_sizes(boxes)[:, :2] * torch.tensor([600.0, 300.0])
-    expected = [[16 + 32 * x, 16 + 32 * y] for y in range(10) for x in range(19)] + [[150, 150], [450, 150]]
-    torch.testing.assert_close(centers, torch.tensor(expected, dtype=torch.float32), atol=1e-3, rtol=0)
-    torch.testing.assert_close(centers_and_sizes(boxes)[:, 2:], torch.tensor([[0.25, 0.5]] * 190 + [[0.125, 1.0]] * 2))
-
-
-def test_centers_beyond_the_image_move_onto_its_border() -> None:
-    anchors = torch.tensor([[0.9, 0.2, 1.2, 0.6], [0.2, 0.5, 0.6, 1.6], [-0.2, -0.2, 0.1, 0.1], [0.0, 0.0, 2.0, 2.0]])
-    expected = torch.tensor(
-        [[0.85, 0.2, 1.15, 0.6], [0.2, 0.45, 0.6, 1.55], [-0.2, -0.2, 0.1, 0.1], [0.0, 0.0, 2.0, 2.0]]
-    )
-    torch.testing.assert_close(bx.clip_centers(anchors), expected)
+def test_steps_place_the_cells_of_some_levels() -> None:
+    """An input of 300 x 600 with steps of 32 pixels; the second level is even."""
+    grids, shapes = [(10, 19), (1, 2)], [[(0.5, 0.5)], [(0.25, 1.0)]]
+    even = bx.make_anchors(grids, shapes, (300, 600))
+    covered = bx.covered_pixels(grids, shapes, (32.0, None))
+    assert covered.tolist() == [[608, 320]] * 190 + [[0, 0]] * 2
+    found = centers_and_sizes(bx.move_to_steps(even, covered, (300, 600)))
+    expected = [[min(600, 16 + 32 * x), min(300, 16 + 32 * y)] for y in range(10) for x in range(19)]
+    expected += [[150, 150], [450, 150]]
+    torch.testing.assert_close(found[:, :2] * torch.tensor([600, 300]), torch.tensor(expected).float())
+    torch.testing.assert_close(found[:, 2:], centers_and_sizes(even)[:, 2:])
 
 
 @pytest.mark.parametrize("image", [(300, 600), (600, 300), (10, 20)])
