@@ -153,7 +153,7 @@ def _score_layers(detector: Detector) -> dict[str, str]:
 def _background_first(tensor: Tensor, columns: int) -> Tensor:
     """Moves the last of each box's ``columns`` scores before the others."""
     # A tensor of another shape is reported when the model is built.
-    if not tensor.ndim or len(tensor) % columns:
+    if not tensor.ndim or not tensor.numel() or len(tensor) % columns:
         return tensor
     return tensor.reshape(-1, columns, *tensor.shape[1:]).roll(1, dims=1).flatten(0, 1)
 

@@ -200,6 +200,10 @@ def flat(name: str, tensors: dict[str, Tensor]) -> None:
     tensors[name] = torch.tensor(1.0)
 
 
+def empty(name: str, tensors: dict[str, Tensor]) -> None:
+    tensors[name] = torch.zeros(5, 0)
+
+
 def more(name: str, tensors: dict[str, Tensor]) -> None:
     tensors[name] = torch.zeros(3)
 
@@ -233,6 +237,12 @@ def more(name: str, tensors: dict[str, Tensor]) -> None:
             cut,
             "bbox_head.cls_convs.3.1.bias",
             r"has values of shape \(29,\) for 'heads\.\S+', which must be",
+        ),
+        (
+            "mmdetection",
+            empty,
+            "bbox_head.cls_convs.3.1.weight",
+            r"has values of shape \(5, 0\) for 'heads\.\S+', which must be",
         ),
         (
             "mmdetection",
