@@ -27,10 +27,9 @@ def prefix_of(path: Path) -> Path | None:
     """Returns what the files of a checkpoint begin with; None if the path names none of them, nor all."""
     name = path.name
     for ending in (_INDEX, _GRAPH, _DATA):
-        if ending in name:
-            name = name.partition(ending)[0]
-    prefix = path.with_name(name) if name else path
-    return prefix if prefix.with_name(prefix.name + _INDEX).is_file() else None
+        name = name.partition(ending)[0]
+    # The current folder and the root have no name.
+    return path.with_name(name) if name and path.with_name(name + _INDEX).is_file() else None
 
 
 def read(prefix: Path, source: str) -> Published:

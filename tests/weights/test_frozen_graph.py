@@ -1,3 +1,4 @@
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,24 @@ def test_any_damage_is_a_user_error(good: bytes, tmp_path_factory: pytest.TempPa
     # Damage may hit weights; any exception but UserError fails the test.
     with suppress(UserError):
         read(path, "frozen.pb").build()
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.ckpt.index", "model.ckpt.data-00000-of-00001"])
+def test_a_checkpoint_without_its_graph_or_tensorflow_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for ending in ("index", "data-00000-of-00001"):
+        Path(f"model.ckpt.{ending}").write_bytes(b"\0")
+    with pytest.raises(UserError, match=r"model\.ckpt: model\.ckpt\.meta is missing, which holds the graph"):
+        read_weights(name)
+    Path("model.ckpt.meta").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UserError, match=r"needs TensorFlow; install it with: pip install 'mbv2kit\[tensorflow\]'"):
+        read_weights(name)
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_path_without_a_name_is_no_checkpoint(name: str) -> None:
+    with pytest.raises(UserError, match=r"holds neither a model\.json"):
+        read_weights(name)
