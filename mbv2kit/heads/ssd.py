@@ -48,7 +48,7 @@ class SSD(MultiBox):
         anchors: ``tf`` (3 anchors per cell of the first map, 6 of the others), ``uniform`` (6 of all maps), or a list
             of the (width, height) of a cell's anchors for each map, as fractions of the input's short side.
         min_scale: Scale of the first map's anchors, as a fraction of the input's short side; not for a list.
-        max_scale: Scale of the last map's anchors; likewise.
+        max_scale: Scale of the last map's anchors; not for a list.
         anchor_steps: Input pixels between the cells of each map, for weights that were trained with fixed steps such as
             32 pixels: 10 cells cover 320 pixels of an input of 300. None, for a map or for all, lets the cells share
             the input evenly.

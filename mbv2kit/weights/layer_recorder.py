@@ -4,7 +4,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mbv2kit.weights.network_graph import IMAGE, Activation, Layer, Scores
+from mbv2kit.heads.multibox import Scores
+from mbv2kit.weights.network_graph import IMAGE, Activation, Layer
 
 # What an operation without weights does to the way of a tensor; all others pass it on.
 Passing = Literal["add", "join", "relu", "relu6", "merge", "sigmoid", "softmax", "pass"]

@@ -1,15 +1,17 @@
 """A published network as a list of layers with their weights, whichever format its file has."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.heads.multibox import Scores
+
 Kind = Literal["convolution", "depthwise", "dense"]
 Activation = Literal["none", "relu", "relu6"]
 Padding = Literal["same", "valid", "symmetric"]
-Scores = Literal["softmax", "sigmoid"]
 Floats = NDArray[np.float32]
 
 # What the first layer reads instead of another layer.
@@ -74,7 +76,7 @@ class Predictions:
 
     Attributes:
         boxes: Positions of the layers that predict box codes, finest map first.
-        scores: Positions of the layers that predict class logits, likewise.
+        scores: Positions of the layers that predict class logits, in the same order.
         columns: Number of logits of an anchor, a background included.
         anchors: ``(A, 4)`` ``xyxy`` on the unit square; None if the file does not hold them as numbers.
         cells: (width, height) of a cell's anchors for each map, as fractions of the image; None if the file does not
@@ -92,7 +94,7 @@ class Predictions:
     cells: list[list[tuple[float, float]]] | None = None
     code_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     score_function: Scores | None = None
-    nms: dict[str, Any] | None = None
+    nms: Mapping[str, Any] = field(default_factory=dict)
     fuzzy_anchors: float = 0.0
 
 

@@ -99,11 +99,11 @@ def _code_weights(file: GraphFile, found: LayerRecorder, boxes: tuple[int, ...])
     return y, x, height, width
 
 
-def _nms(file: GraphFile) -> dict[str, Any] | None:
-    """Returns the options of the suppression; None if the graph has none."""
+def _nms(file: GraphFile) -> dict[str, Any]:
+    """Returns the options of the suppression; nothing if the graph has none."""
     node = next((node for node in file.nodes if node.op in _NMS), None)
     if node is None:
-        return None
+        return {}
     iou, *threshold = (file.constants.get(name) for name in node.inputs[3:5])
     options: dict[str, Any] = {}
     if iou is not None:

@@ -32,7 +32,7 @@ class Detector:
         head: Name and arguments of the head.
         side: Height and width of the input.
         mean: Mean of the pixels for each channel, for pixels in 0..255.
-        std: Their standard deviation, likewise.
+        std: Standard deviation of the pixels for each channel, for pixels in 0..255.
         background_last: Whether the score of the background comes after those of the classes, not before.
     """
 

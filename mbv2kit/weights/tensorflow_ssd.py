@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from mbv2kit.errors import UserError
+from mbv2kit.heads.multibox import Scores
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.nn import boxes as bx
 from mbv2kit.weights.class_names import detection_classes, find_labels
-from mbv2kit.weights.network_graph import IMAGE, Floats, Layer, NetworkGraph, Predictions, Scores
+from mbv2kit.weights.network_graph import IMAGE, Floats, Layer, NetworkGraph, Predictions
 from mbv2kit.weights.published import PublishedHead
 from mbv2kit.weights.tensorflow_layers import conv_norm_tensors, norm_eps, plain_tensors
 
@@ -105,7 +106,7 @@ def read_ssd(
             "kernel": (scores[0].depthwise or scores[0].last).weight.shape[2],
             "norm_eps": eps,
             "padding": "tf_same",
-            **(found.nms or {}),
+            **found.nms,
         },
         class_names=names,
         background=True,

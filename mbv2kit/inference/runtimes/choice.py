@@ -21,7 +21,6 @@ from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session
 from mbv2kit.process import processor_name
 from mbv2kit.schema.documents import read_json
-from mbv2kit.structures import Input
 
 # Timing of all candidates together; enough for a few dozen runs of each.
 SECONDS = 2.0
@@ -136,7 +135,7 @@ def _time(
 ) -> dict[str, float]:
     """Returns the milliseconds per image of each candidate that runs: the median, divided by its images at a time."""
     sessions: dict[str, Session] = {}
-    image: Input = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, *found[0].export.size, 3), dtype=np.uint8)
     failures = []
     for candidate in found:
         try:
