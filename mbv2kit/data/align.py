@@ -30,9 +30,6 @@ class AlignedSource(Source):
         source: Source of the samples.
         class_names: The model's classes, in the model's order.
         ids: The model's class id for each class of the source; -1 for one whose objects are left out.
-
-    Attributes:
-        left_out: Names of the classes of the source that are left out.
     """
 
     def __init__(self, source: Source, class_names: Sequence[str], ids: Sequence[int]) -> None:

@@ -152,8 +152,10 @@ def evaluate_model(
     seconds = time.perf_counter() - started
     _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
     scores = scorer.compute()
-    if left_out := getattr(source, "left_out", ()):
-        sentence = f"The model does not know {len(left_out)} classes of the data set ({first_few(left_out)})"
+    if source.left_out:
+        sentence = (
+            f"The model does not know {len(source.left_out)} classes of the data set ({first_few(source.left_out)})"
+        )
         scores = replace(scores, notes=(f"{sentence}; their objects are left out.", *scores.notes))
     scorer.save_plots(folder.plots)
     precision, file = ("fp32", None) if export is None else (export.precision, export.file)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.weights.graphdef import GraphFile, Node
 from mbv2kit.weights.layer_recorder import LayerRecorder, Passing
-from mbv2kit.weights.network_graph import Layer, NetworkGraph, Norm, Padding
+from mbv2kit.weights.network_graph import Layer, NetworkGraph, Norm, Padding, name_padding
 from mbv2kit.weights.object_detection import find_predictions
 from mbv2kit.weights.published import Published
 from mbv2kit.weights.tensorflow import publish
@@ -189,7 +189,7 @@ class _Reader:
         if node.op in _POOLS or (node.op == "Identity" and inputs[0] in self.pooled):
             self.pooled.add(node.name)
         if node.op == "Pad" and constants:
-            self.padded[node.name] = self._padding(node, constants[0])
+            self.padded[node.name] = name_padding(constants[0], f"{self.path}: its node '{node.name}'")
         elif node.op == "SpaceToBatchND" and constants:
             self.split[node.name] = int(constants[0].ravel()[0])
         elif node.op == "ResizeBilinear":
@@ -209,17 +209,6 @@ class _Reader:
         factor = 1 / value if node.op == "RealDiv" else value
         rows = factor.reshape(-1, *[1] * (layer.weight.ndim - 1))
         return {"weight": layer.weight * rows, "bias": layer.bias * factor}
-
-    def _padding(self, node: Node, amounts: NDArray[Any]) -> Padding:
-        _, rows, columns, _ = amounts.tolist()
-        if rows == columns and rows[0] == rows[1]:
-            return "symmetric"
-        if rows == columns and rows == [0, 1]:
-            return "same"
-        raise UserError(
-            f"{self.path}: its node '{node.name}' pads by {rows} and {columns} pixels, which is neither symmetric nor "
-            "TensorFlow's SAME."
-        )
 
     def _prepare(self, node: Node, inputs: Sequence[str], constants: Sequence[NDArray[Any]]) -> None:
         """Follows the pixels on their way to the first layer."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.errors import UserError
 from mbv2kit.heads.multibox import Scores
 
 Kind = Literal["convolution", "depthwise", "dense"]
@@ -122,3 +123,22 @@ class NetworkGraph:
     align_corners: bool | None = None
     old_resizing: bool = False
     predictions: Predictions | None = None
+
+
+def name_padding(amounts: NDArray[Any], subject: str) -> Padding:
+    """Names what a PAD before a convolution does.
+
+    Args:
+        amounts: ``(4, 2)`` whole numbers, how many zeros are added before and after the images, rows, columns and
+            channels.
+        subject: What pads, for the message.
+
+    Raises:
+        UserError: No known network pads like that.
+    """
+    _, rows, columns, _ = amounts.tolist()
+    if rows == columns and rows[0] == rows[1]:
+        return "symmetric"
+    if rows == columns and rows == [0, 1]:
+        return "same"
+    raise UserError(f"{subject} pads by {rows} and {columns} pixels, which is neither symmetric nor TensorFlow's SAME.")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.weights.layer_recorder import LayerRecorder, Passing
-from mbv2kit.weights.network_graph import Activation, Layer, NetworkGraph, Padding, Predictions
+from mbv2kit.weights.network_graph import Activation, Layer, NetworkGraph, Padding, Predictions, name_padding
 
 # Operations without weights, which do not change the order of the layers.
 _PASSING: dict[str, Passing] = {
@@ -117,7 +117,7 @@ class _Reader:
             raise UserError(f"the file has the operation {name}, which no known network has.")
         source = inputs[0]
         if name == "PAD":
-            self.padded[output] = self._padding(self._values(inputs[1]))
+            self.padded[output] = name_padding(self._values(inputs[1]).astype(int), "it")
         elif name == "SPACE_TO_BATCH_ND":
             self.split[output] = int(self._values(inputs[1]).ravel()[0])
         elif name == "DEQUANTIZE" and source not in self.found.traces:
@@ -232,14 +232,6 @@ class _Reader:
         """Returns the scales of a quantized tensor; None if it holds floats."""
         scales = self.graph.Tensors(index).Quantization()
         return None if scales is None or not scales.ScaleLength() else scales.ScaleAsNumpy().astype(np.float64)
-
-    def _padding(self, amounts: NDArray[np.float32]) -> Padding:
-        _, rows, columns, _ = amounts.astype(int).tolist()
-        if rows == columns and rows[0] == rows[1]:
-            return "symmetric"
-        if rows == columns and rows == [0, 1]:
-            return "same"
-        raise UserError(f"it pads by {rows} and {columns} pixels, which is neither symmetric nor TensorFlow's SAME.")
 
     def _values(self, index: int) -> NDArray[np.float32]:
         """Returns a constant of the file as floats."""

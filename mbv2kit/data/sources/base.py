@@ -29,6 +29,7 @@ class Source(ABC):
         joins_classes: Whether ``splits`` is an argument, the named splits whose classes together are those of each.
         dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
         knows_classes: Whether :meth:`class_ids` reads no file, and counts objects rather than pixels of a mask.
+        left_out: Names of annotated classes whose objects are left out.
     """
 
     provides: ClassVar[frozenset[Task]]
@@ -37,6 +38,7 @@ class Source(ABC):
     class_names: tuple[str, ...]
     dropped_boxes: int = 0
     knows_classes: bool = False
+    left_out: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:

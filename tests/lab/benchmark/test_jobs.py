@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -5,10 +6,11 @@ import pytest
 import yaml
 
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
-from mbv2kit.lab.benchmark.jobs.models import open_models
+from mbv2kit.lab.benchmark.jobs.models import Model, open_models
 from mbv2kit.models.exports import Export, Precision, hash_of
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
@@ -106,3 +108,34 @@ def test_every_model_keeps_its_rows_and_says_its_size(run_folder: RunFolder, tmp
             assert f"{other}: mobilenet_v2 at 32 x 32." in listed.notes
     with pytest.raises(UserError, match=r"models\.classification: .*mine is a model that is named before"):
         open_models("classification", [str(run_folder.model), str(run_folder.path)], lambda _: None)
+
+
+def test_a_published_detector_is_compared_with_the_models_converted_from_it(tmp_path: Path) -> None:
+    for file in ("ssd_mobilenet_v2_oidv4_fp16.tflite", "ssdlite_mobilenet_v2_pedestrian.pb"):
+        (tmp_path / file).touch()
+    nms = NmsOptions(score_threshold=0.3, nms_iou=0.6, max_detections=100)
+    export = Export(
+        file="model.onnx",
+        format="onnx",
+        precision="fp32",
+        size=(300, 300),
+        batch=None,
+        outputs=("boxes", "scores"),
+        nms_options=nms,
+        sha256="0" * 64,
+    )
+    with_nms = replace(export, file="model_nms.onnx", nms_options=None)
+    model = Model(tmp_path, "", "", (export, with_nms), None, "ssdlite_mobilenet_v2_pedestrian.pb")
+    cases = {each.name: each for each in list_cases(["published_detectors"], {"detection": [model]}, [], tmp_path)}
+    rows = {name: [each.name for each in case.competitors] for name, case in cases.items()}
+    assert rows == {
+        "ssd_mobilenet_v2_oidv4_fp16.tflite": ["LiteRT"],
+        "ssdlite_mobilenet_v2_pedestrian.pb": [
+            "OpenCV dnn",
+            "model.onnx in onnxruntime",
+            "model.onnx in openvino",
+        ],
+    }
+    (tmp_path / "ssd_mobilenet_v2_oidv4_fp16.tflite").unlink()
+    (case,) = list_cases(["published_detectors"], {}, [], tmp_path)
+    assert case.name == "ssdlite_mobilenet_v2_pedestrian.pb"

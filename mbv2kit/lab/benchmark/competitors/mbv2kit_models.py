@@ -42,7 +42,7 @@ def detection(threads: int, score_threshold: float, folder: str, file: str, runt
     assert export.nms_options is not None
     nms_options = replace(export.nms_options, score_threshold=score_threshold)
     session = open_session(runtime, Path(folder), export, threads)
-    images = pixels(1, *export.size)
+    images = pixels(1, *export.size).astype(export.input)
     outputs = dict(session(images))
     scores = detector_scores(*outputs["scores"].shape[1:])[None]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mbv2kit.lab.benchmark.competitor import Case
-from mbv2kit.lab.benchmark.jobs import classification, detection, segmentation, whole_programs
+from mbv2kit.lab.benchmark.jobs import classification, detection, published_detectors, segmentation, whole_programs
 from mbv2kit.lab.benchmark.jobs.models import Model
 from mbv2kit.structures import Task
 
@@ -13,6 +13,7 @@ JOBS: Mapping[str, Task] = {
     "classification": "classification",
     "detection": "detection",
     "segmentation": "segmentation",
+    "published_detectors": "detection",
     "files": "classification",
     "cold_start": "classification",
     "memory": "classification",
@@ -31,7 +32,7 @@ def list_cases(
         jobs: Keys of :data:`JOBS`.
         models: Models of mbv2kit by task.
         infer_options: Sets of keys for ``mbv2kit infer``; each is a competitor in the jobs on files.
-        published: Folder of Google's .tflite files, or None; a case notes the file that it runs without.
+        published: Folder of published files, or None; a case notes the file that it runs without.
     """
     classifiers = models.get("classification", ())
     cases = {
@@ -39,6 +40,9 @@ def list_cases(
         "detection": lambda: detection.cases(models.get("detection", ())),
         "segmentation": lambda: segmentation.cases(
             models.get("segmentation", ()), _file(published, segmentation.PUBLISHED)
+        ),
+        "published_detectors": lambda: published_detectors.cases(
+            models.get("detection", ()), None if published is None else published.resolve()
         ),
         "files": lambda: whole_programs.file_cases(classifiers, infer_options),
         "cold_start": lambda: whole_programs.cold_start_cases(classifiers, infer_options),

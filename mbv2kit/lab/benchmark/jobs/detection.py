@@ -1,10 +1,9 @@
 """Detection at 320 x 320, from the pixels of an image to the boxes after NMS."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mbv2kit.lab.benchmark.competitor import Case, FunctionCompetitor
-from mbv2kit.lab.benchmark.jobs.models import Model, in_every_runtime
+from mbv2kit.lab.benchmark.jobs.models import Model, in_every_runtime, nms_outside
 
 THRESHOLDS = (0.05, 0.001)
 BASELINE = "torchvision ssdlite320_mobilenet_v3_large"
@@ -14,10 +13,7 @@ _SETUPS = "mbv2kit.lab.benchmark.competitors.detectors"
 
 def cases(models: Sequence[Model]) -> list[Case]:
     """Returns the cases; leaves out exported files that contain NMS, which mbv2kit does not run."""
-    models = [
-        replace(model, exports=tuple(export for export in model.exports if export.nms_options is not None))
-        for model in models
-    ]
+    models = nms_outside(models)
     return [
         Case(
             job="detection",

@@ -1,7 +1,7 @@
 """The models of mbv2kit that a run measures, and a competitor for each exported file and runtime."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Model:
         note: Which network it is, and its input, in a sentence for below a table.
         exports: Exported files to measure.
         madds: Multiply-adds for one image; None if they could not be counted.
+        source: Name of the published file that the model was converted from; None if there is none.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Model:
     note: str
     exports: tuple[Export, ...]
     madds: int | None
+    source: str | None
 
 
 def open_models(task: Task, names: Sequence[str], count: Callable[[Path], int | None]) -> list[Model]:
@@ -65,7 +67,10 @@ def open_models(task: Task, names: Sequence[str], count: Callable[[Path], int | 
         if (path, measured) in seen:
             raise UserError(f"models.{task}: {name} is a model that is named before; name each once.")
         seen.add((path, measured))
-        models.append(Model(path, label, _note(spec, name), measured, count(path)))
+        source = spec.origin.get("source")
+        models.append(
+            Model(path, label, _note(spec, name), measured, count(path), None if source is None else Path(source).name)
+        )
     return models
 
 
@@ -73,6 +78,14 @@ def _note(spec: ModelSpec, name: str) -> str:
     height, width = spec.input.size
     options = ", ".join(f"{key}={value}" for key, value in spec.backbone.items() if key != "name")
     return f"{name}: {spec.backbone['name']}{f' with {options}' if options else ''} at {height} x {width}."
+
+
+def nms_outside(models: Sequence[Model]) -> list[Model]:
+    """Returns detectors without those of their exported files that contain NMS, which mbv2kit does not run."""
+    return [
+        replace(model, exports=tuple(export for export in model.exports if export.nms_options is not None))
+        for model in models
+    ]
 
 
 def in_every_runtime(
