@@ -30,7 +30,10 @@ GROUND, INK = (38, 50, 56), (236, 239, 241)
 def draw(data: Path) -> PillowImage.Image:
     """Returns the image with a column for each task, transparent outside its rounded corners."""
     columns = [
-        (title, _predicted(data / "images" / photograph, data / "weights" / weights, names and data / "weights" / names))
+        (
+            title,
+            _predicted(data / "images" / photograph, data / "weights" / weights, names and data / "weights" / names),
+        )
         for title, photograph, weights, names in COLUMNS
     ]
     width = sum(column.width for _, column in columns) + (len(columns) + 1) * GAP

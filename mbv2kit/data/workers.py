@@ -135,17 +135,18 @@ def _set_up_worker(worker: int) -> None:
     if _CAN_WAIT:
         parent = parent_process()
         assert parent is not None
-        threading.Thread(target=_end_for_parent, args=(parent.pid,), daemon=True).start()
+        # Where a server forks processes for others, it is the one that shows that they are no more.
+        threading.Thread(target=_end_for_parent, args=(parent.pid, os.getppid()), daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _end_for_parent(parent: int) -> None:
+def _end_for_parent(parent: int, forker: int) -> None:
     """Ends when the process that started this one sends SIGTERM, which from any other is ignored, or is no more.
 
     torch's own way out of a killed process waits until the last batches are sent, and no one reads them.
     """
-    while os.getppid() == parent:
+    while os.getppid() == forker:
         received = signal.sigtimedwait({signal.SIGTERM}, _LOOK)
         if received is not None and received.si_pid == parent:
             break

@@ -1,6 +1,7 @@
 """MobileNetV2 as a chain of bottleneck blocks that can be split."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mbv2kit.backbones import Backbone
 from mbv2kit.errors import UserError
@@ -10,7 +11,8 @@ from mbv2kit.nn.layers import ConvNormAct, InvertedResidual
 from mbv2kit.splitting.window import Window
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Plans read the properties a hundred thousand times, so each is computed once.
+@dataclass(frozen=True, eq=False)
 class BlockSpec:
     """One bottleneck block on an input of a fixed size: expansion, depthwise convolution and projection.
 
@@ -41,22 +43,22 @@ class BlockSpec:
     read_expansion: bool
     first: bool
 
-    @property
+    @cached_property
     def in_channels(self) -> int:
         """Channels of the input."""
         return self.expand.conv.in_channels
 
-    @property
+    @cached_property
     def wide_channels(self) -> int:
         """Channels of the wide map."""
         return self.expand.conv.out_channels
 
-    @property
+    @cached_property
     def out_channels(self) -> int:
         """Channels of the output."""
         return self.project.conv.out_channels
 
-    @property
+    @cached_property
     def output_size(self) -> tuple[int, int]:
         """Height and width of the output."""
         return self.rows[1].output, self.columns[1].output
@@ -67,10 +69,17 @@ class BlockSpec:
 
     def madds(self, rows: range) -> int:
         """Returns the multiply-adds for output ``rows``, including all rows of the wide map that they depend on."""
-        expand, depthwise, project = (layer.conv for layer in (self.expand, self.depthwise, self.project))
         wide = len(self.rows[1].needed(rows)) * self.columns[0].output
         deep = len(rows) * self.columns[1].output
-        return wide * expand.weight.numel() + deep * (depthwise.weight.numel() + project.weight.numel())
+        return wide * self._expand_weights + deep * self._deep_weights
+
+    @cached_property
+    def _expand_weights(self) -> int:
+        return self.expand.conv.weight.numel()
+
+    @cached_property
+    def _deep_weights(self) -> int:
+        return self.depthwise.conv.weight.numel() + self.project.conv.weight.numel()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,13 @@
 """Maps the output rows of a convolution to the input rows that they depend on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mbv2kit.nn.layers import Conv2d
 
 
-@dataclass(frozen=True, slots=True)
+# Plans read the properties a hundred thousand times, so each is computed once.
+@dataclass(frozen=True)
 class Window:
     """A convolution along one dimension, here called rows.
 
@@ -31,12 +33,12 @@ class Window:
         before, after = conv.pads(size)
         return cls(size, conv.kernel_size[0], conv.stride[0], conv.dilation[0], before, after)
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """Rows from the first value under the kernel to the last."""
         return self.dilation * (self.kernel - 1)
 
-    @property
+    @cached_property
     def output(self) -> int:
         """Rows of the output."""
         return (self.size + self.before + self.after - self.reach - 1) // self.stride + 1

@@ -52,7 +52,9 @@ def _summary(model: VisionModel) -> list[str]:
         if task in spec.heads:
             names = spec.class_names[task]
             known = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            lines.append(f"{task} by {spec.heads[task]['name']}, {len(names)} class{'es' if len(names) > 1 else ''}: {known}")
+            lines.append(
+                f"{task} by {spec.heads[task]['name']}, {len(names)} class{'es' if len(names) > 1 else ''}: {known}"
+            )
     lines.append(f"input {width} x {height} by {spec.input.resize}, mean {spec.mean}, std {spec.std} in 0..255")
     lines.append(f"license: {spec.origin.get('licence', 'not stated')}")
     left_out = spec.origin.get("left_out", [])

@@ -1,23 +1,16 @@
 """`mbv2kit train` and then `mbv2kit eval`, as a user runs them one after the other."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.forked import run_forked
+
 
 def tool(root: Path, here: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(root / "tools" / f"{name}.py"), *arguments],
-        cwd=here,
-        env=os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_forked(root / "tools" / f"{name}.py", *arguments, cwd=here, environment={"COLUMNS": "200"})
 
 
 @pytest.mark.slow

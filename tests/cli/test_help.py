@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
+from tests.forked import run_forked
 
 Run = Callable[..., int]
 
@@ -221,13 +222,7 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(toy: Run, capfd: 
 
 
 def tool(root: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(root / "tools" / f"{name}.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_forked(root / "tools" / f"{name}.py", *arguments, cwd=root)
 
 
 def test_train_help(root: Path) -> None:

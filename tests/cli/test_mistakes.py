@@ -1,8 +1,5 @@
 """A user's slips: one sentence on stderr, exit code 2, and nothing left behind."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import pytest
 
 from mbv2kit.commands.eval import job as evaluate
 from mbv2kit.commands.train import job as train
+from tests.forked import run_forked
 
 Run = Callable[..., int]
 
@@ -113,14 +111,7 @@ def test_eval(run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], argum
 
 @pytest.mark.slow
 def test_a_slip_that_only_the_data_shows_is_one_line_of_the_real_tool(root: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(root / "tools" / "train.py"), "loader.batch_size=1", "run_dir=mine"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_forked(root / "tools" / "train.py", "loader.batch_size=1", "run_dir=mine", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: Batch normalization cannot train on one image at a time")
     assert done.stderr.count("\n") == 1

@@ -1,14 +1,14 @@
 """A package outside the checkout brings a backbone, a head, a data set and an augmentation to every command."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 from PIL import Image as PillowImage
+
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -99,15 +99,8 @@ MISSING = "needs the plugin stripes_kit, which is not installed; install it, or 
 
 def mbv2kit(root: Path, here: Path, *arguments: str, installed: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command as an installed one: the current folder is not on Python's path."""
-    paths = [str(root), *([str(installed)] if installed else [])]
-    return subprocess.run(
-        [sys.executable, "-c", "from mbv2kit.commands import main; main()", *arguments],
-        cwd=here,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    name, *others = arguments
+    return run_forked(root / "tools" / f"{name}.py", *others, cwd=here, paths=[installed] if installed else [])
 
 
 @pytest.fixture(scope="module")

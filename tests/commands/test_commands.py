@@ -10,6 +10,7 @@ import pytest
 
 from mbv2kit import __version__, commands
 from mbv2kit.commands import COMMANDS, main
+from tests.forked import run_forked
 
 # Their choices come from registries that import torch.
 IMPORTS_TORCH = dict.fromkeys(("train", "eval", "export"), pytest.mark.slow)
@@ -91,10 +92,7 @@ def test_help_starts_fast(root: Path, tmp_path: Path, arguments: list[str]) -> N
     "module", [pytest.param(name.replace("-", "_"), marks=IMPORTS_TORCH.get(name, ())) for name in COMMANDS]
 )
 def test_every_tool_answers_help_and_does_nothing_else(root: Path, tmp_path: Path, module: str) -> None:
-    command = [sys.executable, str(root / "tools" / f"{module}.py"), "--help"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
-    )
+    done = run_forked(root / "tools" / f"{module}.py", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"mbv2kit {module.replace('_', '-')}" in done.stdout
     assert list(tmp_path.iterdir()) == []

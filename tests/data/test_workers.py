@@ -64,6 +64,16 @@ def test_importing_the_package_leaves_the_threads_of_opencv_alone() -> None:
     assert done.stdout == "3\n"
 
 
+def test_workers_serve_where_a_server_forks_them() -> None:
+    program = (
+        "import multiprocessing; multiprocessing.set_start_method('forkserver'); "
+        "from mbv2kit.data.workers import WorkerLoader; "
+        "print(*WorkerLoader(range(4), 1, batch_size=None))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 1 2 3\n"
+
+
 class Frozen(Dataset[int]):
     """The item tells how many objects the search for garbage leaves alone."""
 
