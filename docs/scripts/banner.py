@@ -16,7 +16,7 @@ import mbv2kit
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "banner.webp"
 # Title, photograph, weights, names of their classes.
-COLUMNS = (
+COLUMNS: tuple[tuple[str, str, str, str | None], ...] = (
     ("Classify", "bird.bmp", "mobilenet_v2_1.0_224_quant.tflite", "imagenet_labels.txt"),
     ("Detect", "pets.jpg", "ssd_mobilenet_v2_oidv4_fp16.tflite", "oidv4_labels.txt"),
     ("Segment", "cat.bmp", "deeplabv3_mnv2_pascal_quant.tflite", None),
@@ -29,11 +29,9 @@ GROUND, INK = (38, 50, 56), (236, 239, 241)
 
 def draw(data: Path) -> PillowImage.Image:
     """Returns the image with a column for each task, transparent outside its rounded corners."""
+    folder = data / "weights"
     columns = [
-        (
-            title,
-            _predicted(data / "images" / photograph, data / "weights" / weights, names and data / "weights" / names),
-        )
+        (title, _predicted(data / "images" / photograph, folder / weights, folder / names if names else None))
         for title, photograph, weights, names in COLUMNS
     ]
     width = sum(column.width for _, column in columns) + (len(columns) + 1) * GAP

@@ -47,6 +47,7 @@ class MultiBox(Head):
     """
 
     task = "detection"
+    fewest_steps = 150
     shapes: bx.Cells
     steps: Sequence[float | None] | None = None
     classifiers: nn.ModuleList

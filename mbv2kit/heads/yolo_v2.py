@@ -62,6 +62,7 @@ class YOLOv2(Head):
     """
 
     task = "detection"
+    fewest_steps = 150
     anchors: Tensor
 
     def __init__(

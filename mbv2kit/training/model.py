@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.finetune import FineTuning
+from mbv2kit.training.outlook import tell_short_run
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.schedules import create_schedule
 from mbv2kit.training.start import load_weights, unfold_norms
@@ -45,10 +46,14 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
     limit = options["trainer"]["limit_train_batches"]
     steps = int(min(data.steps_per_epoch, limit or math.inf))
     plan.qat.prepare(model, data.train, start, steps)
+    loaded: Collection[str] = ()
     if start is not None:
-        load_weights(model, start, options["weights"])
+        loaded = load_weights(model, start, options["weights"]).loaded
         if unfolded := unfold_norms(model, data.first_batches(_IMAGES_TO_MEASURE)):
             _log.info("%d folded batch norms take their statistics from the training images", unfolded)
+    if not plan.resumed:
+        epochs, batch_size = options["trainer"]["max_epochs"], options["loader"]["batch_size"]
+        tell_short_run(model, options["task"]["name"], loaded, steps * epochs, batch_size)
     if options["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     task = VisionTask(

@@ -15,7 +15,7 @@ from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.plan import Plan
 from mbv2kit.weights.class_rows import rows_by_name
 from mbv2kit.weights.open import open_model
-from mbv2kit.weights.partial_loading import load_tensors
+from mbv2kit.weights.partial_loading import LoadReport, load_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def open_start(plan: Plan) -> tuple[Plan, VisionModel | None]:
     return replace(plan, config=plan.qat.adopt(plan.config, start.spec, weights)), start
 
 
-def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
-    """Copies the tensors of ``start`` that fit into ``model``, and logs the outcome for each tensor.
+def load_weights(model: VisionModel, start: VisionModel, weights: str) -> LoadReport:
+    """Copies the tensors of ``start`` that fit into ``model``, and logs and returns the outcome for each tensor.
 
     Args:
         model: The model to train.
@@ -58,6 +58,7 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> None:
     _log.info("from %s:\n%s", weights, capture.get().rstrip())
     if not any(name.startswith("backbone.") and name.endswith(".weight") for name in report.loaded):
         raise UserError(f"weights={weights}: none of them fits the backbone; the table above says why.")
+    return report
 
 
 def is_folded(norm: nn.BatchNorm2d) -> bool:

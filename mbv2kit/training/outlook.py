@@ -1,0 +1,40 @@
+"""Tells before the first step where a run is too short for a head that starts from nothing."""
+
+import logging
+from collections.abc import Collection
+
+from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Task
+
+_log = logging.getLogger(__name__)
+
+
+def tell_short_run(model: VisionModel, task: Task, loaded: Collection[str], steps: int, batch_size: int) -> None:
+    """Warns where a head whose weights are mostly fresh gets fewer steps than it needs.
+
+    Args:
+        model: The model to train.
+        task: The task that it is trained for.
+        loaded: Names of its tensors that come from weights.
+        steps: Steps of the whole run.
+        batch_size: Images of a step.
+    """
+    head = model.heads[task]
+    if steps >= head.fewest_steps or not _is_fresh(model, task, loaded):
+        return
+    _log.warning(
+        "This run takes %d steps of %d images, but a head for %s that starts fresh finds next to nothing before about "
+        "%d. More epochs (trainer.max_epochs), smaller batches (loader.batch_size), or weights= with a head of the "
+        "same kind (head=) help",
+        steps,
+        batch_size,
+        task,
+        head.fewest_steps,
+    )
+
+
+def _is_fresh(model: VisionModel, task: Task, loaded: Collection[str]) -> bool:
+    """Returns whether more than half of a head's numbers come from no weights."""
+    prefix = f"heads.{task}."
+    sizes = {f"{prefix}{name}": parameter.numel() for name, parameter in model.heads[task].named_parameters()}
+    return 2 * sum(sizes[name] for name in loaded if name in sizes) < sum(sizes.values())
