@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def setup() -> Setup:
     """Composes a set-up and resolves it."""
     register_parts(ROOT / "conf", training_parts())
 
+    @cache
     def compose(name: str, *overrides: str) -> dict[str, Any]:
         config = compose_config(ROOT / "conf", "train", [f"experiment=paper/{name}", *overrides])
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]

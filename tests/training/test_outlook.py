@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,9 +51,7 @@ def test_a_head_that_comes_with_the_weights_may_train_as_briefly_as_it_likes(cap
 def test_heads_that_learn_in_a_few_steps_are_not_warned_of(
     caplog: pytest.LogCaptureFixture, task: Task, head: str
 ) -> None:
-    spec = detector().spec
-    model = VisionModel(
-        ModelSpec(backbone=spec.backbone, heads={task: {"name": head}}, class_names={task: ("a", "b")}, input=spec.input)
-    )
+    spec = replace(detector().spec, heads={task: {"name": head}}, class_names={task: ("a", "b")})
+    model = VisionModel(spec)
     tell_short_run(model, task, (), 1, 8)
     assert caplog.text == ""
