@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.data.names import same_but_for_case
+from mbv2kit.data.names import are_numbered, same_but_for_case
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.structures import IGNORE, Annotated, Boxes, Sample
@@ -106,9 +106,14 @@ def align_classes(source: Source, class_names: Sequence[str], *, leave_out: bool
     ids = _match(source.class_names, class_names)
     unknown = [name for index, name in enumerate(source.class_names) if index not in ids]
     if unknown and not (leave_out and ids):
+        remedy = (
+            "name its classes with class_names=FILE, a line each"
+            if are_numbered(class_names)
+            else "evaluate on its own classes"
+        )
         raise UserError(
             f"The data set has classes that the model does not know: {first_few(unknown)}. The model knows "
-            f"{first_few(class_names)}; evaluate on its own classes, or train on this data set."
+            f"{first_few(class_names)}; {remedy}, or train on this data set."
         )
     return AlignedSource(source, class_names, [ids.get(index, -1) for index in range(len(source.class_names))])
 

@@ -1,12 +1,20 @@
-"""Names of classes that differ only in how they are written."""
+"""Names of classes: which differ only in how they are written, and which are no names at all."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
+
+_NUMBERED = re.compile(r"class_\d+")
 
 
 def same_but_for_case(name: str) -> str:
     """Returns a name without case, underscores and the form of its Unicode; equal for names that look alike."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
+
+
+def are_numbered(names: Iterable[str]) -> bool:
+    """Returns whether all names are those that a model gives classes of which it knows only the number."""
+    return all(map(_NUMBERED.fullmatch, names))
 
 
 def rewritten(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def write(
     """
     if batch is None and not FORMATS[format].any_batch:
         batch = 1
-    name = export_name(format, precision)
+    name = export_name(format, precision, nms=nms)
     path = folder / name
     if precision != "fp32" and network.input_type != "uint8":
         # Coarser numbers gain nothing from exact pixels, and quantizers know bytes best.

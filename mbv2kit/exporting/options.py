@@ -54,6 +54,11 @@ class ExportOptions:
             )
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
+        if self.calibration is not None and self.precision != "int8":
+            raise UserError(
+                f"calibration= names images from which int8 takes its ranges, but precision={self.precision}; set "
+                "precision=int8, or leave it out."
+            )
         if self.nms and (self.format != "onnx" or self.batch != 1):
             raise UserError(
                 f"nms=true needs format=onnx and batch=1, got format={self.format} and batch={self.batch}; without it, "

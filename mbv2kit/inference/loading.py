@@ -184,9 +184,18 @@ def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
         keys = [f"{key}={value}" for key, value in _asked(request).items()]
         raise UserError(
             f"{folder.path} has no exported file for {' '.join([named] * is_export + keys)} (exported files: {there}); "
-            f"make one with mbv2kit export checkpoint={folder.path}."
+            f"make one with mbv2kit export checkpoint={folder.path}{_export_keys(request)}."
         )
     return wanted
+
+
+def _export_keys(request: Request) -> str:
+    """Returns what the command line of an export needs besides the checkpoint."""
+    precision = f" precision={request.precision}" if request.precision not in (None, "fp32") else ""
+    if request.runtime in RUNTIMES:
+        return f" format={RUNTIMES[request.runtime].reads[0]}{precision}"
+    # ONNX files are not written in fp16.
+    return f" format=openvino{precision}" if request.precision == "fp16" else precision
 
 
 def _asked(request: Request) -> dict[str, str]:
@@ -249,8 +258,11 @@ def _in_torch(request: Request) -> Loaded:
     else:
         predictor = torch_models.folded(model, compiled=request.compile)
         notes = ["Runtime: torch, compiled" if request.compile else "Runtime: torch"]
-        if request.runtime == "auto":
-            notes[0] += f" (an exported model runs several times as fast: mbv2kit export checkpoint={source})"
+        if request.output_stride is not None:
+            notes[0] += f", which output_stride={request.output_stride} needs"
+        elif request.runtime == "auto":
+            output = "" if folder else " output=DIR"
+            notes[0] += f" (an exported model runs several times as fast: mbv2kit export checkpoint={source}{output})"
     return Loaded(predictor=predictor, name=str(source), folder=folder, notes=notes, split=split)
 
 

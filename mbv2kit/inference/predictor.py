@@ -17,7 +17,7 @@ from mbv2kit.imaging.postprocess import NmsOptions, Outputs, check_outputs, fini
 from mbv2kit.imaging.preprocess import Placement, Preprocess, preprocess_file
 from mbv2kit.inference.pipeline import Predict, count_workers
 from mbv2kit.inference.result_list import Results
-from mbv2kit.inference.results import MIN_SCORE, Result
+from mbv2kit.inference.results import MIN_SCORE, Result, check_score
 from mbv2kit.inference.sources import Source, to_sources
 from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
@@ -112,8 +112,7 @@ class Predictor:
         Raises:
             UserError: The image cannot be read, an array is not an image, or an argument is out of range.
         """
-        if not 0 <= min_score <= 1:
-            raise UserError(f"min_score must be in 0..1, got {min_score}.")
+        check_score("min_score", min_score)
         at_a_time, sources = self.batch_size(batch_size), to_sources(images, bgr=bgr)
         predict = partial(self.predict, min_score=min_score)
         if isinstance(sources, list):
@@ -135,7 +134,7 @@ class Predictor:
         # A configuration may hold anything.
         if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
             raise UserError(
-                f"batch_size must be a whole number from 1 up, or null for what suits the model, got {wanted}."
+                f"batch_size must be a whole number from 1 up, or null for what suits the model, got {wanted!r}."
             )
         return wanted or self.batch or 1
 

@@ -4,6 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,8 @@ class Result:
 
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"top() takes a whole number of classes from 1 up, got {count!r}.")
         _, prediction = self._only("top")
         if not isinstance(prediction, Classification):
             raise self._lacks("top()", prediction)
@@ -171,6 +174,7 @@ class Result:
         Returns:
             ``(H, W, 3)`` uint8 RGB, with the text below the image; a small image is enlarged so that text is readable.
         """
+        check_score("min_score", min_score)
         _, prediction = self._only("plot()")
         return annotate(self.image, prediction, self._names, min_score)
 
@@ -258,6 +262,16 @@ class Result:
 
     def _lacks(self, name: str, prediction: Prediction) -> AttributeError:
         return AttributeError(f"A result of {self.task} has no {name}; it has {_PROPERTIES[type(prediction)]}.")
+
+
+def check_score(name: str, value: object) -> None:
+    """Checks a lowest score.
+
+    Raises:
+        UserError: It is no number in 0..1.
+    """
+    if not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise UserError(f"{name} must be a number in 0..1, got {value!r}.")
 
 
 def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:

@@ -73,9 +73,9 @@ class Export:
         return own if self.input != "uint8" else {key: value for key, value in own.items() if key != "input"}
 
 
-def export_name(format: Format, precision: Precision) -> str:
-    """Returns the name of an exported file, such as ``model.onnx`` or ``model_int8.onnx``."""
-    return f"model{'' if precision == 'fp32' else f'_{precision}'}{SUFFIXES[format]}"
+def export_name(format: Format, precision: Precision, *, nms: bool = False) -> str:
+    """Returns the name of an exported file: ``model.onnx``, ``model_int8.onnx``, with NMS ``model_nms.onnx``."""
+    return f"model{'' if precision == 'fp32' else f'_{precision}'}{'_nms' if nms else ''}{SUFFIXES[format]}"
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

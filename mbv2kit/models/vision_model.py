@@ -127,6 +127,11 @@ class VisionModel(nn.Module):
         """
         found = ModelFolder(Path(folder))
         spec = found.read_spec()
+        if not found.weights.is_file() and found.read_exports():
+            raise UserError(
+                f"{folder} holds exported files and no weights ({found.weights.name}); choose what runs them, such as "
+                "runtime=onnxruntime."
+            )
         if not found.weights.is_file():
             raise UserError(f"{folder} is no model folder: it has no {found.weights.name}.")
         check_plugins(spec.plugins, f"The model {folder}")

@@ -100,7 +100,10 @@ class MovableCheckpoint(ModelCheckpoint):
             if value is None:
                 known = ", ".join(name.removeprefix("val/") for name in trainer.callback_metrics if "val/" in name)
                 wanted = self.monitor.removeprefix("val/")
-                raise UserError(f"task.monitor={wanted} is none of the metrics of the evaluator: {known}.")
+                raise UserError(
+                    f"task.monitor={wanted} is none of the metrics of the evaluator: {known}; set task.monitor to one "
+                    "of them."
+                )
             if not value.isfinite():
                 if not self._warned:
                     _log.warning(

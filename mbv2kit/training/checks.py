@@ -13,11 +13,16 @@ _FIELDS: Mapping[str, str] = {"classification": "label", "detection": "boxes", "
 
 
 def check_parts(config: Mapping[str, Any]) -> None:
-    """Checks that head, augmentation and evaluator are for the task.
+    """Checks that head, augmentation and evaluator are for the task, and class names for weights.
 
     Raises:
-        UserError: One is for another task.
+        UserError: One is for another task, or ``class_names`` has no weights to name the classes of.
     """
+    if config["class_names"] is not None and config["weights"] is None:
+        raise UserError(
+            f"class_names={config['class_names']} names the classes of weights=, and there are none; leave it out: a "
+            "model that is trained has the classes of its data set."
+        )
     task = config["task"]["name"]
     head = HEADS.get_class(config["head"]["name"])
     if head.task != task:

@@ -1,19 +1,16 @@
 """Which rows of a head's last layers belong to which class, so that they can follow the names of the classes."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mbv2kit.data.names import same_but_for_case
+from mbv2kit.data.names import are_numbered, same_but_for_case
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.weights.partial_loading import Renamed
-
-_NUMBERED = re.compile(r"class_\d+")
 
 
 def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
@@ -36,7 +33,7 @@ def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
         theirs = tuple(start.class_names.get(task, names))
         if names == theirs:
             continue
-        numbered = all(map(_NUMBERED.fullmatch, theirs))
+        numbered = are_numbered(theirs)
         sources = {} if numbered else _namesakes(names, theirs)
         for name, groups in _class_tensors(model, head, model.spec.heads[task], len(names)).items():
             fresh, tensor = head.state_dict()[name], start.heads[task].state_dict().get(name)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.errors import UserError, one_line
+from mbv2kit.errors import UserError
 from mbv2kit.weights.layer_recorder import LayerRecorder, Passing
 from mbv2kit.weights.network_graph import Activation, Layer, NetworkGraph, Padding, Predictions, name_padding
 
@@ -53,8 +53,8 @@ def read_graph(path: Path) -> NetworkGraph:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     # A FlatBuffer is full of offsets; broken ones may make the reader raise anything.
-    except Exception as error:
-        raise UserError(f"{path} is damaged or was cut short ({one_line(error)}); fetch it again.") from None
+    except Exception:
+        raise UserError(f"{path} is damaged or was cut short; fetch it again.") from None
 
 
 @dataclass(slots=True)

@@ -42,6 +42,7 @@ TRAIN = [
     ("trainer.devices=0", "trainer.devices must be a whole number that is 1"),
     ("dataset.root=data", "dataset 'shapes' makes its own images: leave dataset.root out (got "),
     ("weights=nowhere.pth", "There is no file or folder nowhere.pth; give a run or model folder, a .tflite, .pb, .pth"),
+    ("class_names=names.txt", "class_names=names.txt names the classes of weights=, and there are none; leave it out"),
     ("finetune.backbone_lr=-1", "finetune.backbone_lr must be a number from 0 to 1,000, got -1."),
     ("finetune.frozen_layers=layer_99", "The backbone has no layer 'layer_99'. Did you mean 'layer_9'?"),
     ("resume=nowhere", "resume=nowhere: this is no run folder, since it has no config.yaml."),

@@ -266,3 +266,8 @@ def test_unknown_classes_are_named() -> None:
     many = tuple(f"c{index}" for index in range(9))
     with pytest.raises(UserError, match=r"c0, c1, c2, c3, c4, \.\.\.\. The model knows x0, x1, x2, x3, x4, \.\.\.;"):
         align_classes(Given(many), [f"x{index}" for index in range(9)])
+
+
+def test_a_model_that_only_numbers_its_classes_can_be_given_their_names() -> None:
+    with pytest.raises(UserError, match=r"The model knows class_0, class_1; name its classes with class_names=FILE"):
+        align_classes(Given(("cat", "dog")), ("class_0", "class_1"))

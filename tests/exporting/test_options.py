@@ -18,6 +18,7 @@ def test_a_size_is_height_and_width() -> None:
         ({"precision": "fp16"}, "format=onnx is written in fp32, int8, not precision=fp16."),
         ({"precision": "int4"}, "not precision=int4"),
         ({"nms": True}, "nms=true needs format=onnx and batch=1, got format=onnx and batch=None"),
+        ({"calibration": "photos"}, "int8 takes its ranges, but precision=fp32; set precision=int8, or leave it out"),
         ({"nms": True, "batch": 1, "format": "openvino"}, "nms=true needs format=onnx"),
     ],
 )

@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,20 @@ def test_one_image_that_cannot_be_read_is_an_error(paths: list[Path]) -> None:
     assert predictor.batches == []
 
 
-@pytest.mark.parametrize("min_score", [-0.1, 1.1])
-def test_a_score_is_in_0_to_1(min_score: float) -> None:
-    with pytest.raises(UserError, match=r"min_score must be in 0\.\.1, got"):
-        MeanPredictor()(np.zeros((8, 8, 3), dtype=np.uint8), min_score=min_score)
+@pytest.mark.parametrize("min_score", [-0.1, 1.1, float("nan"), "0.5", None])
+def test_a_score_is_a_number_in_0_to_1(min_score: Any) -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    result = MeanPredictor()(image)
+    for call in (partial(MeanPredictor(), image), result.plot):
+        with pytest.raises(UserError, match=rf"min_score must be a number in 0\.\.1, got {min_score!r}\."):
+            call(min_score=min_score)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2"])
+def test_the_number_of_best_classes_is_a_whole_one(count: Any) -> None:
+    result = MeanPredictor()(np.zeros((8, 8, 3), dtype=np.uint8))
+    with pytest.raises(UserError, match=r"top\(\) takes a whole number of classes from 1 up, got"):
+        result.top(count)
 
 
 # Several images.
@@ -216,7 +227,7 @@ def test_an_error_of_the_model_ends_the_results_where_it_happens(paths: list[Pat
 
 @pytest.mark.parametrize("batch_size", [0, 1.5, "two"])
 def test_a_batch_holds_at_least_one_image(batch_size: Any) -> None:
-    with pytest.raises(UserError, match=f"batch_size must be a whole number from 1 up, or null .*, got {batch_size}"):
+    with pytest.raises(UserError, match=f"batch_size must be a whole number from 1 up, or null .*, got {batch_size!r}"):
         MeanPredictor()([], batch_size=batch_size)
 
 

@@ -179,6 +179,7 @@ def test_names_tell_format_and_precision() -> None:
     assert export_name("openvino", "fp16") == "model_fp16.xml"
     assert export_name("litert", "int8") == "model_int8.tflite"
     assert export_name("executorch", "fp32") == "model.pte"
+    assert export_name("onnx", "fp32", nms=True) == "model_nms.onnx"
 
 
 def test_openvino_s_hash_is_that_of_its_weights(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
     found = ", ".join(splits) or "none"
     return UserError(
         f"{path.resolve()}: there is no split '{split}'; splits found: {found}. "
-        "Name the ones to use with dataset.train_split=NAME dataset.val_split=NAME."
+        "Name the ones to use with dataset.train_split=NAME dataset.val_split=NAME, for an evaluation with split=NAME."
     )
 
 

@@ -124,7 +124,7 @@ def test_a_published_detector_is_compared_with_the_models_converted_from_it(tmp_
         nms_options=nms,
         sha256="0" * 64,
     )
-    with_nms = replace(export, file="model_nms.onnx", nms_options=None)
+    with_nms = replace(export, file="model_nms.onnx", outputs=("detections",))
     model = Model(tmp_path, "", "", (export, with_nms), None, "ssdlite_mobilenet_v2_pedestrian.pb")
     cases = {each.name: each for each in list_cases(["published_detectors"], {"detection": [model]}, [], tmp_path)}
     rows = {name: [each.name for each in case.competitors] for name, case in cases.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.postprocess import DETECTIONS
 from mbv2kit.inference.runtimes import RUNTIMES
 from mbv2kit.lab.benchmark.competitor import FunctionCompetitor
 from mbv2kit.models.exports import Export
@@ -81,9 +82,9 @@ def _note(spec: ModelSpec, name: str) -> str:
 
 
 def nms_outside(models: Sequence[Model]) -> list[Model]:
-    """Returns detectors without those of their exported files that contain NMS, which mbv2kit does not run."""
+    """Returns detectors without those of their exported files that contain NMS, whose scores cannot be set."""
     return [
-        replace(model, exports=tuple(export for export in model.exports if export.nms_options is not None))
+        replace(model, exports=tuple(export for export in model.exports if DETECTIONS not in export.outputs))
         for model in models
     ]
 
