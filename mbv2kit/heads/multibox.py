@@ -1,5 +1,6 @@
 """The base of all variants of SSD (Liu et al., ECCV 2016): predictions per anchor, their loss, their decoding."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +16,8 @@ from mbv2kit.nn import boxes as bx
 Scores = Literal["softmax", "sigmoid"]
 
 NEGATIVES_PER_POSITIVE = 3
+# Score of a class before it is learned.
+_PRIOR = 0.01
 # An image without objects has no positives, but it must teach background.
 LEAST_NEGATIVES = 3
 
@@ -113,6 +116,18 @@ class MultiBox(Head):
         centers, half_sizes = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
         half_sizes = half_sizes / half_sizes.new_tensor([scale[1], scale[0]])
         return {**raw, "anchors": torch.cat([centers - half_sizes, centers + half_sizes], dim=1)}
+
+    @torch.no_grad()
+    def doubt_all_classes(self) -> None:
+        """Lets every class score about 0.01 in a fresh head whose classes have a sigmoid each.
+
+        Scores of 0.5 would make the first steps teach that most classes are absent, and nothing else (RetinaNet, Lin
+        et al., ICCV 2017, Section 4.1).
+        """
+        for classifier in self.classifiers:
+            *_, last = (part for part in classifier.modules() if isinstance(part, nn.Conv2d))
+            assert last.bias is not None
+            last.bias.view(-1, self.num_classes + 1)[:, 1:] = math.log(_PRIOR / (1 - _PRIOR))
 
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:
         """Computes ``boxes`` and ``scores`` of all anchors."""

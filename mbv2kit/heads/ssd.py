@@ -121,6 +121,8 @@ class SSD(MultiBox):
                 nn.init.trunc_normal_(part.weight, std=0.03)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
+        if scores == "sigmoid":
+            self.doubt_all_classes()
 
     def forward(self, features: Mapping[str, Tensor]) -> Raw:
         """Predicts class logits and box codes for every anchor of every map."""
