@@ -269,6 +269,15 @@ def test_boxes_are_in_pixels_of_the_input() -> None:
     assert [detections.boxes.tolist() for detections in found] == [[[0, 0, 20, 10]], [[0, 0, 40, 30]]]
 
 
+@pytest.mark.parametrize("separable", [True, False])
+def test_a_fresh_head_of_sigmoids_scores_every_class_near_a_hundredth(separable: bool) -> None:
+    head = SSD(FEATURES, 5, separable=separable, scores="sigmoid").eval()
+    maps = {"near": torch.rand(1, 8, 6, 6), "far": torch.rand(1, 16, 3, 3)}
+    scores = head.outputs(head(maps), (96, 96))["scores"]
+    torch.testing.assert_close(scores, torch.full_like(scores, 0.01), atol=0.01, rtol=0)
+    assert scores.median().item() == pytest.approx(0.01, abs=1e-3)
+
+
 def test_logits_without_meaning_find_nothing() -> None:
     raw = raw_for([[0.0, 0.0, 1.0, 1.0]], [[float("nan"), 5.0]])
     assert len(decode(raw, (10, 10))[0].boxes) == 0

@@ -172,14 +172,14 @@ def test_a_file_that_is_named_is_what_runs(folder: Path, as_trained: bool) -> No
         load(request(folder / "model_int8.onnx", runtime=runtime, as_trained=as_trained))
     with pytest.raises(UserError, match=r"has no exported file for model.onnx precision=int8"):
         load(request(folder / "model.onnx", runtime=runtime, precision="int8", as_trained=as_trained))
-    for keys, export in (
+    for asked, export in (
         ({"precision": "int8"}, "precision=int8"),
         ({"precision": "fp16"}, "format=openvino precision=fp16"),
         ({"runtime": "litert"}, "format=litert"),
         ({"runtime": "executorch", "precision": "fp16"}, "format=executorch precision=fp16"),
     ):
         with pytest.raises(UserError, match=rf"make one with mbv2kit export checkpoint={folder} {export}\.$"):
-            load(request(folder, **{"runtime": runtime, **keys}, as_trained=as_trained))
+            load(request(folder, **{"runtime": runtime, **asked}, as_trained=as_trained))
     for keys in ({"runtime": "torch"}, {"tta": "multiscale_flip"}, {"output_stride": 16}):
         with pytest.raises(UserError, match=r"checkpoint=.*model\.onnx (is an exported|runs an exported) network"):
             request(folder / "model.onnx", as_trained=as_trained, **keys)
