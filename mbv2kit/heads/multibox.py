@@ -50,7 +50,7 @@ class MultiBox(Head):
     """
 
     task = "detection"
-    fewest_steps = 150
+    fewest_steps = 200
     shapes: bx.Cells
     steps: Sequence[float | None] | None = None
     classifiers: nn.ModuleList

@@ -62,7 +62,7 @@ class YOLOv2(Head):
     """
 
     task = "detection"
-    fewest_steps = 150
+    fewest_steps = 200
     anchors: Tensor
 
     def __init__(
