@@ -33,9 +33,10 @@ def setup() -> Setup:
     """Composes a set-up and resolves it."""
     register_parts(ROOT / "conf", training_parts())
 
-    @cache
+    composed = cache(lambda *lines: compose_config(ROOT / "conf", "train", lines))
+
     def compose(name: str, *overrides: str) -> dict[str, Any]:
-        config = compose_config(ROOT / "conf", "train", [f"experiment=paper/{name}", *overrides])
+        config = composed(f"experiment=paper/{name}", *overrides)
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
     return compose

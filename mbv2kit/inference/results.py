@@ -126,8 +126,8 @@ class Result:
 
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"top() takes a whole number of classes from 1 up, got {count!r}.")
+        if not isinstance(count, int) or count < 0:
+            raise UserError(f"top() takes a whole number of classes from 0 up, got {count!r}.")
         _, prediction = self._only("top")
         if not isinstance(prediction, Classification):
             raise self._lacks("top()", prediction)
