@@ -1,4 +1,4 @@
-"""Every head learns eight real images by heart: the whole path, from source to figure."""
+"""Every head learns sixteen real images by heart: the whole path, from source to figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import IGNORE, Sample, Task
 
-COUNT = 8
+COUNT = 16
 RATE = 1e-2
 
 

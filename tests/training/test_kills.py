@@ -12,5 +12,5 @@ from tests.training.kills import Killer
 def test_a_run_that_is_killed_at_its_files_ends_as_one_that_was_not(tmp_path: Path) -> None:
     killer = Killer("classification", tmp_path, ["export=false"])
     assert killer.accesses > 20
-    numbers = [1 + index for index in evenly_spaced(killer.accesses, 4)]
+    numbers = [1 + index for index in evenly_spaced(killer.accesses, 6)]
     assert {number: killer.kill_at_access(number) for number in numbers} == dict.fromkeys(numbers)
