@@ -35,7 +35,7 @@ class Head(nn.Module, ABC):
     task: ClassVar[Task]
     # Options that decide what its weights mean, such as anchors; they follow the weights that a run starts from.
     weight_options: ClassVar[frozenset[str]] = frozenset()
-    # Steps below which it predicts next to nothing if it starts from fresh weights.
+    # Steps below which it may predict next to nothing if it starts from fresh weights.
     fewest_steps: ClassVar[int] = 0
     features: tuple[str, ...]
     nms_options: NmsOptions | None = None

@@ -23,9 +23,9 @@ def tell_short_run(model: VisionModel, task: Task, loaded: Collection[str], step
     if steps >= head.fewest_steps or not _is_fresh(model, task, loaded):
         return
     _log.warning(
-        "This run takes %d steps of %d images, but a head for %s that starts fresh finds next to nothing before about "
-        "%d. More epochs (trainer.max_epochs), smaller batches (loader.batch_size), or weights= with a head of the "
-        "same kind (head=) help",
+        "This run takes %d steps of %d images, but a head for %s that starts fresh may find next to nothing before "
+        "about %d. More epochs (trainer.max_epochs), smaller batches (loader.batch_size), or weights= with a head of "
+        "the same kind (head=) help",
         steps,
         batch_size,
         task,

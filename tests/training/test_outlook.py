@@ -10,7 +10,7 @@ from mbv2kit.structures import Task
 from mbv2kit.training.outlook import tell_short_run
 from mbv2kit.training.start import load_weights
 
-WARNING = "This run takes {} steps of 8 images, but a head for detection that starts fresh finds next to nothing"
+WARNING = "This run takes {} steps of 8 images, but a head for detection that starts fresh may find next to nothing"
 
 
 def detector(head: str = "ssdlite", **options: Any) -> VisionModel:
