@@ -25,6 +25,7 @@ from mbv2kit.imaging.images import decode
 from mbv2kit.inference.run import infer
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import TASKS, Task
+from tests.processes import run_python
 
 pytestmark = pytest.mark.usefixtures("clean_process")
 
@@ -50,10 +51,6 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         PillowImage.fromarray(pixels).save(folder / name)
     (folder / "b.png").write_text("no image")
     return folder
-
-
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 # The module.

@@ -271,7 +271,7 @@ def check_score(name: str, value: object) -> None:
         UserError: It is no number in 0..1.
     """
     if not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
-        raise UserError(f"{name} must be a number in 0..1, got {value!r}.")
+        raise UserError(f"{name} must be in 0..1, got {value!r}.")
 
 
 def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:

@@ -18,7 +18,7 @@ from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.results import Record, Result
+from mbv2kit.inference.results import Record, Result, check_score
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
@@ -47,8 +47,7 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     if not paths:
         raise UserError("No image is named; give files, folders or patterns: mbv2kit infer photos/ cat.jpg")
     for key in ("min_score", "draw_min_score"):
-        if config[key] is None or not 0 <= config[key] <= 1:
-            raise UserError(f"{key} must be in 0..1, got {config[key]}.")
+        check_score(key, config[key])
     found = find_images(paths)
     images = found.images
     request = _request(config)

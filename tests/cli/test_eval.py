@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import run_forked
+from tests.processes import run_forked
 
 
 def tool(root: Path, here: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

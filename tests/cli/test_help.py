@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from mbv2kit.cli.command import run_command
 from mbv2kit.errors import UserError
-from tests.forked import run_forked
+from tests.processes import run_forked
 
 Run = Callable[..., int]
 

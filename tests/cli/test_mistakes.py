@@ -7,7 +7,7 @@ import pytest
 
 from mbv2kit.commands.eval import job as evaluate
 from mbv2kit.commands.train import job as train
-from tests.forked import run_forked
+from tests.processes import run_forked
 
 Run = Callable[..., int]
 

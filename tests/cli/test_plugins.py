@@ -8,7 +8,7 @@ from shutil import copytree
 import pytest
 from PIL import Image as PillowImage
 
-from tests.forked import run_forked
+from tests.processes import run_forked
 
 pytestmark = pytest.mark.slow
 

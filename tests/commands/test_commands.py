@@ -10,7 +10,7 @@ import pytest
 
 from mbv2kit import __version__, commands
 from mbv2kit.commands import COMMANDS, main
-from tests.forked import run_forked
+from tests.processes import run_forked
 
 # Their choices come from registries that import torch.
 IMPORTS_TORCH = dict.fromkeys(("train", "eval", "export"), pytest.mark.slow)

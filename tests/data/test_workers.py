@@ -5,7 +5,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 
 from mbv2kit.data.workers import WorkerLoader, worker_deaths_told
 from mbv2kit.errors import UserError
+from tests.processes import run_python
 
 
 class Threads(Dataset[tuple[int, int]]):
@@ -60,8 +60,7 @@ def test_importing_the_package_leaves_the_threads_of_opencv_alone() -> None:
         "import mbv2kit.imaging.images, mbv2kit.training.run, mbv2kit.inference.run; "
         "print(cv2.getNumThreads())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "3\n"
+    assert run_python(program) == "3\n"
 
 
 def test_workers_serve_where_a_server_forks_them() -> None:
@@ -70,8 +69,7 @@ def test_workers_serve_where_a_server_forks_them() -> None:
         "from mbv2kit.data.workers import WorkerLoader; "
         "print(*WorkerLoader(range(4), 1, batch_size=None))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "0 1 2 3\n"
+    assert run_python(program) == "0 1 2 3\n"
 
 
 class Frozen(Dataset[int]):

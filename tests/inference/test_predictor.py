@@ -99,7 +99,7 @@ def test_a_score_is_a_number_in_0_to_1(min_score: Any) -> None:
     image = np.zeros((8, 8, 3), dtype=np.uint8)
     result = MeanPredictor()(image)
     for call in (partial(MeanPredictor(), image), result.plot):
-        with pytest.raises(UserError, match=rf"min_score must be a number in 0\.\.1, got {min_score!r}\."):
+        with pytest.raises(UserError, match=rf"min_score must be in 0\.\.1, got {min_score!r}\."):
             call(min_score=min_score)
 
 

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.lab.benchmark.assets import asset_table
 from mbv2kit.lab.benchmark.jobs.catalog import JOBS, list_cases
@@ -15,6 +14,7 @@ from mbv2kit.models.exports import Export, Precision, hash_of
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.spec import ModelSpec
+from tests.models.test_exports import ONE
 
 EXPORTS: dict[str, Precision] = {"model.onnx": "fp32", "model_int8.onnx": "int8"}
 
@@ -113,19 +113,8 @@ def test_every_model_keeps_its_rows_and_says_its_size(run_folder: RunFolder, tmp
 def test_a_published_detector_is_compared_with_the_models_converted_from_it(tmp_path: Path) -> None:
     for file in ("ssd_mobilenet_v2_oidv4_fp16.tflite", "ssdlite_mobilenet_v2_pedestrian.pb"):
         (tmp_path / file).touch()
-    nms = NmsOptions(score_threshold=0.3, nms_iou=0.6, max_detections=100)
-    export = Export(
-        file="model.onnx",
-        format="onnx",
-        precision="fp32",
-        size=(300, 300),
-        batch=None,
-        outputs=("boxes", "scores"),
-        nms_options=nms,
-        sha256="0" * 64,
-    )
-    with_nms = replace(export, file="model_nms.onnx", outputs=("detections",))
-    model = Model(tmp_path, "", "", (export, with_nms), None, "ssdlite_mobilenet_v2_pedestrian.pb")
+    with_nms = replace(ONE, file="model_nms.onnx", outputs=("detections",))
+    model = Model(tmp_path, "", "", (ONE, with_nms), None, "ssdlite_mobilenet_v2_pedestrian.pb")
     cases = {each.name: each for each in list_cases(["published_detectors"], {"detection": [model]}, [], tmp_path)}
     rows = {name: [each.name for each in case.competitors] for name, case in cases.items()}
     assert rows == {

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from mbv2kit.lab.benchmark.worker_process import time_calls
 from mbv2kit.lab.benchmark.workload import Workload
 
 # Height and width to which the frozen graph resizes images.
 _SIZE = (300, 300)
-_TRIALS = 10
+# Seconds to try an engine.
+_TRIAL = 0.2
 
 
 def litert(threads: int, path: str) -> Workload:
@@ -45,7 +46,7 @@ def opencv(threads: int, path: str) -> Workload:
         net = cv2.dnn.readNetFromTensorflow(graph, engine=getattr(cv2.dnn, engine))
         net.setInput(images)
         calls[engine] = partial(net.forward, net.getUnconnectedOutLayersNames())
-    fastest = min(calls, key=lambda engine: _seconds(calls[engine]))
+    fastest = min(calls, key=lambda engine: min(time_calls(calls[engine], _TRIAL)))
     return Workload({"network": calls[fastest]}, {"engine": fastest})
 
 
@@ -75,13 +76,3 @@ def _network_alone(path: Path) -> bytes:
             part.node.append(node)
     content: bytes = part.SerializeToString()
     return content
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Returns the shortest of several calls, without the first."""
-    times = []
-    for _ in range(_TRIALS + 1):
-        start = perf_counter()
-        call()
-        times.append(perf_counter() - start)
-    return min(times[1:])

@@ -1,4 +1,4 @@
-"""Commands as processes of their own that start at once, forked from one that has imported everything."""
+"""Python in processes of its own: fresh ones, and ones that are forked from one that has imported everything."""
 
 import multiprocessing
 import os
@@ -7,9 +7,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, run
 
 _PRELOADED = ("mbv2kit.training.run", "mbv2kit.evaluation.run", "mbv2kit.exporting.onnx", "mbv2kit.api", "timm")
+
+
+def run_python(code: str) -> str:
+    """Runs code in a fresh process, and returns what it prints."""
+    return run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 def run_forked(
