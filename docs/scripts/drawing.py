@@ -33,13 +33,13 @@ CAPTIONS = {
     "heads": "a file per paper: feature maps to loss and outputs",
     "imaging": "decode, preprocess, postprocess, draw; no torch",
     "nn": "layers, boxes, feature maps, interpolation",
-    "structures": "sample, predictions",
-    "registry": "parts by name, plugins",
-    "schema": "what values may be",
+    "structures": "samples",
+    "registry": "parts by name",
+    "schema": "valid values",
     "errors": "UserError",
-    "process": "threads, memory",
-    "files": "atomic writing",
-    "texts": "names, shown",
+    "process": "processes",
+    "files": "atomic writes",
+    "texts": "safe to show",
 }
 # From the commands at the top to the modules that import nothing of the package.
 TOP, BOTTOM = (0, 121, 107), (69, 90, 100)

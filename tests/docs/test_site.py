@@ -47,6 +47,14 @@ def test_the_drawing_shows_the_import_contract() -> None:
     assert set(drawing.CAPTIONS) == set(names)
 
 
+def test_texts_of_the_drawing_fit_into_their_boxes() -> None:
+    nodes = list(ET.fromstring(drawing.draw()))
+    widths = [float(node.attrib["width"]) for node in nodes if node.tag.endswith("rect")]
+    texts = [node.text or "" for node in nodes if node.get("class") == "about"]
+    # Wide sans-serif fonts take up to 7 pixels a letter at this size; a margin of 12 pixels is on both sides.
+    assert [text for text, width in zip(texts, widths, strict=True) if 7 * len(text) + 24 > width] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     pages: set[str] = set()
 
