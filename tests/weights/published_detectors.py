@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mbv2kit import load
 from mbv2kit.data.align import align_classes
@@ -20,7 +21,9 @@ from mbv2kit.data.sources import Source, open_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.inference.predictor import Predictor
+from mbv2kit.nn.tensors import images_to_tensor
 from mbv2kit.structures import Detections, Image
+from mbv2kit.weights.open import open_model
 from tests.weights.overlaps import overlaps
 from tests.weights.tensorflow_runner import run_graph
 
@@ -39,7 +42,7 @@ def compare(data: Path, predictor: Predictor, ours: Detect, theirs: Detect) -> N
     names = predictor.class_names["detection"]
     source = align_classes(open_images(data), names, leave_out=True)
     scorers = [create_evaluator("detection", names) for _ in range(2)]
-    count, least, furthest = 0, 1.0, 0.0
+    count, least, furthest, edges = 0, 1.0, 0.0, 0.0
     for index in range(len(source)):
         sample = source[index]
         found = [detect(sample.image) for detect in (ours, theirs)]
@@ -52,38 +55,48 @@ def compare(data: Path, predictor: Predictor, ours: Detect, theirs: Detect) -> N
                 best = int(shared.argmax())
                 count, least = count + 1, min(least, float(shared[best]))
                 furthest = max(furthest, abs(float(found[0].scores[best] - score)))
+                edges = max(edges, float(np.abs(boxes[best] - box).max()))
     aps = [scorer.compute().metrics["AP"] for scorer in scorers]
     print(f"AP {aps[0]:.6f} here, {aps[1]:.6f} there")
-    print(f"{count} boxes: IoU {least:.6f} at least, scores {furthest:.1e} apart")
+    print(f"{count} boxes: IoU {least:.6f} at least, edges {edges:.1e} pixels and scores {furthest:.1e} apart")
 
 
-def in_litert(path: Path, predictor: Predictor) -> Detect:
-    """Returns LiteRT's detections: its codes and logits, decoded and suppressed as here."""
-    from ai_edge_litert.interpreter import Interpreter
+class InLiteRT:
+    """LiteRT's detections: its codes and logits, decoded and suppressed as here.
 
-    from mbv2kit.weights.open import open_model
+    Attributes:
+        furthest: The largest difference between its codes and logits and this package's for the same pixels, so far.
+    """
 
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    (image_tensor,) = interpreter.get_input_details()
-    places = {detail["name"]: detail["index"] for detail in interpreter.get_output_details()}
-    head = open_model(str(path))[0].heads["detection"]
-    with torch.inference_mode():
-        anchors = open_model(str(path))[0](torch.zeros(1, 3, *predictor.preprocess.size))["detection"]["anchors"]
+    def __init__(self, path: Path, predictor: Predictor) -> None:
+        from ai_edge_litert.interpreter import Interpreter
 
-    def detect(image: Image) -> Detections:
-        pixels, placement = predictor.preprocess(image)
-        interpreter.set_tensor(image_tensor["index"], (pixels[None].astype(np.float32) - 127.5) / 127.5)
-        interpreter.invoke()
+        self._interpreter = Interpreter(str(path), num_threads=1)
+        self._interpreter.allocate_tensors()
+        (image,) = self._interpreter.get_input_details()
+        self._image, self._predictor = image["index"], predictor
+        self._places = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
+        self._model = open_model(str(path))[0].eval()
+        self.furthest = 0.0
+
+    def __call__(self, image: Image) -> Detections:
+        pixels, placement = self._predictor.preprocess(image)
+        with torch.inference_mode():
+            raw = self._model(images_to_tensor([pixels]))["detection"]
+        theirs = dict(zip(("box_codes", "class_logits"), self._outputs(pixels), strict=True))
+        self.furthest = max(self.furthest, *(float((raw[name] - theirs[name]).abs().max()) for name in theirs))
+        head = self._model.heads["detection"]
+        outputs = head.outputs(theirs | {"anchors": raw["anchors"]}, self._predictor.preprocess.size)
+        return _restored(outputs["boxes"][0].numpy(), outputs["scores"][0].numpy(), self._predictor, placement)
+
+    def _outputs(self, pixels: Image) -> tuple[Tensor, Tensor]:
+        self._interpreter.set_tensor(self._image, (pixels[None].astype(np.float32) - 127.5) / 127.5)
+        self._interpreter.invoke()
         codes, logits = (
-            torch.from_numpy(interpreter.get_tensor(places[f"raw_outputs/{name}"]))
+            torch.from_numpy(self._interpreter.get_tensor(self._places[f"raw_outputs/{name}"]))
             for name in ("box_encodings", "class_predictions")
         )
-        raw = {"box_codes": codes[..., [1, 0, 3, 2]], "class_logits": logits, "anchors": anchors}
-        outputs = head.outputs(raw, predictor.preprocess.size)
-        return _restored(outputs["boxes"][0].numpy(), outputs["scores"][0].numpy(), predictor, placement)
-
-    return detect
+        return codes[..., [1, 0, 3, 2]], logits
 
 
 def in_tensorflow(path: Path, images: Sequence[Image]) -> Detect:
@@ -117,11 +130,12 @@ def main(data: Path, wanted: str = "litert") -> None:
     predictor = load(path, class_names=None if pedestrians else weights / "oidv4_labels.txt")
     if pedestrians:
         predictor.spec = replace(predictor.spec, class_names={"detection": ("person",)})
+    theirs: Detect
     if pedestrians:
         source = open_images(data)
         theirs = in_tensorflow(path, [source[index].image for index in range(len(source))])
     else:
-        theirs = in_litert(path, predictor)
+        theirs = InLiteRT(path, predictor)
 
     def ours(image: Image) -> Detections:
         pixels, placement = predictor.preprocess(image)
@@ -133,6 +147,8 @@ def main(data: Path, wanted: str = "litert") -> None:
         return _restored(outputs["boxes"][0], outputs["scores"][0], predictor, placement)
 
     compare(data, predictor, ours, theirs)
+    if isinstance(theirs, InLiteRT):
+        print(f"codes and logits: {theirs.furthest:.1e} apart")
 
 
 if __name__ == "__main__":
