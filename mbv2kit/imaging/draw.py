@@ -1,4 +1,4 @@
-"""Draws predictions: classes, boxes or regions on an image, ground truth next to prediction, a sheet of many images.
+"""Draws predictions: classes, boxes and regions on an image, ground truth next to prediction, a sheet of many images.
 
 Images are ``(H, W, 3)`` uint8 RGB arrays. Small images are enlarged first, so that the text on them is readable.
 Characters that no font of the machine has appear as boxes.
@@ -29,7 +29,7 @@ from mbv2kit.imaging.canvas import (
 from mbv2kit.imaging.colors import COLORS
 from mbv2kit.imaging.fonts import Font
 from mbv2kit.imaging.resizing import count_values, resize_mask
-from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample
+from mbv2kit.structures import IGNORE, Boxes, Classification, Detections, Image, Prediction, Sample, Segmentation
 
 BACKGROUND = "background"
 BEST = 5
@@ -38,6 +38,8 @@ DRAW_MIN_SCORE = 0.4
 _BLEND = 0.55
 _DIM = (70, 74, 82)
 _IGNORED = (224, 224, 192)
+# From bottom to top: regions would hide boxes, and their legend belongs next to the image.
+_LAYERS: Sequence[type[Prediction]] = (Segmentation, Detections, Classification)
 
 Color = tuple[int, int, int]
 Place = tuple[float, float, float, float]
@@ -75,15 +77,40 @@ def annotate(
     Raises:
         ValueError: The mask and the image differ in size.
     """
-    if isinstance(prediction, Classification):
-        best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
-        return _draw_classes(image, [(class_id, f"{score:.1%}", score) for class_id, score in best], class_names)
-    if isinstance(prediction, Detections):
-        shown = prediction.at_least(min_score)
-        class_ids, scores = shown.class_ids.tolist(), shown.scores.tolist()
-        tags = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_ids, scores, strict=True)]
-        return _draw_boxes(image, shown.boxes, class_ids, tags)
-    return _draw_regions(image, prediction.mask, class_names)
+    return annotate_together(image, [(prediction, class_names)], min_score)
+
+
+def annotate_together(
+    image: Image, predictions: Iterable[tuple[Prediction, Sequence[str]]], min_score: float = DRAW_MIN_SCORE
+) -> Image:
+    """Draws the predictions of several tasks on one image: regions under boxes, a legend and the classes below them.
+
+    Args:
+        image: The image; it is not changed.
+        predictions: Predictions of different types, in any order, each with its names by class id.
+        min_score: Boxes with a lower score are left out.
+
+    Returns:
+        The drawing, as :func:`annotate` returns it.
+
+    Raises:
+        ValueError: A mask and the image differ in size.
+    """
+    drawing, strips = enlarge(image), []
+    for prediction, class_names in sorted(predictions, key=lambda each: _LAYERS.index(type(each[0]))):
+        if isinstance(prediction, Segmentation):
+            drawing, legend = _draw_regions(drawing, image.shape[:2], prediction.mask, class_names)
+            strips.append(legend)
+        elif isinstance(prediction, Detections):
+            shown = prediction.at_least(min_score)
+            class_ids, scores = shown.class_ids.tolist(), shown.scores.tolist()
+            tags = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_ids, scores, strict=True)]
+            drawing = _draw_boxes(drawing, image.shape[:2], shown.boxes, class_ids, tags)
+        else:
+            best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
+            rows = [(class_id, f"{score:.1%}", score) for class_id, score in best]
+            strips.append(_list_classes(drawing, rows, class_names))
+    return stack([drawing, *strips])
 
 
 def annotate_ground_truth(sample: Sample, class_names: Sequence[str]) -> Image:
@@ -92,17 +119,18 @@ def annotate_ground_truth(sample: Sample, class_names: Sequence[str]) -> Image:
     Raises:
         ValueError: The sample has no ground truth.
     """
+    drawing, size = enlarge(sample.image), sample.image.shape[:2]
     if sample.mask is not None:
-        return _draw_regions(sample.image, sample.mask, class_names)
+        return stack(_draw_regions(drawing, size, sample.mask, class_names))
     if sample.boxes is not None and sample.labels is not None and sample.crowd is not None:
         class_ids = sample.labels.tolist()
         tags = [
             f"{class_names[i]} (crowd)" if crowd else class_names[i]
             for i, crowd in zip(class_ids, sample.crowd.tolist(), strict=True)
         ]
-        return _draw_boxes(sample.image, sample.boxes, class_ids, tags)
+        return _draw_boxes(drawing, size, sample.boxes, class_ids, tags)
     if sample.label is not None:
-        return _draw_classes(sample.image, [(sample.label, "", 0.0)], class_names)
+        return stack([drawing, _list_classes(drawing, [(sample.label, "", 0.0)], class_names)])
     raise ValueError(f"{sample.image_id} has neither label nor boxes nor mask")
 
 
@@ -150,9 +178,8 @@ def contact_sheet(images: Sequence[Image], columns: int = 4, cell: int = 1280) -
     return stack(rows)[:-gap, :-gap]
 
 
-def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_names: Sequence[str]) -> Image:
-    """Adds a strip below the image, with a line for each (class id, text on the right, length of the bar in 0..1)."""
-    image = enlarge(image)
+def _list_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_names: Sequence[str]) -> Image:
+    """Draws a strip for an image, with a line for each (class id, text on the right, length of the bar in 0..1)."""
     font = fitting_font(image, [class_names[i] for i, _, _ in rows])
     line, margin = line_height(font), margin_of(font)
     width = max(image.shape[1], LONG_SIDE)
@@ -173,16 +200,26 @@ def _draw_classes(image: Image, rows: Sequence[tuple[int, str, float]], class_na
             if share > 0:
                 end = bar_left + (bar_right - bar_left) * min(share, 1.0)
                 draw.rectangle((bar_left, top, end, bottom), _class_color(class_id))
-    return stack([image, np.asarray(canvas)])
+    return np.asarray(canvas)
 
 
-def _draw_boxes(image: Image, boxes: Boxes, class_ids: Sequence[int], tags: Sequence[str]) -> Image:
-    """Draws outlines and tags; the first box lies on top, and its tag is placed first."""
-    canvas = PillowImage.fromarray(enlarge(image))
+def _draw_boxes(
+    image: Image, size: tuple[int, ...], boxes: Boxes, class_ids: Sequence[int], tags: Sequence[str]
+) -> Image:
+    """Draws outlines and tags; the first box lies on top, and its tag is placed first.
+
+    Args:
+        image: The image, enlarged or not.
+        size: Height and width of the image that the boxes are in pixels of.
+        boxes: ``(N, 4)`` corners in pixels.
+        class_ids: The class of each box.
+        tags: The text of each box.
+    """
+    canvas = PillowImage.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     font = fitting_font(np.asarray(canvas), tags)
     thickness = max(2, round(font.size / 7))
-    factor = np.array(canvas.size, dtype=np.float32) / (image.shape[1], image.shape[0])
+    factor = np.array(canvas.size, dtype=np.float32) / (size[1], size[0])
     limit = np.array(canvas.size * 2, dtype=np.float32) - 1
     corners = np.clip(boxes * np.tile(factor, 2), 0, limit).round().astype(int)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
@@ -218,11 +255,13 @@ def _overlap(a: Place, b: Place) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[str]) -> Image:
-    if mask.shape != image.shape[:2]:
-        raise ValueError(f"mask must be of the image's size {image.shape[:2]}, got {mask.shape}")
+def _draw_regions(
+    image: Image, size: tuple[int, ...], mask: NDArray[np.uint8], class_names: Sequence[str]
+) -> tuple[Image, Image]:
+    """Colors the regions of an image that was enlarged from ``size``; returns it and the legend that goes below it."""
+    if mask.shape != size:
+        raise ValueError(f"mask must be of the image's size {size}, got {mask.shape}")
     counts = count_values(mask)
-    image = enlarge(image)
     mask = resize_mask(mask, *image.shape[:2])
     present = np.flatnonzero(counts)
     font = fitting_font(image, [class_names[i] for i in present.tolist() if i != IGNORE])
@@ -242,7 +281,7 @@ def _draw_regions(image: Image, mask: NDArray[np.uint8], class_names: Sequence[s
     for index in np.argsort(-counts, kind="stable")[: len(present)].tolist():
         name = "ignored" if index == IGNORE else class_names[index]
         entries.append((f"{name} {counts[index] / counts.sum():.1%}", _tuple(table[index])))
-    return stack([colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)])
+    return colored, _legend(entries, max(image.shape[1], LONG_SIDE), font)
 
 
 def _contours(mask: NDArray[np.uint8], thickness: int) -> NDArray[np.bool_]:

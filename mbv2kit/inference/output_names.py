@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path, PurePath
 
-# What is added to a name: a task and a suffix, and a number where two are equal. File systems take 255 bytes.
-_MOST_BYTES = 255 - len("_classification.jpg") - len("_1000000")
+# File systems take 255 bytes; the rest is for what is added to a name: a suffix, and a number where two are equal.
+_MOST_BYTES = 228
 # A folder of results and a name within it must fit into the 4,096 bytes of a path.
 _MOST_PATH = 2000
 

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate, palette
+from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together, palette
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
 from mbv2kit.imaging.resizing import count_values
@@ -29,11 +29,14 @@ MIN_SCORE = 0.05
 _SCORE_DIGITS = 6
 _PIXEL_DIGITS = 2
 _JPEG = (".jpg", ".jpeg")
-_PROPERTIES: Mapping[type[Prediction], str] = {
-    Classification: "top(), labels, scores and class_ids",
-    Detections: "boxes, labels, scores and class_ids",
-    Segmentation: "mask and fractions",
+_PROPERTIES: Mapping[Task, str] = {
+    "classification": "top(), labels, scores and class_ids",
+    "detection": "boxes, labels, scores and class_ids",
+    "segmentation": "mask and fractions",
 }
+
+# Tasks whose predictions have classes with scores.
+_RANKING: Sequence[Task] = ("classification", "detection")
 
 Record = dict[str, Any]
 
@@ -42,13 +45,14 @@ Record = dict[str, Any]
 class Result:
     """The prediction of a model for one image, in the pixels of that image.
 
-    The properties are those of the model's task; any other one raises AttributeError:
+    The properties are those of the model's tasks; any other one raises AttributeError:
 
     * classification: :meth:`top`, and ``labels``, ``scores`` and ``class_ids`` of all classes, best first;
     * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first;
     * segmentation: ``mask`` and ``fractions``.
 
-    A model of several tasks gives a result for each: ``result["detection"].boxes``.
+    With several tasks, a property that two of them have needs the name of one: ``result["detection"].labels``. All the
+    others need none, and :meth:`to_dict`, :meth:`plot` and :meth:`save` put the tasks together.
 
     Attributes:
         path: The image's file; None for an image that was passed as an array.
@@ -83,7 +87,7 @@ class Result:
     @property
     def task(self) -> Task:
         """The task, where the model does only one."""
-        return self._only("task")[0]
+        return self._task_of("task", *self.predictions)
 
     @property
     def image(self) -> Image:
@@ -111,31 +115,33 @@ class Result:
     @property
     def labels(self) -> list[str]:
         """The names of :attr:`class_ids`."""
-        ranking = self._ranking("labels")
-        return [self._names[class_id] for class_id in ranking.class_ids.tolist()]
+        names = self.class_names[self._task_of("labels", *_RANKING)]
+        return [names[class_id] for class_id in self._ranking("labels").class_ids.tolist()]
 
     @property
     def mask(self) -> NDArray[np.uint8]:
         """``(H, W)`` uint8: the class of every pixel."""
-        return self._segmentation("mask").mask
+        prediction = self.predictions[self._task_of("mask", "segmentation")]
+        assert isinstance(prediction, Segmentation)
+        return prediction.mask
 
     @property
     def fractions(self) -> dict[str, float]:
         """The share of the pixels that each class has, 0..1, for the classes that are in the image."""
-        return _fractions(self._segmentation("fractions").mask, self._names)
+        task = self._task_of("fractions", "segmentation")
+        return _fractions(self.mask, self.class_names[task])
 
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
         if not isinstance(count, int) or count < 0:
             raise UserError(f"top() takes a whole number of classes from 0 up, got {count!r}.")
-        _, prediction = self._only("top")
-        if not isinstance(prediction, Classification):
-            raise self._lacks("top()", prediction)
-        best = zip(prediction.class_ids[:count].tolist(), prediction.scores[:count].tolist(), strict=True)
-        return [(self._names[class_id], score) for class_id, score in best]
+        found = self[self._task_of("top()", "classification")]
+        return list(zip(found.labels[:count], found.scores[:count].tolist(), strict=True))
 
     def to_dict(self, mask: str | None = None, drawing: str | None = None) -> Record:
         """Returns the line of ``predictions.jsonl`` for the image, ready for JSON.
+
+        It has the keys of each task next to each other, and ``tasks`` in place of ``task`` if there are several.
 
         Args:
             mask: Path of a file with the mask that the line is to name; None for none.
@@ -144,11 +150,14 @@ class Result:
         image = None if self.path is None else str(self.path)
         if self.error is not None:
             return {"image": image, "error": self.error}
-        task, prediction = self._only("to_dict()")
-        line: Record = {"image": image, "width": self.size[1], "height": self.size[0], "task": task}
+        tasks = list(self.predictions)
+        line: Record = {"image": image, "width": self.size[1], "height": self.size[0]}
+        line |= {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
         files = {"drawing": drawing, "mask": mask}
         line |= {name: file for name, file in files.items() if file is not None}
-        return line | describe(prediction, self._names, self.min_score)
+        for task, prediction in self.predictions.items():
+            line |= describe(prediction, self.class_names[task], self.min_score)
+        return line
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
         """Returns the result as a type of the package supervision.
@@ -161,12 +170,14 @@ class Result:
         """
         from mbv2kit.inference.to_supervision import to_supervision
 
-        _, prediction = self._only("to_supervision()")
-        shown = self._detections("boxes") if isinstance(prediction, Detections) else prediction
-        return to_supervision(shown, self._names)
+        task = self._task_of("to_supervision()", *self.predictions)
+        shown = self._detections("boxes") if task == "detection" else self.predictions[task]
+        return to_supervision(shown, self.class_names[task])
 
     def plot(self, min_score: float = DRAW_MIN_SCORE) -> Image:
-        """Draws the prediction: boxes with names, colored regions, or the most likely classes below the image.
+        """Draws the prediction: boxes with names, colored regions, the most likely classes below the image.
+
+        A model of several tasks has all of them on one drawing; ``result["detection"].plot()`` draws one.
 
         Args:
             min_score: Boxes of a lower score are not drawn, 0..1.
@@ -175,8 +186,9 @@ class Result:
             ``(H, W, 3)`` uint8 RGB, with the text below the image; a small image is enlarged so that text is readable.
         """
         check_score("min_score", min_score)
-        _, prediction = self._only("plot()")
-        return annotate(self.image, prediction, self._names, min_score)
+        self._check_readable()
+        drawn = [(prediction, self.class_names[task]) for task, prediction in self.predictions.items()]
+        return annotate_together(self.image, drawn, min_score)
 
     def save(self, path: str | Path, min_score: float = DRAW_MIN_SCORE) -> Path:
         """Writes the drawing of :meth:`plot` to a file, in the format of its suffix.
@@ -209,8 +221,9 @@ class Result:
         Raises:
             UserError: The file cannot be written.
         """
+        names = self.class_names[self._task_of("save_mask()", "segmentation")]
         image, path = PillowImage.fromarray(self.mask), Path(path)
-        image.putpalette(palette(self._names).tobytes())
+        image.putpalette(palette(names).tobytes())
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Regions are long runs of one class: searching only for runs takes a third of the time, and fewer bytes.
@@ -226,42 +239,33 @@ class Result:
 
     def _repr_jpeg_(self) -> bytes | None:
         """Returns the drawing, which notebooks show."""
-        return encode_jpeg(self.plot()) if len(self.predictions) == 1 else None
+        return encode_jpeg(self.plot()) if self.error is None else None
 
-    @property
-    def _names(self) -> Sequence[str]:
-        return self.class_names[self.task]
-
-    def _only(self, name: str) -> tuple[Task, Prediction]:
-        """Returns the task and the prediction of a model of one task, for the property ``name``."""
+    def _check_readable(self) -> None:
         if self.error is not None:
             raise UserError(self.error)
-        if len(self.predictions) != 1:
-            tasks = list(self.predictions)
-            raise AttributeError(f'The model does {" and ".join(tasks)}; write result["{tasks[0]}"].{name}')
-        ((task, prediction),) = self.predictions.items()
-        return task, prediction
+
+    def _task_of(self, name: str, *tasks: Task) -> Task:
+        """Returns the task that the property ``name`` is of: the only one of the model's that is among ``tasks``."""
+        self._check_readable()
+        found = [task for task in self.predictions if task in tasks]
+        if len(found) == 1:
+            return found[0]
+        does = " and ".join(self.predictions)
+        if found:
+            raise AttributeError(f'The model does {does}; write result["{found[0]}"].{name}')
+        has = "; ".join(_PROPERTIES[task] for task in self.predictions)
+        raise AttributeError(f"A result of {does} has no {name}; it has {has}.")
 
     def _ranking(self, name: str) -> Classification | Detections:
-        _, prediction = self._only(name)
-        if isinstance(prediction, Segmentation):
-            raise self._lacks(name, prediction)
-        return prediction if isinstance(prediction, Classification) else self._detections(name)
+        prediction = self.predictions[self._task_of(name, *_RANKING)]
+        assert not isinstance(prediction, Segmentation)
+        return prediction.at_least(self.min_score) if isinstance(prediction, Detections) else prediction
 
     def _detections(self, name: str) -> Detections:
-        _, prediction = self._only(name)
-        if not isinstance(prediction, Detections):
-            raise self._lacks(name, prediction)
+        prediction = self.predictions[self._task_of(name, "detection")]
+        assert isinstance(prediction, Detections)
         return prediction.at_least(self.min_score)
-
-    def _segmentation(self, name: str) -> Segmentation:
-        _, prediction = self._only(name)
-        if not isinstance(prediction, Segmentation):
-            raise self._lacks(name, prediction)
-        return prediction
-
-    def _lacks(self, name: str, prediction: Prediction) -> AttributeError:
-        return AttributeError(f"A result of {self.task} has no {name}; it has {_PROPERTIES[type(prediction)]}.")
 
 
 def check_score(name: str, value: object) -> None:

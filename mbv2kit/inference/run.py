@@ -72,7 +72,7 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     where = OUTPUTS / "infer" if config.output is None else config.output
     with disk_errors_told(where), claimed(config.output, images, writer.files(names)) as output:
 
-        def write(index: int, result: Result) -> list[Record]:
+        def write(index: int, result: Result) -> Record:
             with stages.timing("writing"):
                 return writer.write(output, names[index], result)
 
@@ -116,17 +116,16 @@ class _Told:
     not_drawn: int = 0
     boxes: tuple[int, int] | None = None
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Counts the records of one image."""
-        error = records[0].get("error")
+    def add(self, record: Record) -> None:
+        """Counts what the record of an image says."""
+        error = record.get("error")
         self.failed += error is not None
         self.errors += [error] if error is not None and len(self.errors) < _NAMED else []
-        self.not_drawn += any("note" in record for record in records)
-        for record in records:
-            if "boxes" in record:
-                drawn = sum(box["score"] >= self.draw_min_score for box in record["boxes"])
-                before = self.boxes or (0, 0)
-                self.boxes = before[0] + len(record["boxes"]), before[1] + drawn
+        self.not_drawn += "note" in record
+        if "boxes" in record:
+            drawn = sum(box["score"] >= self.draw_min_score for box in record["boxes"])
+            before = self.boxes or (0, 0)
+            self.boxes = before[0] + len(record["boxes"]), before[1] + drawn
 
 
 def _say(*lines: str) -> None:
@@ -156,18 +155,18 @@ def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     return [task]
 
 
-def _write_all(results: Iterable[list[Record]], total: int, file: Path, draw_min_score: float) -> _Told:
+def _write_all(results: Iterable[Record], total: int, file: Path, draw_min_score: float) -> _Told:
     """Writes the records of all images, each as soon as it is there; returns what is to be said about them."""
     told = _Told(draw_min_score)
     with file.open("w", encoding="utf-8") as lines:
-        for records in _watched(results, total):
-            told.add(records)
-            lines.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        for record in _watched(results, total):
+            told.add(record)
+            lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
     return told
 
 
-def _watched(items: Iterable[list[Record]], total: int) -> Iterable[list[Record]]:
+def _watched(items: Iterable[Record], total: int) -> Iterable[Record]:
     if not sys.stderr.isatty():
         return items
     from mbv2kit.inference.progress import with_bar

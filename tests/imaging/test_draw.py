@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mbv2kit.imaging.draw import (
     annotate,
     annotate_ground_truth,
+    annotate_together,
     class_colors,
     contact_sheet,
     next_to_ground_truth,
@@ -141,6 +142,36 @@ def test_a_legend_of_many_classes_takes_more_lines() -> None:
     many = np.tile(np.arange(40, dtype=np.uint8).repeat(10), (300, 1))
     heights = [annotate(gray(300, 400), Segmentation(mask), names).shape[0] for mask in (few, many)]
     assert heights[1] > heights[0] + 5 * 13
+
+
+def test_tasks_on_one_drawing_are_regions_under_boxes_with_strips_below() -> None:
+    """Each part is, pixel by pixel, where and what the drawing of its task alone has."""
+    mask = np.zeros((300, 400), dtype=np.uint8)
+    mask[:, 200:] = 1
+    regions, boxes = Segmentation(mask), detections([[100, 150, 300, 250]], [0.9], class_id=2)
+    classes = Classification(np.arange(3), np.array([0.8, 0.15, 0.05], dtype=np.float32))
+    # In any order.
+    drawn = annotate_together(gray(300, 400), [(classes, NAMES), (boxes, NAMES), (regions, NAMES)])
+    with_regions, with_boxes, with_classes = (
+        annotate(gray(300, 400), each, NAMES) for each in (regions, boxes, classes)
+    )
+    legend, strip = with_regions[300:], with_classes[300:]
+    np.testing.assert_array_equal(drawn[300:], np.vstack([legend, strip]))
+    of_boxes = (with_boxes != 90).any(axis=2)
+    assert of_boxes.any()
+    np.testing.assert_array_equal(drawn[:300][of_boxes], with_boxes[of_boxes])
+    np.testing.assert_array_equal(drawn[:300][~of_boxes], with_regions[:300][~of_boxes])
+
+
+@pytest.mark.parametrize("size", [(80, 160), (300, 100), (400, 600)])
+def test_strips_below_a_drawing_are_as_wide_as_each_other(size: tuple[int, int]) -> None:
+    regions = Segmentation(np.ones(size, dtype=np.uint8))
+    classes = Classification(np.array([2]), np.ones(1, dtype=np.float32))
+    drawn = annotate_together(gray(*size), [(regions, NAMES), (detections([], []), NAMES), (classes, NAMES)])
+    alone = [annotate(gray(*size), each, NAMES) for each in (regions, classes)]
+    assert drawn.shape[1] == alone[0].shape[1] == alone[1].shape[1]
+    enlarged = round(size[0] * max(1, 320 / max(size)))
+    assert drawn.shape[0] == alone[0].shape[0] + alone[1].shape[0] - enlarged
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

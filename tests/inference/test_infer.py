@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.draw import palette
+from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference import run
@@ -163,24 +164,74 @@ def test_segmentation(photos: Path, config: DictConfig, monkeypatch: pytest.Monk
     assert indices[5].tolist() == [2] * 10 + [1] * 10 + [0] * 20
 
 
-def test_all_tasks_of_a_model_get_a_line_each(
+COMMON = '{"image": "IMAGE", "width": 40, "height": 20, '
+CLASSES = (
+    '"classes": [{"class_id": 6, "label": "kind 6", "score": 0.2}, {"class_id": 5, "label": "kind 5", "score": 0.3}, '
+    '{"class_id": 4, "label": "kind 4", "score": 0.2}, {"class_id": 3, "label": "kind 3", "score": 0.1}, '
+    '{"class_id": 2, "label": "kind 2", "score": 0.05}]'
+)
+BOXES = (
+    '"boxes": [{"class_id": 1, "label": "dog", "score": 0.333333, "box": [0.0, 0.0, 40.0, 20.0]}, '
+    '{"class_id": 0, "label": "cat", "score": 0.2, "box": [0.33, 0.0, 2.0, 2.0]}]'
+)
+FRACTIONS = '"fractions": {"background": 0.5, "cat": 0.5}'
+# The files of version 0.1.0, which scripts of users read.
+ALONE = {
+    "classification": f'{COMMON}"task": "classification", "drawing": "images/cat.jpg", {CLASSES}}}\n',
+    "detection": f'{COMMON}"task": "detection", "drawing": "images/cat.jpg", {BOXES}}}\n',
+    "segmentation": f'{COMMON}"task": "segmentation", "drawing": "images/cat.jpg", "mask": "masks/cat.png", '
+    f"{FRACTIONS}}}\n",
+}
+TOGETHER = (
+    f'{COMMON}"tasks": ["classification", "detection", "segmentation"], "drawing": "images/cat.jpg", '
+    f'"mask": "masks/cat.png", {CLASSES}, {BOXES}, {FRACTIONS}}}\n'
+)
+
+
+def written(config: DictConfig, image: Path) -> str:
+    """Returns the lines of an image as they are in the file, with IMAGE for its path."""
+    return Path(config.output, "predictions.jsonl").read_text().replace(str(image), "IMAGE")
+
+
+@pytest.mark.parametrize("among", [False, True])
+@pytest.mark.parametrize("chosen", EVERYTHING)
+def test_one_task_writes_the_same_bytes_alone_and_among_others(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, chosen: Task, among: bool
+) -> None:
+    use_model(monkeypatch, FakePredictor(*EVERYTHING) if among else FakePredictor(chosen))
+    config.task = chosen if among else None
+    infer(config, [str(photos / "a")])
+    assert written(config, photos / "a" / "cat.png") == ALONE[chosen]
+    masks = ["masks/cat.png"] if chosen == "segmentation" else []
+    assert files(config.output) == ["images/cat.jpg", *masks, "predictions.jsonl"]
+    drawing = FakePredictor(chosen)(photos / "a" / "cat.png").plot()
+    assert Path(config.output, "images", "cat.jpg").read_bytes() == encode_jpeg(drawing)
+
+
+def test_several_tasks_share_a_line_and_a_drawing(
+    photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
+    config.draw_min_score = 0.3
+    infer(config, [str(photos / "a")])
+    assert written(config, photos / "a" / "cat.png") == TOGETHER
+    assert files(config.output) == ["images/cat.jpg", "masks/cat.png", "predictions.jsonl"]
+    assert "2 boxes, 1 of them with a score of at least draw_min_score=0.3\n" in capsys.readouterr().out
+    result = FakePredictor(*EVERYTHING)(photos / "a" / "cat.png")
+    assert Path(config.output, "images", "cat.jpg").read_bytes() == encode_jpeg(result.plot(0.3))
+
+
+def test_several_tasks_share_a_note_and_an_error(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_model(monkeypatch, FakePredictor(*EVERYTHING))
-    infer(config, [str(photos / "a")])
-    assert [line["task"] for line in lines(config)] == list(EVERYTHING)
-    assert files(config.output) == [f"images/cat_{task}.jpg" for task in EVERYTHING] + [
-        "masks/cat.png",
-        "predictions.jsonl",
-    ]
-
-
-def test_one_task_of_a_model_can_be_chosen(photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_model(monkeypatch, FakePredictor(*EVERYTHING))
-    config.task = "detection"
-    infer(config, [str(photos / "a")])
-    assert [line["task"] for line in lines(config)] == ["detection"]
-    assert files(config.output) == ["images/cat.jpg", "predictions.jsonl"]
+    PillowImage.new("1", (70_000, 1)).save(photos / "a" / "long.png")
+    infer(config, [str(photos / "a" / "long.png"), str(photos / "c.jpg")])
+    line, error = lines(config)
+    assert list(line) == ["image", "width", "height", "tasks", "mask", "classes", "boxes", "fractions", "note"]
+    assert line["note"].startswith("Not drawn: ")
+    assert list(error) == ["image", "error"]
+    assert files(config.output) == ["masks/a/long.png", "predictions.jsonl"]
 
 
 def test_a_task_that_the_model_lacks_is_refused(

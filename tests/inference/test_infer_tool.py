@@ -65,14 +65,15 @@ def test_images_in_results_out_without_the_libraries_of_training(root: Path, wor
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     records = [json.loads(line) for line in (workplace / "all" / "predictions.jsonl").read_text().splitlines()]
-    assert [record["image"] for record in records] == [
-        name for name in ("photos/plain.png", "photos/min_score=0.1.jpg", "photos/plain.png") for _ in range(3)
-    ]
-    assert [record["task"] for record in records[:3]] == ["classification", "detection", "segmentation"]
+    names = ["photos/plain.png", "photos/min_score=0.1.jpg", "photos/plain.png"]
+    assert [record["image"] for record in records] == names
+    assert records[0]["tasks"] == ["classification", "detection", "segmentation"]
     assert sum(record["score"] for record in records[0]["classes"]) == pytest.approx(1, abs=1e-5)
-    with PillowImage.open(workplace / "all" / records[2]["mask"]) as mask:
+    assert sum(records[0]["fractions"].values()) == pytest.approx(1, abs=1e-5)
+    assert "boxes" in records[0]
+    with PillowImage.open(workplace / "all" / records[0]["mask"]) as mask:
         assert mask.size == (80, 48)
-    assert len(list((workplace / "all" / "images").iterdir())) == 9
+    assert len(list((workplace / "all" / "images").iterdir())) == 3
 
     imported = done.stdout.split("IMPORTED ")[1].split()
     assert "torch" in imported

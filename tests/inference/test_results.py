@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, palette
+from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together, palette
+from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.inference.results import MIN_SCORE, Result
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
 
@@ -97,16 +98,34 @@ def test_a_model_of_several_tasks_has_a_result_for_each() -> None:
     found = result(classification=CLASSES, detection=OBJECTS)
     assert found["classification"].top(1) == [("owl", float(np.float32(0.7)))]
     assert found["detection"].labels == ["worm", "cell", "worm"]
-    for name in ("task", "labels", "boxes"):
+    for name in ("task", "labels", "scores", "class_ids"):
         with pytest.raises(AttributeError, match=rf'classification and detection; write result\["class.*"\]\.{name}'):
             getattr(found, name)
-    for method in (found.plot, found.to_dict, found.top, found.to_supervision):
-        with pytest.raises(AttributeError, match="classification and detection"):
-            method()
+    with pytest.raises(AttributeError, match="classification and detection"):
+        found.to_supervision()
+    with pytest.raises(AttributeError, match=r"of classification and detection has no mask; it has top.*; boxes"):
+        found.mask  # noqa: B018
     with pytest.raises(UserError, match="The model does classification and detection, not segmentation"):
         found["segmentation"]
     # A model of one task has the same form.
     assert found["detection"]["detection"].labels == ["worm", "cell", "worm"]
+
+
+def test_a_property_of_one_task_needs_no_name_of_it(tmp_path: Path) -> None:
+    found = result(segmentation=REGIONS, detection=OBJECTS, classification=CLASSES)
+    np.testing.assert_array_equal(found.boxes, OBJECTS.boxes[:3])
+    assert found.mask is MASK
+    assert found.fractions == found["segmentation"].fractions
+    assert found.top(2) == found["classification"].top(2)
+    assert (
+        found.save_mask(tmp_path / "a.png").read_bytes()
+        == found["segmentation"].save_mask(tmp_path / "b.png").read_bytes()
+    )
+    # The task of the message has the property.
+    with pytest.raises(AttributeError, match=r'write result\["detection"\]\.labels'):
+        found.labels  # noqa: B018
+    assert result(segmentation=REGIONS, detection=OBJECTS).labels == ["worm", "cell", "worm"]
+    assert result(segmentation=REGIONS, classification=CLASSES).labels == ["owl", "cat", "dog"]
 
 
 def test_a_result_with_an_error_says_it_wherever_it_is_asked() -> None:
@@ -150,6 +169,17 @@ def test_the_line_of_each_task() -> None:
         assert json.loads(json.dumps(found.to_dict())) == expected
 
 
+def test_several_tasks_share_a_line() -> None:
+    found = result(classification=CLASSES, detection=OBJECTS, segmentation=REGIONS)
+    line = found.to_dict("masks/b.png", "images/b.jpg")
+    assert list(line) == ["image", "width", "height", "tasks", "drawing", "mask", "classes", "boxes", "fractions"]
+    assert line["tasks"] == ["classification", "detection", "segmentation"]
+    for task in line["tasks"]:
+        alone = found[task].to_dict("masks/b.png", "images/b.jpg")
+        assert alone.pop("task") == task
+        assert alone.items() <= line.items()
+
+
 def test_the_line_names_the_image_and_the_mask() -> None:
     found = replace(result(segmentation=REGIONS), path=Path("a") / "b.png", pixels=None)
     line = found.to_dict(mask="masks/b.png")
@@ -175,6 +205,16 @@ def test_the_drawing_is_that_of_annotate(predictions: dict[Task, Prediction]) ->
     np.testing.assert_array_equal(found.plot(), annotate(PIXELS, prediction, NAMES[task], DRAW_MIN_SCORE))
     np.testing.assert_array_equal(found.plot(0.6), annotate(PIXELS, prediction, NAMES[task], 0.6))
     np.testing.assert_array_equal(PIXELS, before)
+
+
+def test_several_tasks_share_a_drawing(tmp_path: Path) -> None:
+    found = result(classification=CLASSES, detection=OBJECTS, segmentation=REGIONS)
+    drawn = [(prediction, NAMES[task]) for task, prediction in found.predictions.items()]
+    np.testing.assert_array_equal(found.plot(), annotate_together(PIXELS, drawn, DRAW_MIN_SCORE))
+    np.testing.assert_array_equal(found.plot(0.6), annotate_together(PIXELS, drawn, 0.6))
+    with PillowImage.open(found.save(tmp_path / "a.png")) as image:
+        np.testing.assert_array_equal(np.asarray(image), found.plot())
+    np.testing.assert_array_equal(found["detection"].plot(), result(detection=OBJECTS).plot())
 
 
 def test_a_drawing_reads_its_file_anew(tmp_path: Path) -> None:
@@ -224,7 +264,8 @@ def test_a_notebook_shows_the_drawing() -> None:
     with PillowImage.open(BytesIO(data)) as image:
         assert image.format == "JPEG"
         assert (image.height, image.width) == result(detection=OBJECTS).plot().shape[:2]
-    assert result(classification=CLASSES, detection=OBJECTS)._repr_jpeg_() is None
+    both = result(classification=CLASSES, detection=OBJECTS)
+    assert both._repr_jpeg_() == encode_jpeg(both.plot())
 
 
 @pytest.mark.parametrize(
