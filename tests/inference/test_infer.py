@@ -188,7 +188,7 @@ TOGETHER = (
 )
 
 
-def written(config: DictConfig, image: Path) -> str:
+def text_of_lines(config: DictConfig, image: Path) -> str:
     """Returns the lines of an image as they are in the file, with IMAGE for its path."""
     return Path(config.output, "predictions.jsonl").read_text().replace(str(image), "IMAGE")
 
@@ -201,7 +201,7 @@ def test_one_task_writes_the_same_bytes_alone_and_among_others(
     use_model(monkeypatch, FakePredictor(*EVERYTHING) if among else FakePredictor(chosen))
     config.task = chosen if among else None
     infer(config, [str(photos / "a")])
-    assert written(config, photos / "a" / "cat.png") == ALONE[chosen]
+    assert text_of_lines(config, photos / "a" / "cat.png") == ALONE[chosen]
     masks = ["masks/cat.png"] if chosen == "segmentation" else []
     assert files(config.output) == ["images/cat.jpg", *masks, "predictions.jsonl"]
     drawing = FakePredictor(chosen)(photos / "a" / "cat.png").plot()
@@ -214,7 +214,7 @@ def test_several_tasks_share_a_line_and_a_drawing(
     use_model(monkeypatch, FakePredictor(*EVERYTHING))
     config.draw_min_score = 0.3
     infer(config, [str(photos / "a")])
-    assert written(config, photos / "a" / "cat.png") == TOGETHER
+    assert text_of_lines(config, photos / "a" / "cat.png") == TOGETHER
     assert files(config.output) == ["images/cat.jpg", "masks/cat.png", "predictions.jsonl"]
     assert "2 boxes, 1 of them with a score of at least draw_min_score=0.3\n" in capsys.readouterr().out
     result = FakePredictor(*EVERYTHING)(photos / "a" / "cat.png")
