@@ -146,7 +146,7 @@ def create_model(backbone: str, head: str, classes: int | Sequence[str], **optio
     overrides = to_overrides(parts | {_find_key(name, known): value for name, value in options.items()})
     # model.json holds plain values.
     config = cast(dict[str, Any], OmegaConf.to_container(compose_in_program("train", overrides, training_parts())))
-    return VisionModel(model_spec(config, _class_names(classes), {}))
+    return VisionModel(model_spec(config, {HEADS.get_class(head).task: _class_names(classes)}, {}))
 
 
 def _keys_of_model(backbone: str, head: str) -> list[str]:

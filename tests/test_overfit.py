@@ -10,6 +10,7 @@ import torch
 
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import TrainingSet, collate_training
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
@@ -58,7 +59,7 @@ def learn(
             input=preprocess,
         )
     ).to(memory_format=torch.channels_last)
-    images = TrainingSet(source, create_augment({"preset": "none"}, preprocess), seed=0)
+    images = TrainingSet(Joined({task: source}), create_augment({"preset": "none"}, preprocess), seed=0)
     batch = collate_training([images[0, index] for index in range(COUNT)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     part = model.heads[task]
@@ -67,7 +68,7 @@ def learn(
     for step in range(steps):
         # The last steps are small, so that the batch norm statistics catch up with the weights.
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (1 - step / steps))
-        loss = torch.stack(list(part.loss(model(batch.images)[task], batch.targets).values())).sum()
+        loss = torch.stack(list(part.loss(model(batch.images)[task], batch.targets[task]).values())).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -247,7 +247,7 @@ def test_augmentation_takes_the_values(setup: Setup, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parts_fit_together(setup: Setup, name: str) -> None:
     config = setup(name)
-    spec = model_spec(config, ("background", "cat", "dog"), {})
+    spec = model_spec(config, {config["task"]["name"]: ("background", "cat", "dog")}, {})
     with torch.device("meta"):
         model = VisionModel(spec).train()
         raw = model(torch.zeros(2, 3, *spec.input.size, dtype=torch.uint8))

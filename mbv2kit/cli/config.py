@@ -23,11 +23,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import mbv2kit
-from mbv2kit.cli.keys import check_config, text_keys
+from mbv2kit.cli.keys import check_config, mapping_keys, text_keys
+from mbv2kit.cli.mappings import gather_mappings
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
 from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.cli.resumed import with_parts_of_run
+from mbv2kit.cli.several import choose_sets, register_sets
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -49,6 +51,8 @@ def register_parts(conf: Path, registries: Iterable[Registry[Any]]) -> None:
         conf: Folder of the configuration files; a part that has a file there is left to that file.
         registries: The registries of the parts.
     """
+    registries = list(registries)
+    register_sets(registries)
     for registry in registries:
         _registered[registry.group] = registry
         for name in registry.names():
@@ -69,6 +73,9 @@ def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[s
     """
     names = text_keys(config_name, _registered.values())
     lines = quote_names(register_recipes(overrides), names | {"experiment", *_registered})
+    lines = gather_mappings(lines, mapping_keys(config_name, _registered.values()))
+    if config_name == "train":
+        lines = choose_sets(lines, _registered.values())
     return with_parts_of_run(lines, _registered.values()) if "resume" in names else lines
 
 
@@ -159,10 +166,10 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
         check_group_choice(choice, groups.choices(choice.key_or_group))
     chosen = [str(choice.input_line) for choice in choices]
     parts = hydra.compose(config_name, chosen, return_hydra_config=True) if chosen else base
-    known = _known_keys(config_name, parts)
+    known, mappings = _known_keys(config_name, parts), mapping_keys(config_name, _registered.values())
     for item in overrides:
         if item not in choices:
-            check_override(item, known)
+            check_override(item, known, mappings)
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
     values: Any = OmegaConf.to_container(without_hydra(config), resolve=True)

@@ -1,6 +1,6 @@
 """Checks of ``group=choice`` and ``key=value`` on the command line; every mistake is one sentence."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
@@ -97,13 +97,20 @@ def check_group_choice(choice: Override, choices: Sequence[str]) -> None:
             raise UserError(f"There is no {group} '{word}'.{nearest(word, choices)}")
 
 
-def check_override(override: Override, known: Mapping[str, Any]) -> None:
-    """Raises a UserError if ``key=value`` names no key of ``known`` (see :func:`flatten`)."""
+def check_override(override: Override, known: Mapping[str, Any], mappings: Collection[str] = ()) -> None:
+    """Raises a UserError if ``key=value`` names no key of ``known`` (see :func:`flatten`).
+
+    Args:
+        override: ``key=value``.
+        known: Every key with its default.
+        mappings: Keys whose values may have any names below them.
+    """
     key, value = override.key_or_group, override.value()
     if override.is_delete():
         check_keys({key: None}, known)
         raise UserError(f"'{override.input_line}': a key cannot be taken away; set it to a value.")
-    check_keys(flatten(value, f"{key}.") | {key: value} if isinstance(value, dict) else {key: value}, known)
+    below = flatten(value, f"{key}.") if isinstance(value, dict) and key not in mappings else {}
+    check_keys(below | {key: value}, known)
     if override.is_add() or override.is_force_add():
         raise UserError(f"'{override.input_line}': the key '{key}' is there already; leave out the '+'.")
 

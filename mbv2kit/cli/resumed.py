@@ -42,7 +42,7 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
     choices = {group: _choice(values, group, *known[group]) for group in groups}
     if "task" not in given:
         # A data set that is chosen must serve the task.
-        choices["task"] = _choice(values, "task", "name", get_args(Task))
+        choices["task"] = _choice(values, "task", "name", (*get_args(Task), "multitask"))
     return [f"{group}={name}" for group, name in choices.items() if name is not None] + list(overrides)
 
 

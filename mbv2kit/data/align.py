@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +56,10 @@ class AlignedSource(Source):
             table[: len(self._ids)] = self._ids
             sample = replace(sample, mask=table[sample.mask])
         return sample
+
+    def image_names(self) -> Iterable[str]:
+        """Returns the names of the source's images."""
+        return self._source.image_names()
 
     def class_ids(self, index: int) -> NDArray[np.int64]:
         """Returns the model's ids of what the source counts."""

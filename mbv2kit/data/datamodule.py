@@ -1,7 +1,7 @@
-"""Makes batches from sources, for training and for evaluation."""
+"""Makes batches from data sets, for training and for evaluation."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -9,16 +9,17 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.augment import Augment
-from mbv2kit.data.sources import Source
+from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth
+from mbv2kit.data.order import EpochSampler, Place, share_out
 from mbv2kit.data.transport import naming
 from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.nn.tensors import images_to_tensor
-from mbv2kit.structures import Image, Sample
+from mbv2kit.structures import Image, Sample, Task
 
 
 @dataclass(slots=True)
@@ -27,13 +28,17 @@ class TrainingBatch:
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8.
-        targets: Targets as :meth:`mbv2kit.heads.Head.loss` expects them.
+        targets: For each task that has ground truth in the batch its targets, as :meth:`mbv2kit.heads.Head.loss`
+            expects them.
         image_ids: Names of the images, for messages.
+        rows: For each task that not all images have ground truth for ``(R,)`` int64, the images that have; its targets
+            are of these.
     """
 
     images: Tensor
-    targets: dict[str, Any]
+    targets: dict[Task, dict[str, Any]]
     image_ids: list[str]
+    rows: dict[Task, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "TrainingBatch":
         """Copies every tensor to ``device``."""
@@ -41,10 +46,30 @@ class TrainingBatch:
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, dict):
+                return {key: move(item) for key, item in value.items()}
             return [move(item) for item in value] if isinstance(value, list) else value
 
-        targets = {key: move(value) for key, value in self.targets.items()}
-        return TrainingBatch(move(self.images), targets, self.image_ids)
+        return TrainingBatch(move(self.images), move(self.targets), self.image_ids, move(self.rows))
+
+    def split(self, shares: Sequence[int]) -> "list[TrainingBatch]":
+        """Returns the parts of the batch that are of one data set each.
+
+        Args:
+            shares: Images of each data set, in the order of the batch; a task has ground truth in one of them only.
+        """
+        parts, start = [], 0
+        for share in shares:
+            part = TrainingBatch(self.images[start : start + share], {}, self.image_ids[start : start + share])
+            for task, targets in self.targets.items():
+                rows = self.rows[task] - start if task in self.rows else torch.arange(len(self.images)) - start
+                if 0 <= rows[0] < share:
+                    part.targets[task] = targets
+                    if len(rows) < share:
+                        part.rows[task] = rows
+            parts.append(part)
+            start += share
+        return parts
 
 
 @dataclass(slots=True)
@@ -66,15 +91,15 @@ class EvaluationBatch:
         return EvaluationBatch(self.images.to(device, non_blocking=non_blocking), self.placements, self.samples)
 
 
-def _read(source: Source, index: int) -> Sample:
+def _read(source: Joined, index: int) -> Sample:
     with naming(f"Reading image {index + 1} of {len(source)}"):
         return source[index]
 
 
 class TrainingSet(Dataset[Sample]):
-    """Augmented samples; each is a pure function of the seed, the epoch and its index, in any process."""
+    """Augmented samples; each is a pure function of the seed and its place in the order, in any process."""
 
-    def __init__(self, source: Source, augment: Augment, seed: int) -> None:
+    def __init__(self, source: Joined, augment: Augment, seed: int) -> None:
         self._source = source
         self._augment = augment
         self._seed = seed
@@ -82,17 +107,17 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+    def __getitem__(self, place: Place) -> Sample:
+        epoch, index, *turn = place
         sample = _read(self._source, index)
         with naming(f"{sample.image_id}: augmentation"):
-            return self._augment(sample, np.random.default_rng((self._seed, epoch, index)))
+            return self._augment(sample, np.random.default_rng((self._seed, epoch, index, *turn)))
 
 
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
     """Original samples, each with the input that preprocessing makes from it."""
 
-    def __init__(self, source: Source, preprocess: Preprocess) -> None:
+    def __init__(self, source: Joined, preprocess: Preprocess) -> None:
         self._source = source
         self._preprocess = preprocess
 
@@ -106,47 +131,19 @@ class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
         return image, placement, sample
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Yields batches of (epoch, index) in an order that depends only on the seed and the epoch.
-
-    Args:
-        count: Number of samples.
-        batch_size: Samples in a batch; an incomplete last batch is dropped.
-        seed: Seed of the order.
-
-    Attributes:
-        epoch: The epoch of the next iteration.
-        start: Number of batches to skip, for a run that resumes in the middle of the epoch.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self._count = count
-        self._batch_size = min(batch_size, count)
-        self._seed = seed
-        self.epoch = 0
-        self.start = 0
-
-    def __len__(self) -> int:
-        return self._count // self._batch_size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self._seed, self.epoch)).permutation(self._count)
-        for batch in range(self.start, len(self)):
-            chosen = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(self.epoch, int(index)) for index in chosen]
-
-
 class DataModule(lightning.LightningDataModule):
     """The loaders of one run.
 
     Args:
-        train: Source of the training split.
-        val: Source of the validation split.
+        train: The training split.
+        val: The validation split.
         augment: Makes training samples of one size.
         preprocess: Preprocessing of the model.
-        batch_size: Number of images per step, at least 2, because batch norm needs more than one.
+        batch_size: Number of images per step, at least 2, because batch norm needs more than one; shared out among the
+            data sets.
         workers: Number of processes that read and augment; 0 does it in the training process.
         seed: Seed of the order and of augmentation.
+        ratio: Weight of each data set in a batch; None for equal ones.
 
     Raises:
         UserError: A number is out of range, or there are too few images.
@@ -154,14 +151,15 @@ class DataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        train: Source,
-        val: Source,
+        train: Joined,
+        val: Joined,
         *,
         augment: Augment,
         preprocess: Preprocess,
         batch_size: int,
         workers: int,
         seed: int,
+        ratio: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         check_workers(workers)
@@ -172,8 +170,9 @@ class DataModule(lightning.LightningDataModule):
             )
         if not len(val):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
-        self.steps_per_epoch = len(train) // min(batch_size, len(train))
-        self._sampler = EpochSampler(len(train), batch_size, seed)
+        self.shares = share_out(batch_size, ratio or [1] * len(train.counts))
+        self._sampler = EpochSampler(train.counts, self.shares, seed)
+        self.steps_per_epoch = len(self._sampler)
         self.train = train
         self.val = val
         self._training_set = TrainingSet(train, augment, seed)
@@ -197,9 +196,10 @@ class DataModule(lightning.LightningDataModule):
         return position | self.order | {"batches": self.trainer.num_training_batches}
 
     @property
-    def order(self) -> dict[str, int]:
+    def order(self) -> dict[str, Any]:
         """What decides the batches of an epoch."""
-        return {"images": len(self.train), "batch_size": self._batch_size, "seed": self._seed}
+        order: dict[str, Any] = {"images": len(self.train), "batch_size": self._batch_size, "seed": self._seed}
+        return order if len(self.shares) == 1 else order | {"shares": list(self.shares)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from the position in a checkpoint."""
@@ -211,7 +211,7 @@ class DataModule(lightning.LightningDataModule):
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
         """Yields batches of the first epoch, made in this process, until they hold ``images`` images."""
-        sampler = EpochSampler(len(self._training_set), self._batch_size, self._seed)
+        sampler = EpochSampler(self.train.counts, self.shares, self._seed)
         for batch in islice(sampler, -(-images // self._batch_size)):
             yield collate_training([self._training_set[key] for key in batch])
 
@@ -221,9 +221,9 @@ class DataModule(lightning.LightningDataModule):
 
 
 def evaluation_loader(
-    source: Source, preprocess: Preprocess, batch_size: int, workers: int
+    source: Joined, preprocess: Preprocess, batch_size: int, workers: int
 ) -> "DataLoader[tuple[Image, Placement, Sample]]":
-    """Returns a loader that yields every image of a source once, in order, in an :class:`EvaluationBatch`.
+    """Returns a loader that yields every image once, in order, in an :class:`EvaluationBatch`.
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``workers`` below 0.
@@ -239,18 +239,23 @@ def evaluation_loader(
 def collate_training(samples: Sequence[Sample]) -> TrainingBatch:
     """Stacks augmented samples of one size, with all targets that they have."""
     images = images_to_tensor([sample.image for sample in samples])
-    targets: dict[str, Any] = {"size": (images.shape[2], images.shape[3])}
-    labels = [sample.label for sample in samples if sample.label is not None]
-    if labels:
-        targets["label"] = torch.tensor(labels)
-    masks = [sample.mask for sample in samples if sample.mask is not None]
-    if masks:
-        targets["mask"] = torch.from_numpy(np.stack(masks))
-    for key in ("boxes", "labels", "crowd"):
-        arrays = [getattr(sample, key) for sample in samples]
-        if arrays[0] is not None:
-            targets[key] = [torch.from_numpy(array) for array in arrays]
-    return TrainingBatch(images, targets, [sample.image_id for sample in samples])
+    size = (images.shape[2], images.shape[3])
+    batch = TrainingBatch(images, {}, [sample.image_id for sample in samples])
+    for task in FIELDS:
+        rows = [row for row, sample in enumerate(samples) if has_ground_truth(sample, task)]
+        if rows:
+            batch.targets[task] = {"size": size, **_targets(task, [samples[row] for row in rows])}
+        if 0 < len(rows) < len(samples):
+            batch.rows[task] = torch.tensor(rows)
+    return batch
+
+
+def _targets(task: Task, samples: Sequence[Sample]) -> dict[str, Any]:
+    if task == "classification":
+        return {"label": torch.tensor([sample.label for sample in samples])}
+    if task == "segmentation":
+        return {"mask": torch.from_numpy(np.stack([np.asarray(sample.mask) for sample in samples]))}
+    return {key: [torch.from_numpy(getattr(sample, key)) for sample in samples] for key in ("boxes", "labels", "crowd")}
 
 
 def collate_evaluation(items: Sequence[tuple[Image, Placement, Sample]]) -> EvaluationBatch:

@@ -5,12 +5,24 @@ size.
 """
 
 from mbv2kit.evaluation.evaluators import EVALUATORS, Evaluator, create_evaluator
-from mbv2kit.evaluation.scores import Scores, model_in_brief, per_class_table, print_scores, write_metrics
+from mbv2kit.evaluation.scores import (
+    MEAN,
+    MULTITASK,
+    Scores,
+    combine,
+    model_in_brief,
+    per_class_table,
+    print_scores,
+    write_metrics,
+)
 
 __all__ = [
     "EVALUATORS",
+    "MEAN",
+    "MULTITASK",
     "Evaluator",
     "Scores",
+    "combine",
     "create_evaluator",
     "model_in_brief",
     "per_class_table",

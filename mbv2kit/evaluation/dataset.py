@@ -1,6 +1,7 @@
 """Which data set a model is measured on: the one that is named, or that of its run."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,38 @@ from mbv2kit.data.sources import SOURCES
 from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.structures import Task
+
+_log = logging.getLogger(__name__)
 
 
-def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None) -> dict[str, Any] | None:
-    """Returns the options of the data set to read.
+def datasets_of(
+    named: Mapping[str, Any] | None, folder: ModelFolder | None, tasks: Sequence[Task]
+) -> dict[Task, dict[str, Any]]:
+    """Returns the options of the data set to read for each task; see :func:`dataset_of`.
+
+    Where a data set is named that does not serve all of the tasks, the others are left out.
+
+    Raises:
+        UserError: There is no data set for a task, or the named one serves none.
+    """
+    found = {task: dataset_of(named, folder, task) for task in tasks}
+    if named is not None and len(tasks) > 1:
+        served = SOURCES.get_class(str(named["name"])).provides
+        left_out = [task for task in tasks if task not in served]
+        if len(left_out) == len(tasks):
+            raise UserError(
+                f"dataset '{named['name']}' serves {', '.join(sorted(served))}, and the model does {', '.join(tasks)}; "
+                "name one that serves one of these."
+            )
+        if left_out:
+            _log.info("dataset '%s' has no ground truth for %s, which is left out", named["name"], ", ".join(left_out))
+        found = {task: found[task] for task in tasks if task in served}
+    return {task: needed(dataset) for task, dataset in found.items()}
+
+
+def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, task: Task) -> dict[str, Any] | None:
+    """Returns the options of the data set to read for a task.
 
     Where the data set of the model's run is named again, it is the run's: a model for scenes of 96 pixels is not
     measured on scenes of another size because ``dataset=shapes`` has a default. Options that differ from their defaults
@@ -20,11 +49,12 @@ def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None) -> d
     Args:
         named: The options of the data set that is named; None if there is none.
         folder: The model's folder.
+        task: The task.
 
     Returns:
         The options; None if no data set is named and the model does not know one.
     """
-    own = RunFolder(folder.path.parent).dataset() if folder else None
+    own = RunFolder(folder.path.parent).dataset(task) if folder else None
     if named is None or own is None:
         return own if named is None else dict(named)
     if named["name"] != own["name"] or not _same_place(named.get("root"), own.get("root")):
@@ -40,6 +70,11 @@ def needed(dataset: dict[str, Any] | None) -> dict[str, Any]:
             "The model does not say which data set it was trained on; name one: dataset=NAME dataset.root=DIR."
         )
     return dataset
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns the names of several data sets or splits, each once."""
+    return ", ".join(dict.fromkeys(names))
 
 
 def describe_dataset(dataset: Mapping[str, Any], split: str, images: int) -> str:

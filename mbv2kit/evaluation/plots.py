@@ -190,10 +190,12 @@ def class_bars(values: NDArray[np.float64], class_names: Sequence[str], path: Pa
 def learning_curves(metrics_csv: Path, out: Path) -> Path:
     """Draws loss, validation metrics and learning rate over the epochs, each in its own panel.
 
+    Of several heads it also shows how their gradients agree.
+
     Args:
         metrics_csv: Table with a column ``epoch``, counted from 0 there and from 1 in the drawing, and any of
-            ``…loss…``, ``val/…`` and ``lr…``; cells may be empty. If an epoch has several rows, their mean is drawn.
-            Other columns and empty panels are left out.
+            ``…loss…``, ``val/…``, ``pull/…`` and ``lr…``; cells may be empty. If an epoch has several rows, their mean
+            is drawn. Other columns and empty panels are left out.
         out: The PNG file to write.
 
     Returns:
@@ -204,11 +206,17 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
     """
     columns = epoch_means(metrics_csv)
     losses = {name: curve for name, curve in columns.items() if "loss" in name}
+    cosines, norms = (
+        {name.removeprefix(prefix): curve for name, curve in columns.items() if name.startswith(prefix)}
+        for prefix in ("pull/cosine/", "pull/norm/")
+    )
     rates = {name: curve for name, curve in columns.items() if name.startswith("lr")}
     metrics = {name: curve for name, curve in columns.items() if name.startswith("val/") and name not in losses}
     panels: list[tuple[str, dict[str, _Curve], Callable[[_Curve], str]]] = [
         ("Loss", losses, lambda curve: f"last {_last(curve):.3g}"),
         ("Validation", {name.removeprefix("val/"): curve for name, curve in metrics.items()}, _best),
+        ("Gradients of the heads: cosine", cosines, lambda curve: f"last {_last(curve):.2g}"),
+        ("Gradients of the heads: norm", norms, lambda curve: f"last {_last(curve):.2g}"),
         ("Learning rate", rates, lambda curve: f"last {_last(curve):.2g}"),
     ]
     panels = [panel for panel in panels if panel[1]]

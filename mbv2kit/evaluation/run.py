@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
@@ -16,14 +16,22 @@ from rich.progress import track
 
 from mbv2kit.cli.console import open_console
 from mbv2kit.cli.logs import job_log
-from mbv2kit.data.align import align_classes
 from mbv2kit.data.datamodule import evaluation_loader
+from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth, open_joined
 from mbv2kit.data.sampling import evenly_spaced
-from mbv2kit.data.sources import Source, open_source
+from mbv2kit.data.sources import Source
 from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError, first_few
-from mbv2kit.evaluation import Scores, create_evaluator, model_in_brief, print_scores, write_metrics
-from mbv2kit.evaluation.dataset import dataset_of, describe_dataset, needed
+from mbv2kit.evaluation import (
+    MULTITASK,
+    Scores,
+    combine,
+    create_evaluator,
+    model_in_brief,
+    print_scores,
+    write_metrics,
+)
+from mbv2kit.evaluation.dataset import datasets_of, describe_dataset, listed
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.files.writing import claim_folder, write_atomically
 from mbv2kit.imaging import draw
@@ -34,12 +42,14 @@ from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.structures import Image, Task
+from mbv2kit.structures import Image, Prediction, Sample, Task
 
 _log = logging.getLogger(__name__)
 
 IMAGES = 16
 _OUTPUTS = Path("outputs/eval")
+# Objects of classes that a detector does not know are no mistakes of its.
+_LEAVES_OUT: tuple[Task, ...] = ("detection",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +86,20 @@ def evaluate(config: DictConfig) -> Evaluation:
     _log.info("evaluating the model of %s", loaded.name)
     for note in loaded.notes:
         _log.info("%s", note)
-    task = _only_task(loaded.predictor.spec, options["task"])
-    dataset = needed(dataset_of(options["dataset"], folder))
-    split = options["split"] or dataset["val_split"]
-    source = open_source(dataset, task, split)
-    _log.info("%s", describe_dataset(dataset, split, len(source)))
+    datasets = datasets_of(options["dataset"], folder, _tasks(loaded.predictor.spec, options["task"]))
+    images = open_joined(datasets, "val_split", options["split"])
+    for task, dataset in datasets.items():
+        split = options["split"] or dataset["val_split"]
+        _log.info("%s", describe_dataset(dataset, split, len(images.sources[task])))
+    name = listed(dataset["name"] for dataset in datasets.values())
+    what = next(iter(datasets)) if len(datasets) == 1 else MULTITASK
     with disk_errors_told(options["run_dir"] or _OUTPUTS):
         results, scores = evaluate_model(
             loaded.predictor,
-            source,
-            task=task,
-            dataset=dataset["name"],
-            split=split,
-            claim=lambda: _claim(options["run_dir"], _OUTPUTS / task / dataset["name"]),
+            images,
+            dataset=name,
+            split=options["split"] or listed(dataset["val_split"] for dataset in datasets.values()),
+            claim=lambda: _claim(options["run_dir"], _OUTPUTS / what / name),
             evaluator=options["evaluator"],
             tta=tta,
             export=loaded.export,
@@ -99,91 +110,110 @@ def evaluate(config: DictConfig) -> Evaluation:
 
 def evaluate_model(
     predictor: Predictor,
-    source: Source,
+    images: Joined,
     *,
-    task: Task,
     dataset: str,
     split: str,
     claim: Callable[[], RunFolder],
     batch_size: int,
     workers: int,
     evaluator: Mapping[str, Any] | None = None,
+    references: Mapping[Task, float] | None = None,
     tta: Mapping[str, Any] | None = None,
     export: Export | None = None,
 ) -> tuple[RunFolder, Scores]:
-    """Scores one task of a model on every image of a source.
+    """Scores a model on every image, each of its heads where there is ground truth for it.
 
-    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into a folder and prints the table of classes.
+    Writes ``metrics.json``, ``plots/`` and ``predictions/`` into a folder and prints the tables of classes.
 
     Args:
         predictor: Runs the model.
-        source: A source opened for ``task``, with the model's classes.
-        task: Which of the model's heads to score.
+        images: The images and their ground truth for the tasks to score.
         dataset: Name of the data set, for ``metrics.json``.
         split: Name of the split, for ``metrics.json``.
         claim: Returns the folder for the results; it is called once the model and the data are known to fit.
         batch_size: Images at a time.
         workers: Processes that read.
-        evaluator: Name and options of what computes the metrics; None for the usual one of the task.
+        evaluator: Name and options of what computes the metrics of a single task; None for the usual one of each.
+        references: Metric of each head that counts as 1 in the mean over the heads; see :func:`combine`.
         tta: Test-time augmentation as :func:`tta_keys` returns it, for ``metrics.json``; None for none.
         export: The exported file that the predictor runs, for ``metrics.json``; None where torch runs the model.
 
     Raises:
-        UserError: The source's classes are not the model's, or the evaluator is unknown or for another task.
+        UserError: The classes are not the model's, or the evaluator is unknown or for another task.
     """
-    source = align_classes(source, predictor.class_names[task], leave_out=task == "detection")
-    scorer = create_evaluator(task, predictor.class_names[task], evaluator)
-    loader = evaluation_loader(source, predictor.preprocess, batch_size, workers)
-    wanted = set(evenly_spaced(len(source), IMAGES))
+    images = images.aligned(predictor.class_names, leave_out=_LEAVES_OUT)
+    tasks = list(images.sources)
+    scorers = {task: create_evaluator(task, predictor.class_names[task], evaluator) for task in tasks}
+    loader = evaluation_loader(images, predictor.preprocess, batch_size, workers)
+    wanted = set(evenly_spaced(len(images), IMAGES))
     folder = claim()
     folder.predictions.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    images: list[Image] = []
+    drawings: list[Image] = []
     index = 0
     for batch in track(loader, description=escape(f"{dataset} {split}"), transient=True, console=open_console()):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         predicted = predictor.predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
-            scorer.update(predictions[task], sample)
-            if index in wanted:
-                images.append(draw.next_to_ground_truth(sample, predictions[task], predictor.class_names[task]))
-                _save(images[-1], folder.predictions / f"{index:05d}_{short_stem(Path(sample.image_id))}.png")
+            for task in tasks:
+                if not has_ground_truth(sample, task):
+                    continue
+                scorers[task].update(predictions[task], sample)
+                if index in wanted:
+                    drawings.append(_draw(sample, task, predictions[task], predictor.class_names[task]))
+                    name = f"{index:05d}_{short_stem(Path(sample.image_id))}"
+                    _save(drawings[-1], folder.predictions / f"{name if len(tasks) == 1 else f'{name}_{task}'}.png")
             index += 1
     seconds = time.perf_counter() - started
-    _save(draw.contact_sheet(images, columns=2), folder.predictions / "overview.png")
-    scores = scorer.compute()
-    if source.left_out:
-        sentence = (
-            f"The model does not know {len(source.left_out)} classes of the data set ({first_few(source.left_out)})"
-        )
-        scores = replace(scores, notes=(f"{sentence}; their objects are left out.", *scores.notes))
-    scorer.save_plots(folder.plots)
+    _save(draw.contact_sheet(drawings, columns=2), folder.predictions / "overview.png")
+    results = {task: _with_left_out(scorer.compute(), images.sources[task]) for task, scorer in scorers.items()}
+    for scorer in scorers.values():
+        scorer.save_plots(folder.plots)
     precision, file = ("fp32", None) if export is None else (export.precision, export.file)
     views = _describe_tta(tta or {"tta": "none"})
     open_console().print(f"{dataset} {split}: {predictor.runtime}, {precision}{views}", markup=False)
-    print_scores(scores)
+    for task, each in results.items():
+        if len(tasks) > 1:
+            open_console().print(task, markup=False)
+        print_scores(each)
+    scores = results[tasks[0]] if len(tasks) == 1 else combine(results, references)
     write_metrics(
         folder.metrics,
-        task=task,
+        task=tasks[0] if len(tasks) == 1 else MULTITASK,
         dataset=dataset,
         split=split,
-        images=scorer.images,
+        images=len(images),
         seconds=seconds,
         scores=scores,
         **(tta or {"tta": "none"}),
         runtime=predictor.runtime,
         precision=precision,
         file=file,
-        model=model_in_brief(predictor.spec.to_dict(), task),
+        model=model_in_brief(predictor.spec.to_dict(), *tasks),
     )
     _log.info(
         "%d images in %.1f s%s; figures, plots and images are in %s",
-        scorer.images,
+        len(images),
         seconds,
         views,
         folder.path,
     )
     return folder, scores
+
+
+def _draw(sample: Sample, task: Task, prediction: Prediction, class_names: Sequence[str]) -> Image:
+    """Draws a prediction next to the ground truth of its task alone."""
+    others: dict[str, Any] = {name: None for other, names in FIELDS.items() if other != task for name in names}
+    return draw.next_to_ground_truth(replace(sample, **others), prediction, class_names)
+
+
+def _with_left_out(scores: Scores, source: Source) -> Scores:
+    """Returns the scores with a note on the classes of the data set that the model does not know."""
+    if not source.left_out:
+        return scores
+    sentence = f"The model does not know {len(source.left_out)} classes of the data set ({first_few(source.left_out)})"
+    return replace(scores, notes=(f"{sentence}; their objects are left out.", *scores.notes))
 
 
 def _claim(named: str | None, parent: Path) -> RunFolder:
@@ -227,11 +257,11 @@ def _save(image: Image, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _only_task(spec: ModelSpec, task: Task | None) -> Task:
+def _tasks(spec: ModelSpec, task: Task | None) -> list[Task]:
+    """Returns the tasks to score: the one that is named, or all of the model."""
     tasks = list(spec.class_names)
-    if task is None and len(tasks) == 1:
-        return tasks[0]
+    if task is None:
+        return tasks
     if task not in tasks:
-        wanted = f"not {task}" if task else "so name one with task="
-        raise UserError(f"The model was trained for {', '.join(tasks)}, {wanted}.")
-    return task
+        raise UserError(f"The model was trained for {', '.join(tasks)}, not {task}.")
+    return [task]

@@ -13,8 +13,12 @@ from rich.table import Table
 
 from mbv2kit.cli.console import open_console
 from mbv2kit.files.writing import write_atomically
+from mbv2kit.structures import Task
 from mbv2kit.texts import shown
 
+# The metric that is the mean over several heads, and the task of such a model's metrics.
+MEAN = "mean"
+MULTITASK = "multitask"
 LONG_LIST = 40
 ENDS = 10
 _PADDED = 8
@@ -40,6 +44,32 @@ class Scores:
         missing = [name for name, value in self.metrics.items() if math.isnan(value)]
         if missing and not self.notes:
             object.__setattr__(self, "notes", (f"{' and '.join(missing)} could not be measured on this data.",))
+
+
+def combine(scores: Mapping[Task, Scores], references: Mapping[Task, float] | None = None) -> Scores:
+    """Returns the metrics of several heads as one.
+
+    The metric ``mean`` comes first: the mean over the heads of the first metric of each, such as AP. A head whose first
+    metric is NaN is left out of it.
+
+    Args:
+        scores: The metrics of each head.
+        references: Value of a head's first metric that counts as 1, such as that of a model of its own; the metric of
+            other heads counts as it is.
+
+    Returns:
+        The metrics of all heads; the classes of a head are called ``TASK/CLASS``.
+    """
+    first = [next(iter(each.metrics.values())) / (references or {}).get(task, 1.0) for task, each in scores.items()]
+    known = [value for value in first if not math.isnan(value)]
+    return Scores(
+        {
+            MEAN: sum(known) / len(known) if known else math.nan,
+            **{name: value for each in scores.values() for name, value in each.metrics.items()},
+        },
+        {f"{task}/{name}": values for task, each in scores.items() for name, values in each.per_class.items()},
+        tuple(f"{task}: {note}" for task, each in scores.items() for note in each.notes),
+    )
 
 
 def write_metrics(
@@ -72,25 +102,26 @@ def write_metrics(
     write_atomically(path, json.dumps(_finite_or_null(content), indent=2, allow_nan=False) + "\n")
 
 
-def model_in_brief(description: Mapping[str, Any], task: str) -> dict[str, Any]:
+def model_in_brief(description: Mapping[str, Any], *tasks: str) -> dict[str, Any]:
     """Returns a short description that identifies the model of some metrics.
 
     Args:
         description: The content of a ``model.json``.
-        task: Task of the metrics.
+        *tasks: Tasks of the metrics.
 
     Returns:
-        ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``.
+        ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``; for several tasks
+        ``heads``, and ``classes`` of each.
 
     Raises:
         LookupError: The description lacks one of them.
     """
-    return {
-        "backbone": description["backbone"],
-        "head": description["heads"][task],
-        "classes": len(description["class_names"][task]),
-        "input": description["input"],
-    }
+    heads = {task: description["heads"][task] for task in tasks}
+    classes = {task: len(description["class_names"][task]) for task in tasks}
+    if len(tasks) > 1:
+        return {"backbone": description["backbone"], "heads": heads, "classes": classes, "input": description["input"]}
+    (head,), (count,) = heads.values(), classes.values()
+    return {"backbone": description["backbone"], "head": head, "classes": count, "input": description["input"]}
 
 
 def _finite_or_null(value: Any) -> Any:

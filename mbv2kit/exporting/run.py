@@ -69,7 +69,7 @@ def export(config: DictConfig) -> Exported:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)
     network = ExportNetwork(model, options.size).eval()
-    dataset = dataset_of(values["dataset"], folder)
+    dataset = dataset_of(values["dataset"], folder, next(iter(model.spec.heads)))
     data = ExportData(model.spec, replace(model.preprocess, size=network.size), dataset)
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")

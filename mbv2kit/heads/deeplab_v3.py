@@ -1,7 +1,7 @@
 """DeepLabv3, Chen et al., arXiv 1706.05587, in the light variant of MobileNetV2's Section 6.3."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS, Head, Raw, Targets
-from mbv2kit.nn.features import FeatureInfo, find_feature
+from mbv2kit.nn.features import FeatureInfo, deepest_feature, find_feature
 from mbv2kit.nn.interpolation import enlarge
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, NormOptions, initialize
 from mbv2kit.schema.rules import FEW, FILLED, Channels, Fraction, Name, Rate, between
@@ -34,7 +34,9 @@ class DeepLabV3(Head):
         num_classes: Number of classes, including the background if there is one.
         aspp: Whether to add the atrous branches; the paper's mobile models do not (Table 7).
         rates: Dilations of the atrous branches; null: 6, 12, 18 at output stride 16, twice that at 8.
-        feature: ``second_last`` (320 channels on MobileNetV2, the paper's choice), ``last``, or the name of a map.
+        feature: ``second_last`` (320 channels on MobileNetV2, the paper's choice), ``last``, ``stride_16`` (the deepest
+            map of that stride), or the name of a map. Next to other heads, which need maps of stride 32, the default is
+            ``stride_16``.
         image_pooling: Whether one branch reads the average over the whole input.
         channels: Number of channels of every branch.
         dropout: Fraction of the joined channels that is set to zero in training.
@@ -48,6 +50,7 @@ class DeepLabV3(Head):
     """
 
     task = "segmentation"
+    beside: ClassVar[Mapping[str, Any]] = {"feature": "stride_16"}
 
     def __init__(
         self,
@@ -127,4 +130,6 @@ def _choose(feature_info: Sequence[FeatureInfo], feature: str) -> FeatureInfo:
         return feature_info[-1]
     if feature == "second_last":
         return feature_info[-2]
+    if feature == "stride_16":
+        return deepest_feature(feature_info, 16)
     return find_feature(feature_info, feature)

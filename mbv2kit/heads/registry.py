@@ -35,6 +35,8 @@ class Head(nn.Module, ABC):
     task: ClassVar[Task]
     # Options that decide what its weights mean, such as anchors; they follow the weights that a run starts from.
     weight_options: ClassVar[frozenset[str]] = frozenset()
+    # Options whose default is another one next to other heads.
+    beside: ClassVar[Mapping[str, Any]] = {}
     # Steps below which it may predict next to nothing if it starts from fresh weights.
     fewest_steps: ClassVar[int] = 0
     features: tuple[str, ...]
@@ -119,7 +121,7 @@ class HeadDict(nn.ModuleDict):
         return cast(ItemsView[str, Head], super().items())
 
 
-HEADS: Registry[Head] = Registry("head", "mbv2kit.heads")
+HEADS: Registry[Head] = Registry("head", "mbv2kit.heads", several="heads")
 
 
 def create_head(name: str, feature_info: Sequence[FeatureInfo], num_classes: int, **options: Any) -> Head:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -33,6 +34,8 @@ from mbv2kit.structures import Image
 # larger of these, or than the whole image.
 _MOST_REDUCED = 8
 _READERS = 8
+# The images that are decoded within decoded_once; None outside of it.
+_decoded: ContextVar[dict[str, Image] | None] = ContextVar("_decoded", default=None)
 _TIFF = (b"II*\0", b"MM\0*")
 
 
@@ -83,12 +86,29 @@ def decode(path: str | Path) -> Image:
     Raises:
         UnreadableImageError: The file is missing, empty, truncated or not an image.
     """
+    kept = _decoded.get()
+    if kept is not None and str(path) in kept:
+        return kept[str(path)]
     with reading(path):
         data = _read(path)
         stored = jpeg_size(data)
         if stored is None:
-            return _decode_with_pillow(data)
-        return turn(decode_jpeg(data, stored, 1), orientation_in(*jpeg_metadata(data)))
+            image = _decode_with_pillow(data)
+        else:
+            image = turn(decode_jpeg(data, stored, 1), orientation_in(*jpeg_metadata(data)))
+    if kept is not None:
+        kept[str(path)] = image
+    return image
+
+
+@contextmanager
+def decoded_once() -> Iterator[None]:
+    """Makes :func:`decode` read a file once, however often it is called within the block, which must not change it."""
+    token = _decoded.set({})
+    try:
+        yield
+    finally:
+        _decoded.reset(token)
 
 
 def decode_resized(

@@ -63,12 +63,16 @@ class RunFolder:
         """Images with the ground truth next to the prediction."""
         return self.path / "predictions"
 
-    def dataset(self) -> dict[str, Any] | None:
-        """Returns the ``dataset`` config of the run; None if the folder is not a run."""
+    def dataset(self, task: str) -> dict[str, Any] | None:
+        """Returns the config of the data set that the run has for a task; None if the folder is not a run."""
         if not self.config.is_file():
             return None
-        dataset: Any = self.read_config().get("dataset")
-        check_value(f"{self.config}: dataset", dataset, Mapping[str, Any])
+        config = self.read_config()
+        check_value(f"{self.config}: datasets", config.get("datasets"), Mapping[str, Any] | None)
+        own = config.get("datasets") or {}
+        dataset: Any
+        key, dataset = (f"datasets.{task}", own[task]) if task in own else ("dataset", config.get("dataset"))
+        check_value(f"{self.config}: {key}", dataset, Mapping[str, Any])
         return dict(dataset)
 
     def read_config(self) -> dict[str, Any]:

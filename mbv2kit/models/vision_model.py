@@ -73,6 +73,18 @@ class VisionModel(nn.Module):
         """The NMS options of the detector; None if there is no detector."""
         return next((head.nms_options for head in self.heads.values() if head.nms_options is not None), None)
 
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Runs the backbone.
+
+        Args:
+            images: As for :meth:`forward`.
+
+        Returns:
+            The feature maps that the heads read, ``(B, C, H, W)`` each.
+        """
+        maps: dict[str, Tensor] = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
+        return maps
+
     def forward(self, images: Tensor) -> dict[str, Raw]:
         """Runs the backbone and every head.
 
@@ -82,7 +94,7 @@ class VisionModel(nn.Module):
         Returns:
             The raw tensors of the head of each task.
         """
-        features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
+        features = self.features(images)
         return {task: head(features) for task, head in self.heads.items()}
 
     @torch.no_grad()

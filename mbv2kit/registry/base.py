@@ -33,15 +33,24 @@ class Registry(Generic[T]):
         group: Group of the command line whose choices the names are; ``kind`` unless given.
         name_key: Key of that group that holds the name.
         shared: Dataclass of options that every part has besides those of its constructor.
+        several: Group whose choices are sets of parts, one for each head of a model; None if there is none.
     """
 
     def __init__(
-        self, kind: str, package: str, *, group: str | None = None, name_key: str = "name", shared: object = None
+        self,
+        kind: str,
+        package: str,
+        *,
+        group: str | None = None,
+        name_key: str = "name",
+        shared: object = None,
+        several: str | None = None,
     ) -> None:
         self.kind = kind
         self.group = group or kind
         self.name_key = name_key
         self.shared = shared
+        self.several = several
         self._package = package
         self._builders: dict[str, Callable[..., T]] = {}
         self._defaults: dict[str, dict[str, Any]] = {}

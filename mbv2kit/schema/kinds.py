@@ -105,6 +105,16 @@ def is_text(kind: Any) -> bool:
     return kind is str
 
 
+def is_mapping(kind: Any) -> bool:
+    """Tells whether values of a kind may be mappings whose keys are not fixed."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return is_mapping(arguments[0])
+    if origin in (Union, types.UnionType):
+        return any(map(is_mapping, arguments))
+    return origin is Mapping
+
+
 def choices(kind: Any) -> list[Any]:
     """Returns the values of every Literal in a kind."""
     if get_origin(kind) is Literal:

@@ -12,6 +12,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
+from mbv2kit.training.checks import heads_of
 
 _log = logging.getLogger(__name__)
 
@@ -54,33 +55,36 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
             )
         OmegaConf.update(config, key, value)
         adopted.append(f"{key}={value}")
-    adopted += _adopt_head(config, spec, weights)
+    for task in heads_of(config):
+        adopted += _adopt_head(config, spec, weights, task, "head" if config.heads is None else f"heads.{task}")
     if adopted:
         _log.info("the weights set %s", ", ".join(adopted))
     return config
 
 
-def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str) -> list[str]:
-    """Sets the options of the head that its weights decide, and returns them as ``key=value``."""
-    theirs = spec.heads.get(config.task.name)
+def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str, task: Task, place: str) -> list[str]:
+    """Sets the options of the head at ``place`` that its weights decide, and returns them as ``key=value``."""
+    theirs, ours = spec.heads.get(task), OmegaConf.select(config, place)
     if theirs is None:
         return []
-    name = config.head.name
+    name = ours.name
     if name != theirs["name"]:
         _log.info(
-            "weights=%s predict by head=%s, and this run by %s; with head=%s it would start from their predictions too",
+            "weights=%s predict by %s=%s, and this run by %s; with %s=%s it would start from their predictions too",
             weights,
+            place,
             theirs["name"],
             name,
+            place,
             theirs["name"],
         )
         return []
     adopted = []
     for key, default in HEADS.options(name).items():
-        found, value, usual = map(_listed, (config.head[key], theirs.get(key, default), default))
+        found, value, usual = map(_listed, (ours[key], theirs.get(key, default), default))
         if key in HEADS.get_class(name).weight_options and found == usual != value:
-            OmegaConf.update(config, f"head.{key}", value, merge=False)
-            adopted.append(f"head.{key}={value}")
+            OmegaConf.update(config, f"{place}.{key}", value, merge=False)
+            adopted.append(f"{place}.{key}={value}")
     return adopted
 
 
@@ -95,23 +99,27 @@ def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig
     Raises:
         UserError: The weights are for another task.
     """
-    task: Task = config.task.name
-    if task not in spec.heads:
-        raise UserError(
-            f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; qat.enabled needs a model that is "
-            "trained for the task."
-        )
-    head = spec.heads[task]
+    heads: dict[str, Any] = {}
+    for task in heads_of(config):
+        if task not in spec.heads:
+            raise UserError(
+                f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; qat.enabled needs a model that is "
+                "trained for the task."
+            )
+        head = spec.heads[task]
+        heads["head" if config.heads is None else f"heads.{task}"] = {**HEADS.options(head["name"]), **head}
     theirs: dict[str, Any] = {
         "backbone": {**BACKBONES.options(spec.backbone["name"]), **spec.backbone},
-        "head": {**HEADS.options(head["name"]), **head},
+        **heads,
         "input": asdict(spec.input),
         "normalisation": {"mean": spec.mean, "std": spec.std},
     }
     config = config.copy()
     for part, values in theirs.items():
         new = OmegaConf.create(values)
-        changed = [f"{part}.{key}={value}" for key, value in new.items() if config[part].get(key) != value]
+        changed = [
+            f"{part}.{key}={value}" for key, value in new.items() if OmegaConf.select(config, part).get(key) != value
+        ]
         if changed:
             _log.info("the weights set %s", ", ".join(changed))
         OmegaConf.update(config, part, new, merge=False)

@@ -61,7 +61,8 @@ class EpochLog(Callback):
         """Writes the row; validation has run by then."""
         assert isinstance(pl_module, VisionTask)
         scored = trainer.callback_metrics.items() if self._validated else ()
-        metrics = {name: float(value) for name, value in scored if name.startswith("val/")} | pl_module.mean_losses()
+        metrics = {name: float(value) for name, value in scored if name.startswith("val/")}
+        metrics |= pl_module.mean_losses() | pl_module.pulls
         self._validated = False
         seconds = time.perf_counter() - self._started
         values = {
@@ -81,7 +82,9 @@ class EpochLog(Callback):
         writer.writerows(self._rows)
         write_atomically(self._path, table.getvalue())
         known = {name.removeprefix("val/"): value for name, value in metrics.items() if math.isfinite(value)}
-        first = [name for name in known if not name.startswith("train/")][:_SHOWN]
+        first = [name for name in pl_module.headline if name in known] or [
+            name for name in known if not name.startswith(("train/", "pull/"))
+        ][:_SHOWN]
         line = "  ".join(f"{name} {known[name]:.4f}" for name in first) or "no metrics"
         epoch = trainer.current_epoch + 1
         loss = f"loss {known['train/loss']:.4f}" if "train/loss" in known else "no loss"

@@ -3,20 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from mbv2kit.data.augment import PRESETS
+from mbv2kit.data.joined import FIELDS
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import EVALUATORS
+from mbv2kit.evaluation import EVALUATORS, MULTITASK
 from mbv2kit.heads import HEADS
+from mbv2kit.structures import Task
 
-# The field of a sample that holds the ground truth of a task.
-_FIELDS: Mapping[str, str] = {"classification": "label", "detection": "boxes", "segmentation": "mask"}
+# Keys that only a model of several heads has.
+_SEVERAL = ("heads", "datasets", "loss_weights", "loader.ratio")
 
 
-def check_parts(config: Mapping[str, Any]) -> None:
-    """Checks that head, augmentation and evaluator are for the task, and class names for weights.
+def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[Task, Any]:
+    """Returns the options of the head of each task of a training config."""
+    return {config["task"]["name"]: config["head"]} if config["heads"] is None else dict(config["heads"])
+
+
+def check_parts(config: DictConfig) -> None:
+    """Checks that heads, augmentation and evaluator are for the task, and that no key is set that does nothing.
 
     Raises:
-        UserError: One is for another task, or ``class_names`` has no weights to name the classes of.
+        UserError: One is for another task; ``class_names`` has no weights to name the classes of; or a key is set that
+            only a model of several tasks has.
     """
     if config["class_names"] is not None and config["weights"] is None:
         raise UserError(
@@ -24,15 +34,21 @@ def check_parts(config: Mapping[str, Any]) -> None:
             "model that is trained has the classes of its data set."
         )
     task = config["task"]["name"]
-    head = HEADS.get_class(config["head"]["name"])
-    if head.task != task:
-        raise UserError(
-            f"head '{config['head']['name']}' does {head.task}, but task is {task}; choose a head for {task}: "
-            f"{', '.join(name for name in HEADS.names() if HEADS.get_class(name).task == task)}."
-        )
+    if task == MULTITASK:
+        _check_several(config)
+    else:
+        _check_single(config)
+    for task, head in heads_of(config).items():
+        name = head["name"]
+        if (other := HEADS.get_class(name).task) != task:
+            raise UserError(
+                f"head '{name}' does {other}, but task is {task}; choose a head for {task}: "
+                f"{', '.join(name for name in HEADS.names() if HEADS.get_class(name).task == task)}."
+            )
     preset = config["augment"]["preset"]
-    if PRESETS.get_class(preset).needs not in (None, _FIELDS[task]):
-        fitting = (name for name in PRESETS.names() if PRESETS.get_class(name).needs in (None, _FIELDS[task]))
+    usable = (None, FIELDS[task][0]) if task != MULTITASK else (None,)
+    if PRESETS.get_class(preset).needs not in usable:
+        fitting = (name for name in PRESETS.names() if PRESETS.get_class(name).needs in usable)
         raise UserError(
             f"augment '{preset}' needs samples with '{PRESETS.get_class(preset).needs}', but task is {task}; choose "
             f"augment={' or augment='.join(fitting)}."
@@ -40,3 +56,31 @@ def check_parts(config: Mapping[str, Any]) -> None:
     evaluator = config["evaluator"]
     if evaluator is not None and (other := EVALUATORS.get_class(evaluator["name"]).task) != task:
         raise UserError(f"evaluator '{evaluator['name']}' measures {other}, but the task is {task}.")
+
+
+def _check_single(config: DictConfig) -> None:
+    for key in _SEVERAL:
+        if OmegaConf.select(config, key) is not None:
+            raise UserError(
+                f"{key} is for a model of several heads, and task is {config['task']['name']}; set task={MULTITASK}, "
+                "or leave it out."
+            )
+    if config["head"] is None:
+        raise UserError(f"head is null; name one for {config['task']['name']}: head=NAME.")
+
+
+def _check_several(config: DictConfig) -> None:
+    if config["head"] is not None:
+        raise UserError(
+            f"head={config['head']['name']} is for a model of one task; with task={MULTITASK} write heads=[...]."
+        )
+    heads = config["heads"] or {}
+    if len(heads) < 2:
+        raise UserError(
+            f"task={MULTITASK} trains several heads, and heads has {len(heads)}; name more, as in "
+            "heads=[classifier,ssdlite], or choose the task of the one."
+        )
+    for key in ("datasets", "task.references", "loader.ratio"):
+        for task in OmegaConf.select(config, key) or {}:
+            if task not in heads:
+                raise UserError(f"{key}.{task}: the model has no head for {task}; its heads are {', '.join(heads)}.")

@@ -43,14 +43,15 @@ def check_continues(plan: Plan, checkpoint: Checkpoint, data: DataModule) -> Non
     Raises:
         UserError: The classes are others; or the checkpoint lies within an epoch that would go on with other batches.
     """
-    task = plan.config.task.name
-    known, found = checkpoint.get("class_names", {}).get(task), list(data.train.class_names)
-    if known is not None and known != found:
-        what = "in another order" if sorted(known) == sorted(found) else "instead"
-        raise UserError(
-            f"resume={plan.run.path}: the run knows the classes {first_few(known)} ({len(known)}), the data set has "
-            f"{first_few(found)} ({len(found)}) {what}; restore them, or train a new run with weights={plan.run.path}."
-        )
+    for task, names in data.train.class_names.items():
+        known, found = checkpoint.get("class_names", {}).get(task), list(names)
+        if known is not None and known != found:
+            what = "in another order" if sorted(known) == sorted(found) else "instead"
+            raise UserError(
+                f"resume={plan.run.path}: the run knows the classes {first_few(known)} ({len(known)}), the data set "
+                f"has {first_few(found)} ({len(found)}) {what}; restore them, or train a new run with "
+                f"weights={plan.run.path}."
+            )
     if between_epochs(checkpoint):
         return
     limit = plan.config.trainer.limit_train_batches

@@ -6,11 +6,10 @@ from functools import partial
 
 from omegaconf import OmegaConf
 
-from mbv2kit.data.align import align_classes
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.census import check_classes
 from mbv2kit.data.datamodule import DataModule
-from mbv2kit.data.sources import open_source
+from mbv2kit.data.joined import open_joined
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.imaging.preprocess import Preprocess
@@ -29,26 +28,34 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         UserError: A split cannot be read, is too small or teaches nothing; or an option of the loader or the
             augmentation is wrong.
     """
-    options = plan.options
-    task, dataset = options["task"]["name"], options["dataset"]
+    options, heads = plan.options, plan.heads
     preprocess = Preprocess(**options["input"])
-    source = open_source(dataset, task, dataset["train_split"])
-    _check_classes(task, source.class_names)
-    val = align_classes(open_source(dataset, task, dataset["val_split"]), source.class_names)
+    train = open_joined(plan.datasets, "train_split")
+    for task, source in train.sources.items():
+        _check_classes(task, source.class_names)
+    val = open_joined(plan.datasets, "val_split").aligned(train.class_names)
     # A resumed run has them in its config, and does not search again.
-    head = options_from_data(options["head"], partial(box_shapes, source, preprocess))
+    heads = {
+        task: options_from_data(head, partial(box_shapes, train.sources[task], preprocess))
+        for task, head in heads.items()
+    }
+    loader = dict(options["loader"])
+    ratio, _ = loader.pop("ratio"), loader.pop("mixed")
     data = DataModule(
-        source,
+        train,
         val,
         augment=create_augment(options["augment"], preprocess),
         preprocess=preprocess,
         seed=options["seed"],
-        **options["loader"],
+        ratio=None if ratio is None else [sum(ratio.get(task, 1.0) for task in tasks) for tasks in train.together],
+        **loader,
     )
-    check_classes(source, task, dataset["train_split"], trains=True)
-    check_classes(val, task, dataset["val_split"], trains=False)
+    for task, dataset in plan.datasets.items():
+        check_classes(train.sources[task], task, dataset["train_split"], trains=True)
+        check_classes(val.sources[task], task, dataset["val_split"], trains=False)
     config = plan.config.copy()
-    OmegaConf.update(config, "head", head, merge=False)
+    for task, head in heads.items():
+        OmegaConf.update(config, "head" if config.heads is None else f"heads.{task}", head, merge=False)
     return replace(plan, config=config), data
 
 

@@ -8,6 +8,7 @@ import torch
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.evaluation import plots
+from mbv2kit.evaluation.dataset import listed
 from mbv2kit.evaluation.run import evaluate_model
 from mbv2kit.exporting.trained import export_trained
 from mbv2kit.inference.torch_models import as_trained
@@ -41,12 +42,13 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
     evaluate_model(
         as_trained(model),
         data.val,
-        task=options["task"]["name"],
-        dataset=options["dataset"]["name"],
-        split=options["dataset"]["val_split"],
+        dataset=listed(dataset["name"] for dataset in plan.datasets.values()),
+        split=listed(dataset["val_split"] for dataset in plan.datasets.values()),
         claim=lambda: run,
         evaluator=options.get("evaluator"),
-        **options["loader"],
+        references=options["task"].get("references"),
+        batch_size=options["loader"]["batch_size"],
+        workers=options["loader"]["workers"],
     )
     _log.info("the model of epoch %d is in %s", epoch, run.model)
 

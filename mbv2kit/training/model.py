@@ -12,16 +12,19 @@ import torch
 import mbv2kit
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError
+from mbv2kit.evaluation.dataset import listed
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
+from mbv2kit.training.checks import heads_of
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.outlook import tell_short_run
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.schedules import create_schedule
 from mbv2kit.training.start import load_weights, unfold_norms
 from mbv2kit.training.task import VisionTask
+from mbv2kit.training.weighting import create_weights
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,8 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
             _log.info("%d folded batch norms take their statistics from the training images", unfolded)
     if not plan.resumed:
         epochs, batch_size = options["trainer"]["max_epochs"], options["loader"]["batch_size"]
-        tell_short_run(model, options["task"]["name"], loaded, steps * epochs, batch_size)
+        for name in model.class_names:
+            tell_short_run(model, name, loaded, steps * epochs, batch_size)
     if options["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     task = VisionTask(
@@ -65,6 +69,9 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
         seed=options["seed"],
         qat=plan.qat,
         evaluator=options.get("evaluator"),
+        weights=create_weights(options["loss_weights"], list(model.class_names)),
+        references=options["task"].get("references"),
+        apart=None if options["loader"]["mixed"] or len(data.shares) == 1 else data.shares,
     )
     # A checkpoint brings its ranges along.
     measured = data.first_batches(_IMAGES_TO_MEASURE) if start is not None else ()
@@ -73,20 +80,21 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
     return task
 
 
-def model_spec(config: Mapping[str, Any], class_names: tuple[str, ...], origin: Mapping[str, Any]) -> ModelSpec:
+def model_spec(
+    config: Mapping[str, Any], class_names: Mapping[Task, tuple[str, ...]], origin: Mapping[str, Any]
+) -> ModelSpec:
     """Returns the spec of the model that a training config describes.
 
     Raises:
         UserError: The preprocessing or the normalization is out of range.
     """
-    task: Task = config["task"]["name"]
     mean, std = config["normalisation"]["mean"], config["normalisation"]["std"]
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(f"normalization needs three means and three stds above 0, got {mean} and {std}.")
     return ModelSpec(
         backbone=config["backbone"],
-        heads={task: config["head"]},
-        class_names={task: class_names},
+        heads=heads_of(config),
+        class_names=class_names,
         input=Preprocess(**config["input"]),
         mean=tuple(mean),
         std=tuple(std),
@@ -99,7 +107,7 @@ def _origin(plan: Plan, start: VisionModel | None) -> dict[str, Any]:
     origin = {
         "made_by": f"mbv2kit {mbv2kit.__version__}, torch {torch.__version__}",
         "run": plan.run.path.name,
-        "dataset": plan.config.dataset.name,
+        "dataset": listed(dataset["name"] for dataset in plan.datasets.values()),
         "weights": "moving average" if plan.config.ema.decay is not None else "as trained",
         **plan.qat.origin,
     }
@@ -107,15 +115,16 @@ def _origin(plan: Plan, start: VisionModel | None) -> dict[str, Any]:
 
 
 def _log_summary(plan: Plan, model: VisionModel, data: DataModule) -> None:
-    dataset = plan.config.dataset
+    lines = []
+    for task, dataset in plan.datasets.items():
+        source, root = data.train.sources[task], dataset.get("root")
+        place = Path(root).resolve() if root else "made on the fly"
+        count = f"{len(source)} images, {len(source.class_names)} classes"
+        lines.append(f"{task} on {dataset['name']} ({place}): {count}")
     _log.info(
-        "%s on %s (%s): %d images, %d classes, %s with %.2f M parameters; the run goes to %s",
-        plan.config.task.name,
-        dataset.name,
-        Path(dataset.root).resolve() if dataset.get("root") else "made on the fly",
-        len(data.train),
-        len(data.train.class_names),
-        f"{plan.config.backbone.name} + {plan.config.head.name}",
+        "%s, %s with %.2f M parameters; the run goes to %s",
+        "; ".join(lines),
+        " + ".join([plan.config.backbone.name, *(head["name"] for head in plan.heads.values())]),
         sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         plan.run.path.resolve(),
     )

@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.structures import Task
 from mbv2kit.training.changes import changed_keys
 from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
-from mbv2kit.training.checks import check_parts
+from mbv2kit.training.checks import check_parts, heads_of
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config
@@ -42,6 +43,18 @@ class Plan:
     def options(self) -> dict[str, Any]:
         """The configuration as plain values, with all references resolved."""
         return OmegaConf.to_container(self.config, resolve=True)  # type: ignore[return-value]
+
+    @property
+    def heads(self) -> dict[Task, dict[str, Any]]:
+        """The options of the head of each task."""
+        return heads_of(self.options)
+
+    @property
+    def datasets(self) -> dict[Task, dict[str, Any]]:
+        """The options of the data set of each task."""
+        options = self.options
+        own = options["datasets"] or {}
+        return {task: own.get(task, options["dataset"]) for task in heads_of(options)}
 
     @property
     def last(self) -> Path:
@@ -76,10 +89,12 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         if done:
             _tell_done(run, config)
     _make_absolute(config)
+    plan = Plan(run=run, config=config, qat=create_qat(config), resumed=resumed, done=done)
     if not done:
         check_parts(config)
-        check_source(config.dataset.name, config.task.name, config.dataset.root)
-    return Plan(run=run, config=config, qat=create_qat(config), resumed=resumed, done=done)
+        for task, dataset in plan.datasets.items():
+            check_source(dataset["name"], task, dataset["root"])
+    return plan
 
 
 def _goes_on(run: RunFolder, config: DictConfig) -> bool:
@@ -102,8 +117,9 @@ def _tell_done(run: RunFolder, config: DictConfig) -> None:
 
 def _make_absolute(config: DictConfig) -> None:
     """Makes the folders of the user absolute, so that the run can be resumed and evaluated from anywhere."""
-    if config.dataset.get("root") is not None:
-        config.dataset.root = str(Path(config.dataset.root).expanduser().absolute())
+    for dataset in (config.dataset, *(config.datasets or {}).values()):
+        if dataset is not None and dataset.get("root") is not None:
+            dataset.root = str(Path(dataset.root).expanduser().absolute())
     if isinstance(config.weights, str) and Path(config.weights).exists():
         config.weights = str(Path(config.weights).absolute())
 
@@ -111,5 +127,6 @@ def _make_absolute(config: DictConfig) -> None:
 def _plugins(config: DictConfig) -> list[str]:
     """Returns the plugins that are named, and those whose parts are chosen; resuming asks for them."""
     parts = [(registry, config[registry.group]) for registry in training_parts()]
+    parts += [(registry, part) for registry, _ in parts for part in (config.get(registry.several or "") or {}).values()]
     chosen = (registry.package(part[registry.name_key]) for registry, part in parts if part is not None)
     return sorted({*config.plugins, *filter(None, chosen)})

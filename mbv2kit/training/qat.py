@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from mbv2kit.data.align import align_classes
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.models.spec import ModelSpec
@@ -53,7 +54,7 @@ class FloatTraining:
         """Returns the config with what the weights decide; see :func:`mbv2kit.training.adopt.adopt`."""
         return adopt(config, spec, weights)
 
-    def prepare(self, model: VisionModel, source: Source, start: VisionModel | None, steps_per_epoch: int) -> None:
+    def prepare(self, model: VisionModel, source: Joined, start: VisionModel | None, steps_per_epoch: int) -> None:
         """Gets ready for a model, before its weights are loaded.
 
         Args:
@@ -98,15 +99,15 @@ class Int8Training(FloatTraining):
         """Returns the config with the whole network of the weights, from input to head: int8 fine-tunes just that."""
         return adopt_whole(config, spec, weights)
 
-    def prepare(self, model: VisionModel, source: Source, start: VisionModel | None, steps_per_epoch: int) -> None:
+    def prepare(self, model: VisionModel, source: Joined, start: VisionModel | None, steps_per_epoch: int) -> None:
         """Makes the simulation for a model.
 
         Raises:
             UserError: The data set has other classes than the weights.
         """
         if start is not None:
-            (task,) = model.class_names
-            check_classes(source, start, task)
+            for task, each in source.sources.items():
+                check_classes(each, start, task)
         self.simulation = Int8Simulation(model)
         self._norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
         self._steps_per_epoch = steps_per_epoch

@@ -19,18 +19,20 @@ _FIXED = (
     "task.",
     "backbone.",
     "head.",
+    "heads.",
     "input.",
     "normalisation.",
     "ema.",
     "finetune.",
     "qat.enabled",
     "dataset.name",
+    "loss_weights",
     "optimizer.name",
     "optimizer.decay_norm_bias_depthwise",
 )
 
 # What runs of earlier versions did not have.
-_LATER = ("evaluator", "export", "qat")
+_LATER = ("evaluator", "export", "qat", "heads", "datasets", "loss_weights")
 
 
 def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The LightningModule that trains any head or set of heads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
+from mbv2kit.data.joined import has_ground_truth
 from mbv2kit.errors import UserError, first_few
-from mbv2kit.evaluation import Evaluator, create_evaluator
+from mbv2kit.evaluation import MEAN, Evaluator, combine, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
@@ -20,15 +21,20 @@ from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.guard import KEPT, StepGuard
 from mbv2kit.training.optimizers import create_optimizer
+from mbv2kit.training.pulls import measure_pulls
 from mbv2kit.training.qat import FloatTraining
 from mbv2kit.training.schedules import Schedule
+from mbv2kit.training.weighting import FixedWeights, UncertaintyWeights
+
+# The terms of a step's loss, with the number of images that each is the mean of.
+Terms = dict[str, tuple[Tensor, int]]
 
 
 class VisionTask(lightning.LightningModule):
     """Trains a VisionModel on the targets in the batches and scores it on the validation split.
 
     Args:
-        model: Backbone and heads; the loss is the sum of all terms of all heads.
+        model: Backbone and heads.
         optimizer: Config of the optimizer.
         schedule: Factor on the learning rate at each step.
         finetuning: Which layers of the backbone are frozen, and how fast the others learn.
@@ -37,6 +43,10 @@ class VisionTask(lightning.LightningModule):
         seed: Seed of random draws in the steps, such as dropout.
         qat: Quantization-aware training, prepared for the model; None trains in floats.
         evaluator: Name and options of what computes the metrics in validation; None for the usual one of each task.
+        weights: Adds up the losses of the heads; None for their sum.
+        references: Metric of each head that counts as 1 in the mean over the heads; see :func:`combine`.
+        apart: Images of each data set in a batch, if the data sets pass through the network one by one; None if all
+            images of a batch do together.
     """
 
     def __init__(
@@ -50,27 +60,38 @@ class VisionTask(lightning.LightningModule):
         seed: int,
         qat: FloatTraining | None = None,
         evaluator: Mapping[str, Any] | None = None,
+        weights: FixedWeights | UncertaintyWeights | None = None,
+        references: Mapping[Task, float] | None = None,
+        apart: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.weights = weights or FixedWeights({})
         self.average = WeightAverage(model, ema_decay) if ema_decay is not None else None
         self._qat = qat or FloatTraining()
         self.int8 = self._qat.simulation
         # A skipped step must not have changed the ranges of the activations either.
-        self.guard = StepGuard(nn.ModuleList([model, self.int8]))
+        self.guard = StepGuard(nn.ModuleList([model, self.int8, self.weights]))
         self._still = finetuning.freeze(model)
-        self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr)
+        self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr, self.weights.parameters())
         self._schedule = schedule
         self._seed = seed
         self._evaluator = evaluator
+        self._references = references or {}
+        self._apart = apart
+        # The metrics that sum up those of several heads.
+        self.headline: tuple[str, ...] = ()
+        # How the heads pull at the layers that they share, measured in the first step of the epoch.
+        self.pulls: dict[str, float] = {}
         self._evaluators: dict[Task, Evaluator] = {}
-        self._step: tuple[dict[str, Tensor], TrainingBatch] | None = None
+        self._step: tuple[Terms, TrainingBatch] | None = None
         self._step_counts = True
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self._steps_per_epoch = schedule.steps_per_epoch
-        # Sums over the images of the epoch so far. Lightning's own means forget the steps before a resume.
+        # Sums over the images of the epoch so far, and their number. Lightning's own means forget the steps before a
+        # resume.
         self._sums: dict[str, float] = {}
-        self._images = 0
+        self._images: dict[str, int] = {}
 
     @property
     def deployed(self) -> VisionModel:
@@ -111,31 +132,44 @@ class VisionTask(lightning.LightningModule):
         return peak * self._schedule(max(0, self._schedule_step() - 1))
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
-        """Adds up the terms of the loss of every head."""
-        raw = self.model(batch.images)
-        terms: dict[str, Tensor] = {}
-        for head in self.model.heads.values():
-            # Heads may call their terms alike.
-            prefix = f"{head.task}/" if len(self.model.heads) > 1 else ""
-            losses = head.loss(raw[head.task], batch.targets)
-            terms.update({f"{prefix}{name}": value for name, value in losses.items()})
-        loss = torch.stack(list(terms.values())).sum()
-        self._step = {**terms, "loss": loss}, batch
+        """Adds up the losses of the heads; an image without ground truth for a head adds nothing to its loss."""
+        terms: Terms = {}
+        losses: dict[Task, Tensor] = {}
+        for part in [batch] if self._apart is None else batch.split(self._apart):
+            features = self.model.features(part.images)
+            for task, targets in part.targets.items():
+                rows = part.rows.get(task)
+                maps = features if rows is None else {name: each[rows] for name, each in features.items()}
+                values = self.model.heads[task].loss(self.model.heads[task](maps), targets)
+                losses[task] = torch.stack(list(values.values())).sum()
+                # Heads may call their terms alike.
+                prefix = f"{task}/" if len(self.model.heads) > 1 else ""
+                count = len(part.images) if rows is None else len(rows)
+                terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
+        loss: Tensor = self.weights(losses)
+        terms["loss"] = loss, len(batch.images)
+        self._step = terms, batch
+        if batch_idx == 0 and len(losses) > 1:
+            self.pulls = measure_pulls(
+                {task: self.weights({task: each}) for task, each in losses.items()}, self.model.backbone
+            )
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skips the step where loss or gradients are not finite."""
         assert self._step is not None
-        values, batch = self._step
+        terms, batch = self._step
         # While the scale of 16-bit gradients is being found, some overflow; the scaler skips those steps itself.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None) if self._trainer is not None else None
         scaled = scaler is not None and scaler.get_scale() > 1
-        self._step_counts = self.guard.check(values["loss"], self.global_step, batch.image_ids, scaled=scaled)
+        loss, _ = terms["loss"]
+        self._step_counts = self.guard.check(loss, self.global_step, batch.image_ids, scaled=scaled)
         if self._step_counts:
-            self._images += len(batch.images)
-            for name, value in zip(values, torch.stack(list(values.values())).tolist(), strict=True):
-                self._sums[name] = self._sums.get(name, 0.0) + value * len(batch.images)
+            values = torch.stack([value for value, _ in terms.values()]).tolist()
+            for (name, (_, count)), value in zip(terms.items(), values, strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + value * count
+                self._images[name] = self._images.get(name, 0) + count
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         """Updates the weights and their average together, so that no callback saves one without the other."""
@@ -144,13 +178,13 @@ class VisionTask(lightning.LightningModule):
             self.average.update(self.model)
 
     def mean_losses(self) -> dict[str, float]:
-        """Returns means of the loss and of each term over the images of the epoch, without skipped steps."""
-        return {f"train/{name}": value / self._images for name, value in self._sums.items()}
+        """Returns means of the loss and of each term over their images of the epoch, without skipped steps."""
+        return {f"train/{name}": value / self._images[name] for name, value in self._sums.items()}
 
     def on_train_epoch_end(self) -> None:
         """Logs the means and resets them."""
         self.log_dict(self.mean_losses())
-        self._sums, self._images = {}, 0
+        self._sums, self._images = {}, {}
 
     def on_validation_epoch_start(self) -> None:
         """Creates new evaluators."""
@@ -164,13 +198,18 @@ class VisionTask(lightning.LightningModule):
         predicted = as_trained(self.deployed).predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
             for task, prediction in predictions.items():
-                self._evaluators[task].update(prediction, sample)
+                if has_ground_truth(sample, task):
+                    self._evaluators[task].update(prediction, sample)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the split."""
-        for evaluator in self._evaluators.values():
-            for name, value in evaluator.compute().metrics.items():
+        scores = {task: evaluator.compute() for task, evaluator in self._evaluators.items()}
+        for each in scores.values():
+            for name, value in each.metrics.items():
                 self.log(f"val/{name}", value)
+        if len(scores) > 1:
+            self.log(f"val/{MEAN}", combine(scores, self._references).metrics[MEAN])
+            self.headline = (MEAN, *(next(iter(each.metrics)) for each in scores.values()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights.
@@ -187,7 +226,9 @@ class VisionTask(lightning.LightningModule):
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
         checkpoint["class_names"] = {task: list(names) for task, names in self.model.class_names.items()}
-        checkpoint["epoch_sums"], checkpoint["epoch_pictures"] = self._sums, self._images
+        checkpoint["epoch_sums"], checkpoint["epoch_counts"] = self._sums, self._images
+        checkpoint["epoch_pictures"] = self._images.get("loss", 0)
+        checkpoint["pulls"] = self.pulls
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores counts and sums, and sets the optimizer's options to those of the current config."""
@@ -196,7 +237,11 @@ class VisionTask(lightning.LightningModule):
         if (started_from := checkpoint.get("started_from")) is not None:
             origin = {**self.model.spec.origin, "started_from": started_from}
             self.model.spec = replace(self.model.spec, origin=origin)
-        self._sums, self._images = checkpoint["epoch_sums"], checkpoint["epoch_pictures"]
+        self._sums = checkpoint["epoch_sums"]
+        # Earlier versions counted the images once for all terms.
+        once = dict.fromkeys(self._sums, checkpoint["epoch_pictures"])
+        self._images = checkpoint.get("epoch_counts", once)
+        self.pulls = checkpoint.get("pulls", {})
         # A resumed run may have another learning rate or length; torch would use those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         if between_epochs(checkpoint):

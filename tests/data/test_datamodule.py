@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import (
     DataModule,
-    EpochSampler,
     EvaluationBatch,
     TrainingBatch,
     collate_training,
     evaluation_loader,
 )
+from mbv2kit.data.joined import Joined
+from mbv2kit.data.order import EpochSampler
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
@@ -35,8 +36,8 @@ def make() -> Make:
         task: Task = "detection", *, train: int = 11, val: int = 7, batch_size: int = 4, workers: int = 0, seed: int = 0
     ) -> DataModule:
         return DataModule(
-            shapes(task, "train", train),
-            shapes(task, "val", val),
+            Joined({task: shapes(task, "train", train)}),
+            Joined({task: shapes(task, "val", val)}),
             augment=create_augment({"preset": task}, PREPROCESS),
             preprocess=PREPROCESS,
             batch_size=batch_size,
@@ -63,10 +64,12 @@ def assert_equal(left: list[TrainingBatch], right: list[TrainingBatch]) -> None:
         assert ours.image_ids == theirs.image_ids
         assert torch.equal(ours.images, theirs.images)
         assert ours.targets.keys() == theirs.targets.keys()
-        for key, value in ours.targets.items():
-            other = theirs.targets[key]
-            pairs = zip(value, other, strict=True) if isinstance(value, list) else [(value, other)]
-            assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+        for task, targets in ours.targets.items():
+            assert targets.keys() == theirs.targets[task].keys()
+            for key, value in targets.items():
+                other = theirs.targets[task][key]
+                pairs = zip(value, other, strict=True) if isinstance(value, list) else [(value, other)]
+                assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
 
 
 # Order.
@@ -82,7 +85,7 @@ def assert_equal(left: list[TrainingBatch], right: list[TrainingBatch]) -> None:
 def test_an_epoch_holds_no_image_twice_and_a_late_start_only_skips(
     count: int, batch_size: int, seed: int, number: int, start: int
 ) -> None:
-    sampler = EpochSampler(count, batch_size, seed)
+    sampler = EpochSampler([count], [batch_size], seed)
     sampler.epoch = number
     whole = list(sampler)
     assert len(whole) == len(sampler) == count // min(batch_size, count) >= 1
@@ -100,7 +103,7 @@ def test_every_epoch_and_every_seed_has_its_own_order() -> None:
     orders = set()
     for seed in (0, 1):
         for number in range(3):
-            sampler = EpochSampler(50, 10, seed)
+            sampler = EpochSampler([50], [10], seed)
             sampler.epoch = number
             orders.add(tuple(index for batch in sampler for _, index in batch))
     assert len(orders) == 6
@@ -157,14 +160,17 @@ def test_a_resumed_epoch_goes_on_and_the_next_is_whole(make: Make) -> None:
 def test_a_batch_holds_the_ground_truth_of_its_task(make: Make, task: Task, keys: set[str]) -> None:
     batch = epoch(make(task), 0)[0]
     assert (batch.images.shape, batch.images.dtype) == ((4, 3, 48, 40), torch.uint8)
-    assert batch.targets.keys() == keys
-    assert batch.targets["size"] == (48, 40)
+    assert list(batch.targets) == [task]
+    assert batch.rows == {}
+    targets = batch.targets[task]
+    assert targets.keys() == keys
+    assert targets["size"] == (48, 40)
     if task == "classification":
-        assert (batch.targets["label"].shape, batch.targets["label"].dtype) == ((4,), torch.int64)
+        assert (targets["label"].shape, targets["label"].dtype) == ((4,), torch.int64)
     elif task == "segmentation":
-        assert (batch.targets["mask"].shape, batch.targets["mask"].dtype) == ((4, 48, 40), torch.uint8)
+        assert (targets["mask"].shape, targets["mask"].dtype) == ((4, 48, 40), torch.uint8)
     else:
-        for boxes, labels, crowd in zip(*(batch.targets[key] for key in ("boxes", "labels", "crowd")), strict=True):
+        for boxes, labels, crowd in zip(*(targets[key] for key in ("boxes", "labels", "crowd")), strict=True):
             assert boxes.shape == (len(labels), 4)
             assert (boxes.dtype, labels.dtype, crowd.dtype) == (torch.float32, torch.int64, torch.bool)
 
@@ -174,15 +180,15 @@ def test_images_without_objects_stay_in_the_batch() -> None:
     empty = Sample(image=blank, image_id="a", boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64))
     full = Sample(image=blank, image_id="b", boxes=np.array([[1, 2, 3, 4]], np.float32), labels=np.array([5]))
     batch = collate_training([empty, full])
-    assert [boxes.shape for boxes in batch.targets["boxes"]] == [(0, 4), (1, 4)]
-    assert [labels.tolist() for labels in batch.targets["labels"]] == [[], [5]]
+    assert [boxes.shape for boxes in batch.targets["detection"]["boxes"]] == [(0, 4), (1, 4)]
+    assert [labels.tolist() for labels in batch.targets["detection"]["labels"]] == [[], [5]]
 
 
 def test_a_batch_moves_as_a_whole(make: Make) -> None:
     moved = epoch(make(), 0)[0].to(torch.device("meta"))
     assert moved.images.is_meta
-    assert moved.targets["size"] == (48, 40)
-    assert all(tensor.is_meta for key in ("boxes", "labels", "crowd") for tensor in moved.targets[key])
+    assert moved.targets["detection"]["size"] == (48, 40)
+    assert all(tensor.is_meta for key in ("boxes", "labels", "crowd") for tensor in moved.targets["detection"][key])
 
 
 # Evaluation.
@@ -191,7 +197,7 @@ def test_a_batch_moves_as_a_whole(make: Make) -> None:
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (4, 2), (50, 0)])
 def test_evaluation_gives_every_image_once_in_order(batch_size: int, workers: int) -> None:
     source = shapes(split="val", count=7)
-    loader: Any = evaluation_loader(source, PREPROCESS, batch_size, workers)
+    loader: Any = evaluation_loader(Joined({"detection": source}), PREPROCESS, batch_size, workers)
     batches: list[EvaluationBatch] = list(loader)
     assert max(len(batch.images) for batch in batches) == min(batch_size, 7)
     index = 0
@@ -240,7 +246,15 @@ class Nothing(Source):
 def test_an_empty_validation_split_is_reported() -> None:
     augment = create_augment({"preset": "none"}, PREPROCESS)
     with pytest.raises(UserError, match="The validation split holds no image"):
-        DataModule(shapes(), Nothing(), augment=augment, preprocess=PREPROCESS, batch_size=2, workers=0, seed=0)
+        DataModule(
+            Joined({"detection": shapes()}),
+            Joined({"detection": Nothing()}),
+            augment=augment,
+            preprocess=PREPROCESS,
+            batch_size=2,
+            workers=0,
+            seed=0,
+        )
 
 
 def test_a_batch_larger_than_the_split_takes_the_whole_split(make: Make) -> None:

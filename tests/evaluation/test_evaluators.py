@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.cli.config import compose_config, register_parts
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import EVALUATORS, Evaluator, Scores, create_evaluator
@@ -88,8 +89,7 @@ def test_an_evaluation_writes_its_metrics(tmp_path: Path, limit: float, share: f
     ).eval()
     _, scores = evaluate_model(
         as_trained(model),
-        source,
-        task="classification",
+        Joined({"classification": source}),
         dataset="shapes",
         split="val",
         claim=lambda: RunFolder(tmp_path),

@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.data.datamodule import evaluation_loader
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import open_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation.run import evaluate
@@ -90,7 +91,7 @@ def test_images_read_from_files_give_what_evaluation_saw(trained: Trained, tmp_p
     model = VisionModel.load(run.model)
     source = open_source({"name": "shapes", "root": None, "size": 64, "val_count": 6}, task, "val")
     seen: list[Prediction] = []
-    for batch in evaluation_loader(source, model.preprocess, batch_size=4, workers=0):
+    for batch in evaluation_loader(Joined({task: source}), model.preprocess, batch_size=4, workers=0):
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         seen += [each[task] for each in as_trained(model).predict_inputs(inputs, batch.placements)]
     paths = [tmp_path / f"{index}.png" for index in range(len(source))]

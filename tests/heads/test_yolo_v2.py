@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mbv2kit.backbones import create_backbone
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import TrainingSet, collate_training
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator
@@ -233,14 +234,14 @@ def test_it_learns_four_images_by_heart() -> None:
     )
     head = model.heads["detection"]
     assert isinstance(head, YOLOv2)
-    images = TrainingSet(source, create_augment({"preset": "none"}, preprocess), seed=0)
+    images = TrainingSet(Joined({"detection": source}), create_augment({"preset": "none"}, preprocess), seed=0)
     batch = collate_training([images[0, index] for index in range(4)])
     steps, rate = 80, 1e-2
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     for step in range(steps):
         # The last steps are small, so that the batch norm statistics catch up with the weights.
         optimizer.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - step / steps))
-        loss = torch.stack(list(head.loss(model(batch.images)["detection"], batch.targets).values())).sum()
+        loss = torch.stack(list(head.loss(model(batch.images)["detection"], batch.targets["detection"]).values())).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -98,7 +98,7 @@ def test_a_damaged_or_foreign_configuration_is_a_sentence(
     run = RunFolder(tmp_path)
     run.config.write_bytes(content)
     with pytest.raises(UserError, match=rf"config\.yaml.* {message}") as error:
-        run.dataset()
+        run.dataset("detection")
     assert "of mine" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert run.config.read_bytes() == content

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
@@ -84,9 +85,18 @@ def test_every_weight_gets_a_gradient_through_the_rounding() -> None:
         assert parameter.grad.any() or name.endswith("bias"), name
 
 
+def shapes() -> Joined:
+    return Joined({"classification": create_source("shapes", task="classification", split="train")})
+
+
 def prepared(model: VisionModel, options: QatOptions, steps_per_epoch: int) -> Int8Training:
     qat = Int8Training(options)
-    qat.prepare(model, create_source("shapes", task="classification", split="train"), None, steps_per_epoch)
+    qat.prepare(
+        model,
+        shapes(),
+        None,
+        steps_per_epoch,
+    )
     return qat
 
 
@@ -134,7 +144,7 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
         weights = {name: value.clone() for name, value in weights.items()}
         task.on_train_batch_start(batch, 0)
         loss = task.training_step(replace(batch, images=images), 0) * (1 if moves else float("nan"))
-        task._step = {"loss": loss}, batch
+        task._step = {"loss": (loss, len(images))}, batch
         loss.backward()  # type: ignore[no-untyped-call]
         assert not torch.equal(int8.highest, ranges)
         task.on_before_optimizer_step(task._optimizer)
@@ -163,7 +173,7 @@ def test_training_in_floats_changes_nothing_on_the_way() -> None:
     images = draw(2)
     wanted = see(model, images)
     qat = FloatTraining()
-    qat.prepare(model, create_source("shapes", task="classification", split="train"), None, 1)
+    qat.prepare(model, shapes(), None, 1)
     qat.attach(model, model, [images])
     qat.begin_step(0)
     assert not any(part.training for part in model.modules())

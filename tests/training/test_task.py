@@ -107,7 +107,8 @@ def test_means_are_over_images_and_leave_out_skipped_steps(monkeypatch: pytest.M
     for loss, count in ((1.0, 4), (float("nan"), 4), (4.0, 2)):
         batch = TrainingBatch(torch.zeros(count, 3, 8, 8), {}, ["a"] * count)
         task.guard.remember()
-        task._step = {"classification": torch.tensor(loss), "loss": torch.tensor(loss)}, batch
+        value = (torch.tensor(loss), count)
+        task._step = {"classification": value, "loss": value}, batch
         task.on_before_optimizer_step(task._optimizer)
     assert task.mean_losses() == {"train/classification": 2.0, "train/loss": 2.0}
     task.on_train_epoch_end()

@@ -3,6 +3,6 @@
 Keys of a group whose choices are registered parts, such as ``backbone``, are annotated where the parts are built.
 """
 
-from mbv2kit.cli.keys.check import check_config, keys_of_command, text_keys
+from mbv2kit.cli.keys.check import check_config, keys_of_command, mapping_keys, text_keys
 
-__all__ = ["check_config", "keys_of_command", "text_keys"]
+__all__ = ["check_config", "keys_of_command", "mapping_keys", "text_keys"]

@@ -7,7 +7,8 @@ from typing import Any
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
-from mbv2kit.schema import check_value, is_section, is_text, keys_of
+from mbv2kit.schema import check_value, is_mapping, is_section, is_text, keys_of
+from mbv2kit.structures import TASKS
 
 
 def keys_of_command(name: str) -> Any:
@@ -44,6 +45,8 @@ def check_config(
             part = values.get(registry.group)
             if part is not None:
                 registry.check(part, registry.group)
+            for task, each in (values.get(registry.several or "") or {}).items():
+                registry.check(each, f"{registry.several}.{task}")
     except UserError as error:
         raise UserError(f"{origin}{error}") from None
 
@@ -58,9 +61,21 @@ def text_keys(name: str, parts: Iterable[Registry[Any]]) -> set[str]:
     kinds = list(_flat(keys_of_command(name), ""))
     for registry in parts:
         for part in registry.names():
-            kinds += [(f"{registry.group}.{key}", kind) for key, kind in registry.kinds(part).items()]
+            places = [registry.group, *(f"{registry.several}.{task}" for task in TASKS if registry.several)]
+            kinds += [(f"{place}.{key}", kind) for key, kind in registry.kinds(part).items() for place in places]
     text = {key for key, kind in kinds if is_text(kind)}
     return text - {key for key, kind in kinds if not is_text(kind)}
+
+
+def mapping_keys(name: str, parts: Iterable[Registry[Any]]) -> set[str]:
+    """Returns the dotted keys of a command that hold a value for each of some names, such as ``loss_weights``.
+
+    Args:
+        name: Name of the configuration, without suffix.
+        parts: The registries whose names are choices of its groups.
+    """
+    groups = {registry.several for registry in parts}
+    return {key for key, kind in _flat(keys_of_command(name), "") if is_mapping(kind)} - groups
 
 
 def _flat(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """What the keys of ``conf/train.yaml`` may be."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.schema.rules import Count, Epochs, Location, Mean, Name, Rule, Seed, Std, Workers, above, below, between
@@ -12,11 +12,19 @@ class Part(TypedDict):
     """Keys of a group whose choices are registered parts."""
 
 
-class TaskKeys(TypedDict):
-    """Keys of the group ``task``."""
+# A part for each head.
+Parts = Mapping[Task, Mapping[str, Any]]
 
-    name: Task
+
+class _TaskKeys(TypedDict):
+    name: Task | Literal["multitask"]
     monitor: Name
+
+
+class TaskKeys(_TaskKeys, total=False):
+    """Keys of the group ``task``; only ``multitask`` has references."""
+
+    references: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
 
 
 class Normalization(TypedDict):
@@ -43,10 +51,17 @@ class Qat(TypedDict):
 
 
 class Loader(TypedDict):
-    """Keys of ``loader``."""
+    """Keys of ``loader`` that every command has which reads a data set."""
 
     batch_size: Annotated[int, between(1, 65_536)]
     workers: Workers
+
+
+class TrainingLoader(Loader):
+    """Keys of ``loader``."""
+
+    ratio: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+    mixed: bool
 
 
 class Ema(TypedDict):
@@ -78,7 +93,10 @@ class Keys(TypedDict):
     task: TaskKeys
     dataset: Part
     backbone: Part
-    head: Part
+    head: Part | None
+    heads: Parts | None
+    datasets: Parts | None
+    loss_weights: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | Literal["uncertainty"] | None
     augment: Part
     optimizer: Part
     scheduler: Part
@@ -89,7 +107,7 @@ class Keys(TypedDict):
     class_names: Location | None
     finetune: FineTuning
     qat: Qat
-    loader: Loader
+    loader: TrainingLoader
     ema: Ema
     evaluator: Part | None
     export: bool

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,6 +47,11 @@ class Source(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Reads image ``index`` and its ground truth."""
+
+    def image_names(self) -> Iterable[str]:
+        """Yields the ``image_id`` of every sample, in order; reads every image, unless the source knows better."""
+        for index in range(len(self)):
+            yield self[index].image_id
 
     def objects(self) -> Iterator[tuple[tuple[int, int], Boxes]]:
         """Yields the (height, width) of every image and its ``(n, 4)`` boxes without crowds, in order.
@@ -102,7 +107,7 @@ class SplitOptions:
     val_split: Name = "val"
 
 
-SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions())
+SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions(), several="datasets")
 
 
 def create_source(

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
@@ -101,6 +101,10 @@ class Folder(Source):
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
         return Sample(image=decode(self._root / name), image_id=name, label=int(self._labels[index]))
+
+    def image_names(self) -> Iterable[str]:
+        """Returns the paths of the images within the split; no image is read."""
+        return self._names
 
     def class_ids(self, index: int) -> NDArray[np.int64]:
         """Returns the class of image ``index``; the image is not read."""

@@ -1,5 +1,6 @@
 """A data set without files: scenes of textured shapes, drawn from a seed, with ground truth for every task."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -137,7 +138,7 @@ class Shapes(Source):
         if not 0 <= index < self._count:
             raise IndexError(f"index {index} is outside {self._count} scenes")
         scene = self._scene(index)
-        sample = Sample(image=scene.image, image_id=f"{self._split}_{index:05d}")
+        sample = Sample(image=scene.image, image_id=self._name(index))
         if self._task == "classification":
             sample.label = int(scene.classes[0])
         elif self._task == "segmentation":
@@ -146,6 +147,13 @@ class Shapes(Source):
             sample.boxes, sample.labels = scene.boxes(), scene.classes
             sample.crowd = np.zeros(len(scene.classes), dtype=np.bool_)
         return sample
+
+    def image_names(self) -> Iterable[str]:
+        """Returns the names of the scenes; none is drawn."""
+        return map(self._name, range(self._count))
+
+    def _name(self, index: int) -> str:
+        return f"{self._split}_{index:05d}"
 
     def _scene(self, index: int) -> Scene:
         scene = self._kept.get(index)

@@ -29,13 +29,16 @@ class DecayOptions:
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "mbv2kit.training.optimizers", shared=DecayOptions())
 
 
-def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: float = 1.0) -> Optimizer:
+def create_optimizer(
+    model: nn.Module, config: Mapping[str, Any], backbone_lr: float = 1.0, others: Iterable[nn.Parameter] = ()
+) -> Optimizer:
     """Builds the optimizer that a config describes.
 
     Args:
         model: The model to train.
         config: ``name``, and any of the keys of that optimizer; those left out keep their defaults.
         backbone_lr: Factor on the learning rate of the model's backbone.
+        others: Parameters besides the model's, which do not decay.
 
     Raises:
         UserError: The name or a key is missing or unknown, a value is out of range, or nothing is left to train.
@@ -53,6 +56,8 @@ def create_optimizer(model: nn.Module, config: Mapping[str, Any], backbone_lr: f
     )
     if not groups:
         raise UserError("Nothing is left to train: every layer is frozen (finetune.frozen_layers).")
+    if others := list(others):
+        groups.append({"params": others, "lr": options["lr"], "weight_decay": 0.0})
     try:
         optimizer = OPTIMIZERS.create(name, groups, **options)
     except (TypeError, ValueError) as error:  # of a plugin's optimizer

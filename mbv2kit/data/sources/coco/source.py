@@ -1,7 +1,7 @@
 """The source of a data set in COCO's format."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -127,6 +127,10 @@ class Coco(Source):
             crowd=crowd,
             annotated=self._annotated(index, size, orientation),
         )
+
+    def image_names(self) -> Iterable[str]:
+        """Returns the file names of the images; no image is read."""
+        return self._table.names
 
     def class_ids(self, index: int) -> NDArray[np.int64]:
         """Returns the class of each object, and the background of a mask; no image is read."""

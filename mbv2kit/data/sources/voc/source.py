@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -173,6 +173,10 @@ class Voc(Source):
         return Sample(
             image=image, image_id=name, boxes=table.boxes(index), labels=table.labels(index), crowd=table.crowd(index)
         )
+
+    def image_names(self) -> Iterable[str]:
+        """Returns the names in the list of the split; no image is read."""
+        return self._names
 
     def class_ids(self, index: int) -> NDArray[np.int64]:
         """Returns the class of each object, or of each pixel of the mask; the image is not read."""

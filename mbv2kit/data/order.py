@@ -1,0 +1,84 @@
+"""Which images make which batch: a function of the seed and the epoch alone, so that a run can go on anywhere."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from mbv2kit.errors import UserError
+
+# The epoch, the number of the image, and how often it has come before in the epoch, if it has.
+Place = tuple[int, ...]
+
+
+class EpochSampler(Sampler[list[Place]]):
+    """Yields batches of places in an order that depends only on the seed and the epoch.
+
+    A batch holds a fixed number of images of each data set. An epoch ends when every data set was gone through; smaller
+    ones start over until then, each time in a new order. An incomplete last batch is dropped.
+
+    Args:
+        counts: Number of images of each data set, which follow each other in the numbers of the images.
+        shares: Images of each data set in a batch.
+        seed: Seed of the order.
+
+    Attributes:
+        epoch: The epoch of the next iteration.
+        start: Number of batches to skip, for a run that resumes in the middle of the epoch.
+    """
+
+    def __init__(self, counts: Sequence[int], shares: Sequence[int], seed: int) -> None:
+        self._counts = counts
+        self._shares = [min(share, count) for share, count in zip(shares, counts, strict=True)]
+        self._seed = seed
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return max(count // share for count, share in zip(self._counts, self._shares, strict=True))
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        streams = [self._stream(number) for number in range(len(self._counts))]
+        for batch in range(len(self)):
+            places = [next(stream) for stream, share in zip(streams, self._shares, strict=True) for _ in range(share)]
+            if batch >= self.start:
+                yield places
+
+    def _stream(self, number: int) -> Iterator[Place]:
+        """Yields the places of one data set without end."""
+        first = sum(self._counts[:number])
+        turn = 0
+        while True:
+            for index in self._order(number, turn):
+                place = (self.epoch, first + int(index))
+                yield (*place, turn) if turn else place
+            turn += 1
+
+    def _order(self, number: int, turn: int) -> NDArray[np.int64]:
+        key = (self._seed, self.epoch, *((number, turn) if number or turn else ()))
+        return np.random.default_rng(key).permutation(self._counts[number])
+
+
+def share_out(batch_size: int, ratio: Sequence[float]) -> tuple[int, ...]:
+    """Divides the images of a batch among data sets, as near to a ratio as whole numbers come.
+
+    Args:
+        batch_size: Images in a batch.
+        ratio: Weight of each data set, above 0.
+
+    Returns:
+        The images of each data set, at least one of each.
+
+    Raises:
+        UserError: The batch has fewer images than there are data sets.
+    """
+    if batch_size < len(ratio):
+        raise UserError(
+            f"loader.batch_size is {batch_size}, but there are {len(ratio)} data sets; a batch needs an image of each."
+        )
+    exact = (batch_size - len(ratio)) * np.array(ratio, dtype=np.float64) / sum(ratio)
+    shares = np.floor(exact).astype(int)
+    for index in np.argsort(shares - exact, kind="stable")[: batch_size - len(ratio) - shares.sum()]:
+        shares[index] += 1
+    return tuple((shares + 1).tolist())
