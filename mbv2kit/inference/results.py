@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,11 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together, palette
+from mbv2kit.imaging.colors import palette
+from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
-from mbv2kit.imaging.resizing import count_values
+from mbv2kit.inference.records import Record, describe, shares
 from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 # Boxes of a lower score are no part of a result.
 MIN_SCORE = 0.05
-# A millionth of a score and a hundredth of a pixel: finer than any model predicts, short enough to read.
-_SCORE_DIGITS = 6
-_PIXEL_DIGITS = 2
 _JPEG = (".jpg", ".jpeg")
 _PROPERTIES: Mapping[Task, str] = {
     "classification": "top(), labels, scores and class_ids",
@@ -37,8 +35,6 @@ _PROPERTIES: Mapping[Task, str] = {
 
 # Tasks whose predictions have classes with scores.
 _RANKING: Sequence[Task] = ("classification", "detection")
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -129,7 +125,7 @@ class Result:
     def fractions(self) -> dict[str, float]:
         """The share of the pixels that each class has, 0..1, for the classes that are in the image."""
         task = self._task_of("fractions", "segmentation")
-        return _fractions(self.mask, self.class_names[task])
+        return shares(self.mask, self.class_names[task])
 
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
@@ -276,43 +272,6 @@ def check_score(name: str, value: object) -> None:
     """
     if not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
         raise UserError(f"{name} must be in 0..1, got {value!r}.")
-
-
-def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:
-    """Returns a prediction as plain values: the five best ``classes``, the ``boxes``, or the ``fractions`` of classes.
-
-    Args:
-        prediction: The prediction, in pixels of the image.
-        class_names: Names by class id.
-        min_score: Boxes with a lower score are left out.
-    """
-    if isinstance(prediction, Classification):
-        best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
-        return {"classes": [_label(class_id, score, class_names) for class_id, score in best]}
-    if isinstance(prediction, Detections):
-        kept = prediction.at_least(min_score)
-        found = zip(kept.class_ids.tolist(), kept.scores.tolist(), kept.boxes.tolist(), strict=True)
-        return {
-            "boxes": [
-                _label(class_id, score, class_names) | {"box": [round(value, _PIXEL_DIGITS) for value in box]}
-                for class_id, score, box in found
-            ]
-        }
-    fractions = _fractions(prediction.mask, class_names)
-    return {"fractions": {name: round(share, _SCORE_DIGITS) for name, share in fractions.items()}}
-
-
-def _label(class_id: int, score: float, class_names: Sequence[str]) -> Record:
-    return {"class_id": class_id, "label": class_names[class_id], "score": round(score, _SCORE_DIGITS)}
-
-
-def _fractions(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, float]:
-    counts = count_values(mask)
-    pixels: Counter[str] = Counter()
-    for class_id in np.flatnonzero(counts).tolist():
-        # Several classes may share a name.
-        pixels[class_names[class_id]] += counts[class_id].item()
-    return {name: count / mask.size for name, count in pixels.items()}
 
 
 def _summary(result: Result) -> str:

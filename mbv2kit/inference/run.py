@@ -18,7 +18,8 @@ from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.results import Record, Result, check_score
+from mbv2kit.inference.records import Record
+from mbv2kit.inference.results import Result, check_score
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.draw import BACKGROUND
+from mbv2kit.imaging.colors import BACKGROUND
 from mbv2kit.structures import Boxes, Classification, Detections, Prediction
 
 if TYPE_CHECKING:

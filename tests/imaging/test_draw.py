@@ -5,14 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mbv2kit.imaging.colors import class_colors, palette
 from mbv2kit.imaging.draw import (
     annotate,
     annotate_ground_truth,
     annotate_together,
-    class_colors,
     contact_sheet,
     next_to_ground_truth,
-    palette,
 )
 from mbv2kit.structures import IGNORE, Classification, Detections, Image, Sample, Segmentation
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together, palette
+from mbv2kit.imaging.colors import palette
+from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.inference.results import MIN_SCORE, Result
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
