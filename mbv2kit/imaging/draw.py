@@ -10,7 +10,7 @@ import numpy as np
 
 from mbv2kit.imaging.canvas import enlarge, fitting_font, margin_of, pad, scale, stack, text_panel
 from mbv2kit.imaging.layers import draw_boxes, draw_regions, list_classes
-from mbv2kit.structures import Classification, Detections, Image, Prediction, Sample, Segmentation
+from mbv2kit.structures import BoxClasses, Classification, Detections, Image, Prediction, Sample, Segmentation
 
 BEST = 5
 # Boxes of a lower score would hide the image.
@@ -40,7 +40,10 @@ def annotate(
 
 
 def annotate_together(
-    image: Image, predictions: Iterable[tuple[Prediction, Sequence[str]]], min_score: float = DRAW_MIN_SCORE
+    image: Image,
+    predictions: Iterable[tuple[Prediction, Sequence[str]]],
+    min_score: float = DRAW_MIN_SCORE,
+    then_class_names: Sequence[str] = (),
 ) -> Image:
     """Draws the predictions of several tasks on one image: regions under boxes, a legend and the classes below them.
 
@@ -48,6 +51,7 @@ def annotate_together(
         image: The image; it is not changed.
         predictions: Predictions of different types, in any order, each with its names by class id.
         min_score: Boxes with a lower score are left out.
+        then_class_names: Names by class id of a second model that classified the boxes.
 
     Returns:
         The drawing, as :func:`annotate` returns it.
@@ -62,14 +66,20 @@ def annotate_together(
             strips.append(legend)
         elif isinstance(prediction, Detections):
             shown = prediction.at_least(min_score)
-            class_ids, scores = shown.class_ids.tolist(), shown.scores.tolist()
-            tags = [f"{class_names[i]} {score:.2f}" for i, score in zip(class_ids, scores, strict=True)]
-            drawing = draw_boxes(drawing, image.shape[:2], shown.boxes, class_ids, tags)
+            tags = _tags(shown, class_names)
+            if shown.then is not None:
+                tags = [", ".join(both) for both in zip(tags, _tags(shown.then, then_class_names), strict=True)]
+            drawing = draw_boxes(drawing, image.shape[:2], shown.boxes, shown.class_ids.tolist(), tags)
         else:
             best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
             rows = [(class_id, f"{score:.1%}", score) for class_id, score in best]
             strips.append(list_classes(drawing, rows, class_names))
     return stack([drawing, *strips])
+
+
+def _tags(found: Detections | BoxClasses, class_names: Sequence[str]) -> list[str]:
+    ranked = zip(found.class_ids.tolist(), found.scores.tolist(), strict=True)
+    return [f"{class_names[class_id]} {score:.2f}" for class_id, score in ranked]
 
 
 def annotate_ground_truth(sample: Sample, class_names: Sequence[str]) -> Image:

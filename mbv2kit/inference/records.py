@@ -18,13 +18,16 @@ _PIXEL_DIGITS = 2
 Record = dict[str, Any]
 
 
-def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:
+def describe(
+    prediction: Prediction, class_names: Sequence[str], min_score: float, then_class_names: Sequence[str] = ()
+) -> Record:
     """Returns a prediction as plain values: the five best ``classes``, the ``boxes``, or the ``fractions`` of classes.
 
     Args:
         prediction: The prediction, in pixels of the image.
         class_names: Names by class id.
         min_score: Boxes with a lower score are left out.
+        then_class_names: Names by class id of a second model that classified the boxes.
     """
     if isinstance(prediction, Classification):
         best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
@@ -32,12 +35,17 @@ def describe(prediction: Prediction, class_names: Sequence[str], min_score: floa
     if isinstance(prediction, Detections):
         kept = prediction.at_least(min_score)
         found = zip(kept.class_ids.tolist(), kept.scores.tolist(), kept.boxes.tolist(), strict=True)
-        return {
-            "boxes": [
-                _label(class_id, score, class_names) | {"box": [round(value, _PIXEL_DIGITS) for value in box]}
-                for class_id, score, box in found
+        boxes = [
+            _label(class_id, score, class_names) | {"box": [round(value, _PIXEL_DIGITS) for value in box]}
+            for class_id, score, box in found
+        ]
+        if kept.then is not None:
+            best = zip(kept.then.class_ids.tolist(), kept.then.scores.tolist(), strict=True)
+            boxes = [
+                box | {"then": _label(class_id, score, then_class_names)}
+                for box, (class_id, score) in zip(boxes, best, strict=True)
             ]
-        }
+        return {"boxes": boxes}
     by_name = shares(prediction.mask, class_names)
     return {"fractions": {name: round(share, _SCORE_DIGITS) for name, share in by_name.items()}}
 

@@ -19,7 +19,7 @@ from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
 from mbv2kit.inference.records import Record, describe, shares
-from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
+from mbv2kit.structures import BoxClasses, Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
 
 if TYPE_CHECKING:
     import supervision
@@ -44,7 +44,8 @@ class Result:
     The properties are those of the model's tasks; any other one raises AttributeError:
 
     * classification: :meth:`top`, and ``labels``, ``scores`` and ``class_ids`` of all classes, best first;
-    * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first;
+    * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first, and ``then_labels``,
+      ``then_scores`` and ``then_class_ids`` where a second model classified them;
     * segmentation: ``mask`` and ``fractions``.
 
     With several tasks, a property that two of them have needs the name of one: ``result["detection"].labels``. All the
@@ -58,6 +59,7 @@ class Result:
         min_score: Boxes of a lower score are left out, 0..1.
         pixels: ``(H, W, 3)`` uint8 RGB of an image that was passed as an array; None for a file.
         error: Why the file could not be read, in one sentence; None if it was.
+        then_class_names: Names of the classes of a second model that classified the boxes, by class id.
     """
 
     path: Path | None
@@ -67,6 +69,7 @@ class Result:
     min_score: float = MIN_SCORE
     pixels: Image | None = None
     error: str | None = None
+    then_class_names: Sequence[str] = ()
 
     def __getitem__(self, task: Task) -> "Result":
         """Returns the result of one of the model's tasks.
@@ -127,6 +130,21 @@ class Result:
         task = self._task_of("fractions", "segmentation")
         return shares(self.mask, self.class_names[task])
 
+    @property
+    def then_labels(self) -> list[str]:
+        """The names of :attr:`then_class_ids`."""
+        return [self.then_class_names[class_id] for class_id in self.then_class_ids.tolist()]
+
+    @property
+    def then_scores(self) -> NDArray[np.float32]:
+        """``(N,)`` float32 in 0..1: the scores of :attr:`then_class_ids`."""
+        return self._then("then_scores").scores
+
+    @property
+    def then_class_ids(self) -> NDArray[np.int64]:
+        """``(N,)`` int64: the best class of each object by the second model (:meth:`Predictor.then`)."""
+        return self._then("then_class_ids").class_ids
+
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
         if not isinstance(count, int) or count < 0:
@@ -152,14 +170,15 @@ class Result:
         files = {"drawing": drawing, "mask": mask}
         line |= {name: file for name, file in files.items() if file is not None}
         for task, prediction in self.predictions.items():
-            line |= describe(prediction, self.class_names[task], self.min_score)
+            line |= describe(prediction, self.class_names[task], self.min_score, self.then_class_names)
         return line
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
         """Returns the result as a type of the package supervision.
 
         Objects become ``Detections``, and so do the classes of a mask except its background, each with the box around
-        its pixels; ``data["class_name"]`` holds the names. Classes of an image become ``Classifications``.
+        its pixels; ``data["class_name"]`` holds the names, and ``data["then_class_name"]`` those of a second model.
+        Classes of an image become ``Classifications``.
 
         Raises:
             UserError: The package supervision is not installed.
@@ -168,7 +187,7 @@ class Result:
 
         task = self._task_of("to_supervision()", *self.predictions)
         shown = self._detections("boxes") if task == "detection" else self.predictions[task]
-        return to_supervision(shown, self.class_names[task])
+        return to_supervision(shown, self.class_names[task], self.then_class_names)
 
     def plot(self, min_score: float = DRAW_MIN_SCORE) -> Image:
         """Draws the prediction: boxes with names, colored regions, the most likely classes below the image.
@@ -184,7 +203,7 @@ class Result:
         check_score("min_score", min_score)
         self._check_readable()
         drawn = [(prediction, self.class_names[task]) for task, prediction in self.predictions.items()]
-        return annotate_together(self.image, drawn, min_score)
+        return annotate_together(self.image, drawn, min_score, self.then_class_names)
 
     def save(self, path: str | Path, min_score: float = DRAW_MIN_SCORE) -> Path:
         """Writes the drawing of :meth:`plot` to a file, in the format of its suffix.
@@ -263,6 +282,12 @@ class Result:
         assert isinstance(prediction, Detections)
         return prediction.at_least(self.min_score)
 
+    def _then(self, name: str) -> BoxClasses:
+        then = self._detections(name).then
+        if then is None:
+            raise AttributeError(f"The boxes have no {name}: no second model classified them; see Predictor.then.")
+        return then
+
 
 def check_score(name: str, value: object) -> None:
     """Checks a lowest score.
@@ -279,7 +304,10 @@ def _summary(result: Result) -> str:
     if result.task == "classification":
         return ", ".join(f"{label} {score:.2f}" for label, score in result.top(3))
     if result.task == "detection":
-        counts = Counter(result.labels)
+        labels = result.labels
+        if result.then_class_names:
+            labels = [f"{label} ({then})" for label, then in zip(labels, result.then_labels, strict=True)]
+        counts = Counter(labels)
         found = first_few(f"{count} {label}" for label, count in counts.most_common())
         return found or "no objects"
     fractions = sorted(result.fractions.items(), key=lambda item: -item[1])
