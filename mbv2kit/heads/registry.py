@@ -35,6 +35,10 @@ class Head(nn.Module, ABC):
     task: ClassVar[Task]
     # Options that decide what its weights mean, such as anchors; they follow the weights that a run starts from.
     weight_options: ClassVar[frozenset[str]] = frozenset()
+    # Those among them without which no weight means what it meant, such as the epsilon of its norms.
+    fixed_options: ClassVar[frozenset[str]] = frozenset()
+    # Its part that predicts boxes; None for other tasks.
+    box_predictor: ClassVar[str | None] = None
     # Steps below which it may predict next to nothing if it starts from fresh weights.
     fewest_steps: ClassVar[int] = 0
     features: tuple[str, ...]
