@@ -98,6 +98,19 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class BoxClasses:
+    """The best class of each box by a second model, which classified the cut-outs.
+
+    Attributes:
+        class_ids: ``(N,)`` int64.
+        scores: ``(N,)`` float32 in 0..1.
+    """
+
+    class_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class Detections:
     """The objects found in one image, highest score first.
 
@@ -105,11 +118,13 @@ class Detections:
         boxes: ``(N, 4)`` float32 ``xyxy`` pixels.
         class_ids: ``(N,)`` int64.
         scores: ``(N,)`` float32 in 0..1.
+        then: The classes of the ``N`` boxes by a second model; None without one.
     """
 
     boxes: Boxes
     class_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
+    then: BoxClasses | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -119,11 +134,14 @@ class Detections:
             raise ValueError(
                 f"{count} boxes need as many class_ids and scores, got {self.class_ids.shape} and {self.scores.shape}"
             )
+        if self.then is not None and self.then.class_ids.shape != (count,):
+            raise ValueError(f"{count} boxes need as many classes of a second model, got {self.then.class_ids.shape}")
 
     def at_least(self, score: float) -> "Detections":
         """Returns the objects whose score is ``score`` or higher."""
         kept = self.scores >= score
-        return Detections(self.boxes[kept], self.class_ids[kept], self.scores[kept])
+        then = None if self.then is None else BoxClasses(self.then.class_ids[kept], self.then.scores[kept])
+        return Detections(self.boxes[kept], self.class_ids[kept], self.scores[kept], then)
 
 
 @dataclass(frozen=True, slots=True)

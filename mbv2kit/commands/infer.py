@@ -3,6 +3,7 @@
 mbv2kit infer cat.jpg photos/ 'archive/**/*.png'
 mbv2kit infer photos/ checkpoint=outputs/detection/coco/2026-01-31_12-00-00 output=found min_score=0.3
 mbv2kit infer photos/ task=segmentation save_images=false
+mbv2kit infer photos/ checkpoint=DETECTOR then=CLASSIFIER then_margin=0.1
 
 An argument that is neither key=value nor a flag is an image, a folder or a pattern; so is an existing file whose name
 looks like key=value.

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from PIL import Image as PillowImage
 from rich.progress import track
 
@@ -13,7 +12,8 @@ from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.files.names import safe_name
-from mbv2kit.structures import Sample
+from mbv2kit.imaging.resizing import cut_box
+from mbv2kit.structures import Image, Sample
 
 # What is added to the name of an image: the number of the object and a suffix.
 _MOST_NAME_BYTES = 255 - len("_1000000.png")
@@ -86,17 +86,9 @@ def _name(image: str, names: set[str]) -> str:
     return name
 
 
-def _objects(sample: Sample, margin: float) -> list[tuple[int, np.ndarray]]:
+def _objects(sample: Sample, margin: float) -> list[tuple[int, Image]]:
     assert sample.boxes is not None
     assert sample.labels is not None
     assert sample.crowd is not None
-    height, width = sample.image.shape[:2]
-    found = []
-    for box, label, crowd in zip(sample.boxes, sample.labels, sample.crowd, strict=True):
-        if crowd:
-            continue
-        border = (box[2:] - box[:2]) * margin
-        left, top = np.floor(np.maximum(box[:2] - border, 0)).astype(int)
-        right, bottom = np.ceil(np.minimum(box[2:] + border, (width, height))).astype(int)
-        found.append((int(label), sample.image[top:bottom, left:right]))
-    return found
+    objects = zip(sample.boxes, sample.labels, sample.crowd, strict=True)
+    return [(int(label), cut_box(sample.image, box, margin)) for box, label, crowd in objects if not crowd]

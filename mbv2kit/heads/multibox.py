@@ -50,6 +50,7 @@ class MultiBox(Head):
     """
 
     task = "detection"
+    box_predictor = "regressors"
     fewest_steps = 200
     shapes: bx.Cells
     steps: Sequence[float | None] | None = None
@@ -62,6 +63,12 @@ class MultiBox(Head):
         self.scores = scores
         self.match_iou = match_iou
         self.nms_options = nms
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps, finest first: those of the backbone, then ``extra_1`` and so on."""
+        further = len(self.classifiers) - len(self.features)
+        return (*self.features, *(f"extra_{place}" for place in range(1, further + 1)))
 
     def predict(self, maps: Sequence[Tensor]) -> Raw:
         """Predicts class logits and box codes for every anchor of every map, ``(B, C, H, W)`` each, finest first."""

@@ -37,6 +37,10 @@ class Head(nn.Module, ABC):
     weight_options: ClassVar[frozenset[str]] = frozenset()
     # Options whose default is another one next to other heads.
     beside: ClassVar[Mapping[str, Any]] = {}
+    # Those among them without which no weight means what it meant, such as the epsilon of its norms.
+    fixed_options: ClassVar[frozenset[str]] = frozenset()
+    # Its part that predicts boxes; None for other tasks.
+    box_predictor: ClassVar[str | None] = None
     # Steps below which it may predict next to nothing if it starts from fresh weights.
     fewest_steps: ClassVar[int] = 0
     features: tuple[str, ...]

@@ -73,6 +73,7 @@ class SSD(MultiBox):
         "anchors", "min_scale", "max_scale", "anchor_steps", "maps", "scores", "extra_channels", "bottlenecks",
         "kernel", "padding", "activation", "norm_eps",
     })  # fmt: skip
+    fixed_options = frozenset({"padding", "activation", "norm_eps"})
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class YOLOv2(Head):
     """
 
     task = "detection"
+    box_predictor = "predictor"
     fewest_steps = 200
     anchors: Tensor
 

@@ -4,7 +4,12 @@ They are taken from a grid of 14 levels a channel, and a test repeats the choice
 a tenth of a second.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
+
+BACKGROUND = "background"
 
 # Red, green and blue of each color, in hexadecimal.
 _HEX = (
@@ -27,3 +32,18 @@ _HEX = (
 )
 # (256, 3) uint8 RGB.
 COLORS = np.frombuffer(bytes.fromhex("".join(_HEX)), dtype=np.uint8).reshape(-1, 3)
+
+
+def class_colors(count: int) -> NDArray[np.uint8]:
+    """Returns ``(count, 3)`` RGB colors that are easy to tell apart; a class keeps its color whatever the count.
+
+    The colors repeat after 256 classes.
+    """
+    return COLORS[np.arange(count) % len(COLORS)]
+
+
+def palette(class_names: Sequence[str]) -> NDArray[np.uint8]:
+    """Returns ``(len(class_names), 3)`` RGB colors; a class called "background" is black."""
+    colors = class_colors(len(class_names))
+    colors[[name == BACKGROUND for name in class_names]] = 0
+    return colors

@@ -80,6 +80,22 @@ def cut_center(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.
     return image[top : top + height, left : left + width]
 
 
+def cut_box(image: NDArray[np.uint8], box: NDArray[np.float32], margin: float) -> NDArray[np.uint8]:
+    """Returns the pixels of an image that a box touches, as a view.
+
+    Args:
+        image: ``(H, W, 3)``.
+        box: ``(4,)``, the corners x1, y1, x2 and y2 in pixels; some of it lies in the image.
+        margin: What is added around the box, as a share of its width and height, from 0 up; it ends at the border of
+            the image.
+    """
+    height, width = image.shape[:2]
+    border = (box[2:] - box[:2]) * margin
+    left, top = np.floor(np.maximum(box[:2] - border, 0)).astype(int)
+    right, bottom = np.ceil(np.minimum(box[2:] + border, (width, height))).astype(int)
+    return image[top:bottom, left:right]
+
+
 def resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resizes class indices; each new pixel takes the class under its center."""
     if mask.shape == (height, width):

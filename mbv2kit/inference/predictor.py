@@ -1,5 +1,6 @@
 """Predictor: a network that is ready to run, from images to predictions in the pixels of each image."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,13 +9,14 @@ from functools import partial
 from os import PathLike
 from typing import Any, overload
 
-import cv2
 import numpy as np
 
-from mbv2kit.errors import UserError, one_line
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import UnreadableImageError
 from mbv2kit.imaging.postprocess import NmsOptions, Outputs, check_outputs, finite, postprocess
-from mbv2kit.imaging.preprocess import Placement, Preprocess, preprocess_file
+from mbv2kit.imaging.preprocess import Placement, Preprocess
+from mbv2kit.inference.chain import BoxClassifier, Predictions
+from mbv2kit.inference.inputs import Ready, read_input
 from mbv2kit.inference.pipeline import Predict, count_workers
 from mbv2kit.inference.result_list import Results
 from mbv2kit.inference.results import MIN_SCORE, Result, check_score
@@ -22,7 +24,7 @@ from mbv2kit.inference.sources import Source, to_sources
 from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Image, Input, Prediction, Task
+from mbv2kit.structures import Input, Prediction, Task
 
 _NOT_FINITE = (
     "the network's outputs are not numbers (NaN or infinite); its weights or its exported file are damaged, or "
@@ -68,6 +70,7 @@ class Predictor:
         self._open_session = open_session
         self._threads = threads
         self._session = open_session(threads)
+        self._second: BoxClassifier | None = None
         # The copies that no list of results uses at the moment, by their number of threads.
         self._idle: defaultdict[int, list[Predictor]] = defaultdict(list)
 
@@ -75,6 +78,45 @@ class Predictor:
     def class_names(self) -> Mapping[Task, Sequence[str]]:
         """For each task the names of its classes, by class id."""
         return self.spec.class_names
+
+    def then(self, classifier: "Predictor", *, margin: float = 0.0) -> "Predictor":
+        """Returns a predictor that has a second model classify what this one detects.
+
+        Each box whose score is at least ``min_score`` is cut out of the image, which is decoded once and at full size,
+        and classified. The results have the best class of each box as ``then_labels``, ``then_scores`` and
+        ``then_class_ids``.
+
+        Args:
+            classifier: A model with a classifier.
+            margin: What is added around a box on each side, as a share of its width and height; it ends at the border
+                of the image.
+
+        Raises:
+            UserError: This model does not detect or has a second one already, the second one does not classify, or the
+                margin is below 0.
+
+        Examples:
+            >>> predictor = mbv2kit.load("outputs/first").then(mbv2kit.load("outputs/kinds"))
+            >>> result = predictor("photos/cat.jpg")
+            >>> len(result.then_labels) == len(result.boxes)
+            True
+        """
+        if not isinstance(classifier, Predictor):
+            raise UserError(
+                f"A second model is a predictor such as mbv2kit.load(...) returns, got {type(classifier).__name__}."
+            )
+        if "detection" not in self.class_names:
+            raise UserError(
+                f"A second model classifies the boxes of a detector, but the first one does "
+                f"{' and '.join(self.class_names)}; load one that detects."
+            )
+        if self._second is not None:
+            raise UserError("This predictor has a second model already; load the detector anew for another one.")
+        # Both have one session, which takes most of the memory.
+        chained = copy.copy(self)
+        chained._second = BoxClassifier(classifier, margin)
+        chained._idle = defaultdict(list)
+        return chained
 
     # A string may also be a folder or a pattern; in a list it always gives Results.
     @overload
@@ -139,7 +181,12 @@ class Predictor:
         return wanted or self.batch or 1
 
     def predict(
-        self, sources: Sequence[Source], *, min_score: float = MIN_SCORE, stages: Stages | None = None
+        self,
+        sources: Sequence[Source],
+        *,
+        min_score: float = MIN_SCORE,
+        stages: Stages | None = None,
+        keep_pixels: bool = False,
     ) -> list[Result]:
         """Predicts for files and images, all in one batch.
 
@@ -147,6 +194,8 @@ class Predictor:
             sources: Paths, and ``(H, W, 3)`` uint8 RGB images of any size.
             min_score: Boxes of a lower score are left out of the results, 0..1.
             stages: Adds up the time spent on reading, the network and postprocessing.
+            keep_pixels: Whether results keep the pixels of a file that was decoded at full size, so that drawing them
+                does not read it anew.
 
         Returns:
             A result for each source; that of a file that cannot be read has an ``error``.
@@ -156,19 +205,34 @@ class Predictor:
         """
         stages = stages or Stages()
         with stages.timing("reading"):
-            read = [_read(source, self.preprocess) for source in sources]
-        predictions = iter(self._predict([each for each in read if not isinstance(each, UserError)], stages))
+            read = [read_input(source, self.preprocess, whole=self._second is not None) for source in sources]
+        ready = [each for each in read if not isinstance(each, UserError)]
+        predicted = self._predict(ready, stages)
+        if self._second is not None:
+            whole = [each.pixels for each in ready if each.pixels is not None]
+            predicted = self._second.add_classes(whole, predicted, min_score, stages)
+        predictions = iter(predicted)
+        then_class_names = () if self._second is None else self._second.class_names
         results = []
         for source, each in zip(sources, read, strict=True):
-            path, pixels = (None, source) if isinstance(source, np.ndarray) else (source, None)
-            result = partial(Result, path=path, pixels=pixels, class_names=self.class_names, min_score=min_score)
+            result = partial(
+                Result,
+                path=None if isinstance(source, np.ndarray) else source,
+                class_names=self.class_names,
+                min_score=min_score,
+                then_class_names=then_class_names,
+            )
             if isinstance(each, UserError):
                 results.append(result(size=(0, 0), predictions={}, error=str(each)))
-            elif (prediction := next(predictions)) is None:
-                name = "" if path is None else f"{path}: "
-                results.append(result(size=each[1].image, predictions={}, error=f"{name}{_NOT_FINITE}"))
+                continue
+            pixels = each.pixels if keep_pixels or isinstance(source, np.ndarray) else None
+            result = partial(result, size=each.placement.image, pixels=pixels)
+            prediction = next(predictions)
+            if isinstance(prediction, str):
+                name = "" if isinstance(source, np.ndarray) else f"{source}: "
+                results.append(result(predictions={}, error=f"{name}{prediction}"))
             else:
-                results.append(result(size=each[1].image, predictions=prediction))
+                results.append(result(predictions=prediction))
         return results
 
     def predict_inputs(self, inputs: Input, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
@@ -222,7 +286,7 @@ class Predictor:
         Args:
             threads: Threads of the copy's session; None for as many as here.
         """
-        return Predictor(
+        copied = Predictor(
             self.spec,
             self._open_session,
             runtime=self.runtime,
@@ -231,24 +295,27 @@ class Predictor:
             batch=self.batch,
             nms_options=self._nms_options,
         )
+        if self._second is not None:
+            copied._second = replace(self._second, predictor=self._second.predictor.copy(threads))
+        return copied
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
         tasks = ", ".join(f"{task} of {len(names)} classes" for task, names in self.class_names.items())
         heads = ", ".join(str(head["name"]) for head in self.spec.heads.values())
-        return f"Predictor({tasks}, {self.spec.backbone['name']} + {heads}, {width} x {height}, {self.runtime})"
+        then = "" if self._second is None else f", then {self._second.predictor!r}"
+        return f"Predictor({tasks}, {self.spec.backbone['name']} + {heads}, {width} x {height}, {self.runtime}{then})"
 
-    def _predict(self, read: Sequence[tuple[Image, Placement]], stages: Stages) -> list[dict[Task, Prediction] | None]:
-        """Returns the predictions of each image; None where the network returned no numbers for it."""
+    def _predict(self, read: Sequence[Ready], stages: Stages) -> list[Predictions | str]:
+        """Returns the predictions of each image, or why it has none."""
         if not read:
             return []
-        inputs, placements = zip(*read, strict=True)
         with stages.timing("network"):
-            outputs = self.outputs(np.stack(inputs))
+            outputs = self.outputs(np.stack([each.inputs for each in read]))
         with stages.timing("postprocessing"):
-            good = finite(outputs, len(inputs))
-            predictions = self.postprocess(outputs, placements)
-            return [each if fine else None for each, fine in zip(predictions, good.tolist(), strict=True)]
+            good = finite(outputs, len(read))
+            predictions = self.postprocess(outputs, [each.placement for each in read])
+            return [each if fine else _NOT_FINITE for each, fine in zip(predictions, good.tolist(), strict=True)]
 
     @contextmanager
     def _workers(self, min_score: float, images: int) -> Iterator[list[Predict]]:
@@ -261,15 +328,3 @@ class Predictor:
             yield [partial(predictor.predict, min_score=min_score) for predictor in copies or [self]]
         finally:
             idle += copies
-
-
-def _read(source: Source, preprocess: Preprocess) -> tuple[Image, Placement] | UserError:
-    if isinstance(source, np.ndarray):
-        return preprocess(source)
-    try:
-        return preprocess_file(source, preprocess)
-    except UserError as error:
-        return error
-    except (MemoryError, cv2.error) as error:
-        # An image that no memory holds must not keep the others from their predictions.
-        return UnreadableImageError(f"{source}: the image could not be preprocessed ({one_line(error)}).")

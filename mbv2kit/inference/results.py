@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,18 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together, palette
+from mbv2kit.imaging.colors import palette
+from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
-from mbv2kit.imaging.resizing import count_values
-from mbv2kit.structures import Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
+from mbv2kit.inference.records import Record, describe, shares
+from mbv2kit.structures import BoxClasses, Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
 
 if TYPE_CHECKING:
     import supervision
 
 # Boxes of a lower score are no part of a result.
 MIN_SCORE = 0.05
-# A millionth of a score and a hundredth of a pixel: finer than any model predicts, short enough to read.
-_SCORE_DIGITS = 6
-_PIXEL_DIGITS = 2
 _JPEG = (".jpg", ".jpeg")
 _PROPERTIES: Mapping[Task, str] = {
     "classification": "top(), labels, scores and class_ids",
@@ -38,8 +36,6 @@ _PROPERTIES: Mapping[Task, str] = {
 # Tasks whose predictions have classes with scores.
 _RANKING: Sequence[Task] = ("classification", "detection")
 
-Record = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Result:
@@ -48,7 +44,8 @@ class Result:
     The properties are those of the model's tasks; any other one raises AttributeError:
 
     * classification: :meth:`top`, and ``labels``, ``scores`` and ``class_ids`` of all classes, best first;
-    * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first;
+    * detection: ``boxes``, ``labels``, ``scores`` and ``class_ids`` of the objects, best first, and ``then_labels``,
+      ``then_scores`` and ``then_class_ids`` where a second model classified them;
     * segmentation: ``mask`` and ``fractions``.
 
     With several tasks, a property that two of them have needs the name of one: ``result["detection"].labels``. All the
@@ -62,6 +59,7 @@ class Result:
         min_score: Boxes of a lower score are left out, 0..1.
         pixels: ``(H, W, 3)`` uint8 RGB of an image that was passed as an array; None for a file.
         error: Why the file could not be read, in one sentence; None if it was.
+        then_class_names: Names of the classes of a second model that classified the boxes, by class id.
     """
 
     path: Path | None
@@ -71,6 +69,7 @@ class Result:
     min_score: float = MIN_SCORE
     pixels: Image | None = None
     error: str | None = None
+    then_class_names: Sequence[str] = ()
 
     def __getitem__(self, task: Task) -> "Result":
         """Returns the result of one of the model's tasks.
@@ -129,7 +128,22 @@ class Result:
     def fractions(self) -> dict[str, float]:
         """The share of the pixels that each class has, 0..1, for the classes that are in the image."""
         task = self._task_of("fractions", "segmentation")
-        return _fractions(self.mask, self.class_names[task])
+        return shares(self.mask, self.class_names[task])
+
+    @property
+    def then_labels(self) -> list[str]:
+        """The names of :attr:`then_class_ids`."""
+        return [self.then_class_names[class_id] for class_id in self.then_class_ids.tolist()]
+
+    @property
+    def then_scores(self) -> NDArray[np.float32]:
+        """``(N,)`` float32 in 0..1: the scores of :attr:`then_class_ids`."""
+        return self._then("then_scores").scores
+
+    @property
+    def then_class_ids(self) -> NDArray[np.int64]:
+        """``(N,)`` int64: the best class of each object by the second model (:meth:`Predictor.then`)."""
+        return self._then("then_class_ids").class_ids
 
     def top(self, count: int = BEST) -> list[tuple[str, float]]:
         """Returns the names and scores of the most likely classes, best first."""
@@ -156,14 +170,15 @@ class Result:
         files = {"drawing": drawing, "mask": mask}
         line |= {name: file for name, file in files.items() if file is not None}
         for task, prediction in self.predictions.items():
-            line |= describe(prediction, self.class_names[task], self.min_score)
+            line |= describe(prediction, self.class_names[task], self.min_score, self.then_class_names)
         return line
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
         """Returns the result as a type of the package supervision.
 
         Objects become ``Detections``, and so do the classes of a mask except its background, each with the box around
-        its pixels; ``data["class_name"]`` holds the names. Classes of an image become ``Classifications``.
+        its pixels; ``data["class_name"]`` holds the names, and ``data["then_class_name"]`` those of a second model.
+        Classes of an image become ``Classifications``.
 
         Raises:
             UserError: The package supervision is not installed.
@@ -172,7 +187,7 @@ class Result:
 
         task = self._task_of("to_supervision()", *self.predictions)
         shown = self._detections("boxes") if task == "detection" else self.predictions[task]
-        return to_supervision(shown, self.class_names[task])
+        return to_supervision(shown, self.class_names[task], self.then_class_names)
 
     def plot(self, min_score: float = DRAW_MIN_SCORE) -> Image:
         """Draws the prediction: boxes with names, colored regions, the most likely classes below the image.
@@ -188,7 +203,7 @@ class Result:
         check_score("min_score", min_score)
         self._check_readable()
         drawn = [(prediction, self.class_names[task]) for task, prediction in self.predictions.items()]
-        return annotate_together(self.image, drawn, min_score)
+        return annotate_together(self.image, drawn, min_score, self.then_class_names)
 
     def save(self, path: str | Path, min_score: float = DRAW_MIN_SCORE) -> Path:
         """Writes the drawing of :meth:`plot` to a file, in the format of its suffix.
@@ -267,6 +282,12 @@ class Result:
         assert isinstance(prediction, Detections)
         return prediction.at_least(self.min_score)
 
+    def _then(self, name: str) -> BoxClasses:
+        then = self._detections(name).then
+        if then is None:
+            raise AttributeError(f"The boxes have no {name}: no second model classified them; see Predictor.then.")
+        return then
+
 
 def check_score(name: str, value: object) -> None:
     """Checks a lowest score.
@@ -278,49 +299,15 @@ def check_score(name: str, value: object) -> None:
         raise UserError(f"{name} must be in 0..1, got {value!r}.")
 
 
-def describe(prediction: Prediction, class_names: Sequence[str], min_score: float) -> Record:
-    """Returns a prediction as plain values: the five best ``classes``, the ``boxes``, or the ``fractions`` of classes.
-
-    Args:
-        prediction: The prediction, in pixels of the image.
-        class_names: Names by class id.
-        min_score: Boxes with a lower score are left out.
-    """
-    if isinstance(prediction, Classification):
-        best = zip(prediction.class_ids[:BEST].tolist(), prediction.scores[:BEST].tolist(), strict=True)
-        return {"classes": [_label(class_id, score, class_names) for class_id, score in best]}
-    if isinstance(prediction, Detections):
-        kept = prediction.at_least(min_score)
-        found = zip(kept.class_ids.tolist(), kept.scores.tolist(), kept.boxes.tolist(), strict=True)
-        return {
-            "boxes": [
-                _label(class_id, score, class_names) | {"box": [round(value, _PIXEL_DIGITS) for value in box]}
-                for class_id, score, box in found
-            ]
-        }
-    fractions = _fractions(prediction.mask, class_names)
-    return {"fractions": {name: round(share, _SCORE_DIGITS) for name, share in fractions.items()}}
-
-
-def _label(class_id: int, score: float, class_names: Sequence[str]) -> Record:
-    return {"class_id": class_id, "label": class_names[class_id], "score": round(score, _SCORE_DIGITS)}
-
-
-def _fractions(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, float]:
-    counts = count_values(mask)
-    pixels: Counter[str] = Counter()
-    for class_id in np.flatnonzero(counts).tolist():
-        # Several classes may share a name.
-        pixels[class_names[class_id]] += counts[class_id].item()
-    return {name: count / mask.size for name, count in pixels.items()}
-
-
 def _summary(result: Result) -> str:
     """Returns what was predicted in a few words."""
     if result.task == "classification":
         return ", ".join(f"{label} {score:.2f}" for label, score in result.top(3))
     if result.task == "detection":
-        counts = Counter(result.labels)
+        labels = result.labels
+        if result.then_class_names:
+            labels = [f"{label} ({then})" for label, then in zip(labels, result.then_labels, strict=True)]
+        counts = Counter(labels)
         found = first_few(f"{count} {label}" for label, count in counts.most_common())
         return found or "no objects"
     fractions = sorted(result.fractions.items(), key=lambda item: -item[1])

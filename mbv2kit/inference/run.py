@@ -18,7 +18,8 @@ from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.results import Record, Result, check_score
+from mbv2kit.inference.records import Record
+from mbv2kit.inference.results import Result, check_score
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
@@ -54,19 +55,19 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     # A budget of memory covers all images that are processed at a time.
     workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
     loaded = load(replace(request, workers=workers))
+    tasks = _tasks(loaded.predictor, config.task, loaded.name)
     origin = "" if request.checkpoint else " (of the newest finished run)"
-    _say(f"Model: {loaded.name}{origin}", *loaded.notes, *found.notes())
+    _say(f"Model: {loaded.name}{origin}", *loaded.notes)
+    predictor = _with_second(loaded.predictor, config, tasks, workers)
+    _say(*found.notes())
     keep_freed_memory()
-    batch_size = loaded.predictor.batch_size(config.batch_size)
-    predictors = [loaded.predictor, *(loaded.predictor.copy() for _ in range(workers - 1))]
+    batch_size = predictor.batch_size(config.batch_size)
+    predictors = [predictor, *(predictor.copy() for _ in range(workers - 1))]
     stages = Stages()
-    predict = [partial(each.predict, min_score=config.min_score, stages=stages) for each in predictors]
+    options = {"min_score": config.min_score, "stages": stages, "keep_pixels": config.save_images}
+    predict = [partial(each.predict, **options) for each in predictors]
     names = output_names(images, found.folders)
-    writer = Writer(
-        tasks=_tasks(loaded.predictor, config.task, loaded.name),
-        draw_min_score=config.draw_min_score,
-        draws=config.save_images,
-    )
+    writer = Writer(tasks=tasks, draw_min_score=config.draw_min_score, draws=config.save_images)
 
     ready = perf_counter()
     where = OUTPUTS / "infer" if config.output is None else config.output
@@ -129,7 +130,8 @@ class _Told:
 
 
 def _say(*lines: str) -> None:
-    print(*map(shown, lines), sep="\n")
+    for line in lines:
+        print(shown(line))
 
 
 def _request(config: DictConfig) -> Request:
@@ -153,6 +155,25 @@ def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
     if task not in predictor.class_names:
         raise UserError(f"The model {name} does {' and '.join(predictor.class_names)}, not {task}; leave out task=.")
     return [task]
+
+
+def _with_second(predictor: Predictor, config: DictConfig, tasks: Sequence[Task], workers: int) -> Predictor:
+    """Adds the model that ``then`` names, if it names one."""
+    if config.then is None:
+        if config.then_margin:
+            raise UserError(f"then_margin={config.then_margin} is for the model of then=; name one, or leave it out.")
+        return predictor
+    if config.memory_budget is not None:
+        raise UserError("memory_budget plans the memory of one model; leave out memory_budget= or then=.")
+    try:
+        second = load(Request(checkpoint=config.then, threads=config.threads, workers=workers))
+        chained = predictor.then(second.predictor, margin=config.then_margin)
+    except UserError as error:
+        raise UserError(f"then={config.then}: {error}") from None
+    if "detection" not in tasks:
+        raise UserError(f"then={config.then} classifies boxes, and task={config.task} writes none; leave out one.")
+    _say(f"Then: {second.name}", *second.notes)
+    return chained
 
 
 def _write_all(results: Iterable[Record], total: int, file: Path, draw_min_score: float) -> _Told:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mbv2kit.imaging.encode import TooLargeError, check_jpeg_size
 from mbv2kit.imaging.images import UnreadableImageError
-from mbv2kit.inference.results import Record, Result
+from mbv2kit.inference.records import Record
+from mbv2kit.inference.results import Result
 from mbv2kit.structures import Task
 
 LINES = "predictions.jsonl"

@@ -23,7 +23,7 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     """Returns the config with all that belongs to the weights: network, padding, epsilon and normalization.
 
     The weights win over keys at their default. So do they in the head, if they have one of its kind for the task;
-    another value there only leaves parts of it fresh.
+    another value there leaves parts of it fresh, except for what decides how all of it computes.
 
     Args:
         config: The config of a training run.
@@ -50,9 +50,7 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
         if found == value:
             continue
         if found != default:
-            raise UserError(
-                f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it."
-            )
+            raise _contradiction(key, found, value, weights)
         OmegaConf.update(config, key, value)
         adopted.append(f"{key}={value}")
     for task in heads_of(config):
@@ -79,13 +77,19 @@ def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str, task: Task, p
             theirs["name"],
         )
         return []
-    adopted = []
+    adopted, head = [], HEADS.get_class(name)
     for key, default in HEADS.options(name).items():
         found, value, usual = map(_listed, (ours[key], theirs.get(key, default), default))
-        if key in HEADS.get_class(name).weight_options and found == usual != value:
+        if found not in (value, usual) and key in head.fixed_options:
+            raise _contradiction(f"{place}.{key}", found, value, weights)
+        if key in head.weight_options and found == usual != value:
             OmegaConf.update(config, f"{place}.{key}", value, merge=False)
             adopted.append(f"{place}.{key}={value}")
     return adopted
+
+
+def _contradiction(key: str, found: Any, value: Any, weights: str) -> UserError:
+    return UserError(f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it.")
 
 
 def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:

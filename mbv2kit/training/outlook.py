@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def tell_short_run(model: VisionModel, task: Task, loaded: Collection[str], steps: int, batch_size: int) -> None:
-    """Warns where a head whose weights are mostly fresh gets fewer steps than it needs.
+    """Warns where a head whose weights, or those that predict boxes, are mostly fresh gets fewer steps than it needs.
 
     Args:
         model: The model to train.
@@ -34,7 +34,13 @@ def tell_short_run(model: VisionModel, task: Task, loaded: Collection[str], step
 
 
 def _is_fresh(model: VisionModel, task: Task, loaded: Collection[str]) -> bool:
-    """Returns whether more than half of a head's numbers come from no weights."""
-    prefix = f"heads.{task}."
-    sizes = {f"{prefix}{name}": parameter.numel() for name, parameter in model.heads[task].named_parameters()}
-    return 2 * sum(sizes[name] for name in loaded if name in sizes) < sum(sizes.values())
+    """Returns whether more than half of a head's numbers, or of those of its boxes, come from no weights."""
+    head = model.heads[task]
+    prefixes = [f"heads.{task}."]
+    if head.box_predictor is not None:
+        prefixes.append(f"heads.{task}.{head.box_predictor}.")
+    for prefix in prefixes:
+        sizes = {name: part.numel() for name, part in model.named_parameters() if name.startswith(prefix)}
+        if 2 * sum(sizes[name] for name in loaded if name in sizes) < sum(sizes.values()):
+            return True
+    return False

@@ -16,6 +16,7 @@ from mbv2kit.training.plan import Plan
 from mbv2kit.weights.class_rows import rows_by_name
 from mbv2kit.weights.open import open_model
 from mbv2kit.weights.partial_loading import LoadReport, load_tensors
+from mbv2kit.weights.predictor_maps import tensors_by_map
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def load_weights(model: VisionModel, start: VisionModel, weights: str) -> LoadRe
     Raises:
         UserError: No weight of the backbone fits.
     """
-    report = load_tensors(model, start.state_dict(), rows_by_name(model, start))
+    tensors = tensors_by_map(model, start)
+    report = load_tensors(model, tensors, rows_by_name(model, start.class_names, tensors))
     left_out = dict.fromkeys(start.spec.origin.get("left_out", ()), "not supported by any network")
     report = replace(report, skipped={**report.skipped, **left_out})
     console = Console(width=120, no_color=True)

@@ -10,19 +10,23 @@ from mbv2kit.data.names import are_numbered, same_but_for_case
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.weights.partial_loading import Renamed
+from mbv2kit.structures import Task
+from mbv2kit.weights.partial_loading import Renamed, other_shape
 
 
-def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
+def rows_by_name(
+    model: VisionModel, their_classes: Mapping[Task, Sequence[str]], tensors: Mapping[str, Tensor]
+) -> dict[str, Renamed]:
     """Finds the tensors whose rows belong to classes, where two models have other classes or another order.
 
     The row of a class comes from its namesake, or else from the one class that is only written in another way; a class
-    without one keeps its fresh row. Rows never go by position, and classes that the weights only number have no
-    namesakes.
+    without one, or with several, keeps its fresh row. Rows never go by position, and classes that the weights only
+    number have no namesakes.
 
     Args:
         model: The model to load into, with fresh weights.
-        start: The model that the weights belong to.
+        their_classes: Names of the weights' classes, by task.
+        tensors: The weights, by the names of the model's tensors.
 
     Returns:
         What to load in place of those tensors, by their names in the model.
@@ -30,22 +34,23 @@ def rows_by_name(model: VisionModel, start: VisionModel) -> dict[str, Renamed]:
     found: dict[str, Renamed] = {}
     for task, own in model.class_names.items():
         head, names = model.heads[task], tuple(own)
-        theirs = tuple(start.class_names.get(task, names))
+        theirs = tuple(their_classes.get(task, names))
         if names == theirs:
             continue
-        numbered = are_numbered(theirs)
-        sources = {} if numbered else _namesakes(names, theirs)
+        sources = None if are_numbered(theirs) else _namesakes(names, theirs)
         for name, groups in _class_tensors(model, head, model.spec.heads[task], len(names)).items():
-            fresh, tensor = head.state_dict()[name], start.heads[task].state_dict().get(name)
-            if tensor is None or (numbered and tensor.shape != fresh.shape):
-                continue
-            found[f"heads.{task}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
+            fresh, tensor = head.state_dict()[name], tensors.get(f"heads.{task}.{name}")
+            if tensor is not None:
+                found[f"heads.{task}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
     return found
 
 
 def _namesakes(names: Sequence[str], theirs: Sequence[str]) -> dict[int, int]:
-    """Returns the place of each name in another list: of the same name, or else of the only one that looks like it."""
-    found = {index: theirs.index(name) for index, name in enumerate(names) if name in theirs}
+    """Returns the place of each name in another list: of the same name, or else of the only one that looks like it.
+
+    A name that the other list has several times, such as ``crane`` of ImageNet, has no place.
+    """
+    found = {index: theirs.index(name) for index, name in enumerate(names) if theirs.count(name) == 1}
     left = {index: same_but_for_case(name) for index, name in enumerate(names) if index not in found}
     free = {place: same_but_for_case(name) for place, name in enumerate(theirs) if place not in found.values()}
     for index, form in left.items():
@@ -72,13 +77,22 @@ def _class_tensors(model: VisionModel, head: Head, options: Mapping[str, Any], c
 
 
 def _renamed(
-    fresh: Tensor, tensor: Tensor, groups: int, sources: Mapping[int, int], count: int, their_count: int
+    fresh: Tensor, tensor: Tensor, groups: int, sources: Mapping[int, int] | None, count: int, their_count: int
 ) -> Renamed:
     """Moves rows to the places of their classes, which are the last of each group."""
     ours = fresh.clone().reshape(groups, -1, *fresh.shape[1:])
     # Rows of a group that are of no class: a background, or a box and its objectness.
     extra = ours.shape[1] - count
-    if not sources or tensor.shape[0] != groups * (extra + their_count) or tensor.shape[1:] != fresh.shape[1:]:
+    if tensor.shape[1:] != fresh.shape[1:]:
+        return Renamed(None, other_shape(tensor, fresh))
+    if tensor.shape[0] != groups * (extra + their_count):
+        return Renamed(
+            None,
+            f"{len(tensor)} rows for {their_count} classes in the weights, {len(fresh)} for {count} here; stays fresh",
+        )
+    if sources is None:
+        return Renamed(None, "class_names=FILE must name the classes of the weights, which number them; stays fresh")
+    if not sources:
         return Renamed(None, "other classes in the weights; stays fresh")
     theirs = tensor.reshape(groups, -1, *tensor.shape[1:])
     ours[:, :extra] = theirs[:, :extra]

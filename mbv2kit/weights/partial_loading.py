@@ -1,6 +1,7 @@
 """Loads weights into a model that differs from theirs, and reports what happened to every tensor."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,14 +40,17 @@ class LoadReport:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> Table:
-        """Returns a table with a row for each part of the model whose tensors have the same outcome."""
+        """Returns a table with a row for each part of the model whose tensors have the same outcome.
+
+        Parts that differ in one number share a row: ``classifiers.{0-3,5}``.
+        """
         outcomes: dict[str, str] = {**dict.fromkeys(self.loaded, "loaded"), **self.renamed}
         for what, tensors in (("missing, stay fresh", self.missing), ("skipped", self.skipped)):
             for name, reason in tensors.items():
                 # A tensor of another shape is both skipped and missing; its one row says both.
                 outcomes[name] = f"{what}: {reason}"
         table = Table("part", "tensors", "outcome", box=SIMPLE_HEAD)
-        for part, count, outcome in _summarize(outcomes, depth=1):
+        for part, count, outcome in _merge_numbers(_summarize(outcomes, depth=1)):
             table.add_row(part, str(count), outcome)
         return table
 
@@ -77,9 +81,7 @@ def load_tensors(
                     own[name].copy_(moved.tensor)
                     loaded.append(name)
             elif own[name].shape != tensor.shape:
-                skipped[name] = missing[name] = (
-                    f"{_shape(tensor)} in the weights, {_shape(own[name])} here; stays fresh"
-                )
+                skipped[name] = missing[name] = other_shape(tensor, own[name])
             else:
                 own[name].copy_(tensor)
                 loaded.append(name)
@@ -99,6 +101,37 @@ def _summarize(outcomes: Mapping[str, str], depth: int) -> list[tuple[str, int, 
         else:
             rows += _summarize(members, depth + 1)
     return rows
+
+
+def _merge_numbers(rows: Iterable[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+    """Merges rows with the same outcome whose parts differ only in their first number."""
+    groups: dict[tuple[str, str, str], dict[int | None, int]] = {}
+    for part, count, outcome in rows:
+        found = re.match(r"(\D*)(\d+)(.*)", part)
+        before, number, after = found.groups() if found else (part, None, "")
+        groups.setdefault((before, after, outcome), {})[None if number is None else int(number)] = count
+    return [
+        (f"{before}{_in_short(list(counts))}{after}", sum(counts.values()), outcome)
+        for (before, after, outcome), counts in groups.items()
+    ]
+
+
+def _in_short(numbers: Sequence[int | None]) -> str:
+    """``[0, 1, 2, 5] -> {0-2,5}``; one number as it is."""
+    if len(numbers) == 1:
+        return "" if numbers[0] is None else str(numbers[0])
+    runs: list[list[int]] = []
+    for number in sorted(number for number in numbers if number is not None):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return "{" + ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) + "}"
+
+
+def other_shape(tensor: Tensor, own: Tensor) -> str:
+    """Returns why a tensor of the weights was not copied into one of another shape."""
+    return f"{_shape(tensor)} in the weights, {_shape(own)} here; stays fresh"
 
 
 def _shape(tensor: Tensor) -> str:

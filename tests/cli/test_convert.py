@@ -134,8 +134,8 @@ def test_a_run_starts_from_converted_weights(run: Run, tmp_path: Path, tiny: lis
     assert model.spec.origin["started_from"]["source"] == "net.pth"
     log = (tmp_path / "mine" / "train.log").read_text()
     assert "the weights set backbone.width=0.35" in log
-    # Of seven classes none is one of the five.
-    assert "7 x 1280 in the weights, 5 x 1280 here; stays fresh" in log
+    # The classes of the file have no names.
+    assert "class_names=FILE must name the classes of the weights, which number them; stays fresh" in log
     assert run("train", train, "resume=mine", "trainer.max_epochs=2") == 0
     # Progressive resizing: the next run starts from this one, at another size.
     tiny[tiny.index("input.size=[32,32]")] = "input.size=[64,64]"

@@ -1,4 +1,4 @@
-"""A folder such as the pages talk about: a few photos, a small data set and a run."""
+"""A folder such as the pages talk about: a few photos, a small data set, a run and a second model."""
 
 import shutil
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import mbv2kit
 
 Run = Callable[..., int]
 
@@ -54,6 +56,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_command(FIRST_RUN, *TINY.split()) == 0
+        classifier = mbv2kit.create_model(
+            "mobilenet_v2", "classifier", ["flat", "round"], width=0.35, input_size=(32, 32)
+        )
+        classifier.save("outputs/kinds/model")
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 import mbv2kit
 from tests.docs.conftest import TINY
 
-MODULES = ("mbv2kit", "mbv2kit.api", "mbv2kit.cli.keywords")
+MODULES = ("mbv2kit", "mbv2kit.api", "mbv2kit.cli.keywords", "mbv2kit.inference.predictor")
 
 
 @pytest.mark.parametrize("module", MODULES)

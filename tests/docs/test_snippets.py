@@ -16,6 +16,7 @@ RUN = {
     "mbv2kit infer photos/ checkpoint=outputs/first": "",
     "mbv2kit infer photos/ checkpoint=outputs/first runtime=auto": "runtime=onnxruntime",
     "mbv2kit infer photos/ checkpoint=outputs/first memory_budget=512kB": "",
+    "mbv2kit infer photos/ checkpoint=outputs/first then=outputs/kinds": "",
     "mbv2kit eval checkpoint=outputs/first": "loader.workers=0",
     "mbv2kit eval checkpoint=outputs/first/model/model.onnx runtime=onnxruntime": "loader.workers=0",
     "mbv2kit cut-objects dataset=voc dataset.root=cells output=crops": "",

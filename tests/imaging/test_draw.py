@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -5,16 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mbv2kit.imaging.colors import class_colors, palette
 from mbv2kit.imaging.draw import (
     annotate,
     annotate_ground_truth,
     annotate_together,
-    class_colors,
     contact_sheet,
     next_to_ground_truth,
-    palette,
 )
-from mbv2kit.structures import IGNORE, Classification, Detections, Image, Sample, Segmentation
+from mbv2kit.structures import IGNORE, BoxClasses, Classification, Detections, Image, Sample, Segmentation
 
 NAMES = ("background", "cat", "dog", "a class whose name is far too long to be written on any image of this size")
 
@@ -80,6 +81,15 @@ def test_small_images_are_enlarged_and_their_boxes_with_them() -> None:
     outline = shows(drawn, class_colors(2)[1])
     assert outline[40:121, 80].all()
     assert outline[40:121, 240].all()
+
+
+def test_a_tag_has_the_class_of_a_second_model_too() -> None:
+    boxes = detections([[100, 150, 300, 350], [10, 10, 90, 90]], [0.98, 0.3])
+    then = replace(boxes, then=BoxClasses(np.array([1, 0]), np.array([0.91, 0.5], dtype=np.float32)))
+    drawn = annotate_together(gray(400, 600), [(then, NAMES)], 0.4, ("flat", "round"))
+    # What is written is "cat 0.98, round 0.91".
+    same = detections([[100, 150, 300, 350]], [0.91])
+    np.testing.assert_array_equal(drawn, annotate(gray(400, 600), same, ("background", "cat 0.98, round")))
 
 
 def test_tags_do_not_cover_each_other() -> None:

@@ -1,10 +1,11 @@
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mbv2kit.imaging.resizing import resize_as_tf1, resize_image, resize_mask
+from mbv2kit.imaging.resizing import cut_box, resize_as_tf1, resize_image, resize_mask
 from mbv2kit.structures import Image
 
 # OpenCV 4 interpolates with coarser weights.
@@ -77,3 +78,24 @@ def test_a_mask_takes_the_class_under_each_new_pixels_center(old: tuple[int, int
     clear = ~on_edge_y[:, None] & ~on_edge_x[None]
     np.testing.assert_array_equal(resized[clear], alternatives[3][clear])
     assert np.any([resized == each for each in alternatives], axis=0).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "rows", "columns"),
+    [
+        ((2, 1, 5, 4), 0.0, (1, 4), (2, 5)),
+        ((2.2, 1.9, 4.1, 3.0), 0.0, (1, 3), (2, 5)),
+        ((-3, -3, 99, 99), 0.0, (0, 6), (0, 8)),
+        ((2, 2, 4, 4), 0.5, (1, 5), (1, 5)),
+        ((2, 2, 4, 3), 0.25, (1, 4), (1, 5)),
+        ((2, 2, 4, 4), 1e9, (0, 6), (0, 8)),
+        ((7.9, 5.9, 8, 6), 0.0, (5, 6), (7, 8)),
+    ],
+)
+def test_a_box_is_cut_out_with_every_pixel_that_it_touches(
+    box: tuple[float, ...], margin: float, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    image = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    cut = cut_box(image, np.array(box, dtype=np.float32), margin)
+    np.testing.assert_array_equal(cut, image[slice(*rows), slice(*columns)])
+    assert cut.base is not None, "no pixel is copied"

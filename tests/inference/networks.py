@@ -1,9 +1,11 @@
 """Exported networks of a few nodes, in model folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from onnx import NodeProto, TensorProto, helper, save_model
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper, save_model
 
 from mbv2kit.imaging.preprocess import Preprocess, Resize
 from mbv2kit.models.exports import Export, hash_of
@@ -50,6 +52,34 @@ def save_shares(
         class_names={"classification": names},
         input=Preprocess((8, 8), resize),
     )
+    return _save(folder, graph, spec, None, "probabilities")
+
+
+def save_detector(folder: Path, rows: Sequence[tuple[float, ...]], side: int = 64) -> Path:
+    """Saves a detector of the classes ``cell`` and ``worm`` that finds the same in every image.
+
+    Args:
+        folder: The model folder.
+        rows: The objects, best first: x1, y1, x2, y2 in pixels of the input, score and class.
+        side: Side of the input, to which an image is stretched.
+    """
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["rows"], ["detections"])],
+        "detector",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, [1, side, side, 3])],
+        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(rows, dtype=np.float32).reshape(1, -1, 6), "rows")],
+    )
+    spec = ModelSpec(
+        backbone={"name": "mobilenet_v2"},
+        heads={"detection": {"name": "ssdlite"}},
+        class_names={"detection": ("cell", "worm")},
+        input=Preprocess((side, side)),
+    )
+    return _save(folder, graph, spec, 1, "detections")
+
+
+def _save(folder: Path, graph: GraphProto, spec: ModelSpec, batch: int | None, output: str) -> Path:
     with TemporaryDirectory() as name:
         file = Path(name) / "model.onnx"
         save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
@@ -57,9 +87,9 @@ def save_shares(
             file=file.name,
             format="onnx",
             precision="fp32",
-            size=(8, 8),
-            batch=None,
-            outputs=("probabilities",),
+            size=spec.input.size,
+            batch=batch,
+            outputs=(output,),
             nms_options=None,
             sha256=hash_of(file),
         )

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.draw import palette
+from mbv2kit.imaging.colors import palette
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.imaging.preprocess import Placement, Preprocess
@@ -19,7 +19,7 @@ from mbv2kit.inference import run
 from mbv2kit.inference.loading import Loaded, Request
 from mbv2kit.inference.output_folder import MARKER
 from mbv2kit.inference.predictor import Predictor
-from mbv2kit.inference.results import describe
+from mbv2kit.inference.records import describe
 from mbv2kit.inference.run import infer
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
-from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together, palette
+from mbv2kit.imaging.colors import palette
+from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.inference.results import MIN_SCORE, Result
-from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.structures import BoxClasses, Classification, Detections, Prediction, Segmentation, Task
 
 NAMES: dict[Task, tuple[str, ...]] = {
     "classification": ("cat", "dog", "owl"),
@@ -316,6 +317,11 @@ def test_objects_in_the_form_of_supervision() -> None:
     np.testing.assert_array_equal(found.confidence, OBJECTS.scores[:3])
     np.testing.assert_array_equal(found.class_id, [1, 0, 1])
     assert found.data["class_name"].tolist() == ["worm", "cell", "worm"]
+    assert "then_class_name" not in found.data
+    classes = BoxClasses(np.array([1, 0, 0, 0]), np.ones(4, dtype=np.float32))
+    chained = result(detection=replace(OBJECTS, then=classes))
+    then: Any = replace(chained, then_class_names=("flat", "round")).to_supervision()
+    assert then.data["then_class_name"].tolist() == ["round", "flat", "flat"]
     none: Any = replace(result(detection=OBJECTS), min_score=1.0).to_supervision()
     assert none.xyxy.shape == (0, 4)
 

@@ -67,3 +67,14 @@ def test_rates_in_a_list_come_from_the_weights_too(
 def test_rounding_in_vgg16_stays_the_users(root: Path) -> None:
     weights = replace(spec(), backbone={"name": "vgg16", "ceil_pooling": False})
     assert adopt(compose(root, "backbone=vgg16"), weights, "torchvision:vgg16").backbone.ceil_pooling is True
+
+
+def test_how_a_head_computes_is_not_to_be_contradicted(root: Path) -> None:
+    head = {"name": "ssdlite", "padding": "tf_same", "norm_eps": 1e-5, "kernel": 5}
+    weights = replace(spec(), heads={"detection": head}, class_names={"detection": ("cat",)})
+    adopted = adopt(compose(root, "task=detection", "head.norm_eps=1.0e-5", "head.kernel=1"), weights, "w")
+    assert (adopted.head.padding, adopted.head.norm_eps, adopted.head.kernel) == ("tf_same", 1e-5, 1)
+    with pytest.raises(UserError, match=r"head\.norm_eps=0\.01, but weights=w go with 1e-05; leave head\.norm_eps out"):
+        adopt(compose(root, "task=detection", "head.norm_eps=0.01"), weights, "w")
+    with pytest.raises(UserError, match=r"head\.activation=relu, but weights=w go with relu6"):
+        adopt(compose(root, "task=detection", "head.activation=relu"), weights, "w")

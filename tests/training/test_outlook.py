@@ -47,6 +47,14 @@ def test_a_head_that_comes_with_the_weights_may_train_as_briefly_as_it_likes(cap
     assert WARNING.format(1) in caplog.text
 
 
+def test_a_head_whose_boxes_start_fresh_is_told_though_its_maps_come_with_the_weights(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = detector()
+    tell_short_run(model, "detection", load_weights(model, detector("ssd"), "theirs").loaded, 1, 8)
+    assert WARNING.format(1) in caplog.text
+
+
 @pytest.mark.parametrize(("task", "head"), [("classification", "classifier"), ("segmentation", "deeplab_v3")])
 def test_heads_that_learn_in_a_few_steps_are_not_warned_of(
     caplog: pytest.LogCaptureFixture, task: Task, head: str

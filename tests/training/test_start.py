@@ -34,7 +34,7 @@ def test_loading_says_what_became_of_every_tensor(caplog: pytest.LogCaptureFixtu
         if name.startswith("backbone."):
             assert torch.equal(ours[name], tensor)
     assert torch.equal(ours["heads.classification.linear.weight"], fresh)
-    assert "9 x 1280 in the weights, 4 x 1280 here; stays fresh" in caplog.text
+    assert "class_names=FILE must name the classes of the weights, which number them; stays fresh" in caplog.text
 
 
 def test_other_tensors_of_the_file_are_reported(caplog: pytest.LogCaptureFixture) -> None:

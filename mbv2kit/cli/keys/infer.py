@@ -29,6 +29,8 @@ class Keys(TypedDict):
     checkpoint: Location | None
     weights: Location | None
     class_names: Location | None
+    then: Location | None
+    then_margin: Annotated[float, between(0, 100)]
     runtime: Runtime
     precision: Precision | None
     threads: Cores | None
