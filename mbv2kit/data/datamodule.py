@@ -28,8 +28,8 @@ class TrainingBatch:
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8.
-        targets: For each task that has ground truth in the batch its targets, as :meth:`mbv2kit.heads.Head.loss`
-            expects them.
+        targets: The targets of each task that at least two images have ground truth for, as
+            :meth:`mbv2kit.heads.Head.loss` expects them.
         image_ids: Names of the images, for messages.
         rows: For each task that not all images have ground truth for ``(R,)`` int64, the images that have; its targets
             are of these.
@@ -243,9 +243,10 @@ def collate_training(samples: Sequence[Sample]) -> TrainingBatch:
     batch = TrainingBatch(images, {}, [sample.image_id for sample in samples])
     for task in FIELDS:
         rows = [row for row, sample in enumerate(samples) if has_ground_truth(sample, task)]
-        if rows:
+        # A head cannot normalize over a single image.
+        if len(rows) > 1:
             batch.targets[task] = {"size": size, **_targets(task, [samples[row] for row in rows])}
-        if 0 < len(rows) < len(samples):
+        if 1 < len(rows) < len(samples):
             batch.rows[task] = torch.tensor(rows)
     return batch
 

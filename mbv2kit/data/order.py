@@ -68,17 +68,21 @@ def share_out(batch_size: int, ratio: Sequence[float]) -> tuple[int, ...]:
         ratio: Weight of each data set, above 0.
 
     Returns:
-        The images of each data set, at least one of each.
+        The images of each data set, at least two of each, because a head cannot normalize over one.
 
     Raises:
-        UserError: The batch has fewer images than there are data sets.
+        UserError: The batch is too small for that.
     """
-    if batch_size < len(ratio):
+    least = 2 * len(ratio)
+    if len(ratio) == 1:
+        return (batch_size,)
+    if batch_size < least:
         raise UserError(
-            f"loader.batch_size is {batch_size}, but there are {len(ratio)} data sets; a batch needs an image of each."
+            f"loader.batch_size is {batch_size}, but there are {len(ratio)} data sets, and batch normalization needs "
+            f"two images of each; set it to {least} or more."
         )
-    exact = (batch_size - len(ratio)) * np.array(ratio, dtype=np.float64) / sum(ratio)
+    exact = (batch_size - least) * np.array(ratio, dtype=np.float64) / sum(ratio)
     shares = np.floor(exact).astype(int)
-    for index in np.argsort(shares - exact, kind="stable")[: batch_size - len(ratio) - shares.sum()]:
+    for index in np.argsort(shares - exact, kind="stable")[: batch_size - least - shares.sum()]:
         shares[index] += 1
-    return tuple((shares + 1).tolist())
+    return tuple((shares + 2).tolist())

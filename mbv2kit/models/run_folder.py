@@ -92,7 +92,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run has a model and its metrics, which are written last."""
-        return _task(self) is not None and ModelFolder(self.model).exists
+        return bool(_tasks(self)) and ModelFolder(self.model).exists
 
 
 def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> RunFolder:
@@ -102,8 +102,8 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
         UserError: There is no such run; the message says how to train one.
     """
     runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
-    tasks = {run: _task(run) for run in runs if run.finished}
-    finished = [run for run, its in tasks.items() if its is not None and task in (None, its)]
+    tasks = {run: _tasks(run) for run in runs if run.finished}
+    finished = [run for run, its in tasks.items() if task is None or task in its]
     if not finished:
         kind = f"{task} run" if task else "run"
         raise UserError(
@@ -157,10 +157,14 @@ def _reference(value: Any) -> str | None:
     return value if isinstance(value, str) and "${" in value else None
 
 
-def _task(run: RunFolder) -> str | None:
-    """Returns the task of a run's metrics; None if the file is damaged."""
+def _tasks(run: RunFolder) -> list[str]:
+    """Returns the tasks of a run's metrics; none if the file is damaged."""
     try:
-        task = read_json(run.metrics, "hold metrics").get("task")
+        content = read_json(run.metrics, "hold metrics")
     except UserError:
-        return None
-    return task if isinstance(task, str) else None
+        return []
+    task, model = content.get("task"), content.get("model")
+    heads = model.get("heads") if isinstance(model, Mapping) else None
+    if isinstance(heads, Mapping):
+        return [str(each) for each in heads]
+    return [task] if isinstance(task, str) else []

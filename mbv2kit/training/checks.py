@@ -38,12 +38,12 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
-    for task, head in heads_of(config).items():
+    for served, head in heads_of(config).items():
         name = head["name"]
-        if (other := HEADS.get_class(name).task) != task:
+        if (other := HEADS.get_class(name).task) != served:
             raise UserError(
-                f"head '{name}' does {other}, but task is {task}; choose a head for {task}: "
-                f"{', '.join(name for name in HEADS.names() if HEADS.get_class(name).task == task)}."
+                f"head '{name}' does {other}, but task is {served}; choose a head for {served}: "
+                f"{', '.join(name for name in HEADS.names() if HEADS.get_class(name).task == served)}."
             )
     preset = config["augment"]["preset"]
     usable = (None, FIELDS[task][0]) if task != MULTITASK else (None,)

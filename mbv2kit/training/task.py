@@ -146,7 +146,10 @@ class VisionTask(lightning.LightningModule):
                 prefix = f"{task}/" if len(self.model.heads) > 1 else ""
                 count = len(part.images) if rows is None else len(rows)
                 terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
-        loss: Tensor = self.weights(losses)
+        # A batch may have too little ground truth for any head.
+        loss: Tensor = (
+            self.weights(losses) if losses else 0 * torch.stack([each.sum() for each in features.values()]).sum()
+        )
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
         if batch_idx == 0 and len(losses) > 1:

@@ -134,15 +134,19 @@ def test_targets_are_of_the_images_that_have_them() -> None:
 def test_a_batch_splits_into_its_data_sets() -> None:
     sources: dict[Task, Source] = {
         "classification": Named("classification", "ab"),
-        "segmentation": Named("segmentation", "b"),
-        "detection": Named("detection", "cd"),
+        "segmentation": Named("segmentation", "bc"),
+        "detection": Named("detection", "de"),
     }
     joined = Joined(sources, [["classification", "segmentation"], ["detection"]])
-    batch = collate_training([joined[index] for index in range(4)])
-    first, second = batch.split((2, 2))
-    assert (first.image_ids, second.image_ids) == (["a", "b"], ["c", "d"])
+    batch = collate_training([joined[index] for index in range(5)])
+    first, second = batch.split((3, 2))
+    assert (first.image_ids, second.image_ids) == (["a", "b", "c"], ["d", "e"])
     assert (list(first.targets), list(second.targets)) == (["classification", "segmentation"], ["detection"])
-    assert ({task: rows.tolist() for task, rows in first.rows.items()}, second.rows) == ({"segmentation": [1]}, {})
+    assert {task: rows.tolist() for task, rows in first.rows.items()} == {
+        "classification": [0, 1],
+        "segmentation": [1, 2],
+    }
+    assert second.rows == {}
     assert torch.equal(torch.cat([first.images, second.images]), batch.images)
 
 
@@ -164,12 +168,18 @@ def test_a_small_data_set_starts_over_until_the_large_one_is_through() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "ratio", "shares"),
-    [(8, (1,), (8,)), (8, (1, 1), (4, 4)), (9, (1, 1), (5, 4)), (9, (2, 1), (6, 3)), (3, (100, 1, 1), (1, 1, 1))],
+    [(8, (1,), (8,)), (8, (1, 1), (4, 4)), (9, (1, 1), (5, 4)), (10, (2, 1), (6, 4)), (6, (100, 1, 1), (2, 2, 2))],
 )
 def test_a_batch_is_shared_out_by_the_ratio(batch_size: int, ratio: tuple[float, ...], shares: tuple[int, ...]) -> None:
     assert share_out(batch_size, ratio) == shares
 
 
-def test_a_batch_holds_an_image_of_each_data_set() -> None:
-    with pytest.raises(UserError, match=r"loader\.batch_size is 2, but there are 3 data sets"):
-        share_out(2, (1, 1, 1))
+def test_a_batch_holds_two_images_of_each_data_set() -> None:
+    with pytest.raises(UserError, match=r"loader\.batch_size is 5, but there are 3 .* set it to 6 or more"):
+        share_out(5, (1, 1, 1))
+
+
+def test_a_single_image_with_ground_truth_teaches_nothing() -> None:
+    joined = Joined({"classification": Named("classification", "abc"), "segmentation": Named("segmentation", "c")})
+    batch = collate_training([joined[index] for index in range(3)])
+    assert (list(batch.targets), batch.rows) == (["classification"], {})

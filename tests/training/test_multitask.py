@@ -98,6 +98,14 @@ def test_data_sets_apart_have_batch_statistics_of_their_own(
     assert seen == ([4] if apart is None else [2, 2])
 
 
+def test_a_batch_without_enough_ground_truth_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(*BOTH, ema_decay=None)
+    first, second, *_ = samples(*BOTH)
+    batch = collate_training([without(first, "segmentation"), without(second, "detection")])
+    assert batch.targets == {}
+    assert not any(gradient.any() for gradient in gradients(task, batch, monkeypatch).values())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",

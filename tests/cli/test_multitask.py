@@ -1,0 +1,207 @@
+"""One model with several heads, through the commands: trained, resumed, evaluated, exported and used."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from torch import Tensor
+
+import mbv2kit
+from mbv2kit.commands import eval as evaluation
+from mbv2kit.commands import export as exporting
+from mbv2kit.commands.train import job
+from mbv2kit.data.sources.shapes import Shapes
+from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.models.vision_model import VisionModel
+from tests.cli.runs import checkpoint, rows
+
+Run = Callable[..., int]
+Train = Callable[..., RunFolder]
+ALL = ["classification", "detection", "segmentation"]
+
+
+@pytest.fixture
+def train(run: Run, tiny: list[str], tmp_path: Path) -> Train:
+    """Trains several heads for two epochs, unless a key says otherwise."""
+
+    def call(*keys: str, folder: str = "run") -> RunFolder:
+        several = ("task=multitask", "input.size=[65,65]", "trainer.max_epochs=2", "ema.decay=null")
+        assert run("train", job, *tiny, *several, f"run_dir={folder}", *keys) == 0
+        return RunFolder(tmp_path / folder)
+
+    return call
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_every_command(train: Train, run: Run, tmp_path: Path) -> None:
+    folder = train("export=true")
+    found = metrics(folder.path)
+    assert (found["task"], found["images"]) == ("multitask", 4)
+    first = [found["metrics"][name] for name in ("top1", "AP", "mIoU")]
+    assert found["metrics"]["mean"] == pytest.approx(sum(first) / 3)
+    assert list(found["model"]["heads"]) == ALL
+    assert {"classification/circle", "detection/circle", "segmentation/circle"} <= found["per_class"].keys()
+    # The epoch's row holds the heads' gradients and each head's own terms.
+    row = rows(folder)[-1]
+    assert float(row["val/mean"]) == pytest.approx(
+        sum(float(row[f"val/{name}"]) for name in ("top1", "AP", "mIoU")) / 3, rel=1e-4
+    )
+    pairs = ("classification/detection", "classification/segmentation", "detection/segmentation")
+    assert all(-1 <= float(row[f"pull/cosine/{pair}"]) <= 1 for pair in pairs)
+    assert all(float(row[f"pull/norm/{task}"]) > 0 for task in ALL)
+    assert checkpoint(folder)["pulls"].keys() == {name for name in row if name.startswith("pull/")}
+
+    # Evaluation repeats the figures, of all heads or of one.
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=again", "loader.workers=0") == 0
+    assert metrics(tmp_path / "again")["metrics"] == found["metrics"]
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=one", "task=detection", "loader.workers=0") == 0
+    alone = metrics(tmp_path / "one")
+    assert (alone["task"], alone["metrics"]["AP"]) == ("detection", found["metrics"]["AP"])
+
+    # The exported file answers all tasks as torch does; the backbone is in it once.
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), Shapes(task="detection", split="val", size=96)[0].image)
+    torch, onnx = (
+        mbv2kit.load(folder.path, runtime=runtime)(photo, min_score=0.0) for runtime in ("torch", "onnxruntime")
+    )
+    assert torch["classification"].top(1)[0][0] == onnx["classification"].top(1)[0][0]
+    np.testing.assert_allclose(torch.boxes[:5], onnx.boxes[:5], atol=0.05)
+    assert (torch.mask == onnx.mask).mean() > 0.999
+    assert run("export", exporting.job, "checkpoint=run", "format=openvino", "check_pictures=2") == 0
+
+
+@pytest.mark.shows("heads")
+def test_any_set_of_heads_is_trained_with_its_own_options(train: Train) -> None:
+    folder = train("heads=[classifier,ssd]", "heads.detection.min_scale=0.3", "heads.classification.dropout=0")
+    heads = VisionModel.load(folder.model).spec.heads
+    assert {task: head["name"] for task, head in heads.items()} == {"classification": "classifier", "detection": "ssd"}
+    assert (heads["detection"]["min_scale"], heads["classification"]["dropout"]) == (0.3, 0)
+
+
+def test_a_head_may_be_named_by_its_task(train: Train) -> None:
+    folder = train("heads={segmentation:deeplab_v3,classification:classifier}", "heads.segmentation.channels=32")
+    heads = VisionModel.load(folder.model).spec.heads
+    assert list(heads) == ["classification", "segmentation"]
+    assert heads["segmentation"]["channels"] == 32
+
+
+@pytest.mark.shows("datasets")
+def test_each_head_learns_from_its_own_data_set(train: Train) -> None:
+    keys = ("datasets.segmentation=shapes", "datasets.segmentation.size=80", "datasets.segmentation.train_count=6")
+    folder = train("heads=[classifier,deeplab_v3]", *keys, "datasets.segmentation.val_count=5")
+    config = folder.read_config()
+    assert config["datasets"]["segmentation"]["size"] == 80
+    assert folder.dataset("classification") != folder.dataset("segmentation")
+    found = metrics(folder.path)
+    assert (found["dataset"], found["images"]) == ("shapes", 4 + 5)
+    # Two images of each in a batch: four steps until the eight of the first are through.
+    assert rows(folder)[-1]["step"] == "8"
+    said = "classification on shapes (made on the fly): 8 images, 5 classes; segmentation on shapes"
+    assert said in folder.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.shows("loader.ratio")
+def test_a_ratio_shares_out_the_batch(train: Train) -> None:
+    keys = ("heads=[classifier,deeplab_v3]", "datasets.segmentation=shapes", "datasets.segmentation.seed=1")
+    sizes = ("datasets.segmentation.size=64", "datasets.segmentation.train_count=8", "loader.batch_size=6")
+    folder = train(*keys, *sizes, "loader.ratio={classification:3,segmentation:1}")
+    # Four of six images are of the first, whose eight are through after two steps; the others take four.
+    assert rows(folder)[-1]["step"] == "8"
+    assert checkpoint(folder)["DataModule"]["shares"] == [4, 2]
+
+
+@pytest.mark.shows("loader.mixed")
+def test_data_sets_pass_through_the_network_together_or_apart(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = VisionModel.features
+
+    def features(self: VisionModel, images: Tensor) -> dict[str, Tensor]:
+        seen.extend([len(images)] * self.training)
+        return original(self, images)
+
+    monkeypatch.setattr(VisionModel, "features", features)
+    keys = ("heads=[classifier,deeplab_v3]", "datasets.segmentation=shapes", "datasets.segmentation.train_count=9")
+    sizes = ("datasets.segmentation.size=64", "datasets.segmentation.val_count=4", "trainer.max_epochs=1")
+    train(*keys, *sizes, folder="mixed")
+    together, seen[:] = seen[:], []
+    train(*keys, *sizes, "loader.mixed=false", folder="apart")
+    assert together == [4] * 4
+    assert seen == [2] * 8
+
+
+@pytest.mark.shows("loss_weights")
+def test_weights_count_a_loss_more_or_less_or_are_learned(train: Train) -> None:
+    heads = "heads=[classifier,deeplab_v3]"
+    plain, half = train(heads, folder="plain"), train(heads, "loss_weights.segmentation=0.5", folder="half")
+    learned = train(heads, "loss_weights=uncertainty", folder="learned")
+    losses = {}
+    for folder in (plain, half, learned):
+        row = rows(folder)[0]
+        losses[folder.path.name] = [
+            float(row[f"train/{name}"])
+            for name in ("loss", "classification/classification", "segmentation/segmentation")
+        ]
+    total, label, mask = losses["plain"]
+    assert total == pytest.approx(label + mask, rel=1e-4)
+    total, label, mask = losses["half"]
+    assert total == pytest.approx(label + mask / 2, rel=1e-4)
+    moved = checkpoint(learned)["state_dict"]
+    variances = [moved[f"weights.log_variances.{task}"] for task in ("classification", "segmentation")]
+    assert all(0 < abs(float(value)) < 1 for value in variances)
+
+
+@pytest.mark.shows("task.references")
+def test_references_say_what_counts_as_one(train: Train) -> None:
+    folder = train("heads=[classifier,deeplab_v3]", "task.references={classification:0.5}")
+    found = metrics(folder.path)["metrics"]
+    assert found["mean"] == pytest.approx((found["top1"] / 0.5 + found["mIoU"]) / 2)
+    assert float(rows(folder)[-1]["val/mean"]) == pytest.approx(found["mean"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("heads=[classifier]", "task=multitask trains several heads, and heads has 1; name more"),
+        ("heads=[ssd,ssdlite]", "'heads=[ssd,ssdlite]' has 2 heads for detection; a model has one for each task."),
+        ("heads=[classifier,ssdlit]", "There is no head 'ssdlit'. Did you mean 'ssdlite'?"),
+        ("heads={boxes:ssd,classification:classifier}", "heads.boxes: there is no such task; known are"),
+        ("heads={detection:classifier,segmentation:deeplab_v3}", "head 'classifier' does classification, but task is"),
+        ("heads.detection.anchor=tf", "There is no key 'heads.detection.anchor'. Did you mean"),
+        ("head=ssd", "head=ssd is for a model of one task; with task=multitask write heads=[...]."),
+        ("loss_weights.boxes=1", "loss_weights must be"),
+        ("loss_weights=unsure", "loss_weights must be"),
+        (
+            "heads=[classifier,ssd] loader.ratio={segmentation:2}",
+            "loader.ratio.segmentation: the model has no head for",
+        ),
+        ("heads=[classifier,ssd] datasets.segmentation=shapes", "datasets.segmentation: the model has no head for"),
+        ("augment=detection", "augment 'detection' needs samples with 'boxes', but task is multitask; choose"),
+        ("evaluator=mean_iou", "evaluator 'mean_iou' measures segmentation, but the task is multitask."),
+        ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
+        ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
+        ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),
+    ],
+)
+def test_a_mistake_is_a_sentence(
+    run: Run, tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, keys: str, message: str
+) -> None:
+    assert run("train", job, *tiny, "task=multitask", "input.size=[65,65]", "run_dir=run", *keys.split()) == 2
+    assert f"error: {message}" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("key", ["heads=[classifier,ssd]", "loss_weights=uncertainty", "loader.ratio={detection:1}"])
+def test_keys_of_several_heads_are_refused_for_one(
+    run: Run, tiny: list[str], capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    assert run("train", job, *tiny, "task=classification", "run_dir=run", key) == 2
+    assert f"error: {key.partition('=')[0]} is for a model of several heads" in capsys.readouterr().err
