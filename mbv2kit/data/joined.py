@@ -1,7 +1,7 @@
 """The images that a model trains on or is measured on, with every kind of ground truth that is known for each."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -74,18 +74,19 @@ class Joined:
         """For each task the names of its classes, by class id."""
         return {task: source.class_names for task, source in self.sources.items()}
 
-    def aligned(self, class_names: Mapping[Task, Sequence[str]], leave_out: Collection[Task] = ()) -> "Joined":
+    def aligned(self, class_names: Mapping[Task, Sequence[str]], leave_out: bool = False) -> "Joined":
         """Returns the same images with the class ids of a model.
 
         Args:
             class_names: For each task the model's classes, in the model's order.
-            leave_out: Tasks whose ground truth of classes that the model does not know is left out.
+            leave_out: Whether objects of classes that the model does not know are left out; they are no mistakes of a
+                detector.
 
         Raises:
             UserError: A data set has classes that the model does not know; see :func:`align_classes`.
         """
         sources = {
-            task: align_classes(source, class_names[task], leave_out=task in leave_out)
+            task: align_classes(source, class_names[task], leave_out=leave_out and task == "detection")
             for task, source in self.sources.items()
         }
         return Joined(sources, self.together)

@@ -26,16 +26,14 @@ def datasets_of(
     """
     found = {task: dataset_of(named, folder, task) for task in tasks}
     if named is not None and len(tasks) > 1:
-        served = SOURCES.get_class(str(named["name"])).provides
-        left_out = [task for task in tasks if task not in served]
+        left_out = [task for task in tasks if not serves(named, task)]
         if len(left_out) == len(tasks):
             raise UserError(
-                f"dataset '{named['name']}' serves {', '.join(sorted(served))}, and the model does {', '.join(tasks)}; "
-                "name one that serves one of these."
+                f"dataset '{named['name']}' serves none of the model's tasks, {', '.join(tasks)}; name another one."
             )
         if left_out:
             _log.info("dataset '%s' has no ground truth for %s, which is left out", named["name"], ", ".join(left_out))
-        found = {task: found[task] for task in tasks if task in served}
+        found = {task: found[task] for task in tasks if task not in left_out}
     return {task: needed(dataset) for task, dataset in found.items()}
 
 
@@ -61,6 +59,11 @@ def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, task
         return dict(named)
     defaults = SOURCES.keys(str(named["name"]))
     return {key: own.get(key, value) if value == defaults.get(key) else value for key, value in named.items()}
+
+
+def serves(dataset: Mapping[str, Any], task: Task) -> bool:
+    """Tells whether a data set has ground truth for a task."""
+    return task in SOURCES.get_class(str(dataset["name"])).provides
 
 
 def needed(dataset: dict[str, Any] | None) -> dict[str, Any]:

@@ -48,8 +48,6 @@ _log = logging.getLogger(__name__)
 
 IMAGES = 16
 _OUTPUTS = Path("outputs/eval")
-# Objects of classes that a detector does not know are no mistakes of its.
-_LEAVES_OUT: tuple[Task, ...] = ("detection",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ def evaluate_model(
     Raises:
         UserError: The classes are not the model's, or the evaluator is unknown or for another task.
     """
-    images = images.aligned(predictor.class_names, leave_out=_LEAVES_OUT)
+    images = images.aligned(predictor.class_names, leave_out=True)
     tasks = list(images.sources)
     scorers = {task: create_evaluator(task, predictor.class_names[task], evaluator) for task in tasks}
     loader = evaluation_loader(images, predictor.preprocess, batch_size, workers)

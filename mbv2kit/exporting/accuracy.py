@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mbv2kit.data.sources import Source
+from mbv2kit.data.joined import Joined, has_ground_truth
 from mbv2kit.evaluation import Scores, create_evaluator
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.structures import Task
@@ -16,16 +16,18 @@ MAIN_METRIC: dict[Task, str] = {"classification": "top1", "detection": "AP", "se
 _IMAGES_AT_A_TIME = 16
 
 
-def score(predictor: Predictor, task: Task, source: Source, indices: Sequence[int]) -> Scores:
-    """Scores a model on some images of a source that has the model's classes."""
-    evaluator = create_evaluator(task, source.class_names)
+def score(predictor: Predictor, images: Joined, indices: Sequence[int]) -> dict[Task, Scores]:
+    """Scores a model on some images, which have the model's classes, for each task that they have ground truth for."""
+    evaluators = {task: create_evaluator(task, names) for task, names in images.class_names.items()}
     for start in range(0, len(indices), _IMAGES_AT_A_TIME):
-        samples = [source[i] for i in indices[start : start + _IMAGES_AT_A_TIME]]
+        samples = [images[i] for i in indices[start : start + _IMAGES_AT_A_TIME]]
         inputs, placements = zip(*(predictor.preprocess(sample.image) for sample in samples), strict=True)
         predicted = predictor.predict_inputs(np.stack(inputs), placements)
         for predictions, sample in zip(predicted, samples, strict=True):
-            evaluator.update(predictions[task], sample)
-    return evaluator.compute()
+            for task, evaluator in evaluators.items():
+                if has_ground_truth(sample, task):
+                    evaluator.update(predictions[task], sample)
+    return {task: evaluator.compute() for task, evaluator in evaluators.items()}
 
 
 def loss(task: Task, before: Scores, after: Scores) -> float:
@@ -33,9 +35,9 @@ def loss(task: Task, before: Scores, after: Scores) -> float:
     return before.metrics[MAIN_METRIC[task]] - after.metrics[MAIN_METRIC[task]]
 
 
-def print_side_by_side(console: Console, before: Scores, after: Scores, images: int, headings: tuple[str, str]) -> None:
+def print_side_by_side(console: Console, before: Scores, after: Scores, headings: tuple[str, str], title: str) -> None:
     """Prints every metric before and after, and the difference."""
-    table = Table("metric", *headings, "difference", title=f"Accuracy on {images} images", title_justify="left")
+    table = Table("metric", *headings, "difference", title=title, title_justify="left")
     for name, value in before.metrics.items():
         cells = (f"{value:.4f}", f"{after.metrics[name]:.4f}", f"{after.metrics[name] - value:+.4f}")
         # A metric that the data have nothing for is NaN.

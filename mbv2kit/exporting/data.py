@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from mbv2kit.data.align import align_classes
+from mbv2kit.data.joined import Joined, open_joined
 from mbv2kit.data.sampling import evenly_spaced
-from mbv2kit.data.sources import Source, create_source, open_source
+from mbv2kit.data.sources import create_source
 from mbv2kit.errors import UserError
+from mbv2kit.evaluation.dataset import listed
 from mbv2kit.imaging.preprocess import Preprocess, preprocess_file
 from mbv2kit.inference.image_paths import expand
 from mbv2kit.models.spec import ModelSpec
@@ -29,17 +30,12 @@ class ExportData:
     Attributes:
         spec: Spec of the model.
         preprocess: How an image becomes the exported network's input.
-        dataset: The ``dataset`` of a config; None if it is unknown.
+        datasets: For each task whose data set is known the ``dataset`` of a config.
     """
 
     spec: ModelSpec
     preprocess: Preprocess
-    dataset: Mapping[str, Any] | None
-
-    @property
-    def task(self) -> Task:
-        """The task on which accuracy is measured: the first of the model."""
-        return next(iter(self.spec.heads))
+    datasets: Mapping[Task, Mapping[str, Any]]
 
     def calibration(self, paths: str | Sequence[str] | None, count: int) -> Images:
         """Returns the images from which int8 takes its ranges: those of ``paths``, or else of the training split.
@@ -49,28 +45,28 @@ class ExportData:
         """
         if paths is not None:
             return self._from_files("calibration", paths, count)
-        if self.dataset is None:
+        if not self.datasets:
             raise UserError(
                 "precision=int8 takes ranges from real images, and the data set of the model is unknown; name a few "
                 "hundred images with calibration=DIR, or a data set: dataset=NAME dataset.root=DIR."
             )
-        return self._from_split(self.dataset, self.dataset["train_split"], count)
+        return self._from_split("train_split", count)
 
     def for_check(self, paths: str | Sequence[str] | None, count: int) -> Images:
         """Returns the images of the check: those of ``paths``, or else of the validation split, or drawn ones."""
         if paths is not None:
             return self._from_files("pictures", paths, count)
-        if self.dataset is not None:
-            return self._from_split(self.dataset, self.dataset["val_split"], count)
-        source = create_source("shapes", task=self.task, split="val", val_count=count)
-        return Images(self._inputs(source, range(count)), "drawn on the fly; name real ones with pictures=DIR")
+        if self.datasets:
+            return self._from_split("val_split", count)
+        task = next(iter(self.spec.heads))
+        images = Joined({task: create_source("shapes", task=task, split="val", val_count=count)})
+        return Images(self._inputs(images, range(count)), "drawn on the fly; name real ones with pictures=DIR")
 
-    def ground_truth(self) -> Source | None:
-        """Opens the validation split with the model's classes; None if the data set is unknown."""
-        if self.dataset is None:
+    def ground_truth(self) -> Joined | None:
+        """Opens the validation splits with the model's classes; None if no data set is known."""
+        if not self.datasets:
             return None
-        source = open_source(self.dataset, self.task, self.dataset["val_split"])
-        return align_classes(source, self.spec.class_names[self.task], leave_out=self.task == "detection")
+        return open_joined(self.datasets, "val_split").aligned(self.spec.class_names, leave_out=True)
 
     def _from_files(self, key: str, paths: str | Sequence[str], count: int) -> Images:
         names = [paths] if isinstance(paths, str) else list(paths)
@@ -81,9 +77,10 @@ class ExportData:
             raise UserError(f"{key}: {error}") from None
         return Images(inputs, ", ".join(names))
 
-    def _from_split(self, dataset: Mapping[str, Any], split: str, count: int) -> Images:
-        source = open_source(dataset, self.task, split)
-        return Images(self._inputs(source, evenly_spaced(len(source), count)), f"{dataset['name']}, {split}")
+    def _from_split(self, key: Literal["train_split", "val_split"], count: int) -> Images:
+        images = open_joined(self.datasets, key)
+        origin = listed(f"{dataset['name']}, {dataset[key]}" for dataset in self.datasets.values())
+        return Images(self._inputs(images, evenly_spaced(len(images), count)), origin)
 
-    def _inputs(self, source: Source, indices: Sequence[int]) -> list[Image]:
-        return [self.preprocess(source[i].image)[0] for i in indices]
+    def _inputs(self, images: Joined, indices: Sequence[int]) -> list[Image]:
+        return [self.preprocess(images[i].image)[0] for i in indices]

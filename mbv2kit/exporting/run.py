@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mbv2kit.cli.console import open_console
+from mbv2kit.data.joined import Joined
 from mbv2kit.data.sampling import evenly_spaced
-from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores
-from mbv2kit.evaluation.dataset import dataset_of
+from mbv2kit.evaluation.dataset import dataset_of, serves
 from mbv2kit.exporting import accuracy
 from mbv2kit.exporting.check import Report, check
 from mbv2kit.exporting.data import ExportData, Images
@@ -69,8 +69,10 @@ def export(config: DictConfig) -> Exported:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)
     network = ExportNetwork(model, options.size).eval()
-    dataset = dataset_of(values["dataset"], folder, next(iter(model.spec.heads)))
-    data = ExportData(model.spec, replace(model.preprocess, size=network.size), dataset)
+    datasets = {task: dataset_of(values["dataset"], folder, task) for task in model.class_names}
+    known = {task: dataset for task, dataset in datasets.items() if dataset is not None}
+    served = {task: dataset for task, dataset in known.items() if serves(dataset, task)}
+    data = ExportData(model.spec, replace(model.preprocess, size=network.size), served or known)
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")
 
@@ -101,14 +103,14 @@ def export(config: DictConfig) -> Exported:
         problem: str | None = None
         if not report.agrees:
             problem = f"The outputs of {written.file} differ from those of the model; it was not kept."
-        source = data.ground_truth() if options.precision != "fp32" else None
-        if source is not None:
-            before, after = _score(console, model, exported, data, source, options)
-            if isnan(accuracy.loss(data.task, before, after)):
-                _say(console, _unmeasured(data.task, len(source)))
-            else:
-                metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
-                problem = problem or _too_inaccurate(data.task, before, after, options.max_loss)
+        images = data.ground_truth() if options.precision != "fp32" else None
+        if images is not None:
+            for task, (before, after) in _score(console, model, exported, images, options).items():
+                if isnan(accuracy.loss(task, before, after)):
+                    _say(console, _unmeasured(task, len(images.sources[task])))
+                else:
+                    metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
+                    problem = problem or _too_inaccurate(task, before, after, options.max_loss)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
         if problem is None:
@@ -144,16 +146,17 @@ def _score(
     console: Console,
     model: VisionModel,
     exported: Predictor,
-    data: ExportData,
-    source: Source,
+    images: Joined,
     options: ExportOptions,
-) -> tuple[Scores, Scores]:
-    """Prints and returns the accuracy before and after."""
-    indices = evenly_spaced(len(source), options.accuracy_pictures)
-    before = accuracy.score(folded(model), data.task, source, indices)
-    after = accuracy.score(exported, data.task, source, indices)
-    accuracy.print_side_by_side(console, before, after, len(indices), ("PyTorch", options.precision))
-    return before, after
+) -> dict[Task, tuple[Scores, Scores]]:
+    """Prints and returns the accuracy of each task before and after."""
+    indices = evenly_spaced(len(images), options.accuracy_pictures)
+    before, after = (accuracy.score(each, images, indices) for each in (folded(model), exported))
+    for task in before:
+        several = f", {task}" if len(before) > 1 else ""
+        title = f"Accuracy on {len(indices)} images{several}"
+        accuracy.print_side_by_side(console, before[task], after[task], ("PyTorch", options.precision), title)
+    return {task: (before[task], after[task]) for task in before}
 
 
 def _too_inaccurate(task: Task, before: Scores, after: Scores, max_loss: float) -> str | None:

@@ -42,7 +42,9 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_run_goes_through_every_command(train: Train, run: Run, tmp_path: Path) -> None:
+def test_a_run_goes_through_every_command(
+    train: Train, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = train("export=true")
     found = metrics(folder.path)
     assert (found["task"], found["images"]) == ("multitask", 4)
@@ -76,7 +78,12 @@ def test_a_run_goes_through_every_command(train: Train, run: Run, tmp_path: Path
     assert torch["classification"].top(1)[0][0] == onnx["classification"].top(1)[0][0]
     np.testing.assert_allclose(torch.boxes[:5], onnx.boxes[:5], atol=0.05)
     assert (torch.mask == onnx.mask).mean() > 0.999
-    assert run("export", exporting.job, "checkpoint=run", "format=openvino", "check_pictures=2") == 0
+
+    # int8 is judged by every task.
+    keys = ("precision=int8", "calibration_pictures=4", "check_pictures=2", "sensitive_layers=0", "max_loss=1")
+    assert run("export", exporting.job, "checkpoint=run", *keys) == 0
+    told = capsys.readouterr().out
+    assert all(f"Accuracy on 4 images, {task}" in told for task in ALL)
 
 
 @pytest.mark.shows("heads")

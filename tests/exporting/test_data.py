@@ -24,7 +24,7 @@ SHAPES: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def model_data() -> ExportData:
     model = small_model("classification")
-    return ExportData(model.spec, model.preprocess, SHAPES)
+    return ExportData(model.spec, model.preprocess, {"classification": SHAPES})
 
 
 def test_images_are_spread_evenly_from_the_first_to_the_last() -> None:
@@ -51,7 +51,7 @@ def test_named_images_take_precedence_over_the_data_set(model_data: ExportData, 
 
 
 def test_without_data_outputs_are_compared_on_drawn_images_and_int8_has_no_ranges(model_data: ExportData) -> None:
-    bare = ExportData(model_data.spec, model_data.preprocess, None)
+    bare = ExportData(model_data.spec, model_data.preprocess, {})
     shown = bare.for_check(None, 3)
     assert len(shown.inputs) == 3
     assert "drawn on the fly" in shown.origin
@@ -66,3 +66,13 @@ def test_missing_images_are_reported_with_their_key(model_data: ExportData, tmp_
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     with pytest.raises(UserError, match=r"pictures: .*broken\.jpg"):
         model_data.for_check(str(tmp_path), 8)
+
+
+def test_a_model_of_several_tasks_is_measured_on_all_of_them() -> None:
+    model = small_model("classification")
+    other = {**SHAPES, "seed": 1}
+    data = ExportData(model.spec, model.preprocess, {"classification": SHAPES, "segmentation": other})
+    assert data.calibration(None, 100).origin == "shapes, train"
+    assert len(data.calibration(None, 100).inputs) == 40
+    together = ExportData(model.spec, model.preprocess, {"classification": SHAPES, "segmentation": SHAPES})
+    assert len(together.for_check(None, 100).inputs) == 10
