@@ -20,8 +20,8 @@ def rows_by_name(
     """Finds the tensors whose rows belong to classes, where two models have other classes or another order.
 
     The row of a class comes from its namesake, or else from the one class that is only written in another way; a class
-    without one, or with several, keeps its fresh row. Rows never go by position, and classes that the weights only
-    number have no namesakes.
+    without one, or with several, gets a row of zeros and keeps its fresh bias. Rows never go by position, and classes
+    that the weights only number have no namesakes.
 
     Args:
         model: The model to load into, with fresh weights.
@@ -95,6 +95,9 @@ def _renamed(
     if not sources:
         return Renamed(None, "other classes in the weights; stays fresh")
     theirs = tensor.reshape(groups, -1, *tensor.shape[1:])
+    if fresh.ndim > 1:
+        # Random rows meet features that were trained: their logits are large, and they find objects everywhere.
+        ours.zero_()
     ours[:, :extra] = theirs[:, :extra]
     for place, source in sources.items():
         ours[:, extra + place] = theirs[:, extra + source]
