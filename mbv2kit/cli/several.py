@@ -108,11 +108,11 @@ def _store(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
     assert registry.several is not None
     # A head names its task; of other parts the same one may serve several.
     parts = [name if registry.group == "head" else f"{task}:{name}" for task, name in chosen.items()]
-    node = {task: {**registry.keys(name), **_beside(registry, name)} for task, name in chosen.items()}
+    node = {task: {**registry.keys(name), **_next_to_others(registry, name)} for task, name in chosen.items()}
     ConfigStore.instance().store(group=registry.several, name=_BETWEEN.join(parts), node=node)
     return _BETWEEN.join(parts)
 
 
-def _beside(registry: Registry[Any], name: str) -> Mapping[str, Any]:
+def _next_to_others(registry: Registry[Any], name: str) -> Mapping[str, Any]:
     """Returns the options of a head whose default is another one next to other heads."""
-    return dict(registry.get_class(name).beside) if registry.group == "head" else {}
+    return dict(registry.get_class(name).next_to_others) if registry.group == "head" else {}

@@ -50,7 +50,7 @@ class DeepLabV3(Head):
     """
 
     task = "segmentation"
-    beside: ClassVar[Mapping[str, Any]] = {"feature": "stride_16"}
+    next_to_others: ClassVar[Mapping[str, Any]] = {"feature": "stride_16"}
 
     def __init__(
         self,

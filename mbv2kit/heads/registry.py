@@ -36,7 +36,7 @@ class Head(nn.Module, ABC):
     # Options that decide what its weights mean, such as anchors; they follow the weights that a run starts from.
     weight_options: ClassVar[frozenset[str]] = frozenset()
     # Options whose default is another one next to other heads.
-    beside: ClassVar[Mapping[str, Any]] = {}
+    next_to_others: ClassVar[Mapping[str, Any]] = {}
     # Those among them without which no weight means what it meant, such as the epsilon of its norms.
     fixed_options: ClassVar[frozenset[str]] = frozenset()
     # Its part that predicts boxes; None for other tasks.

@@ -1,7 +1,7 @@
 """What of a training config the weights decide that a run starts from."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -33,6 +33,10 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     Raises:
         UserError: A key has a value of its own that does not fit the weights.
     """
+    trained = config.finetune.get("train_only")
+    if trained is not None:
+        kept = [task for task in heads_of(config) if task not in trained]
+        config = adopt_whole(config, spec, weights, kept, "finetune.train_only keeps heads that it was trained with")
     config = config.copy()
     theirs = dict(spec.backbone)
     name = config.backbone.name
@@ -92,24 +96,23 @@ def _contradiction(key: str, found: Any, value: Any, weights: str) -> UserError:
     return UserError(f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it.")
 
 
-def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
-    """Returns the config with network, head, input and normalization of the weights, whatever it had before.
+def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, tasks: Iterable[Task], purpose: str) -> DictConfig:
+    """Returns the config with network, heads, input and normalization of the weights, whatever it had before.
 
     Args:
         config: The config of a training run.
         spec: The model that the weights belong to.
         weights: The user's name for them.
+        tasks: The tasks whose heads are those of the weights.
+        purpose: What asks for them, for the message.
 
     Raises:
         UserError: The weights are for another task.
     """
     heads: dict[str, Any] = {}
-    for task in heads_of(config):
+    for task in tasks:
         if task not in spec.heads:
-            raise UserError(
-                f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; qat.enabled needs a model that is "
-                "trained for the task."
-            )
+            raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; {purpose}.")
         head = spec.heads[task]
         heads["head" if config.heads is None else f"heads.{task}"] = {**HEADS.options(head["name"]), **head}
     theirs: dict[str, Any] = {

@@ -38,6 +38,7 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
+    _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]
         if (other := HEADS.get_class(name).task) != served:
@@ -56,6 +57,23 @@ def check_parts(config: DictConfig) -> None:
     evaluator = config["evaluator"]
     if evaluator is not None and (other := EVALUATORS.get_class(evaluator["name"]).task) != task:
         raise UserError(f"evaluator '{evaluator['name']}' measures {other}, but the task is {task}.")
+
+
+def _check_train_only(config: DictConfig) -> None:
+    trained = config["finetune"].get("train_only")
+    if trained is None:
+        return
+    for task in trained:
+        if task not in heads_of(config):
+            raise UserError(
+                f"finetune.train_only: the model has no head for {task}; its heads are {', '.join(heads_of(config))}."
+            )
+    if config["weights"] is None:
+        raise UserError("finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN.")
+    if config["qat"]["enabled"]:
+        raise UserError(
+            "finetune.train_only keeps weights as they are, and qat.enabled rounds all of them; leave one of them out."
+        )
 
 
 def _check_single(config: DictConfig) -> None:

@@ -38,6 +38,7 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     heads = {
         task: options_from_data(head, partial(box_shapes, train.sources[task], preprocess))
         for task, head in heads.items()
+        if task in train.sources
     }
     loader = dict(options["loader"])
     ratio, _ = loader.pop("ratio"), loader.pop("mixed")

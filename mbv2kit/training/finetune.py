@@ -1,10 +1,12 @@
 """Which parts of a backbone are frozen in training, and how fast the rest learns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.structures import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,14 +18,16 @@ class FineTuning:
             layer.
         frozen_norms: Whether all batch norms of the backbone keep their statistics; scale and shift are trained.
         backbone_lr: Factor on the learning rate of the backbone.
+        train_only: Heads to train; the backbone and the other heads stay as they are, bit for bit. None trains all.
     """
 
     frozen_layers: str | None = None
     frozen_norms: bool = False
     backbone_lr: float = 1.0
+    train_only: Sequence[Task] | None = None
 
     def freeze(self, model: VisionModel) -> list[nn.Module]:
-        """Turns off the gradients of the frozen layers.
+        """Turns off the gradients of what is frozen.
 
         Returns:
             The modules that must stay in evaluation mode while the model trains.
@@ -35,6 +39,9 @@ class FineTuning:
         if self.frozen_layers is not None:
             for layer in model.backbone.layers_until(self.frozen_layers):
                 still.append(layer.requires_grad_(False))
+        if self.train_only is not None:
+            kept = [head for task, head in model.heads.items() if task not in self.train_only]
+            still += [part.requires_grad_(False) for part in (model.backbone, *kept)]
         if self.frozen_norms:
             still += [part for part in model.backbone.modules() if isinstance(part, nn.BatchNorm2d)]
         return still

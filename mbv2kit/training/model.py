@@ -11,7 +11,7 @@ import torch
 
 import mbv2kit
 from mbv2kit.data.datamodule import DataModule
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation.dataset import listed
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
@@ -32,31 +32,41 @@ _log = logging.getLogger(__name__)
 _IMAGES_TO_MEASURE = 64
 
 
-def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> VisionTask:
+def create_task(
+    plan: Plan, data: DataModule, start: VisionModel | None, last: Mapping[str, Any] | None = None
+) -> VisionTask:
     """Builds the model that a plan describes and what trains it.
 
     Args:
         plan: What to build.
         data: Gives the classes, the steps in an epoch, and images to measure activations on.
         start: The model whose weights to start from; None for fresh ones or those of a checkpoint.
+        last: The checkpoint that the run goes on from; None for a new run.
 
     Raises:
         UserError: An option of backbone, head, optimizer or schedule is wrong, or the weights do not fit.
     """
     options = plan.options
     lightning.seed_everything(options["seed"], workers=True, verbose=False)
-    model = VisionModel(model_spec(options, data.train.class_names, _origin(plan, start)))
+    # Heads that are not trained keep the classes that they know.
+    known = {} if last is None else last.get("class_names", {})
+    known = known if start is None else start.class_names
+    class_names = {task: data.train.class_names.get(task) or tuple(known[task]) for task in plan.heads}
+    model = VisionModel(model_spec(options, class_names, _origin(plan, start)))
     limit = options["trainer"]["limit_train_batches"]
     steps = int(min(data.steps_per_epoch, limit or math.inf))
     plan.qat.prepare(model, data.train, start, steps)
     loaded: Collection[str] = ()
+    trained = options["finetune"].get("train_only")
     if start is not None:
         loaded = load_weights(model, start, options["weights"]).loaded
-        if unfolded := unfold_norms(model, data.first_batches(_IMAGES_TO_MEASURE)):
+        if trained is not None:
+            _check_kept(model, trained, loaded, options["weights"])
+        elif unfolded := unfold_norms(model, data.first_batches(_IMAGES_TO_MEASURE)):
             _log.info("%d folded batch norms take their statistics from the training images", unfolded)
     if not plan.resumed:
         epochs, batch_size = options["trainer"]["max_epochs"], options["loader"]["batch_size"]
-        for name in model.class_names:
+        for name in data.train.sources:
             tell_short_run(model, name, loaded, steps * epochs, batch_size)
     if options["trainer"]["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
@@ -78,6 +88,21 @@ def create_task(plan: Plan, data: DataModule, start: VisionModel | None) -> Visi
     plan.qat.attach(task.model, task.deployed, (batch.images for batch in measured))
     _log_summary(plan, model, data)
     return task
+
+
+def _check_kept(model: VisionModel, trained: Collection[Task], loaded: Collection[str], weights: str) -> None:
+    """Checks that all that is not trained comes from the weights.
+
+    Raises:
+        UserError: The weights lack a part of it.
+    """
+    own = tuple(f"heads.{task}." for task in trained)
+    fresh = [name for name in model.state_dict() if not name.startswith(own) and name not in loaded]
+    if fresh:
+        raise UserError(
+            f"finetune.train_only keeps the rest of weights={weights}, but they lack {first_few(fresh)}, which a new "
+            "head reads; choose another map or head, or train all of it."
+        )
 
 
 def model_spec(

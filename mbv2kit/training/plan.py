@@ -51,10 +51,11 @@ class Plan:
 
     @property
     def datasets(self) -> dict[Task, dict[str, Any]]:
-        """The options of the data set of each task."""
+        """The options of the data set of each task that is trained."""
         options = self.options
         own = options["datasets"] or {}
-        return {task: own.get(task, options["dataset"]) for task in heads_of(options)}
+        trained = options["finetune"].get("train_only") or heads_of(options)
+        return {task: own.get(task, options["dataset"]) for task in heads_of(options) if task in trained}
 
     @property
     def last(self) -> Path:

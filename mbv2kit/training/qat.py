@@ -15,6 +15,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Task
 from mbv2kit.training.adopt import adopt, adopt_whole
+from mbv2kit.training.checks import heads_of
 from mbv2kit.training.qat_simulation import Int8Simulation, round_weights
 
 PRECISION = "32-true"
@@ -97,7 +98,8 @@ class Int8Training(FloatTraining):
 
     def adopt(self, config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
         """Returns the config with the whole network of the weights, from input to head: int8 fine-tunes just that."""
-        return adopt_whole(config, spec, weights)
+        purpose = "qat.enabled needs a model that is trained for the task"
+        return adopt_whole(config, spec, weights, heads_of(config), purpose)
 
     def prepare(self, model: VisionModel, source: Joined, start: VisionModel | None, steps_per_epoch: int) -> None:
         """Makes the simulation for a model.

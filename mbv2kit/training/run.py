@@ -57,7 +57,7 @@ def train_or_stop(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[Ru
         plan, data = open_data(plan)
         if last is not None:
             check_continues(plan, last, data)
-        task = create_task(plan, data, start)
+        task = create_task(plan, data, start, last)
         if last is not None:
             check_fits(plan, last, task)
         stopped = fit(trainer, plan, task, data, last)

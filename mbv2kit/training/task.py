@@ -77,6 +77,7 @@ class VisionTask(lightning.LightningModule):
         self._schedule = schedule
         self._seed = seed
         self._evaluator = evaluator
+        self._scored = finetuning.train_only
         self._references = references or {}
         self._apart = apart
         # The metrics that sum up those of several heads.
@@ -192,7 +193,9 @@ class VisionTask(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Creates new evaluators."""
         self._evaluators = {
-            task: create_evaluator(task, names, self._evaluator) for task, names in self.model.class_names.items()
+            task: create_evaluator(task, names, self._evaluator)
+            for task, names in self.model.class_names.items()
+            if self._scored is None or task in self._scored
         }
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
@@ -201,7 +204,7 @@ class VisionTask(lightning.LightningModule):
         predicted = as_trained(self.deployed).predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
             for task, prediction in predictions.items():
-                if has_ground_truth(sample, task):
+                if task in self._evaluators and has_ground_truth(sample, task):
                     self._evaluators[task].update(prediction, sample)
 
     def on_validation_epoch_end(self) -> None:
@@ -210,7 +213,7 @@ class VisionTask(lightning.LightningModule):
         for each in scores.values():
             for name, value in each.metrics.items():
                 self.log(f"val/{name}", value)
-        if len(scores) > 1:
+        if len(self.model.heads) > 1:
             self.log(f"val/{MEAN}", combine(scores, self._references).metrics[MEAN])
             self.headline = (MEAN, *(next(iter(each.metrics)) for each in scores.values()))
 

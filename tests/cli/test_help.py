@@ -229,7 +229,7 @@ def test_train_help(root: Path) -> None:
     done = tool(root, "train", "--help", "task=detection")
     assert (done.returncode, done.stderr) == (0, "")
     for line in (
-        "  task        classification, *detection, segmentation",
+        "  task        classification, *detection, multitask, segmentation",
         "  dataset     coco, folder, imagenet, *shapes, voc",
         "  trainer     *cpu, gpu",
     ):

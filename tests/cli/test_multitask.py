@@ -8,16 +8,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 import mbv2kit
 from mbv2kit.commands import eval as evaluation
 from mbv2kit.commands import export as exporting
 from mbv2kit.commands.train import job
+from mbv2kit.data.sources.shapes import CLASSES as SHAPES
 from mbv2kit.data.sources.shapes import Shapes
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from tests.cli.runs import checkpoint, rows
+from tests.cli.runs import changed, checkpoint, rows, state
 
 Run = Callable[..., int]
 Train = Callable[..., RunFolder]
@@ -72,12 +74,11 @@ def test_a_run_goes_through_every_command(
     # The exported file answers all tasks as torch does; the backbone is in it once.
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), Shapes(task="detection", split="val", size=96)[0].image)
-    torch, onnx = (
-        mbv2kit.load(folder.path, runtime=runtime)(photo, min_score=0.0) for runtime in ("torch", "onnxruntime")
-    )
-    assert torch["classification"].top(1)[0][0] == onnx["classification"].top(1)[0][0]
-    np.testing.assert_allclose(torch.boxes[:5], onnx.boxes[:5], atol=0.05)
-    assert (torch.mask == onnx.mask).mean() > 0.999
+    exact = mbv2kit.load(folder.path, runtime="torch")(photo, min_score=0.0)
+    onnx = mbv2kit.load(folder.path, runtime="onnxruntime")(photo, min_score=0.0)
+    assert exact["classification"].top(1)[0][0] == onnx["classification"].top(1)[0][0]
+    np.testing.assert_allclose(exact.boxes[:5], onnx.boxes[:5], atol=0.05)
+    assert (exact.mask == onnx.mask).mean() > 0.999
 
     # int8 is judged by every task.
     keys = ("precision=int8", "calibration_pictures=4", "check_pictures=2", "sensitive_layers=0", "max_loss=1")
@@ -212,3 +213,70 @@ def test_keys_of_several_heads_are_refused_for_one(
 ) -> None:
     assert run("train", job, *tiny, "task=classification", "run_dir=run", key) == 2
     assert f"error: {key.partition('=')[0]} is for a model of several heads" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.shows("finetune.train_only")
+def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp_path: Path) -> None:
+    old = train("heads=[classifier,ssdlite]", "export=true", folder="old")
+    keys = ("weights=old", "finetune.train_only=[segmentation]", "ema.decay=0.9", "dataset.seed=1", "export=true")
+    # The input is that of the weights, whatever is said.
+    new = train(*keys, "input.size=[97,97]", folder="new")
+    before, after = (VisionModel.load(folder.model) for folder in (old, new))
+    assert list(after.heads) == ALL
+    assert after.spec.input == before.spec.input
+    kept, tensors = before.state_dict(), after.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in kept.items())
+    assert set(metrics(new.path)["per_class"]) == {"background", *SHAPES}
+
+    photo = Shapes(task="detection", split="val", size=96)[3].image
+    for runtime in ("torch", "onnxruntime"):
+        first, second = (mbv2kit.load(folder.path, runtime=runtime)(photo, min_score=0.0) for folder in (old, new))
+        assert np.array_equal(first["classification"].scores, second["classification"].scores)
+        assert np.array_equal(first.boxes, second.boxes)
+        assert np.array_equal(first["detection"].scores, second["detection"].scores)
+        assert second.mask.shape == (96, 96)
+
+    # The new head alone moves, also where the run goes on.
+    first = state(new)
+    assert run("train", job, "resume=new", "trainer.max_epochs=3") == 0
+    moved = changed(first, state(new))
+    assert moved
+    assert all(name.startswith("heads.segmentation.") for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("", "finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN."),
+        ("weights=old heads=[classifier,ssdlite]", "finetune.train_only: the model has no head for segmentation; its"),
+        (
+            "weights=old",
+            "do classification, segmentation, but task is detection; finetune.train_only keeps heads",
+        ),
+        (
+            "weights=old heads=[classifier,deeplab_v3] qat.enabled=true",
+            "finetune.train_only keeps weights as they are, and qat.enabled rounds all of them; leave one of them out.",
+        ),
+    ],
+)
+def test_a_head_that_cannot_be_added_is_a_sentence(
+    train: Train, run: Run, tiny: list[str], capsys: pytest.CaptureFixture[str], keys: str, message: str
+) -> None:
+    if "weights" in keys:
+        train("heads=[classifier,deeplab_v3]", "trainer.max_epochs=1", folder="old")
+    capsys.readouterr()
+    several = ("task=multitask", "input.size=[65,65]", "finetune.train_only=[segmentation]")
+    assert run("train", job, *tiny, *several, "run_dir=run", *keys.split()) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_layers_that_the_weights_lack_cannot_be_kept(
+    train: Train, run: Run, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A model of these maps has no last layers, which a classifier reads.
+    maps = "heads.detection.maps=[layer_8_expansion,layer_15_expansion]"
+    train("heads=[ssdlite,deeplab_v3]", maps, "trainer.max_epochs=1", folder="old")
+    keys = ("task=multitask", "weights=old", "finetune.train_only=[classification]", "run_dir=run")
+    assert run("train", job, *tiny, *keys) == 2
+    assert "but they lack backbone.layers.layer_" in capsys.readouterr().err

@@ -4,7 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.schema.rules import Count, Epochs, Location, Mean, Name, Rule, Seed, Std, Workers, above, below, between
+from mbv2kit.schema.rules import (
+    DISTINCT,
+    FILLED,
+    Count,
+    Epochs,
+    Location,
+    Mean,
+    Name,
+    Rule,
+    Seed,
+    Std,
+    Workers,
+    above,
+    below,
+    between,
+)
 from mbv2kit.structures import Task
 
 
@@ -40,6 +55,7 @@ class FineTuning(TypedDict):
     frozen_layers: Name | None
     frozen_norms: bool
     backbone_lr: Annotated[float, between(0, 1000)]
+    train_only: Annotated[Sequence[Task], FILLED, DISTINCT] | None
 
 
 class Qat(TypedDict):
