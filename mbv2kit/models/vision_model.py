@@ -73,29 +73,24 @@ class VisionModel(nn.Module):
         """The NMS options of the detector; None if there is no detector."""
         return next((head.nms_options for head in self.heads.values() if head.nms_options is not None), None)
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Runs the backbone.
-
-        Args:
-            images: As for :meth:`forward`.
-
-        Returns:
-            The feature maps that the heads read, ``(B, C, H, W)`` each.
-        """
-        maps: dict[str, Tensor] = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
-        return maps
-
-    def forward(self, images: Tensor) -> dict[str, Raw]:
+    def forward(self, images: Tensor, rows: Mapping[Task, Tensor | None] | None = None) -> dict[str, Raw]:
         """Runs the backbone and every head.
 
         Args:
             images: ``(B, 3, H, W)`` uint8, RGB, of any size; the model is trained for the input size of its spec.
+            rows: The heads to run, each with the images that it runs on, ``(R,)`` int64, or None for all of them; None
+                runs every head on all images.
 
         Returns:
             The raw tensors of the head of each task.
         """
-        features = self.features(images)
-        return {task: head(features) for task, head in self.heads.items()}
+        features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
+        if rows is None:
+            return {task: head(features) for task, head in self.heads.items()}
+        return {
+            task: self.heads[task](features if own is None else {name: each[own] for name, each in features.items()})
+            for task, own in rows.items()
+        }
 
     @torch.no_grad()
     def outputs(self, raw: Mapping[str, Raw], size: tuple[int, int]) -> Raw:

@@ -38,6 +38,11 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
+    if not config["loader"]["mixed"] and not config["datasets"]:
+        raise UserError(
+            "loader.mixed=false keeps several data sets apart, and there is one; name others with datasets.TASK=NAME, "
+            "or leave it out."
+        )
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]

@@ -15,6 +15,7 @@ from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import MEAN, Evaluator, combine, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
+from mbv2kit.nn.tensors import tensors_in
 from mbv2kit.structures import Task
 from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
@@ -137,20 +138,16 @@ class VisionTask(lightning.LightningModule):
         terms: Terms = {}
         losses: dict[Task, Tensor] = {}
         for part in [batch] if self._apart is None else batch.split(self._apart):
-            features = self.model.features(part.images)
+            raw = self.model(part.images, {task: part.rows.get(task) for task in part.targets})
             for task, targets in part.targets.items():
-                rows = part.rows.get(task)
-                maps = features if rows is None else {name: each[rows] for name, each in features.items()}
-                values = self.model.heads[task].loss(self.model.heads[task](maps), targets)
+                values = self.model.heads[task].loss(raw[task], targets)
                 losses[task] = torch.stack(list(values.values())).sum()
                 # Heads may call their terms alike.
                 prefix = f"{task}/" if len(self.model.heads) > 1 else ""
-                count = len(part.images) if rows is None else len(rows)
+                count = len(part.rows.get(task, part.images))
                 terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
         # A batch may have too little ground truth for any head.
-        loss: Tensor = (
-            self.weights(losses) if losses else 0 * torch.stack([each.sum() for each in features.values()]).sum()
-        )
+        loss: Tensor = self.weights(losses) if losses else 0 * self._sum_of_outputs(batch)
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
         if batch_idx == 0 and len(losses) > 1:
@@ -159,6 +156,9 @@ class VisionTask(lightning.LightningModule):
             )
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return loss
+
+    def _sum_of_outputs(self, batch: TrainingBatch) -> Tensor:
+        return torch.stack([tensor.sum() for tensor in tensors_in(self.model(batch.images))]).sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skips the step where loss or gradients are not finite."""

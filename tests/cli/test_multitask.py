@@ -130,13 +130,13 @@ def test_a_ratio_shares_out_the_batch(train: Train) -> None:
 @pytest.mark.shows("loader.mixed")
 def test_data_sets_pass_through_the_network_together_or_apart(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = VisionModel.features
+    original = VisionModel.forward
 
-    def features(self: VisionModel, images: Tensor) -> dict[str, Tensor]:
+    def forward(self: VisionModel, images: Tensor, *rows: Any) -> Any:
         seen.extend([len(images)] * self.training)
-        return original(self, images)
+        return original(self, images, *rows)
 
-    monkeypatch.setattr(VisionModel, "features", features)
+    monkeypatch.setattr(VisionModel, "forward", forward)
     keys = ("heads=[classifier,deeplab_v3]", "datasets.segmentation=shapes", "datasets.segmentation.train_count=9")
     sizes = ("datasets.segmentation.size=64", "datasets.segmentation.val_count=4", "trainer.max_epochs=1")
     train(*keys, *sizes, folder="mixed")
@@ -194,6 +194,7 @@ def test_references_say_what_counts_as_one(train: Train) -> None:
         ("heads=[classifier,ssd] datasets.segmentation=shapes", "datasets.segmentation: the model has no head for"),
         ("augment=detection", "augment 'detection' needs samples with 'boxes', but task is multitask; choose"),
         ("evaluator=mean_iou", "evaluator 'mean_iou' measures segmentation, but the task is multitask."),
+        ("loader.mixed=false", "loader.mixed=false keeps several data sets apart, and there is one; name others"),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
         ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
         ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),
@@ -238,9 +239,9 @@ def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp
         assert second.mask.shape == (96, 96)
 
     # The new head alone moves, also where the run goes on.
-    first = state(new)
+    earlier = state(new)
     assert run("train", job, "resume=new", "trainer.max_epochs=3") == 0
-    moved = changed(first, state(new))
+    moved = changed(earlier, state(new))
     assert moved
     assert all(name.startswith("heads.segmentation.") for name in moved)
 

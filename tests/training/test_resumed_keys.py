@@ -66,6 +66,8 @@ REFUSED_VALUES = {
     "trainer.devices": 2,
     "trainer.precision": "16-mixed",
     "trainer.max_epochs": 1,
+    "loader.ratio": "x",
+    "loader.mixed": False,
 }
 # How they round depends on the machine.
 ROUNDING = {"trainer.accelerator": "auto", "trainer.channels_last": False}

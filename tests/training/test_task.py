@@ -151,4 +151,4 @@ def test_validation_scores_the_deployed_model_for_each_task(monkeypatch: pytest.
         task.on_validation_epoch_end()
     share = np.mean([sample.label == 0 for sample in batch.samples])
     assert logged["val/top1"] == share
-    assert set(logged) == {"val/top1", "val/top5", "val/mIoU", "val/pixel_accuracy"}
+    assert set(logged) == {"val/top1", "val/top5", "val/mIoU", "val/pixel_accuracy", "val/mean"}
