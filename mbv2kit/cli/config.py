@@ -219,6 +219,9 @@ def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:
         return keys
     parts = [f"{group}={name}" for group, name in chosen.items() if name is not None and group != "experiment"]
     known = flatten(hydra.compose(config_name, parts))
+    # An experiment may name parts for the heads without choosing a set of them.
+    several = tuple(f"{registry.several}." for registry in _registered.values() if registry.several is not None)
+    known |= {key: value for key, value in keys.items() if key.startswith(several)}
     origin = f"{describe_experiment(experiment)}: "
     check_keys(keys, known, origin)
     check_config(config_name, _given(OmegaConf.to_container(without_hydra(config))), _registered.values(), origin)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from mbv2kit.cli.several import choose_set
 from mbv2kit.registry import Registry
 from mbv2kit.structures import Task
 
@@ -34,16 +35,28 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
     run = RunFolder(Path(folder))
     if not run.config.is_file():
         return list(overrides)
+    parts = list(parts)
+    several = {registry.several: registry for registry in parts if registry.several is not None}
+    sets = {group for key in given if (group := key.partition(".")[0]) in several and group not in given}
     known = {registry.group: (registry.name_key, registry.names()) for registry in parts}
     groups = {group for key in given if (group := key.partition(".")[0]) in known and group not in given}
-    if not groups:
+    if not groups and not sets:
         return list(overrides)
     values = run.read_config()
+    chosen = {
+        group: {task: str(part[several[group].name_key]) for task, part in values[group].items()}
+        for group in sets
+        if isinstance(values.get(group), Mapping)
+    }
     choices = {group: _choice(values, group, *known[group]) for group in groups}
     if "task" not in given:
         # A data set that is chosen must serve the task.
         choices["task"] = _choice(values, "task", "name", (*get_args(Task), "multitask"))
-    return [f"{group}={name}" for group, name in choices.items() if name is not None] + list(overrides)
+    return [
+        *(choose_set(several[group], names) for group, names in chosen.items()),
+        *(f"{group}={name}" for group, name in choices.items() if name is not None),
+        *overrides,
+    ]
 
 
 def _key_and_value(line: str) -> tuple[str, Any]:

@@ -57,9 +57,23 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
             sets[found[1]] = {**sets.get(found[1], {}), found[2]: value}
         else:
             rest.append(line)
-    return [
-        f"{group}='{_store(several[group], _checked(several[group], chosen))}'" for group, chosen in sets.items()
-    ] + rest
+    return [choose_set(several[group], _checked(several[group], chosen)) for group, chosen in sets.items()] + rest
+
+
+def choose_set(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
+    """Makes a set a choice of its group, and returns the override that chooses it.
+
+    Args:
+        registry: The registry of the parts.
+        chosen: The name of the part of each task.
+    """
+    _store(registry, chosen)
+    return f"{registry.several}='{set_name(registry, chosen)}'"
+
+
+def set_name(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
+    """Returns the name of a set: ``classifier+ssdlite`` for heads, which name their tasks; others with their tasks."""
+    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in chosen.items())
 
 
 def _read(line: str) -> tuple[str, Any]:
@@ -103,14 +117,10 @@ def _by_task(heads: Registry[Any]) -> dict[str, list[str]]:
     return names
 
 
-def _store(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
-    """Makes a set a choice, and returns its name."""
+def _store(registry: Registry[Any], chosen: Mapping[str, str]) -> None:
     assert registry.several is not None
-    # A head names its task; of other parts the same one may serve several.
-    parts = [name if registry.group == "head" else f"{task}:{name}" for task, name in chosen.items()]
     node = {task: {**registry.keys(name), **_next_to_others(registry, name)} for task, name in chosen.items()}
-    ConfigStore.instance().store(group=registry.several, name=_BETWEEN.join(parts), node=node)
-    return _BETWEEN.join(parts)
+    ConfigStore.instance().store(group=registry.several, name=set_name(registry, chosen), node=node)
 
 
 def _next_to_others(registry: Registry[Any], name: str) -> Mapping[str, Any]:

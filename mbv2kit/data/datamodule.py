@@ -143,7 +143,7 @@ class DataModule(lightning.LightningDataModule):
             data sets.
         workers: Number of processes that read and augment; 0 does it in the training process.
         seed: Seed of the order and of augmentation.
-        ratio: Weight of each data set in a batch; None for equal ones.
+        ratio: Weight of each data set in a batch; None for equal weights.
 
     Raises:
         UserError: A number is out of range, or there are too few images.

@@ -13,7 +13,7 @@ from mbv2kit.heads import HEADS
 from mbv2kit.structures import Task
 
 # Keys that only a model of several heads has.
-_SEVERAL = ("heads", "datasets", "loss_weights", "loader.ratio")
+_SEVERAL = ("heads", "datasets", "loss_weights")
 
 
 def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[Task, Any]:
@@ -38,11 +38,12 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
-    if not config["loader"]["mixed"] and not config["datasets"]:
-        raise UserError(
-            "loader.mixed=false keeps several data sets apart, and there is one; name others with datasets.TASK=NAME, "
-            "or leave it out."
-        )
+    for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
+        if OmegaConf.select(config, key) != unused and not config["datasets"]:
+            raise UserError(
+                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
+                "out."
+            )
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]

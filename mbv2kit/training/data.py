@@ -41,14 +41,14 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         if task in train.sources
     }
     loader = dict(options["loader"])
-    ratio, _ = loader.pop("ratio"), loader.pop("mixed")
+    ratio, _ = loader.pop("ratio") or {}, loader.pop("mixed")
     data = DataModule(
         train,
         val,
         augment=create_augment(options["augment"], preprocess),
         preprocess=preprocess,
         seed=options["seed"],
-        ratio=None if ratio is None else [sum(ratio.get(task, 1.0) for task in tasks) for tasks in train.together],
+        ratio=[max((ratio[task] for task in tasks if task in ratio), default=1.0) for tasks in train.together],
         **loader,
     )
     for task, dataset in plan.datasets.items():

@@ -16,7 +16,7 @@ from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
 from mbv2kit.training.checks import check_parts, heads_of
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
-from mbv2kit.training.resume import resumed_config
+from mbv2kit.training.resume import resumed_config, with_defaults
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         done = run.finished and not _goes_on(run, config)
         if done:
             _tell_done(run, config)
+    _complete_sets(config)
     _make_absolute(config)
     plan = Plan(run=run, config=config, qat=create_qat(config), resumed=resumed, done=done)
     if not done:
@@ -114,6 +115,13 @@ def _tell_done(run: RunFolder, config: DictConfig) -> None:
     changed = changed_keys(run.read_config(), OmegaConf.to_container(config))  # type: ignore[arg-type]
     unused = f", and {', '.join(changed)} would change nothing" if changed else ""
     _log.info("the run in %s is finished%s; set a larger trainer.max_epochs to go on", run.path, unused)
+
+
+def _complete_sets(config: DictConfig) -> None:
+    """Adds the options that an experiment left out of a head or data set that it names."""
+    for registry in training_parts():
+        for task, part in (config.get(registry.several or "") or {}).items():
+            OmegaConf.update(config, f"{registry.several}.{task}", with_defaults(registry, dict(part)), force_add=True)
 
 
 def _make_absolute(config: DictConfig) -> None:

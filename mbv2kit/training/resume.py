@@ -8,8 +8,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.keys import check_config
+from mbv2kit.cli.several import set_name
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.registry import Registry
 from mbv2kit.registry.plugins import check_plugins
 from mbv2kit.schema import check_value
 from mbv2kit.training.parts import training_parts
@@ -38,17 +40,27 @@ _LATER = ("evaluator", "export", "qat", "heads", "datasets", "loss_weights")
 def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the keys that there are today, at their defaults; what a run has stays as it is."""
     registries = {registry.group: registry for registry in training_parts()}
+    several = {registry.several: registry for registry in registries.values()}
     completed: dict[str, Any] = {**{key: usual[key] for key in _LATER}, **values}
     for key, section in values.items():
         if not isinstance(section, Mapping):
             continue
+        if key in several:
+            completed[key] = {task: with_defaults(several[key], part) for task, part in section.items()}
+            continue
         known = usual.get(key)
         if (registry := registries.get(key)) is not None:
             # The defaults are those of the part that the run chose.
-            name = section.get(registry.name_key)
-            known = registry.keys(name) if name in registry.names() else None
-        completed[key] = {**known, **section} if isinstance(known, Mapping) else section
+            completed[key] = with_defaults(registry, section)
+        else:
+            completed[key] = {**known, **section} if isinstance(known, Mapping) else section
     return completed
+
+
+def with_defaults(registry: Registry[Any], part: Any) -> Any:
+    """Adds the options of a part that it lacks; a part that there is none of is reported later."""
+    name = part.get(registry.name_key) if isinstance(part, Mapping) else None
+    return {**registry.keys(name), **part} if name in registry.names() else part
 
 
 def resumed_config(run: RunFolder, overrides: Sequence[str], usual: DictConfig | None = None) -> DictConfig:
@@ -93,8 +105,11 @@ def _is_so(config: DictConfig, override: Override) -> bool:
     if OmegaConf.is_config(found):
         found = OmegaConf.to_container(found)
     names = _name_keys()
+    several = {registry.several: registry for registry in training_parts()}
     if isinstance(found, Mapping) and key in names:
         found = found[names[key]]
+    elif isinstance(found, Mapping) and key in several:
+        found = set_name(several[key], {task: part[several[key].name_key] for task, part in found.items()})
     # True would be equal to 1.
     return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
 
