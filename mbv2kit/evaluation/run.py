@@ -164,7 +164,8 @@ def evaluate_model(
                     _save(drawings[-1], folder.predictions / f"{name if len(tasks) == 1 else f'{name}_{task}'}.png")
             index += 1
     seconds = time.perf_counter() - started
-    _save(draw.contact_sheet(drawings, columns=2), folder.predictions / "overview.png")
+    # A row for each image of several tasks.
+    _save(draw.contact_sheet(drawings, columns=max(2, len(tasks))), folder.predictions / "overview.png")
     results = {task: _with_left_out(scorer.compute(), images.sources[task]) for task, scorer in scorers.items()}
     for scorer in scorers.values():
         scorer.save_plots(folder.plots)
