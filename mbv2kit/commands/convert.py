@@ -5,6 +5,7 @@ mbv2kit convert source=torchvision:mobilenet_v2 output=models/torchvision
 mbv2kit convert source=timm:mobilenetv2_120d output=models/timm
 mbv2kit convert source=hub:google/deeplabv3_mobilenet_v2_1.0_513 output=models/deeplab
 mbv2kit convert source=my_network.pth output=models/mine class_names=labels.txt
+mbv2kit convert source=outputs/several output=models/detector tasks=[detection]
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ def job(config: DictConfig) -> None:
     """Converts; what takes seconds to import is imported once the command line is known to be right."""
     from mbv2kit.weights.convert import convert
 
-    convert(config.source, config.output, license=config.licence, class_names=config.class_names)
+    convert(config.source, config.output, license=config.licence, class_names=config.class_names, tasks=config.tasks)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

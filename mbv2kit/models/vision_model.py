@@ -120,6 +120,25 @@ class VisionModel(nn.Module):
         model.load_state_dict(self.state_dict())
         return model.eval()
 
+    def with_tasks(self, tasks: Sequence[Task]) -> "VisionModel":
+        """Returns a model with the same weights and only some of the heads, in evaluation mode.
+
+        Its predictions are those of this model. Backbone layers that none of the heads reads are left out.
+
+        Raises:
+            UserError: There is no head for a task.
+        """
+        for task in tasks:
+            if task not in self.heads:
+                raise UserError(f"The model does {', '.join(self.heads)}, not {task}.")
+        heads = {task: self.spec.heads[task] for task in tasks}
+        model = VisionModel(
+            replace(self.spec, heads=heads, class_names={task: self.class_names[task] for task in tasks})
+        )
+        state = self.state_dict()
+        model.load_state_dict({name: state[name] for name in model.state_dict()})
+        return model.eval()
+
     def save(self, folder: str | Path) -> None:
         """Writes the model into a model folder, which is created if it is missing; see :class:`ModelFolder`."""
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}

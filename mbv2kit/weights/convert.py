@@ -1,5 +1,6 @@
 """Converts published weights to a model folder: the job of ``mbv2kit convert``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,19 @@ from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import TASKS
+from mbv2kit.structures import TASKS, Task
 from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.open import open_model
 
 
-def convert(source: str, output: str, *, license: str | None = None, class_names: str | None = None) -> None:
+def convert(
+    source: str,
+    output: str,
+    *,
+    license: str | None = None,
+    class_names: str | None = None,
+    tasks: Sequence[Task] | None = None,
+) -> None:
     """Reads weights, writes them as a model folder and prints a summary.
 
     Args:
@@ -21,14 +29,18 @@ def convert(source: str, output: str, *, license: str | None = None, class_names
         output: The folder to create.
         license: License of the weights, instead of the one that the source states.
         class_names: Text file with the names of the classes, instead of those in the source.
+        tasks: Tasks whose heads are kept; None keeps all.
 
     Raises:
-        UserError: The source cannot be read, or the output already holds a model; nothing is written then.
+        UserError: The source cannot be read or has no head for a task, or the output already holds a model; nothing is
+            written then.
     """
     folder = Path(output)
     if ModelFolder(folder).exists:
         raise UserError(f"output={output} holds a model; name another folder.")
     model, _ = open_model(source)
+    if tasks is not None:
+        model = model.with_tasks(tasks)
     spec = model.spec
     if license is not None:
         spec = replace(spec, origin={**spec.origin, "licence": license})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import mbv2kit
+from mbv2kit.commands import convert as converting
 from mbv2kit.commands import eval as evaluation
 from mbv2kit.commands import export as exporting
 from mbv2kit.commands.train import job
@@ -248,6 +249,24 @@ def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp
     moved = changed(earlier, state(new))
     assert moved
     assert all(name.startswith("heads.segmentation.") for name in moved)
+
+
+def test_a_head_is_taken_away_and_the_others_predict_as_before(
+    train: Train, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train("trainer.max_epochs=1")
+    assert run("convert", converting.job, "source=run", "output=less", "tasks=[detection,segmentation]") == 0
+    less = VisionModel.load(tmp_path / "less")
+    assert list(less.heads) == ["detection", "segmentation"]
+    photo = Shapes(task="detection", split="val", size=96)[3].image
+    first, second = (mbv2kit.load(folder, runtime="torch")(photo, min_score=0.0) for folder in (whole.path, "less"))
+    assert np.array_equal(first.boxes, second.boxes)
+    assert np.array_equal(first["detection"].scores, second["detection"].scores)
+    assert np.array_equal(first.mask, second.mask)
+    capsys.readouterr()
+    assert run("convert", converting.job, "source=less", "output=none", "tasks=[classification]") == 2
+    assert capsys.readouterr().err == "error: The model does detection, segmentation, not classification.\n"
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What the keys of ``conf/convert.yaml`` may be."""
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Annotated, TypedDict
 
-from mbv2kit.schema.rules import Location, Name
+from mbv2kit.schema.rules import DISTINCT, FILLED, Location, Name
+from mbv2kit.structures import Task
 
 
 class Keys(TypedDict):
@@ -12,3 +14,4 @@ class Keys(TypedDict):
     output: Location
     licence: Name | None
     class_names: Location | None
+    tasks: Annotated[Sequence[Task], FILLED, DISTINCT] | None
