@@ -13,7 +13,7 @@ from mbv2kit.heads import HEADS
 from mbv2kit.structures import Task
 
 # Keys that only a model of several heads has.
-_SEVERAL = ("heads", "datasets", "loss_weights")
+_SEVERAL = ("heads", "datasets", "loss_weights", "gradients")
 
 
 def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[Task, Any]:
@@ -74,6 +74,8 @@ def _check_train_only(config: DictConfig) -> None:
             raise UserError(
                 f"finetune.train_only: the model has no head for {task}; its heads are {', '.join(heads_of(config))}."
             )
+    if config["gradients"] is not None:
+        raise UserError("gradients combines what heads want of the backbone, which finetune.train_only keeps as it is.")
     if config["weights"] is None:
         raise UserError("finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN.")
     if config["qat"]["enabled"]:
@@ -103,6 +105,11 @@ def _check_several(config: DictConfig) -> None:
         raise UserError(
             f"task={MULTITASK} trains several heads, and heads has {len(heads)}; name more, as in "
             "heads=[classifier,ssdlite], or choose the task of the one."
+        )
+    if config["gradients"] is not None and config["trainer"]["precision"] == "16-mixed":
+        raise UserError(
+            f"gradients={config['gradients']} cannot scale gradients, as trainer.precision=16-mixed does; set "
+            "trainer.precision=bf16-mixed or 32-true."
         )
     for key in ("datasets", "task.references", "loader.ratio"):
         for task in OmegaConf.select(config, key) or {}:

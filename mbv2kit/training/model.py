@@ -80,6 +80,7 @@ def create_task(
         qat=plan.qat,
         evaluator=options.get("evaluator"),
         weights=create_weights(options["loss_weights"], list(model.class_names)),
+        gradients=options["gradients"],
         references=options["task"].get("references"),
         apart=None if options["loader"]["mixed"] or len(data.shares) == 1 else data.shares,
     )

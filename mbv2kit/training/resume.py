@@ -34,7 +34,7 @@ _FIXED = (
 )
 
 # What runs of earlier versions did not have.
-_LATER = ("evaluator", "export", "qat", "heads", "datasets", "loss_weights")
+_LATER = ("evaluator", "export", "qat", "heads", "datasets", "loss_weights", "gradients")
 
 
 def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mbv2kit.structures import Task
 from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
+from mbv2kit.training.gradients import GradientCombination, Method
 from mbv2kit.training.guard import KEPT, StepGuard
 from mbv2kit.training.optimizers import create_optimizer
 from mbv2kit.training.pulls import measure_pulls
@@ -45,6 +46,7 @@ class VisionTask(lightning.LightningModule):
         qat: Quantization-aware training, prepared for the model; None trains in floats.
         evaluator: Name and options of what computes the metrics in validation; None for the usual one of each task.
         weights: Adds up the losses of the heads; None for their sum.
+        gradients: How the gradients of the heads on the backbone are combined; None adds them up.
         references: Metric of each head that counts as 1 in the mean over the heads; see :func:`combine`.
         apart: Images of each data set in a batch, if the data sets pass through the network one by one; None if all
             images of a batch do together.
@@ -62,6 +64,7 @@ class VisionTask(lightning.LightningModule):
         qat: FloatTraining | None = None,
         evaluator: Mapping[str, Any] | None = None,
         weights: FixedWeights | UncertaintyWeights | None = None,
+        gradients: Method | None = None,
         references: Mapping[Task, float] | None = None,
         apart: Sequence[int] | None = None,
     ) -> None:
@@ -77,6 +80,11 @@ class VisionTask(lightning.LightningModule):
         self._optimizer = create_optimizer(model, optimizer, finetuning.backbone_lr, self.weights.parameters())
         self._schedule = schedule
         self._seed = seed
+        self._combination = None
+        if gradients is not None:
+            own = [*model.heads.parameters(), *self.weights.parameters()]
+            self._combination = GradientCombination(gradients, model.backbone.parameters(), own)
+        self._weighted: dict[Task, Tensor] = {}
         self._evaluator = evaluator
         self._scored = finetuning.train_only
         self._references = references or {}
@@ -150,12 +158,18 @@ class VisionTask(lightning.LightningModule):
         loss: Tensor = self.weights(losses) if losses else 0 * self._sum_of_outputs(batch)
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
+        self._weighted = {task: self.weights({task: each}) for task, each in losses.items()}
         if batch_idx == 0 and len(losses) > 1:
-            self.pulls = measure_pulls(
-                {task: self.weights({task: each}) for task, each in losses.items()}, self.model.backbone
-            )
+            self.pulls = measure_pulls(self._weighted, self.model.backbone)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **named: Any) -> None:
+        """Computes the gradients of the step."""
+        if self._combination is not None and len(self._weighted) > 1:
+            self._combination.backward(list(self._weighted.values()))
+        else:
+            super().backward(loss, *args, **named)
 
     def _sum_of_outputs(self, batch: TrainingBatch) -> Tensor:
         return torch.stack([tensor.sum() for tensor in tensors_in(self.model(batch.images))]).sum()

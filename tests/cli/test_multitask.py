@@ -169,6 +169,16 @@ def test_weights_count_a_loss_more_or_less_or_are_learned(train: Train) -> None:
     assert all(0 < abs(float(value)) < 1 for value in variances)
 
 
+@pytest.mark.shows("gradients")
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad", "mgda"])
+def test_gradients_are_combined(train: Train, method: str) -> None:
+    heads = "heads=[classifier,deeplab_v3]"
+    plain, combined = train(heads, "trainer.max_epochs=1", folder="plain"), train(heads, f"gradients={method}")
+    # The first step's losses are those of the same weights; later ones are not.
+    assert rows(plain)[0]["pull/norm/segmentation"] == rows(combined)[0]["pull/norm/segmentation"]
+    assert changed(state(plain), state(combined))
+
+
 @pytest.mark.shows("task.references")
 def test_references_say_what_counts_as_one(train: Train) -> None:
     folder = train("heads=[classifier,deeplab_v3]", "task.references={classification:0.5}")
@@ -200,6 +210,8 @@ def test_references_say_what_counts_as_one(train: Train) -> None:
             "loader.mixed=false",
             "loader.mixed is for several data sets, and there is one; name others",
         ),
+        ("gradients=sum", "gradients must be one of pcgrad, upgrad, mgda, or null, got 'sum'."),
+        ("gradients=mgda trainer.precision=16-mixed", "gradients=mgda cannot scale gradients, as trainer.precision="),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
         ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
         ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),

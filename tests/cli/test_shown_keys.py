@@ -30,7 +30,7 @@ def keys(root: Path) -> set[str]:
     for registry in training_parts():
         if registry.group in PARTS:
             found |= {f"{registry.group}.{key}" for name in registry.names() for key in registry.keys(name)}
-    return found | {"seed", "heads", "datasets", "loss_weights", "task.references"}
+    return found | {"seed", "heads", "datasets", "loss_weights", "gradients", "task.references"}
 
 
 def test_every_key_of_training_has_a_test_that_shows_its_effect(root: Path) -> None:

@@ -112,6 +112,7 @@ class Keys(TypedDict):
     head: Part | None
     heads: Parts | None
     datasets: Parts | None
+    gradients: Literal["pcgrad", "upgrad", "mgda"] | None
     loss_weights: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | Literal["uncertainty"] | None
     augment: Part
     optimizer: Part
