@@ -52,7 +52,7 @@ TRAIN = {
     "epohcs": "trainer.max_epochs",
     "max_epoch": "trainer.max_epochs",
     "outptu_dir": "run_dir",
-    "norm_momentum": ("backbone.norm_momentum", "head.norm_momentum"),
+    "norm_momentum": ("head.norm_momentum", "backbone.norm_momentum"),
 }
 INFER = {
     "conf": "min_score",

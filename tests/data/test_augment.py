@@ -167,7 +167,7 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "augment.preset must be one of classification, detection, none, segmentation, got None"),
+        ({}, "augment.preset must be one of classification, detection, multitask, none, segmentation, got None"),
         ({"preset": "detecton"}, "no augment preset 'detecton'. Did you mean 'detection'"),
         ({"preset": "detection", "expand_maks": 2}, "no option 'expand_maks'. Did you mean 'expand_max'"),
         ({"preset": "none", "horizontal_flip": 0.5}, "augment preset 'none' has no option 'horizontal_flip'"),
