@@ -104,7 +104,8 @@ def _check_several(config: DictConfig) -> None:
             f"task={MULTITASK} trains several heads, and heads has {len(heads)}; name more, as in "
             "heads=[classifier,ssdlite], or choose the task of the one."
         )
-    for key in ("datasets", "task.references", "loader.ratio"):
-        for task in OmegaConf.select(config, key) or {}:
+    for key in ("datasets", "task.references", "loader.ratio", "loss_weights"):
+        chosen = OmegaConf.select(config, key)
+        for task in chosen if isinstance(chosen, Mapping | DictConfig) else ():
             if task not in heads:
                 raise UserError(f"{key}.{task}: the model has no head for {task}; its heads are {', '.join(heads)}.")

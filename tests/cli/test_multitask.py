@@ -188,6 +188,8 @@ def test_references_say_what_counts_as_one(train: Train) -> None:
         ("head=ssd", "head=ssd is for a model of one task; with task=multitask write heads=[...]."),
         ("loss_weights.boxes=1", "loss_weights must be"),
         ("loss_weights=unsure", "loss_weights must be"),
+        ("loss_weights.detection=-1", "loss_weights must be a set of keys, each one of classification, detection,"),
+        ("heads=[classifier,ssd] loss_weights.segmentation=1", "loss_weights.segmentation: the model has no head for"),
         (
             "heads=[classifier,ssd] loader.ratio={segmentation:2}",
             "loader.ratio.segmentation: the model has no head for",
