@@ -99,6 +99,7 @@ def evaluate(config: DictConfig) -> Evaluation:
             split=options["split"] or listed(dataset["val_split"] for dataset in datasets.values()),
             claim=lambda: _claim(options["run_dir"], _OUTPUTS / what / name),
             evaluator=options["evaluator"],
+            references=None if folder is None else RunFolder(folder.path.parent).references,
             tta=tta,
             export=loaded.export,
             **options["loader"],

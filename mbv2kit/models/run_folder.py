@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.schema import check_value, shown
 from mbv2kit.schema.documents import read_json, read_yaml
+from mbv2kit.schema.rules import above
+from mbv2kit.structures import Task
 
 OUTPUTS = Path("outputs")
 
@@ -74,6 +76,18 @@ class RunFolder:
         key, dataset = (f"datasets.{task}", own[task]) if task in own else ("dataset", config.get("dataset"))
         check_value(f"{self.config}: {key}", dataset, Mapping[str, Any])
         return dict(dataset)
+
+    @property
+    def references(self) -> dict[Task, float] | None:
+        """The metric of each head that counts as 1 in the run's mean over several heads; None for 1 each."""
+        if not self.config.is_file():
+            return None
+        task = self.read_config().get("task")
+        found = task.get("references") if isinstance(task, Mapping) else None
+        check_value(
+            f"{self.config}: task.references", found, Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+        )
+        return None if found is None else dict(found)
 
     def read_config(self) -> dict[str, Any]:
         """Reads the configuration as plain values, which refer to nothing: a run may come from someone else.

@@ -169,11 +169,14 @@ def test_weights_count_a_loss_more_or_less_or_are_learned(train: Train) -> None:
 
 
 @pytest.mark.shows("task.references")
-def test_references_say_what_counts_as_one(train: Train) -> None:
-    folder = train("heads=[classifier,deeplab_v3]", "task.references={classification:0.5}")
+def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Path) -> None:
+    folder = train("heads=[classifier,deeplab_v3]", "task.references={segmentation:0.5}")
     found = metrics(folder.path)["metrics"]
-    assert found["mean"] == pytest.approx((found["top1"] / 0.5 + found["mIoU"]) / 2)
+    assert found["mIoU"] > 0
+    assert found["mean"] == pytest.approx((found["top1"] + found["mIoU"] / 0.5) / 2)
     assert float(rows(folder)[-1]["val/mean"]) == pytest.approx(found["mean"], abs=1e-4)
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=again", "loader.workers=0") == 0
+    assert metrics(tmp_path / "again")["metrics"] == found
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,7 @@ def two_data_sets(labels: int, masks: int, batch_size: int = 8) -> DataModule:
     joined = Joined(sources, [["classification"], ["segmentation"]])
     preprocess = Preprocess(size=(64, 64), resize="letterbox")
     augment = create_augment({"preset": "multitask"}, preprocess)
-    return DataModule(
-        joined, joined, augment=augment, preprocess=preprocess, batch_size=batch_size, workers=0, seed=0
-    )
+    return DataModule(joined, joined, augment=augment, preprocess=preprocess, batch_size=batch_size, workers=0, seed=0)
 
 
 @pytest.mark.parametrize(("labels", "masks"), [(3, 8), (8, 3)])
