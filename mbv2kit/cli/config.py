@@ -29,7 +29,7 @@ from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_
 from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.cli.resumed import with_parts_of_run
-from mbv2kit.cli.several import choose_sets, register_sets
+from mbv2kit.cli.several import choose_sets, drop_unchosen, register_sets
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -163,15 +163,20 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
     overrides = [item for item in parse(lines, groups) if not item.is_hydra_override()]
     choices = [item for item in overrides if item.key_or_group in groups.chosen and not isinstance(item.value(), dict)]
     for choice in choices:
-        check_group_choice(choice, groups.choices(choice.key_or_group))
+        known_choices = groups.choices(choice.key_or_group)
+        # Hydra knows no group, such as datasets, before something is a choice of it.
+        if choice.value() is not None or known_choices:
+            check_group_choice(choice, known_choices)
     chosen = [str(choice.input_line) for choice in choices]
     parts = hydra.compose(config_name, chosen, return_hydra_config=True) if chosen else base
+    drop_unchosen(parts, lines, _registered.values())
     known, mappings = _known_keys(config_name, parts), mapping_keys(config_name, _registered.values())
     for item in overrides:
         if item not in choices:
             check_override(item, known, mappings)
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
+    drop_unchosen(config, lines, _registered.values())
     values: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
     check_config(config_name, _given(values), _registered.values())
     return config

@@ -53,7 +53,7 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
         # A data set that is chosen must serve the task.
         choices["task"] = _choice(values, "task", "name", (*get_args(Task), "multitask"))
     return [
-        *(choose_set(several[group], names) for group, names in chosen.items()),
+        *(f"{group}={choose_set(several[group], names)}" for group, names in chosen.items()),
         *(f"{group}={name}" for group, name in choices.items() if name is not None),
         *overrides,
     ]

@@ -1,6 +1,6 @@
 """The folder of a training run: the path of each file, and the newest run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,12 +66,20 @@ class RunFolder:
         return self.path / "predictions"
 
     def dataset(self, task: str) -> dict[str, Any] | None:
-        """Returns the config of the data set that the run has for a task; None if the folder is not a run."""
+        """Returns the config of the data set that the run has for a task.
+
+        None if the folder is not a run, or if the run keeps the task's head as its weights have it, without data.
+        """
         if not self.config.is_file():
             return None
         config = self.read_config()
         check_value(f"{self.config}: datasets", config.get("datasets"), Mapping[str, Any] | None)
         own = config.get("datasets") or {}
+        finetune = config.get("finetune")
+        trained = finetune.get("train_only") if isinstance(finetune, Mapping) else None
+        check_value(f"{self.config}: finetune.train_only", trained, Sequence[str] | None)
+        if trained is not None and task not in trained and task not in own:
+            return None
         dataset: Any
         key, dataset = (f"datasets.{task}", own[task]) if task in own else ("dataset", config.get("dataset"))
         check_value(f"{self.config}: {key}", dataset, Mapping[str, Any])

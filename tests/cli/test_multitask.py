@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 import mbv2kit
@@ -182,6 +184,11 @@ def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ("heads=[]", "'heads=[]' names none; name some, or leave it out."),
+        (
+            "datasets.detection.size=64",
+            "datasets is null and has no key 'detection.size'; give it a value first, as in",
+        ),
         ("heads=[classifier]", "task=multitask trains several heads, and heads has 1; name more"),
         ("heads=[ssd,ssdlite]", "'heads=[ssd,ssdlite]' has 2 heads for detection; a model has one for each task."),
         ("heads=[classifier,ssdlit]", "There is no head 'ssdlit'. Did you mean 'ssdlite'?"),
@@ -217,6 +224,37 @@ def test_a_mistake_is_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "heads"),
+    [
+        ("heads=[classifier,ssdlite],[ssd,deeplab_v3]", ["classifier ssdlite", "ssd deeplab_v3"]),
+        ("heads.classification=classifier heads.detection=ssd,ssdlite", ["classifier ssd", "classifier ssdlite"]),
+    ],
+)
+def test_a_sweep_tries_sets_of_heads(run: Run, keys: str, heads: list[str]) -> None:
+    seen: list[str] = []
+    weights: list[float] = []
+
+    def look(config: DictConfig) -> None:
+        seen.append(" ".join(head.name for head in config.heads.values()))
+        weights.append(config.loss_weights.detection)
+
+    # The experiment has options of three heads.
+    lines = ("-m", "experiment=shapes/multitask", "loss_weights.detection=0.5,1", "run_dir=sweep", *keys.split())
+    assert run("train", look, *lines) == 0
+    assert sorted(zip(seen, weights, strict=True)) == sorted(product(heads, (0.5, 1.0)))
+
+
+def test_an_experiment_gives_options_to_the_heads_that_are_chosen(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    keys = ("experiment=shapes/multitask", "heads=[classifier,ssdlite]", "run_dir=run")
+    assert run("train", seen.append, *keys) == 0
+    assert list(seen[0].heads) == ["classification", "detection"]
+    assert seen[0].heads.detection.min_scale == 0.15
+    assert run("train", seen.append, *keys, "heads.segmentation.channels=8") == 2
+    assert "error: There is no key 'heads.segmentation.channels'." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("key", ["heads=[classifier,ssd]", "loss_weights=uncertainty", "datasets.detection=shapes"])
 def test_keys_of_several_heads_are_refused_for_one(
     run: Run, tiny: list[str], capsys: pytest.CaptureFixture[str], key: str
@@ -238,6 +276,13 @@ def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp
     kept, tensors = before.state_dict(), after.state_dict()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in kept.items())
     assert set(metrics(new.path)["per_class"]) == {"background", *SHAPES}
+
+    # The run has data for the new head alone, and is measured and exported with these.
+    assert run("eval", evaluation.job, "checkpoint=new", "run_dir=again", "loader.workers=0") == 0
+    assert metrics(tmp_path / "again")["metrics"] == metrics(new.path)["metrics"]
+    named = ("dataset=shapes", "dataset.size=64", "dataset.val_count=4")
+    assert run("eval", evaluation.job, "checkpoint=new", "run_dir=all", "loader.workers=0", *named) == 0
+    assert metrics(tmp_path / "all")["task"] == "multitask"
 
     photo = Shapes(task="detection", split="val", size=96)[3].image
     for runtime in ("torch", "onnxruntime"):
