@@ -38,12 +38,6 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
-    for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
-        if OmegaConf.select(config, key) != unused and not config["datasets"]:
-            raise UserError(
-                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
-                "out."
-            )
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]
@@ -65,6 +59,27 @@ def check_parts(config: DictConfig) -> None:
         raise UserError(f"evaluator '{evaluator['name']}' measures {other}, but the task is {task}.")
 
 
+def check_loader(config: DictConfig, datasets: Mapping[Task, Mapping[str, Any]]) -> None:
+    """Checks that what the loader does with several data sets has several.
+
+    Args:
+        config: A training config.
+        datasets: The data set of each task that is trained.
+
+    Raises:
+        UserError: There is one.
+    """
+    first, *others = datasets.values()
+    if any(each != first for each in others):
+        return
+    for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
+        if OmegaConf.select(config, key) != unused:
+            raise UserError(
+                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
+                "out."
+            )
+
+
 def _check_train_only(config: DictConfig) -> None:
     trained = config["finetune"].get("train_only")
     if trained is None:
@@ -73,6 +88,12 @@ def _check_train_only(config: DictConfig) -> None:
         if task not in heads_of(config):
             raise UserError(
                 f"finetune.train_only: the model has no head for {task}; its heads are {', '.join(heads_of(config))}."
+            )
+    for key, unused in (("frozen_layers", None), ("frozen_norms", False), ("backbone_lr", 1.0)):
+        if (value := config["finetune"][key]) != unused:
+            raise UserError(
+                f"finetune.{key}={value} does nothing next to finetune.train_only, which keeps the backbone as it is; "
+                "leave one of them out."
             )
     if config["weights"] is None:
         raise UserError("finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN.")

@@ -150,7 +150,7 @@ class VisionTask(lightning.LightningModule):
         loss: Tensor = self.weights(losses) if losses else 0 * self._sum_of_outputs(batch)
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
-        if batch_idx == 0 and len(losses) > 1:
+        if batch_idx == 0:
             self.pulls = measure_pulls(
                 {task: self.weights({task: each}) for task, each in losses.items()}, self.model.backbone
             )

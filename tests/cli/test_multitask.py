@@ -211,6 +211,11 @@ def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Pat
             "loader.mixed=false",
             "loader.mixed is for several data sets, and there is one; name others",
         ),
+        (
+            "heads=[classifier,ssd] datasets.detection=shapes datasets.detection.size=64 datasets.detection.val_count=4 "
+            "datasets.detection.train_count=8 loader.ratio.detection=2",
+            "loader.ratio is for several data sets, and there is one; name others",
+        ),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
         ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
         ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),
@@ -304,6 +309,7 @@ def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp
     ("keys", "message"),
     [
         ("", "finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN."),
+        ("finetune.backbone_lr=0.1", "finetune.backbone_lr=0.1 does nothing next to finetune.train_only, which keeps"),
         ("weights=old heads=[classifier,ssdlite]", "finetune.train_only: the model has no head for segmentation; its"),
         (
             "weights=old",
