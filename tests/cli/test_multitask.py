@@ -212,8 +212,8 @@ def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Pat
             "loader.mixed is for several data sets, and there is one; name others",
         ),
         (
-            "heads=[classifier,ssd] datasets.detection=shapes datasets.detection.size=64 datasets.detection.val_count=4 "
-            "datasets.detection.train_count=8 loader.ratio.detection=2",
+            "heads=[classifier,ssd] datasets.detection=shapes datasets.detection.size=64 "
+            "datasets.detection.train_count=8 datasets.detection.val_count=4 loader.ratio.detection=2",
             "loader.ratio is for several data sets, and there is one; name others",
         ),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
