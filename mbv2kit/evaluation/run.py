@@ -23,7 +23,6 @@ from mbv2kit.data.sources import Source
 from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import (
-    MULTITASK,
     Scores,
     combine,
     create_evaluator,
@@ -42,7 +41,7 @@ from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.structures import Image, Prediction, Sample, Task
+from mbv2kit.structures import MULTITASK, Image, Prediction, Sample, Task
 
 _log = logging.getLogger(__name__)
 

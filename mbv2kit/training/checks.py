@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.data.augment import PRESETS
 from mbv2kit.data.joined import FIELDS
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import EVALUATORS, MULTITASK
+from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.heads import HEADS
-from mbv2kit.structures import Task
+from mbv2kit.structures import MULTITASK, Task
 
 # Keys that only a model of several heads has.
 _SEVERAL = ("heads", "datasets", "loss_weights")
