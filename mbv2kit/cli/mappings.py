@@ -19,12 +19,14 @@ def gather_mappings(lines: Sequence[str], keys: Collection[str]) -> list[str]:
     for line in lines:
         name, equals, value = line.partition("=")
         key, _, entry = name.rpartition(".")
-        if equals and key in keys:
+        if name in keys and value.startswith("{") and len(_values(line, value)) == 1:
+            gathered.setdefault(name, []).append([value.strip()[1:-1]])
+        elif equals and key in keys:
             gathered.setdefault(key, []).append([f"{entry}:{each}" for each in _values(line, value)])
         else:
             rest.append(line)
     for key, entries in gathered.items():
-        choices = ["{" + ",".join(chosen) + "}" for chosen in product(*entries)]
+        choices = ["{" + ",".join(filter(None, chosen)) + "}" for chosen in product(*entries)]
         rest.append(f"{key}={','.join(choices)}")
     return rest
 

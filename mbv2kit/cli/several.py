@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
@@ -81,6 +81,22 @@ def drop_unchosen(config: DictConfig, overrides: Sequence[str], registries: Iter
                     del parts[task]
 
 
+def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]:
+    """Returns the keys that the parts of a set have, ``heads.detection.anchors``, with their values in a config.
+
+    Args:
+        config: A composed configuration.
+        registry: The registry of the parts.
+    """
+    keys: dict[str, Any] = {}
+    for task, part in (config.get(registry.several or "") or {}).items() if registry.several is not None else ():
+        name = part.get(registry.name_key) if isinstance(part, Mapping | DictConfig) else None
+        names = registry.keys(name) if name in registry.names() else part
+        place = f"{registry.several}.{task}"
+        keys |= {place: part, **{f"{place}.{key}": OmegaConf.select(config, f"{place}.{key}") for key in names}}
+    return keys
+
+
 def choose_set(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
     """Makes a set a choice of its group, and returns the value that chooses it.
 
@@ -94,7 +110,8 @@ def choose_set(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
 
 def set_name(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
     """Returns the name of a set: ``classifier+ssdlite`` for heads, which name their tasks; others with their tasks."""
-    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in chosen.items())
+    ordered = [(task, chosen[task]) for task in TASKS if task in chosen]
+    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in ordered)
 
 
 def _read(line: str) -> tuple[str, list[Any]]:

@@ -23,6 +23,7 @@ from mbv2kit.data.sources import Source
 from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import (
+    EVALUATORS,
     Scores,
     combine,
     create_evaluator,
@@ -88,6 +89,12 @@ def evaluate(config: DictConfig) -> Evaluation:
     for task, dataset in datasets.items():
         split = options["split"] or dataset["val_split"]
         _log.info("%s", describe_dataset(dataset, split, len(images.sources[task])))
+    if options["evaluator"] is not None and len(datasets) > 1:
+        measured = options["evaluator"]["name"]
+        raise UserError(
+            f"evaluator '{measured}' measures one task, and this is an evaluation of {', '.join(datasets)}; add "
+            f"task={EVALUATORS.get_class(measured).task}, or leave it out."
+        )
     name = listed(dataset["name"] for dataset in datasets.values())
     what = next(iter(datasets)) if len(datasets) == 1 else MULTITASK
     with disk_errors_told(options["run_dir"] or _OUTPUTS):

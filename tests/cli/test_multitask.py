@@ -356,6 +356,8 @@ def test_a_resumed_run_takes_changes_of_its_own_parts(
     capsys.readouterr()
     assert run("train", job, "resume=run", "trainer.max_epochs=3", "heads.segmentation.channels=8") == 2
     assert "'heads.segmentation.channels=8' makes another model of the run" in capsys.readouterr().err
+    assert run("train", job, "resume=run", "trainer.max_epochs=3", "datasets.segmentation.name=voc") == 2
+    assert "'datasets.segmentation.name=voc' makes another model of the run" in capsys.readouterr().err
 
 
 def test_a_recipe_chooses_heads_and_data_sets(train: Train, tmp_path: Path) -> None:
