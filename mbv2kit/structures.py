@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Task = Literal["classification", "detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
+# What the task of a model with several heads, and of its metrics, is called.
+MULTITASK = "multitask"
 IGNORE = 255
 
 Image = NDArray[np.uint8]

@@ -18,6 +18,7 @@ from mbv2kit.cli.config import compose, conf_folder, read_names, register_parts,
 from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
+from mbv2kit.cli.several import drop_unchosen
 from mbv2kit.errors import EXPECTED_LAYOUT, UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.process import configure_threads
@@ -118,6 +119,7 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
 
     def run(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
+        drop_unchosen(config, hydra_config.overrides.task, registries)
         if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
             config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
         try:

@@ -4,7 +4,7 @@ Hydra composes the files in ``conf/``. Groups of registered parts, such as ``bac
 in the registry is a choice, and the options of its constructor are the keys.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_
 from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.cli.resumed import with_parts_of_run
-from mbv2kit.cli.several import choose_sets, register_sets
+from mbv2kit.cli.several import choose_sets, drop_unchosen, keys_of_parts, register_sets
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -163,15 +163,21 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
     overrides = [item for item in parse(lines, groups) if not item.is_hydra_override()]
     choices = [item for item in overrides if item.key_or_group in groups.chosen and not isinstance(item.value(), dict)]
     for choice in choices:
-        check_group_choice(choice, groups.choices(choice.key_or_group))
+        known_choices = groups.choices(choice.key_or_group)
+        # Hydra knows no group, such as datasets, before something is a choice of it.
+        if choice.value() is not None or known_choices:
+            check_group_choice(choice, known_choices)
     chosen = [str(choice.input_line) for choice in choices]
     parts = hydra.compose(config_name, chosen, return_hydra_config=True) if chosen else base
-    known, mappings = _known_keys(config_name, parts), mapping_keys(config_name, _registered.values())
+    drop_unchosen(parts, lines, _registered.values())
+    mappings = mapping_keys(config_name, _registered.values())
+    known = _known_keys(config_name, parts, mappings)
     for item in overrides:
         if item not in choices:
             check_override(item, known, mappings)
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
+    drop_unchosen(config, lines, _registered.values())
     values: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
     check_config(config_name, _given(values), _registered.values())
     return config
@@ -210,7 +216,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return rest
 
 
-def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:
+def _known_keys(config_name: str, config: DictConfig, mappings: Collection[str]) -> dict[str, Any]:
     """Returns every key of the chosen parts with its default, and checks that an experiment sets no others."""
     chosen = config.hydra.runtime.choices
     keys = {key: value for key, value in flatten(config).items() if key.partition(".")[0] != "hydra"}
@@ -219,9 +225,10 @@ def _known_keys(config_name: str, config: DictConfig) -> dict[str, Any]:
         return keys
     parts = [f"{group}={name}" for group, name in chosen.items() if name is not None and group != "experiment"]
     known = flatten(hydra.compose(config_name, parts))
-    # An experiment may name parts for the heads without choosing a set of them.
-    several = tuple(f"{registry.several}." for registry in _registered.values() if registry.several is not None)
-    known |= {key: value for key, value in keys.items() if key.startswith(several)}
+    # An experiment may name parts for the heads without choosing a set of them, and values for some names.
+    for registry in _registered.values():
+        known |= keys_of_parts(config, registry)
+    known |= {key: value for key, value in keys.items() if key.rpartition(".")[0] in mappings}
     origin = f"{describe_experiment(experiment)}: "
     check_keys(keys, known, origin)
     check_config(config_name, _given(OmegaConf.to_container(without_hydra(config))), _registered.values(), origin)

@@ -33,7 +33,7 @@ def compose_in_program(config_name: str, overrides: Sequence[str], parts: Iterab
     """
     parts = list(parts)
     load_plugins(overrides)
-    with _kept_groups(["experiment", *(part.group for part in parts)]):
+    with _kept_groups(["experiment", *(group for part in parts for group in (part.group, part.several) if group)]):
         register_parts(conf_folder(), parts)
         return compose_config(conf_folder(), config_name, overrides)
 

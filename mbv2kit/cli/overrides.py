@@ -137,7 +137,8 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
         parent, _, step = parent.rpartition(".")
         name = f"{step}.{name}"
     if parent and known[parent] is None:
-        return f"{parent} is null and has no key '{name}'; give it a value first, as in {parent}=NAME."
+        owner = key.rpartition(".")[0]
+        return f"{parent} is null and has no key '{name}'; give it a value first, as in {owner}=NAME."
     from mbv2kit.cli.suggestions import suggest
 
     return f"There is no key '{key}'.{suggest(key, known, parent)}"

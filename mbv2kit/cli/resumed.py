@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from mbv2kit.cli.several import choose_set
 from mbv2kit.registry import Registry
-from mbv2kit.structures import Task
+from mbv2kit.structures import MULTITASK, TASKS
 
 
 def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) -> list[str]:
@@ -51,9 +51,9 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
     choices = {group: _choice(values, group, *known[group]) for group in groups}
     if "task" not in given:
         # A data set that is chosen must serve the task.
-        choices["task"] = _choice(values, "task", "name", (*get_args(Task), "multitask"))
+        choices["task"] = _choice(values, "task", "name", (*TASKS, MULTITASK))
     return [
-        *(choose_set(several[group], names) for group, names in chosen.items()),
+        *(f"{group}={choose_set(several[group], names)}" for group, names in chosen.items()),
         *(f"{group}={name}" for group, name in choices.items() if name is not None),
         *overrides,
     ]

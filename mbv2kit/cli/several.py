@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
@@ -36,7 +37,7 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
 
     Args:
         overrides: The command line, with ``heads=[HEAD,…]``, ``heads={TASK:HEAD,…}`` or ``heads.TASK=HEAD``, and the
-            last two of these for other groups.
+            last two of these for other groups; or several values of them, for a sweep.
         registries: The registries of the parts.
 
     Returns:
@@ -46,48 +47,91 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
         UserError: A name is unknown, or two heads are for one task.
     """
     several = {registry.several: registry for registry in registries if registry.several is not None}
-    sets: dict[str, dict[str, str]] = {}
+    sets: dict[str, list[dict[str, str]]] = {}
     rest: list[str] = []
     for line in overrides:
-        key, value = _read(line)
+        key, values = _read(line)
         found = _PART.match(key)
-        if key in several and isinstance(value, list | dict):
-            sets[key] = _named(several[key], line, value)
-        elif found and found[1] in several and isinstance(value, str):
-            sets[found[1]] = {**sets.get(found[1], {}), found[2]: value}
+        if key in several and all(isinstance(value, list | dict) for value in values):
+            sets[key] = [_named(several[key], line, value) for value in values]
+        elif found and found[1] in several and all(isinstance(value, str) for value in values):
+            sets[found[1]] = [{**chosen, found[2]: name} for chosen in sets.get(found[1], [{}]) for name in values]
         else:
             rest.append(line)
-    return [choose_set(several[group], _checked(several[group], chosen)) for group, chosen in sets.items()] + rest
+    chosen_sets = {
+        group: [choose_set(several[group], _checked(several[group], chosen)) for chosen in choices]
+        for group, choices in sets.items()
+    }
+    return [f"{group}={','.join(names)}" for group, names in chosen_sets.items()] + rest
+
+
+def drop_unchosen(config: DictConfig, overrides: Sequence[str], registries: Iterable[Registry[Any]]) -> None:
+    """Drops the options that an experiment sets of parts which the set on the command line leaves out.
+
+    Args:
+        config: A composed configuration, which is changed.
+        overrides: The command line, as :func:`choose_sets` returns it.
+        registries: The registries of the parts.
+    """
+    for registry in registries:
+        parts = config.get(registry.several) if registry.several is not None else None
+        if parts and any(line.startswith(f"{registry.several}=") for line in overrides):
+            with open_dict(parts):
+                for task in [task for task, part in parts.items() if registry.name_key not in part]:
+                    del parts[task]
+
+
+def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]:
+    """Returns the keys that the parts of a set have, ``heads.detection.anchors``, with their values in a config.
+
+    Args:
+        config: A composed configuration.
+        registry: The registry of the parts.
+    """
+    keys: dict[str, Any] = {}
+    for task, part in (config.get(registry.several or "") or {}).items() if registry.several is not None else ():
+        name = part.get(registry.name_key) if isinstance(part, Mapping | DictConfig) else None
+        names = registry.keys(name) if name in registry.names() else part
+        place = f"{registry.several}.{task}"
+        keys |= {place: part, **{f"{place}.{key}": OmegaConf.select(config, f"{place}.{key}") for key in names}}
+    return keys
 
 
 def choose_set(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
-    """Makes a set a choice of its group, and returns the override that chooses it.
+    """Makes a set a choice of its group, and returns the value that chooses it.
 
     Args:
         registry: The registry of the parts.
         chosen: The name of the part of each task.
     """
     _store(registry, chosen)
-    return f"{registry.several}='{set_name(registry, chosen)}'"
+    return f"'{set_name(registry, chosen)}'"
 
 
 def set_name(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
     """Returns the name of a set: ``classifier+ssdlite`` for heads, which name their tasks; others with their tasks."""
-    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in chosen.items())
+    ordered = [(task, chosen[task]) for task in TASKS if task in chosen]
+    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in ordered)
 
 
-def _read(line: str) -> tuple[str, Any]:
+def _read(line: str) -> tuple[str, list[Any]]:
+    """Returns the key of an override and its values, of which a sweep has several; no key if it chooses nothing."""
     try:
         override = OverridesParser.create().parse_override(line)
     except HydraException:
-        return "", None  # reported with the other overrides
-    if override.is_sweep_override() or override.is_delete() or override.is_add():
-        return "", None
-    return override.key_or_group, override.value()
+        return "", []  # reported with the other overrides
+    if override.is_delete() or override.is_add() or (override.is_sweep_override() and not override.is_discrete_sweep()):
+        return "", []
+    if not override.is_sweep_override():
+        return override.key_or_group, [override.value()]
+    texts = override.sweep_string_iterator()
+    return override.key_or_group, [OverridesParser.create().parse_override(f"key={text}").value() for text in texts]
 
 
 def _named(registry: Registry[Any], line: str, value: list[Any] | dict[str, Any]) -> dict[str, str]:
     """Returns the name of the part for each task."""
+    if not value:
+        raise UserError(f"'{line}' names none; name some, or leave it out.")
     if isinstance(value, dict):
         if not all(isinstance(name, str) for name in value.values()):
             raise UserError(f"'{line}': write {registry.several}={{TASK:NAME,TASK:NAME}}, and options as further keys.")

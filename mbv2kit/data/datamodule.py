@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth
-from mbv2kit.data.order import EpochSampler, Place, share_out
+from mbv2kit.data.order import EpochSampler, Place, in_step, share_out
 from mbv2kit.data.transport import naming
 from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
@@ -163,15 +163,17 @@ class DataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_workers(workers)
-        if batch_size < 2 or len(train) < 2:
+        images, task = min((len(source), task) for task, source in train.sources.items())
+        if batch_size < 2 or images < 2:
+            of_task = f" for {task}" if len(train.sources) > 1 else ""
             raise UserError(
                 f"Batch normalization cannot train on one image at a time: loader.batch_size is {batch_size} and the "
-                f"training split has {len(train)} images; both must be at least 2."
+                f"training split has {images} images{of_task}; both must be at least 2."
             )
         if not len(val):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
-        self.shares = share_out(batch_size, ratio or [1] * len(train.counts))
-        self._sampler = EpochSampler(train.counts, self.shares, seed)
+        self._sampler = EpochSampler(train.counts, share_out(batch_size, ratio or [1] * len(train.counts)), seed)
+        self.shares = self._sampler.shares
         self.steps_per_epoch = len(self._sampler)
         self.train = train
         self.val = val
@@ -216,14 +218,22 @@ class DataModule(lightning.LightningDataModule):
             yield collate_training([self._training_set[key] for key in batch])
 
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
-        """Returns the loader of the validation split, which yields every image once, in order."""
-        return evaluation_loader(self.val, self._preprocess, self._batch_size, self._workers)
+        """Returns the loader of the validation split, which yields every image once, several data sets in step."""
+        order = in_step(self.val.counts)
+        return evaluation_loader(self.val, self._preprocess, self._batch_size, self._workers, order)
 
 
 def evaluation_loader(
-    source: Joined, preprocess: Preprocess, batch_size: int, workers: int
+    source: Joined, preprocess: Preprocess, batch_size: int, workers: int, order: Sequence[int] | None = None
 ) -> "DataLoader[tuple[Image, Placement, Sample]]":
-    """Returns a loader that yields every image once, in order, in an :class:`EvaluationBatch`.
+    """Returns a loader that yields every image once, in an :class:`EvaluationBatch`.
+
+    Args:
+        source: The images.
+        preprocess: Preprocessing of the model.
+        batch_size: Number of images at a time.
+        workers: Number of processes that read.
+        order: The numbers of the images in their order; None for that of the source.
 
     Raises:
         UserError: ``batch_size`` is below 1 or ``workers`` below 0.
@@ -232,7 +242,7 @@ def evaluation_loader(
         raise UserError(f"loader.batch_size must be at least 1, got {batch_size}.")
     check_workers(workers)
     return WorkerLoader(
-        EvaluationSet(source, preprocess), workers, batch_size=batch_size, collate_fn=collate_evaluation
+        EvaluationSet(source, preprocess), workers, batch_size=batch_size, sampler=order, collate_fn=collate_evaluation
     )
 
 

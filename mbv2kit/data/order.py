@@ -24,24 +24,25 @@ class EpochSampler(Sampler[list[Place]]):
         seed: Seed of the order.
 
     Attributes:
+        shares: As given, but no more than a data set has.
         epoch: The epoch of the next iteration.
         start: Number of batches to skip, for a run that resumes in the middle of the epoch.
     """
 
     def __init__(self, counts: Sequence[int], shares: Sequence[int], seed: int) -> None:
         self._counts = counts
-        self._shares = [min(share, count) for share, count in zip(shares, counts, strict=True)]
+        self.shares = tuple(min(share, count) for share, count in zip(shares, counts, strict=True))
         self._seed = seed
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return max(count // share for count, share in zip(self._counts, self._shares, strict=True))
+        return max(count // share for count, share in zip(self._counts, self.shares, strict=True))
 
     def __iter__(self) -> Iterator[list[Place]]:
         streams = [self._stream(number) for number in range(len(self._counts))]
         for batch in range(len(self)):
-            places = [next(stream) for stream, share in zip(streams, self._shares, strict=True) for _ in range(share)]
+            places = [next(stream) for stream, share in zip(streams, self.shares, strict=True) for _ in range(share)]
             if batch >= self.start:
                 yield places
 
@@ -58,6 +59,19 @@ class EpochSampler(Sampler[list[Place]]):
     def _order(self, number: int, turn: int) -> NDArray[np.int64]:
         key = (self._seed, self.epoch, *((number, turn) if number or turn else ()))
         return np.random.default_rng(key).permutation(self._counts[number])
+
+
+def in_step(counts: Sequence[int]) -> list[int]:
+    """Returns the numbers of all images, the first of every data set before the second of any.
+
+    So the first batches of a validation hold images of all data sets, where it is limited to these.
+
+    Args:
+        counts: Number of images of each data set, which follow each other in the numbers of the images.
+    """
+    places = np.concatenate([np.arange(count) for count in counts])
+    order: list[int] = np.argsort(places, kind="stable").tolist()
+    return order
 
 
 def share_out(batch_size: int, ratio: Sequence[float]) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ size.
 from mbv2kit.evaluation.evaluators import EVALUATORS, Evaluator, create_evaluator
 from mbv2kit.evaluation.scores import (
     MEAN,
-    MULTITASK,
     Scores,
     combine,
     model_in_brief,
@@ -19,7 +18,6 @@ from mbv2kit.evaluation.scores import (
 __all__ = [
     "EVALUATORS",
     "MEAN",
-    "MULTITASK",
     "Evaluator",
     "Scores",
     "combine",

@@ -19,7 +19,8 @@ def datasets_of(
 ) -> dict[Task, dict[str, Any]]:
     """Returns the options of the data set to read for each task; see :func:`dataset_of`.
 
-    Where a data set is named that does not serve all of the tasks, the others are left out.
+    Where a data set is named that does not serve all of the tasks, the others are left out. So are those that the
+    model's run has no data for, because it kept their heads.
 
     Raises:
         UserError: There is no data set for a task, or the named one serves none.
@@ -34,6 +35,10 @@ def datasets_of(
         if left_out:
             _log.info("dataset '%s' has no ground truth for %s, which is left out", named["name"], ", ".join(left_out))
         found = {task: found[task] for task in tasks if task not in left_out}
+    unknown = [task for task, dataset in found.items() if dataset is None]
+    if 0 < len(unknown) < len(found):
+        _log.info("the run has no data for %s, which is left out; name some with dataset=", ", ".join(unknown))
+        found = {task: dataset for task, dataset in found.items() if dataset is not None}
     return {task: needed(dataset) for task, dataset in found.items()}
 
 

@@ -23,7 +23,7 @@ from mbv2kit.data.sources import Source
 from mbv2kit.data.workers import worker_deaths_told
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import (
-    MULTITASK,
+    EVALUATORS,
     Scores,
     combine,
     create_evaluator,
@@ -42,7 +42,7 @@ from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.structures import Image, Prediction, Sample, Task
+from mbv2kit.structures import MULTITASK, Image, Prediction, Sample, Task
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +89,12 @@ def evaluate(config: DictConfig) -> Evaluation:
     for task, dataset in datasets.items():
         split = options["split"] or dataset["val_split"]
         _log.info("%s", describe_dataset(dataset, split, len(images.sources[task])))
+    if options["evaluator"] is not None and len(datasets) > 1:
+        measured = options["evaluator"]["name"]
+        raise UserError(
+            f"evaluator '{measured}' measures one task, and this is an evaluation of {', '.join(datasets)}; add "
+            f"task={EVALUATORS.get_class(measured).task}, or leave it out."
+        )
     name = listed(dataset["name"] for dataset in datasets.values())
     what = next(iter(datasets)) if len(datasets) == 1 else MULTITASK
     with disk_errors_told(options["run_dir"] or _OUTPUTS):
@@ -99,6 +105,7 @@ def evaluate(config: DictConfig) -> Evaluation:
             split=options["split"] or listed(dataset["val_split"] for dataset in datasets.values()),
             claim=lambda: _claim(options["run_dir"], _OUTPUTS / what / name),
             evaluator=options["evaluator"],
+            references=None if folder is None else RunFolder(folder.path.parent).references,
             tta=tta,
             export=loaded.export,
             **options["loader"],

@@ -16,9 +16,8 @@ from mbv2kit.files.writing import write_atomically
 from mbv2kit.structures import Task
 from mbv2kit.texts import shown
 
-# The metric that is the mean over several heads, and the task of such a model's metrics.
+# The metric that is the mean over several heads.
 MEAN = "mean"
-MULTITASK = "multitask"
 LONG_LIST = 40
 ENDS = 10
 _PADDED = 8

@@ -1,14 +1,16 @@
 """The folder of a training run: the path of each file, and the newest run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.schema import check_value, shown
 from mbv2kit.schema.documents import read_json, read_yaml
+from mbv2kit.schema.rules import above
+from mbv2kit.structures import Task
 
 OUTPUTS = Path("outputs")
 
@@ -64,16 +66,36 @@ class RunFolder:
         return self.path / "predictions"
 
     def dataset(self, task: str) -> dict[str, Any] | None:
-        """Returns the config of the data set that the run has for a task; None if the folder is not a run."""
+        """Returns the config of the data set that the run has for a task.
+
+        None if the folder is not a run, or if the run keeps the task's head as its weights have it, without data.
+        """
         if not self.config.is_file():
             return None
         config = self.read_config()
         check_value(f"{self.config}: datasets", config.get("datasets"), Mapping[str, Any] | None)
         own = config.get("datasets") or {}
+        finetune = config.get("finetune")
+        trained = finetune.get("train_only") if isinstance(finetune, Mapping) else None
+        check_value(f"{self.config}: finetune.train_only", trained, Sequence[str] | None)
+        if trained is not None and task not in trained and task not in own:
+            return None
         dataset: Any
         key, dataset = (f"datasets.{task}", own[task]) if task in own else ("dataset", config.get("dataset"))
         check_value(f"{self.config}: {key}", dataset, Mapping[str, Any])
         return dict(dataset)
+
+    @property
+    def references(self) -> dict[Task, float] | None:
+        """The metric of each head that counts as 1 in the run's mean over several heads; None for 1 each."""
+        if not self.config.is_file():
+            return None
+        task = self.read_config().get("task")
+        found = task.get("references") if isinstance(task, Mapping) else None
+        check_value(
+            f"{self.config}: task.references", found, Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+        )
+        return None if found is None else dict(found)
 
     def read_config(self) -> dict[str, Any]:
         """Reads the configuration as plain values, which refer to nothing: a run may come from someone else.

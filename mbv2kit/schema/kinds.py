@@ -88,7 +88,10 @@ def words(kind: Any) -> str:
     if (origin or kind) in _LISTS and arguments:
         fixed = origin is tuple and arguments[-1] is not Ellipsis
         return f"a list{f' of {len(arguments)}' if fixed else ''}, each {words(arguments[0])}"
-    return "a set of keys" if origin is Mapping or origin is dict else "a plain value"
+    if origin is Mapping or origin is dict:
+        numbers = get_origin(arguments[0]) is Literal and get_args(arguments[1])[:1] == (float,)
+        return f"a set of keys, each {words(arguments[0])}: {words(arguments[1])}" if numbers else "a set of keys"
+    return "a plain value"
 
 
 def is_text(kind: Any) -> bool:

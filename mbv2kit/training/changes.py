@@ -21,7 +21,8 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     return {
         key: old[key]
         for key, value in new.items()
-        if key in old and old[key] != value and not isinstance(value, Mapping)
+        # The keys of a mapping are told one by one, unless there was none.
+        if key in old and old[key] != value and not (isinstance(value, Mapping) and isinstance(old[key], Mapping))
     }
 
 

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from mbv2kit.data.augment import PRESETS
 from mbv2kit.data.joined import FIELDS
 from mbv2kit.errors import UserError
-from mbv2kit.evaluation import EVALUATORS, MULTITASK
+from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.heads import HEADS
-from mbv2kit.structures import Task
+from mbv2kit.structures import MULTITASK, Task
 
 # Keys that only a model of several heads has.
 _SEVERAL = ("heads", "datasets", "loss_weights", "gradients")
@@ -38,12 +38,6 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
-    for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
-        if OmegaConf.select(config, key) != unused and not config["datasets"]:
-            raise UserError(
-                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
-                "out."
-            )
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]
@@ -65,6 +59,27 @@ def check_parts(config: DictConfig) -> None:
         raise UserError(f"evaluator '{evaluator['name']}' measures {other}, but the task is {task}.")
 
 
+def check_loader(config: DictConfig, datasets: Mapping[Task, Mapping[str, Any]]) -> None:
+    """Checks that what the loader does with several data sets has several.
+
+    Args:
+        config: A training config.
+        datasets: The data set of each task that is trained.
+
+    Raises:
+        UserError: There is one.
+    """
+    first, *others = datasets.values()
+    if any(each != first for each in others):
+        return
+    for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
+        if OmegaConf.select(config, key) != unused:
+            raise UserError(
+                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
+                "out."
+            )
+
+
 def _check_train_only(config: DictConfig) -> None:
     trained = config["finetune"].get("train_only")
     if trained is None:
@@ -76,6 +91,12 @@ def _check_train_only(config: DictConfig) -> None:
             )
     if config["gradients"] is not None:
         raise UserError("gradients combines what heads want of the backbone, which finetune.train_only keeps as it is.")
+    for key, unused in (("frozen_layers", None), ("frozen_norms", False), ("backbone_lr", 1.0)):
+        if (value := config["finetune"][key]) != unused:
+            raise UserError(
+                f"finetune.{key}={value} does nothing next to finetune.train_only, which keeps the backbone as it is; "
+                "leave one of them out."
+            )
     if config["weights"] is None:
         raise UserError("finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN.")
     if config["qat"]["enabled"]:
@@ -111,7 +132,8 @@ def _check_several(config: DictConfig) -> None:
             f"gradients={config['gradients']} cannot scale gradients, as trainer.precision=16-mixed does; set "
             "trainer.precision=bf16-mixed or 32-true."
         )
-    for key in ("datasets", "task.references", "loader.ratio"):
-        for task in OmegaConf.select(config, key) or {}:
+    for key in ("datasets", "task.references", "loader.ratio", "loss_weights"):
+        chosen = OmegaConf.select(config, key)
+        for task in chosen if isinstance(chosen, Mapping | DictConfig) else ():
             if task not in heads:
                 raise UserError(f"{key}.{task}: the model has no head for {task}; its heads are {', '.join(heads)}.")

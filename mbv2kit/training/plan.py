@@ -13,7 +13,7 @@ from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.changes import changed_keys
 from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
-from mbv2kit.training.checks import check_parts, heads_of
+from mbv2kit.training.checks import check_loader, check_parts, heads_of
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config, with_defaults
@@ -94,6 +94,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     plan = Plan(run=run, config=config, qat=create_qat(config), resumed=resumed, done=done)
     if not done:
         check_parts(config)
+        check_loader(config, plan.datasets)
         for task, dataset in plan.datasets.items():
             check_source(dataset["name"], task, dataset["root"])
     return plan

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
+from mbv2kit.structures import Task
 
 # Share of the difference by which a range shrinks towards a newer batch with a narrower one.
 FORGETTING = 0.01
@@ -54,7 +55,7 @@ class Int8Simulation(nn.Module):
 
     def __init__(self, model: VisionModel) -> None:
         super().__init__()
-        self._last, count = _survey(model)
+        self._last, count, self._starts = _survey(model)
         self.register_buffer("lowest", torch.zeros(count))
         self.register_buffer("highest", torch.zeros(count))
         self.observes = True
@@ -63,16 +64,24 @@ class Int8Simulation(nn.Module):
     def attach(self, model: VisionModel) -> None:
         """Makes every pass of a model simulate int8; it must have the structure of the constructor's model."""
         passes = ExitStack()
+        current: list[_Pass] = []
 
         def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             assert isinstance(module, VisionModel)
             first = partial(_round_weight, std=module.std)
-            passes.enter_context(_Pass(self._round_activation, (first, _round_weight), self._last))
+            current[:] = [passes.enter_context(_Pass(self._round_activation, (first, _round_weight), self._last))]
+
+        # A batch without ground truth for a head leaves it out, and the others must find their own ranges.
+        def begin_head(start: tuple[int, int], *_: Any) -> None:
+            for each in current:
+                each.layers, each.activations = start
 
         def end(module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
             passes.close()
 
         model.register_forward_pre_hook(begin)
+        for task, head in model.heads.items():
+            head.register_forward_pre_hook(partial(begin_head, self._starts[task]))
         # A pass that fails must end too.
         model.register_forward_hook(end, always_call=True)
 
@@ -191,14 +200,24 @@ class _Survey(_Pass):
         return super()._next(value)
 
 
-def _survey(model: VisionModel) -> tuple[frozenset[int], int]:
-    """Returns the numbers of the last layers, and the number of activations to round."""
+def _survey(model: VisionModel) -> tuple[frozenset[int], int, dict[Task, tuple[int, int]]]:
+    """Returns the last layers, the number of activations to round, and the first layer and activation of each head.
+
+    Layers and activations are numbers, from 0 in the order of a pass through the whole model.
+    """
     copy = copy_to_meta(model).eval()
     survey = _Survey()
+    begun: dict[Task, tuple[int, int]] = {}
+    for task, head in copy.heads.items():
+        head.register_forward_pre_hook(lambda *_, task=task: begun.update({task: (survey.layers, survey.activations)}))
     with torch.no_grad(), survey:
         copy(torch.zeros((1, 3, *model.preprocess.size), dtype=torch.uint8, device="meta"))
     last = frozenset(number for _, number in survey.open.values())
-    return last, survey.activations + len(last)
+    # The survey rounds no outputs of last layers, which are activations too.
+    starts = {
+        task: (layers, rounded + sum(number < layers for number in last)) for task, (layers, rounded) in begun.items()
+    }
+    return last, survey.activations + len(last), starts
 
 
 def _are_maps(values: Sequence[Any]) -> bool:

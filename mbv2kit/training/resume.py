@@ -1,5 +1,6 @@
 """The configuration of a resumed run: its own, with the keys that the command line changes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ _FIXED = (
     "optimizer.name",
     "optimizer.decay_norm_bias_depthwise",
 )
+
+_DATA_OF_A_TASK = re.compile(r"datasets\.\w+\.name")
 
 # What runs of earlier versions did not have.
 _LATER = ("evaluator", "export", "qat", "heads", "datasets", "loss_weights", "gradients")
@@ -117,7 +120,7 @@ def _is_so(config: DictConfig, override: Override) -> bool:
 def _check_change(override: Override, run: RunFolder, config: DictConfig) -> None:
     """Raises a UserError if a resumed run cannot have another value of a key."""
     key, line = override.key_or_group, override.input_line
-    if key.startswith(_FIXED):
+    if key.startswith(_FIXED) or _DATA_OF_A_TASK.fullmatch(key):
         raise UserError(f"'{line}' makes another model of the run; leave it out, or start a new run.")
     if key in (f"{group}.{name}" for group, name in _name_keys().items()) or ("." not in key and key != "seed"):
         raise UserError(

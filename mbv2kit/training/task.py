@@ -159,7 +159,7 @@ class VisionTask(lightning.LightningModule):
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
         self._weighted = {task: self.weights({task: each}) for task, each in losses.items()}
-        if batch_idx == 0 and len(losses) > 1:
+        if batch_idx == 0:
             self.pulls = measure_pulls(self._weighted, self.model.backbone)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return loss

@@ -14,7 +14,7 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.folder import DESCRIPTION_FILE
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import TASKS, Task
+from mbv2kit.structures import MULTITASK, TASKS, Task
 from mbv2kit.texts import markdown_code, markdown_text, shown
 
 # The Hub's name of each task, and what a model of that task does.
@@ -34,6 +34,14 @@ _PRINTED: Mapping[Task, str] = {
     "segmentation": "print({result}.fractions, {result}.mask)",
 }
 
+# The task of each metric of a model of several tasks; the others are of detection. The Hub knows no mean of tasks.
+_TASKS_OF_METRICS: Mapping[str, Task | None] = {
+    "mean": None,
+    "top1": "classification",
+    "top5": "classification",
+    "mIoU": "segmentation",
+    "pixel_accuracy": "segmentation",
+}
 # Metrics that have another name on the Hub; the others keep their name.
 _HUB_METRICS = {"top1": "accuracy", "mIoU": "mean_iou"}
 
@@ -126,18 +134,24 @@ def _license(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     if metrics is None:
         return {}
-    values = [
-        {"type": shown(_HUB_METRICS.get(key, key)), "name": shown(key), "value": value}
-        for key, value in metrics["metrics"].items()
-        if value is not None
-    ]
+    values: dict[Task, list[dict[str, Any]]] = {}
+    for key, value in metrics["metrics"].items():
+        task = metrics["task"] if metrics["task"] != MULTITASK else _TASKS_OF_METRICS.get(key, "detection")
+        if value is not None and task is not None:
+            values.setdefault(task, []).append(
+                {"type": shown(_HUB_METRICS.get(key, key)), "name": shown(key), "value": value}
+            )
     dataset = shown(str(metrics["dataset"]))
-    result = {
-        "task": {"type": _PIPELINES[metrics["task"]]},
-        "dataset": {"name": dataset, "type": dataset, "split": shown(str(metrics["split"]))},
-        "metrics": values,
-    }
-    return {"model-index": [{"name": name, "results": [result]}]} if values else {}
+    results = [
+        {
+            "task": {"type": _PIPELINES[task]},
+            "dataset": {"name": dataset, "type": dataset, "split": shown(str(metrics["split"]))},
+            "metrics": values[task],
+        }
+        for task in TASKS
+        if task in values
+    ]
+    return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 
 def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
@@ -207,15 +221,22 @@ def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
         f"{facts['dataset']}; fractions are in 0..1."
     )
     yield _table([*map(markdown_text, metrics["metrics"])], [[_number(value) for value in metrics["metrics"].values()]])
-    per_class: Mapping[str, Mapping[str, Any]] = metrics["per_class"]
-    if not per_class:
-        return
-    if len(per_class) > _LONG_LIST:
-        yield f"The metrics of each of the {len(per_class)} classes are in `metrics.json`."
-        return
-    columns = list(next(iter(per_class.values())))
-    rows = [[markdown_code(name), *(_number(values.get(key)) for key in columns)] for name, values in per_class.items()]
-    yield _table(("class", *map(markdown_text, columns)), rows)
+    several = metrics["task"] == MULTITASK
+    for task in TASKS if several else (metrics["task"],):
+        prefix = f"{task}/" if several else ""
+        classes = {
+            name.removeprefix(prefix): its for name, its in metrics["per_class"].items() if name.startswith(prefix)
+        }
+        if classes:
+            yield _class_table(classes, f" of {task}" if several else "")
+
+
+def _class_table(classes: Mapping[str, Mapping[str, Any]], of_task: str) -> str:
+    if len(classes) > _LONG_LIST:
+        return f"The metrics of each of the {len(classes)} classes{of_task} are in `metrics.json`."
+    columns = list(next(iter(classes.values())))
+    rows = [[markdown_code(name), *(_number(values.get(key)) for key in columns)] for name, values in classes.items()]
+    return _table((f"class{of_task}", *map(markdown_text, columns)), rows)
 
 
 def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from mbv2kit.models.folder import DESCRIPTION_FILE, WEIGHTS_FILE
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.schema.documents import read_json
-from mbv2kit.structures import TASKS
+from mbv2kit.structures import MULTITASK, TASKS
 from mbv2kit.weights.card import model_card
 
 CARD_FILE = "README.md"
@@ -168,7 +168,7 @@ def _read_metrics(path: Path) -> Mapping[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(values.get(key), kind):
             raise UserError(f"{path} has no valid '{key}', which an evaluation writes; {_EVALUATE}.")
-    if values["task"] not in TASKS:
+    if values["task"] not in (*TASKS, MULTITASK):
         raise UserError(f"{path} has the unknown task '{values['task']}'; {_EVALUATE}.")
     return values
 

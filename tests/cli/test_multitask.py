@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 import mbv2kit
@@ -180,16 +182,24 @@ def test_gradients_are_combined(train: Train, method: str) -> None:
 
 
 @pytest.mark.shows("task.references")
-def test_references_say_what_counts_as_one(train: Train) -> None:
-    folder = train("heads=[classifier,deeplab_v3]", "task.references={classification:0.5}")
+def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Path) -> None:
+    folder = train("heads=[classifier,deeplab_v3]", "task.references={segmentation:0.5}")
     found = metrics(folder.path)["metrics"]
-    assert found["mean"] == pytest.approx((found["top1"] / 0.5 + found["mIoU"]) / 2)
+    assert found["mIoU"] > 0
+    assert found["mean"] == pytest.approx((found["top1"] + found["mIoU"] / 0.5) / 2)
     assert float(rows(folder)[-1]["val/mean"]) == pytest.approx(found["mean"], abs=1e-4)
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=again", "loader.workers=0") == 0
+    assert metrics(tmp_path / "again")["metrics"] == found
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ("heads=[]", "'heads=[]' names none; name some, or leave it out."),
+        (
+            "datasets.detection.size=64",
+            "datasets is null and has no key 'detection.size'; give it a value first, as in",
+        ),
         ("heads=[classifier]", "task=multitask trains several heads, and heads has 1; name more"),
         ("heads=[ssd,ssdlite]", "'heads=[ssd,ssdlite]' has 2 heads for detection; a model has one for each task."),
         ("heads=[classifier,ssdlit]", "There is no head 'ssdlit'. Did you mean 'ssdlite'?"),
@@ -199,6 +209,8 @@ def test_references_say_what_counts_as_one(train: Train) -> None:
         ("head=ssd", "head=ssd is for a model of one task; with task=multitask write heads=[...]."),
         ("loss_weights.boxes=1", "loss_weights must be"),
         ("loss_weights=unsure", "loss_weights must be"),
+        ("loss_weights.detection=-1", "loss_weights must be a set of keys, each one of classification, detection,"),
+        ("heads=[classifier,ssd] loss_weights.segmentation=1", "loss_weights.segmentation: the model has no head for"),
         (
             "heads=[classifier,ssd] loader.ratio={segmentation:2}",
             "loader.ratio.segmentation: the model has no head for",
@@ -212,6 +224,11 @@ def test_references_say_what_counts_as_one(train: Train) -> None:
         ),
         ("gradients=sum", "gradients must be one of pcgrad, upgrad, mgda, or null, got 'sum'."),
         ("gradients=mgda trainer.precision=16-mixed", "gradients=mgda cannot scale gradients, as trainer.precision="),
+        (
+            "heads=[classifier,ssd] datasets.detection=shapes datasets.detection.size=64 "
+            "datasets.detection.train_count=8 datasets.detection.val_count=4 loader.ratio.detection=2",
+            "loader.ratio is for several data sets, and there is one; name others",
+        ),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
         ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
         ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),
@@ -223,6 +240,37 @@ def test_a_mistake_is_a_sentence(
     assert run("train", job, *tiny, "task=multitask", "input.size=[65,65]", "run_dir=run", *keys.split()) == 2
     assert f"error: {message}" in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "heads"),
+    [
+        ("heads=[classifier,ssdlite],[ssd,deeplab_v3]", ["classifier ssdlite", "ssd deeplab_v3"]),
+        ("heads.classification=classifier heads.detection=ssd,ssdlite", ["classifier ssd", "classifier ssdlite"]),
+    ],
+)
+def test_a_sweep_tries_sets_of_heads(run: Run, keys: str, heads: list[str]) -> None:
+    seen: list[str] = []
+    weights: list[float] = []
+
+    def look(config: DictConfig) -> None:
+        seen.append(" ".join(head.name for head in config.heads.values()))
+        weights.append(config.loss_weights.detection)
+
+    # The experiment has options of three heads.
+    lines = ("-m", "experiment=shapes/multitask", "loss_weights.detection=0.5,1", "run_dir=sweep", *keys.split())
+    assert run("train", look, *lines) == 0
+    assert sorted(zip(seen, weights, strict=True)) == sorted(product(heads, (0.5, 1.0)))
+
+
+def test_an_experiment_gives_options_to_the_heads_that_are_chosen(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    keys = ("experiment=shapes/multitask", "heads=[classifier,ssdlite]", "run_dir=run")
+    assert run("train", seen.append, *keys) == 0
+    assert list(seen[0].heads) == ["classification", "detection"]
+    assert seen[0].heads.detection.min_scale == 0.15
+    assert run("train", seen.append, *keys, "heads.segmentation.channels=8") == 2
+    assert "error: There is no key 'heads.segmentation.channels'." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["heads=[classifier,ssd]", "loss_weights=uncertainty", "datasets.detection=shapes"])
@@ -246,6 +294,13 @@ def test_an_added_head_leaves_the_others_as_they_are(train: Train, run: Run, tmp
     kept, tensors = before.state_dict(), after.state_dict()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in kept.items())
     assert set(metrics(new.path)["per_class"]) == {"background", *SHAPES}
+
+    # The run has data for the new head alone, and is measured and exported with these.
+    assert run("eval", evaluation.job, "checkpoint=new", "run_dir=again", "loader.workers=0") == 0
+    assert metrics(tmp_path / "again")["metrics"] == metrics(new.path)["metrics"]
+    named = ("dataset=shapes", "dataset.size=64", "dataset.val_count=4")
+    assert run("eval", evaluation.job, "checkpoint=new", "run_dir=all", "loader.workers=0", *named) == 0
+    assert metrics(tmp_path / "all")["task"] == "multitask"
 
     photo = Shapes(task="detection", split="val", size=96)[3].image
     for runtime in ("torch", "onnxruntime"):
@@ -285,6 +340,7 @@ def test_a_head_is_taken_away_and_the_others_predict_as_before(
     ("keys", "message"),
     [
         ("", "finetune.train_only keeps the rest of a trained model, and weights is null; set weights=RUN."),
+        ("finetune.backbone_lr=0.1", "finetune.backbone_lr=0.1 does nothing next to finetune.train_only, which keeps"),
         ("weights=old heads=[classifier,ssdlite]", "finetune.train_only: the model has no head for segmentation; its"),
         (
             "weights=old",
@@ -331,6 +387,8 @@ def test_a_resumed_run_takes_changes_of_its_own_parts(
     capsys.readouterr()
     assert run("train", job, "resume=run", "trainer.max_epochs=3", "heads.segmentation.channels=8") == 2
     assert "'heads.segmentation.channels=8' makes another model of the run" in capsys.readouterr().err
+    assert run("train", job, "resume=run", "trainer.max_epochs=3", "datasets.segmentation.name=voc") == 2
+    assert "'datasets.segmentation.name=voc' makes another model of the run" in capsys.readouterr().err
 
 
 def test_a_recipe_chooses_heads_and_data_sets(train: Train, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from mbv2kit.data.datamodule import collate_training
+from mbv2kit.data.augment import create_augment
+from mbv2kit.data.datamodule import DataModule, collate_training
 from mbv2kit.data.joined import Joined, open_joined
-from mbv2kit.data.order import EpochSampler, share_out
+from mbv2kit.data.order import EpochSampler, in_step, share_out
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
 from mbv2kit.imaging import images
+from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import TASKS, Sample, Task
 
 SHAPES: dict[str, Any] = {"name": "shapes", "root": None, "train_split": "train", "val_split": "val", "size": 64}
@@ -183,3 +185,39 @@ def test_a_single_image_with_ground_truth_teaches_nothing() -> None:
     joined = Joined({"classification": Named("classification", "abc"), "segmentation": Named("segmentation", "c")})
     batch = collate_training([joined[index] for index in range(3)])
     assert (list(batch.targets), batch.rows) == (["classification"], {})
+
+
+def two_data_sets(labels: int, masks: int, batch_size: int = 8) -> DataModule:
+    sources: dict[Task, Source] = {
+        "classification": create_source("shapes", task="classification", split="train", size=64, train_count=labels),
+        "segmentation": create_source("shapes", task="segmentation", split="train", size=64, train_count=masks),
+    }
+    joined = Joined(sources, [["classification"], ["segmentation"]])
+    preprocess = Preprocess(size=(64, 64), resize="letterbox")
+    augment = create_augment({"preset": "multitask"}, preprocess)
+    return DataModule(joined, joined, augment=augment, preprocess=preprocess, batch_size=batch_size, workers=0, seed=0)
+
+
+@pytest.mark.parametrize(("labels", "masks"), [(3, 8), (8, 3)])
+def test_a_data_set_smaller_than_its_share_splits_off_with_its_own_images(labels: int, masks: int) -> None:
+    data = two_data_sets(labels, masks)
+    assert data.shares == (min(labels, 4), min(masks, 4))
+    (batch,) = data.first_batches(8)
+    first, second = batch.split(data.shares)
+    assert (list(first.targets), list(second.targets)) == (["classification"], ["segmentation"])
+    assert (len(first.images), len(second.images)) == data.shares
+    assert len(first.targets["classification"]["label"]) == len(first.images)
+    assert len(second.targets["segmentation"]["mask"]) == len(second.images)
+    assert first.rows == second.rows == {}
+
+
+def test_a_head_with_a_single_image_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"the training split has 1 images for segmentation; both must be at least 2"):
+        two_data_sets(8, 1)
+
+
+def test_the_first_batches_of_a_validation_hold_images_of_every_data_set() -> None:
+    assert in_step([3, 5]) == [0, 3, 1, 4, 2, 5, 6, 7]
+    assert in_step([4]) == [0, 1, 2, 3]
+    first = next(iter(two_data_sets(8, 6, batch_size=4).val_dataloader()))
+    assert [sample.mask is None for sample in first.samples] == [True, False, True, False]

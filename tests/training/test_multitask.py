@@ -106,6 +106,21 @@ def test_a_batch_without_enough_ground_truth_moves_nothing(monkeypatch: pytest.M
     assert not any(gradient.any() for gradient in gradients(task, batch, monkeypatch).values())
 
 
+def test_gradients_of_an_earlier_epoch_are_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(*BOTH, ema_decay=None)
+    silence(task, monkeypatch)
+    every = samples(*BOTH)
+    task.training_step(collate_training(every), 0)
+    assert set(task.pulls) == {
+        "pull/norm/detection",
+        "pull/norm/segmentation",
+        "pull/cosine/detection/segmentation",
+    }
+    # The first step of the next epoch has nothing to compare.
+    task.training_step(collate_training([without(sample, "segmentation") for sample in every]), 0)
+    assert task.pulls == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",

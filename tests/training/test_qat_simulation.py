@@ -230,3 +230,29 @@ def _outputs(model: VisionModel, images: Tensor) -> dict[str, Any]:
     assert isinstance(head, Head)
     outputs = head.outputs(model(images)["detection"], model.preprocess.size)
     return {name: value.numpy() for name, value in outputs.items()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", [("segmentation",), ("detection",), ("segmentation", "detection", "classification")])
+def test_a_head_finds_its_ranges_where_others_are_left_out(order: tuple[Task, ...]) -> None:
+    images = draw(4)
+    model, simulation = simulated(build("classification", "detection", "segmentation"), images)
+    every = model(images)
+    some = model(images, dict.fromkeys(order))
+    for task in order:
+        for name, value in some[task].items():
+            assert torch.equal(value, every[task][name]), (task, name)
+    # What is seen moves the ranges of the heads that ran, and of no other.
+    before = simulation.highest.clone()
+    simulation.train()
+    model(images // 2, {"segmentation": None})
+    moved = (simulation.highest != before).nonzero().flatten()
+    assert set(range(*_of_head(simulation, "detection"))).isdisjoint(moved.tolist())
+    assert set(range(*_of_head(simulation, "classification"))).isdisjoint(moved.tolist())
+    assert len(moved)
+
+
+def _of_head(simulation: Int8Simulation, task: Task) -> tuple[int, int]:
+    """The first activation of a head, and that of the next head."""
+    begin = simulation._starts[task][1]
+    return begin, min(first for _, first in simulation._starts.values() if first > begin)

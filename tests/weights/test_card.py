@@ -281,3 +281,30 @@ def test_the_snippet_of_the_card_runs(
     assert 'mbv2kit.load("hub:me/cats")' in code
     exec(code.replace("hub:me/cats", "model"), {})
     assert len(capsys.readouterr().out) > 0
+
+
+def test_metrics_of_several_tasks_stand_task_by_task() -> None:
+    metrics = metrics_of(
+        metrics={"mean": 0.5, "top1": 0.75, "AP": 0.25, "mIoU": None},
+        per_class={
+            "classification/cat": {"top1": 0.75, "images": 48},
+            "detection/cat": {"AP": 0.25, "objects": 3},
+            "segmentation/a/b": {"IoU": None, "pixels": 9},
+        },
+    )
+    card = model_card(spec(*HEADS), metrics | {"task": "multitask"}, "me/all")
+    results = head(card)["model-index"][0]["results"]
+    assert [(result["task"]["type"], result["metrics"]) for result in results] == [
+        ("image-classification", [{"type": "accuracy", "name": "top1", "value": 0.75}]),
+        ("object-detection", [{"type": "AP", "name": "AP", "value": 0.25}]),
+    ]
+    assert rows(card, "Metrics") == [
+        ["mean", "top1", "AP", "mIoU"],
+        ["0.500", "0.750", "0.250", "-"],
+        ["class of classification", "top1", "images"],
+        ["`cat`", "0.750", "48"],
+        ["class of detection", "AP", "objects"],
+        ["`cat`", "0.250", "3"],
+        ["class of segmentation", "IoU", "pixels"],
+        ["`a/b`", "-", "9"],
+    ]

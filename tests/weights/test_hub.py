@@ -111,6 +111,14 @@ def test_a_push_is_one_commit_with_its_message(hub: FakeHub, run: Path) -> None:
     assert list(hub.large) == [sha256((run / "model.safetensors").read_bytes()).hexdigest()]
 
 
+def test_metrics_of_several_tasks_are_published(hub: FakeHub, run: Path) -> None:
+    values = METRICS | {"task": "multitask", "metrics": {"mean": 0.5, "top1": 0.5}}
+    values["per_class"] = {"classification/cat": {"top1": 0.5}}
+    (run / "metrics.json").write_text(json.dumps(values))
+    push(run, "me/cats", private=False, message="Several")
+    assert "class of classification" in (pull("me/cats") / "README.md").read_text()
+
+
 def test_metrics_of_older_weights_are_removed(hub: FakeHub, run: Path, tmp_path: Path) -> None:
     push(run, "me/cats", private=False, message="With metrics")
     save_model(tmp_path / "converted", ("owl",))

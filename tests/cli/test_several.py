@@ -1,0 +1,77 @@
+"""Sets of parts and mappings on the command line and in experiments, as a job gets them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from mbv2kit.cli.mappings import gather_mappings
+from mbv2kit.cli.several import set_name
+from mbv2kit.heads import HEADS
+
+Run = Callable[..., int]
+
+RECIPE = """# @package _global_
+defaults:
+  - override /task: multitask
+  - override /heads: classifier+deeplab_v3
+heads: {segmentation: {channels: 16}}
+loss_weights: {segmentation: 2}
+"""
+
+
+@pytest.fixture
+def compose(run: Run) -> Callable[..., DictConfig]:
+    """Returns the configuration that a job gets."""
+
+    def call(*keys: str) -> DictConfig:
+        seen: list[DictConfig] = []
+        assert run("train", seen.append, *keys) == 0
+        return seen[0]
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("lines", "gathered"),
+    [
+        (["a.b=1", "x=2", "a.c=3"], ["x=2", "a={b:1,c:3}"]),
+        (["a={b:1}", "a.c=3"], ["a={b:1,c:3}"]),
+        (["a={}", "a.c=3"], ["a={c:3}"]),
+        (["a.b=1,2", "a.c=3,4"], ["a={b:1,c:3},{b:1,c:4},{b:2,c:3},{b:2,c:4}"]),
+        (["a=null", "x.b=1"], ["a=null", "x.b=1"]),
+        (["a={b:1},{b:2}"], ["a={b:1},{b:2}"]),
+    ],
+)
+def test_the_names_of_a_mapping_are_gathered(lines: list[str], gathered: list[str]) -> None:
+    assert gather_mappings(lines, {"a"}) == gathered
+
+
+def test_a_set_has_one_name_whatever_its_order() -> None:
+    assert set_name(HEADS, {"segmentation": "deeplab_v3", "classification": "classifier"}) == "classifier+deeplab_v3"
+
+
+def test_a_set_can_be_left_out_by_name(compose: Callable[..., DictConfig]) -> None:
+    assert compose("task=multitask", "datasets=null", "run_dir=run").datasets is None
+
+
+def test_an_experiment_weighs_heads(compose: Callable[..., DictConfig], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    assert compose("experiment=./mine.yaml", "run_dir=run").loss_weights == {"segmentation": 2}
+    assert compose("experiment=./mine.yaml", "loss_weights=uncertainty", "run_dir=run").loss_weights == "uncertainty"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("heads: {segmentation: {chanels: 16}}", "There is no key 'heads.segmentation.chanels'. Did you mean"),
+        ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each one of classification,"),
+    ],
+)
+def test_a_slip_in_an_experiment_names_the_file(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"{RECIPE.partition('heads: {')[0]}{content}\n")
+    assert run("train", lambda config: 0, "experiment=./mine.yaml", "run_dir=run") == 2
+    assert f"error: ./mine.yaml: {message}" in capsys.readouterr().err.replace("\n", " ")
