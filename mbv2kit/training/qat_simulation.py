@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from mbv2kit.exporting.rounding import round_to_int8
 from mbv2kit.models.vision_model import VisionModel, copy_to_meta
-from mbv2kit.structures import Task
 
 # Share of the difference by which a range shrinks towards a newer batch with a narrower one.
 FORGETTING = 0.01
@@ -200,14 +199,14 @@ class _Survey(_Pass):
         return super()._next(value)
 
 
-def _survey(model: VisionModel) -> tuple[frozenset[int], int, dict[Task, tuple[int, int]]]:
+def _survey(model: VisionModel) -> tuple[frozenset[int], int, dict[str, tuple[int, int]]]:
     """Returns the last layers, the number of activations to round, and the first layer and activation of each head.
 
     Layers and activations are numbers, from 0 in the order of a pass through the whole model.
     """
     copy = copy_to_meta(model).eval()
     survey = _Survey()
-    begun: dict[Task, tuple[int, int]] = {}
+    begun: dict[str, tuple[int, int]] = {}
     for task, head in copy.heads.items():
         head.register_forward_pre_hook(lambda *_, task=task: begun.update({task: (survey.layers, survey.activations)}))
     with torch.no_grad(), survey:

@@ -1,5 +1,6 @@
 """The LightningModule that trains any head or set of heads."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,8 @@ from mbv2kit.training.pulls import measure_pulls
 from mbv2kit.training.qat import FloatTraining
 from mbv2kit.training.schedules import Schedule
 from mbv2kit.training.weighting import FixedWeights, UncertaintyWeights
+
+_log = logging.getLogger(__name__)
 
 # The terms of a step's loss, with the number of images that each is the mean of.
 Terms = dict[str, tuple[Tensor, int]]
@@ -200,8 +203,15 @@ class VisionTask(lightning.LightningModule):
         return {f"train/{name}": value / self._images[name] for name, value in self._sums.items()}
 
     def on_train_epoch_end(self) -> None:
-        """Logs the means and resets them."""
+        """Logs the means and resets them, and warns of heads that had no loss."""
         self.log_dict(self.mean_losses())
+        for task in self._scored or self.model.class_names:
+            if self._sums and len(self.model.heads) > 1 and not any(name.startswith(f"{task}/") for name in self._sums):
+                _log.warning(
+                    "the head for %s learned nothing in this epoch: no batch had two images with ground truth for it; "
+                    "set a larger loader.batch_size",
+                    task,
+                )
         self._sums, self._images = {}, {}
 
     def on_validation_epoch_start(self) -> None:

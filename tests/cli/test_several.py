@@ -65,7 +65,7 @@ def test_an_experiment_weighs_heads(compose: Callable[..., DictConfig], tmp_path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("heads: {segmentation: {chanels: 16}}", "There is no key 'heads.segmentation.chanels'. Did you mean"),
+        ("heads: {segmentation: {channel: 16}}", "There is no key 'heads.segmentation.channel'. Did you mean"),
         ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each one of classification,"),
     ],
 )

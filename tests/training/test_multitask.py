@@ -121,6 +121,25 @@ def test_gradients_of_an_earlier_epoch_are_not_told_again(monkeypatch: pytest.Mo
     assert task.pulls == {}
 
 
+def test_a_head_without_a_loss_in_an_epoch_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(*BOTH, ema_decay=None)
+    silence(task, monkeypatch)
+    monkeypatch.setattr(task, "log_dict", lambda *_: None)
+    first, *others = samples(*BOTH)
+    for batch in ([first, *others], [first, *(without(sample, "segmentation") for sample in others)]):
+        caplog.clear()
+        task.guard.remember()
+        task.training_step(collate_training(batch), 0).backward()  # type: ignore[no-untyped-call]
+        task.on_before_optimizer_step(task.optimizer)
+        task.on_train_epoch_end()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the head for segmentation learned nothing in this epoch: no batch had two images with ground truth for it; "
+        "set a larger loader.batch_size"
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
