@@ -163,10 +163,7 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
     overrides = [item for item in parse(lines, groups) if not item.is_hydra_override()]
     choices = [item for item in overrides if item.key_or_group in groups.chosen and not isinstance(item.value(), dict)]
     for choice in choices:
-        known_choices = groups.choices(choice.key_or_group)
-        # Hydra knows no group, such as datasets, before something is a choice of it.
-        if choice.value() is not None or known_choices:
-            check_group_choice(choice, known_choices)
+        check_group_choice(choice, groups.choices(choice.key_or_group))
     chosen = [str(choice.input_line) for choice in choices]
     parts = hydra.compose(config_name, chosen, return_hydra_config=True) if chosen else base
     drop_unchosen(parts, lines, _registered.values())

@@ -56,7 +56,8 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
             sets[key] = [_named(several[key], line, value) for value in values]
         elif found and found[1] in several and all(isinstance(value, str) for value in values):
             sets[found[1]] = [{**chosen, found[2]: name} for chosen in sets.get(found[1], [{}]) for name in values]
-        else:
+        # datasets=null is the default; heads are never left out.
+        elif not (key in several and values == [None] and several[key].group != "head"):
             rest.append(line)
     chosen_sets = {
         group: [choose_set(several[group], _checked(several[group], chosen)) for chosen in choices]

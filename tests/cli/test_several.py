@@ -54,6 +54,9 @@ def test_a_set_has_one_name_whatever_its_order() -> None:
 
 def test_a_set_can_be_left_out_by_name(compose: Callable[..., DictConfig]) -> None:
     assert compose("task=multitask", "datasets=null", "run_dir=run").datasets is None
+    # Also where another set was a choice before.
+    assert compose("task=multitask", "datasets.detection=shapes", "run_dir=run").datasets.detection.name == "shapes"
+    assert compose("task=multitask", "datasets=null", "run_dir=run").datasets is None
 
 
 def test_an_experiment_weighs_heads(compose: Callable[..., DictConfig], tmp_path: Path) -> None:
