@@ -14,7 +14,7 @@ def constraints() -> list[str]:
     """Returns a line ``NAME==VERSION`` for every requirement with a lower bound, of every extra."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    bounds = (re.match(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", requirement) for group in groups for requirement in group)
+    bounds = (re.match(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement) for group in groups for requirement in group)
     return sorted({f"{bound[1]}=={bound[2]}" for bound in bounds if bound})
 
 
