@@ -12,7 +12,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Task
-from mbv2kit.training.checks import heads_of
+from mbv2kit.training.checks import heads_of, place_of
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
         OmegaConf.update(config, key, value)
         adopted.append(f"{key}={value}")
     for task in heads_of(config):
-        adopted += _adopt_head(config, spec, weights, task, "head" if config.heads is None else f"heads.{task}")
+        adopted += _adopt_head(config, spec, weights, task, place_of(config, task))
     if adopted:
         _log.info("the weights set %s", ", ".join(adopted))
     return config
@@ -114,7 +114,7 @@ def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, tasks: Iterab
         if task not in spec.heads:
             raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; {purpose}.")
         head = spec.heads[task]
-        heads["head" if config.heads is None else f"heads.{task}"] = {**HEADS.options(head["name"]), **head}
+        heads[place_of(config, task)] = {**HEADS.options(head["name"]), **head}
     theirs: dict[str, Any] = {
         "backbone": {**BACKBONES.options(spec.backbone["name"]), **spec.backbone},
         **heads,

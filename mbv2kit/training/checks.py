@@ -21,6 +21,11 @@ def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[Task, Any]:
     return {config["task"]["name"]: config["head"]} if config["heads"] is None else dict(config["heads"])
 
 
+def place_of(config: DictConfig, task: Task) -> str:
+    """Returns the dotted key that holds the head of a task in a training config."""
+    return "head" if config.heads is None else f"heads.{task}"
+
+
 def check_parts(config: DictConfig) -> None:
     """Checks that heads, augmentation and evaluator are for the task, and that no key is set that does nothing.
 

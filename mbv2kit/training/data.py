@@ -15,6 +15,7 @@ from mbv2kit.heads.registry import options_from_data
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import Task
 from mbv2kit.training.anchors import box_shapes
+from mbv2kit.training.checks import place_of
 from mbv2kit.training.plan import Plan
 
 
@@ -56,7 +57,7 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         check_classes(val.sources[task], task, dataset["val_split"], trains=False)
     config = plan.config.copy()
     for task, head in heads.items():
-        OmegaConf.update(config, "head" if config.heads is None else f"heads.{task}", head, merge=False)
+        OmegaConf.update(config, place_of(config, task), head, merge=False)
     return replace(plan, config=config), data
 
 

@@ -157,11 +157,12 @@ class VisionTask(lightning.LightningModule):
                 prefix = f"{task}/" if len(self.model.heads) > 1 else ""
                 count = len(part.rows.get(task, part.images))
                 terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
+        self._weighted = {task: self.weights({task: each}) for task, each in losses.items()}
         # A batch may have too little ground truth for any head.
-        loss: Tensor = self.weights(losses) if losses else 0 * self._sum_of_outputs(batch)
+        added_up = list(self._weighted.values()) or [0 * self._sum_of_outputs(batch)]
+        loss = torch.stack(added_up).sum()
         terms["loss"] = loss, len(batch.images)
         self._step = terms, batch
-        self._weighted = {task: self.weights({task: each}) for task, each in losses.items()}
         if batch_idx == 0:
             self.pulls = measure_pulls(self._weighted, self.model.backbone)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))

@@ -37,7 +37,7 @@ PATCHES: dict[tuple[int, int, int, int], tuple[int, int, int]] = {
     (600, 620, 640, 640): (5, 5, 90),
 }
 SCORES = (0.9, 0.5, 0.1)
-# The detector sees the photo at a tenth of its size.
+# The detector's input shows the photo at a tenth of its size.
 ROWS = [
     (*(side / 10 for side in box), score, i % 2) for i, (box, score) in enumerate(zip(PATCHES, SCORES, strict=True))
 ]
@@ -83,7 +83,7 @@ def lines(config: DictConfig) -> list[dict[str, Any]]:
 
 
 def test_each_box_has_the_class_of_its_cut_out_at_full_size(photo: Path, config: DictConfig) -> None:
-    """A patch is two pixels wide where the detector sees it; the shares are those of its own pixels alone."""
+    """A patch is two pixels wide in the detector's input; the shares are those of its own pixels alone."""
     assert infer(config, [str(photo)]) == 0
     (line,) = lines(config)
     label = {"red": 0, "green": 1, "blue": 2}
