@@ -5,7 +5,8 @@ and continuous (the box of a whole W x H image is ``[0, 0, W, H]``); masks hold 
 class ids count from 0 without gaps.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,7 @@ class Sample:
         crowd: ``(N,)`` bool, True for a box around a group of objects, which evaluation ignores (COCO's ``iscrowd``).
         mask: ``(H, W)`` uint8, a class per pixel, 255 = ignore.
         annotated: What average precision is measured against, if it is not ``boxes``; None after augmentation.
+        heads: For each task whose ground truth is that of a head with a name of its own, the name.
     """
 
     image: Image
@@ -66,6 +68,7 @@ class Sample:
     crowd: NDArray[np.bool_] | None = None
     mask: NDArray[np.uint8] | None = None
     annotated: Annotated | None = None
+    heads: Mapping[Task, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -162,3 +165,8 @@ class Segmentation:
 
 
 Prediction = Classification | Detections | Segmentation
+
+
+def metric_name(head: str, metric: str) -> str:
+    """Returns what a metric of a head is called next to those of other heads: ``top1``, or ``color/top1``."""
+    return metric if head in TASKS else f"{head}/{metric}"

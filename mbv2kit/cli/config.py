@@ -29,7 +29,7 @@ from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_
 from mbv2kit.cli.quoting import quote_names
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
 from mbv2kit.cli.resumed import with_parts_of_run
-from mbv2kit.cli.several import choose_sets, drop_unchosen, keys_of_parts, register_sets
+from mbv2kit.cli.several import choose_sets, drop_unchosen, keys_of_parts, names_of_heads, register_sets
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -71,7 +71,8 @@ def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[s
     Raises:
         UserError: There is no such experiment file, or the run to resume cannot be read.
     """
-    names = text_keys(config_name, _registered.values())
+    heads = names_of_heads(overrides, _registered.values())
+    names = text_keys(config_name, _registered.values(), heads)
     lines = quote_names(register_recipes(overrides), names | {"experiment", *_registered})
     lines = gather_mappings(lines, mapping_keys(config_name, _registered.values()))
     if config_name == "train":

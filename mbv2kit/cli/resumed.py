@@ -44,7 +44,7 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
         return list(overrides)
     values = run.read_config()
     chosen = {
-        group: {task: str(part[several[group].name_key]) for task, part in values[group].items()}
+        group: {head: str(part[several[group].name_key]) for head, part in values[group].items()}
         for group in sets
         if isinstance(values.get(group), Mapping)
     }

@@ -1,6 +1,7 @@
-"""Parts that a model of several tasks has one of for each head: ``heads=[classifier,ssdlite] datasets.detection=coco``.
+"""Parts that a model has one of for each head: ``heads=[classifier,ssdlite] datasets.detection=coco``.
 
-Each such set of parts becomes a choice of its group, so that Hydra knows the keys of every part.
+A head is called as its task, or by a name of its own: ``heads.color=classifier datasets.color=folder``. Each such set
+of parts becomes a choice of its group, so that Hydra knows the keys of every part.
 """
 
 import re
@@ -15,9 +16,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
+from mbv2kit.schema import check_value
+from mbv2kit.schema.rules import HeadName
 from mbv2kit.structures import TASKS
 
 _PART = re.compile(r"(\w+)\.(\w+)$")
+_NAMED = re.compile(r"(\w+)\.(\w+)[.=]")
 _BETWEEN = "+"
 
 
@@ -36,7 +40,7 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
     """Makes the sets that a command line names choices of their groups.
 
     Args:
-        overrides: The command line, with ``heads=[HEAD,…]``, ``heads={TASK:HEAD,…}`` or ``heads.TASK=HEAD``, and the
+        overrides: The command line, with ``heads=[HEAD,…]``, ``heads={NAME:HEAD,…}`` or ``heads.NAME=HEAD``, and the
             last two of these for other groups; or several values of them, for a sweep.
         registries: The registries of the parts.
 
@@ -44,7 +48,7 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
         The command line with one choice in place of these.
 
     Raises:
-        UserError: A name is unknown, or two heads are for one task.
+        UserError: A part is unknown, or two heads of one task have no names of their own.
     """
     several = {registry.several: registry for registry in registries if registry.several is not None}
     sets: dict[str, list[dict[str, str]]] = {}
@@ -78,8 +82,8 @@ def drop_unchosen(config: DictConfig, overrides: Sequence[str], registries: Iter
         parts = config.get(registry.several) if registry.several is not None else None
         if parts and any(line.startswith(f"{registry.several}=") for line in overrides):
             with open_dict(parts):
-                for task in [task for task, part in parts.items() if registry.name_key not in part]:
-                    del parts[task]
+                for name in [name for name, part in parts.items() if registry.name_key not in part]:
+                    del parts[name]
 
 
 def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]:
@@ -90,10 +94,10 @@ def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]
         registry: The registry of the parts.
     """
     keys: dict[str, Any] = {}
-    for task, part in (config.get(registry.several or "") or {}).items() if registry.several is not None else ():
+    for head, part in (config.get(registry.several or "") or {}).items() if registry.several is not None else ():
         name = part.get(registry.name_key) if isinstance(part, Mapping | DictConfig) else None
         names = registry.keys(name) if name in registry.names() else part
-        place = f"{registry.several}.{task}"
+        place = f"{registry.several}.{head}"
         keys |= {place: part, **{f"{place}.{key}": OmegaConf.select(config, f"{place}.{key}") for key in names}}
     return keys
 
@@ -103,16 +107,30 @@ def choose_set(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
 
     Args:
         registry: The registry of the parts.
-        chosen: The name of the part of each task.
+        chosen: The part of each head.
     """
     _store(registry, chosen)
     return f"'{set_name(registry, chosen)}'"
 
 
 def set_name(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
-    """Returns the name of a set: ``classifier+ssdlite`` for heads, which name their tasks; others with their tasks."""
-    ordered = [(task, chosen[task]) for task in TASKS if task in chosen]
-    return _BETWEEN.join(name if registry.group == "head" else f"{task}:{name}" for task, name in ordered)
+    """Returns the name of a set: ``classifier+ssdlite``, or ``color:classifier`` for a name of its own."""
+    told = {} if registry.group != "head" else {head: registry.get_class(name).task for head, name in chosen.items()}
+    named = (name if told.get(head) == head else f"{head}:{name}" for head, name in _sorted(chosen).items())
+    return _BETWEEN.join(named)
+
+
+def names_of_heads(overrides: Iterable[str], registries: Iterable[Registry[Any]]) -> set[str]:
+    """Returns the heads that a command line gives names of their own or options, as in ``heads.color.dropout=0.1``."""
+    several = {registry.several for registry in registries} - {None}
+    found = (_NAMED.match(line) for line in overrides)
+    return {each[2] for each in found if each and each[1] in several} | set(TASKS)
+
+
+def _sorted(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Returns a set in the order of the tasks; names of their own follow as they were given."""
+    names = [*(task for task in TASKS if task in chosen), *(name for name in chosen if name not in TASKS)]
+    return {name: chosen[name] for name in names}
 
 
 def _read(line: str) -> tuple[str, list[Any]]:
@@ -130,29 +148,31 @@ def _read(line: str) -> tuple[str, list[Any]]:
 
 
 def _named(registry: Registry[Any], line: str, value: list[Any] | dict[str, Any]) -> dict[str, str]:
-    """Returns the name of the part for each task."""
+    """Returns the part of each head."""
     if not value:
         raise UserError(f"'{line}' names none; name some, or leave it out.")
     if isinstance(value, dict):
         if not all(isinstance(name, str) for name in value.values()):
             raise UserError(f"'{line}': write {registry.several}={{TASK:NAME,TASK:NAME}}, and options as further keys.")
-        return {str(task): name for task, name in value.items()}
+        return {str(head): name for head, name in value.items()}
     if registry.group != "head":
         raise UserError(f"'{line}': write {registry.several}={{TASK:NAME,TASK:NAME}}.")
     tasks = [registry.get_class(str(name)).task for name in value]
     for task in tasks:
         if tasks.count(task) > 1:
-            raise UserError(f"'{line}' has {tasks.count(task)} heads for {task}; a model has one for each task.")
+            raise UserError(
+                f"'{line}' has {tasks.count(task)} heads for {task}; give them names of their own, as in "
+                f"heads={{{task}:{value[0]},second:{value[0]}}}."
+            )
     return dict(zip(tasks, map(str, value), strict=True))
 
 
 def _checked(registry: Registry[Any], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Returns the set in the order of the tasks."""
-    for task, name in chosen.items():
-        if task not in TASKS:
-            raise UserError(f"{registry.several}.{task}: there is no such task; known are {', '.join(TASKS)}.")
+    """Returns a set in its order."""
+    for head, name in chosen.items():
+        check_value(f"the name of {registry.several}.{head}", head, HeadName)
         registry.get(name)
-    return {task: chosen[task] for task in TASKS if task in chosen}
+    return _sorted(chosen)
 
 
 def _by_task(heads: Registry[Any]) -> dict[str, list[str]]:
@@ -164,7 +184,7 @@ def _by_task(heads: Registry[Any]) -> dict[str, list[str]]:
 
 def _store(registry: Registry[Any], chosen: Mapping[str, str]) -> None:
     assert registry.several is not None
-    node = {task: {**registry.keys(name), **_next_to_others(registry, name)} for task, name in chosen.items()}
+    node = {head: {**registry.keys(name), **_next_to_others(registry, name)} for head, name in chosen.items()}
     ConfigStore.instance().store(group=registry.several, name=set_name(registry, chosen), node=node)
 
 

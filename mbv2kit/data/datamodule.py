@@ -28,17 +28,17 @@ class TrainingBatch:
 
     Attributes:
         images: ``(B, 3, H, W)`` uint8.
-        targets: The targets of each task that at least two images have ground truth for, as
+        targets: The targets of each head that at least two images have ground truth for, as
             :meth:`mbv2kit.heads.Head.loss` expects them.
         image_ids: Names of the images, for messages.
-        rows: For each task that not all images have ground truth for ``(R,)`` int64, the images that have; its targets
+        rows: For each head that not all images have ground truth for ``(R,)`` int64, the images that have; its targets
             are of these.
     """
 
     images: Tensor
-    targets: dict[Task, dict[str, Any]]
+    targets: dict[str, dict[str, Any]]
     image_ids: list[str]
-    rows: dict[Task, Tensor] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "TrainingBatch":
         """Copies every tensor to ``device``."""
@@ -56,17 +56,17 @@ class TrainingBatch:
         """Returns the parts of the batch that are of one data set each.
 
         Args:
-            shares: Images of each data set, in the order of the batch; a task has ground truth in one of them only.
+            shares: Images of each data set, in the order of the batch; a head has ground truth in one of them only.
         """
         parts, start = [], 0
         for share in shares:
             part = TrainingBatch(self.images[start : start + share], {}, self.image_ids[start : start + share])
-            for task, targets in self.targets.items():
-                rows = self.rows[task] - start if task in self.rows else torch.arange(len(self.images)) - start
+            for head, targets in self.targets.items():
+                rows = self.rows[head] - start if head in self.rows else torch.arange(len(self.images)) - start
                 if 0 <= rows[0] < share:
-                    part.targets[task] = targets
+                    part.targets[head] = targets
                     if len(rows) < share:
-                        part.rows[task] = rows
+                        part.rows[head] = rows
             parts.append(part)
             start += share
         return parts
@@ -163,12 +163,12 @@ class DataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_workers(workers)
-        images, task = min((len(source), task) for task, source in train.sources.items())
+        images, head = min((len(source), head) for head, source in train.sources.items())
         if batch_size < 2 or images < 2:
-            of_task = f" for {task}" if len(train.sources) > 1 else ""
+            of_head = f" for {head}" if len(train.sources) > 1 else ""
             raise UserError(
                 f"Batch normalization cannot train on one image at a time: loader.batch_size is {batch_size} and the "
-                f"training split has {images} images{of_task}; both must be at least 2."
+                f"training split has {images} images{of_head}; both must be at least 2."
             )
         if not len(val):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
@@ -252,12 +252,13 @@ def collate_training(samples: Sequence[Sample]) -> TrainingBatch:
     size = (images.shape[2], images.shape[3])
     batch = TrainingBatch(images, {}, [sample.image_id for sample in samples])
     for task in FIELDS:
-        rows = [row for row, sample in enumerate(samples) if has_ground_truth(sample, task)]
-        # A head cannot normalize over a single image.
-        if len(rows) > 1:
-            batch.targets[task] = {"size": size, **_targets(task, [samples[row] for row in rows])}
-        if 1 < len(rows) < len(samples):
-            batch.rows[task] = torch.tensor(rows)
+        for head in dict.fromkeys(sample.heads.get(task, task) for sample in samples):
+            rows = [row for row, sample in enumerate(samples) if has_ground_truth(sample, head, task)]
+            # A head cannot normalize over a single image.
+            if len(rows) > 1:
+                batch.targets[head] = {"size": size, **_targets(task, [samples[row] for row in rows])}
+            if 1 < len(rows) < len(samples):
+                batch.rows[head] = torch.tensor(rows)
     return batch
 
 

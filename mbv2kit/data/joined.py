@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decoded_once
-from mbv2kit.structures import Sample, Task
+from mbv2kit.structures import TASKS, Sample, Task
 
 # The fields of a sample that hold the ground truth of a task; the first one says whether there is any.
 FIELDS: Mapping[Task, tuple[str, ...]] = {
@@ -20,36 +21,46 @@ FIELDS: Mapping[Task, tuple[str, ...]] = {
     "detection": ("boxes", "labels", "crowd", "annotated"),
     "segmentation": ("mask",),
 }
+# Heads that have the name of their task.
+_USUAL: Mapping[str, Task] = {task: task for task in TASKS}
 
 
 class Joined:
-    """One or more sources, a source for each task, as one list of images.
+    """One or more sources, a source for each head of a model, as one list of images.
 
-    Sources of the same data set are joined by the names of their images: a sample holds the ground truth of every task
+    Sources of the same data set are joined by the names of their images: a sample holds the ground truth of every head
     that has any for its image, and the image is read once. Images of different data sets stay apart, data set by data
-    set.
+    set, and so do those of heads of one task.
 
     Args:
-        sources: For each task its source.
-        together: The tasks whose sources are of one data set, data set by data set; None for a single data set.
+        sources: For each head its source.
+        together: The heads whose sources are of one data set, data set by data set; None for a single data set.
+        tasks: The task of each head; needed of those with a name of their own.
 
     Attributes:
-        sources: For each task its source.
+        sources: For each head its source.
         together: As given.
+        tasks: The task of each head.
         counts: Number of images of each data set, in the order of the list.
     """
 
-    def __init__(self, sources: Mapping[Task, Source], together: Sequence[Sequence[Task]] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        together: Sequence[Sequence[str]] | None = None,
+        tasks: Mapping[str, Task] = MappingProxyType({}),
+    ) -> None:
         self.sources = dict(sources)
-        self.together = [list(self.sources)] if together is None else [list(tasks) for tasks in together]
-        self._places: dict[Task, NDArray[np.int64]] = {}
-        joined = [_join([self.sources[task] for task in tasks]) for tasks in self.together]
+        self.tasks: dict[str, Task] = {head: _USUAL.get(head) or tasks[head] for head in sources}
+        self.together = [list(self.sources)] if together is None else [list(heads) for heads in together]
+        self._places: dict[str, NDArray[np.int64]] = {}
+        joined = [_join([self.sources[head] for head in heads]) for heads in self.together]
         self.counts = tuple(places.shape[1] for places in joined)
-        for tasks, places, start in zip(self.together, joined, np.cumsum((0, *self.counts)), strict=False):
-            for task, row in zip(tasks, places, strict=True):
+        for heads, places, start in zip(self.together, joined, np.cumsum((0, *self.counts)), strict=False):
+            for head, row in zip(heads, places, strict=True):
                 everywhere = np.full(sum(self.counts), -1, dtype=np.int64)
                 everywhere[start : start + len(row)] = row
-                self._places[task] = everywhere
+                self._places[head] = everywhere
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -57,28 +68,29 @@ class Joined:
     def __getitem__(self, index: int) -> Sample:
         parts = self.parts(index)
         with decoded_once():
-            samples = {task: self.sources[task][place] for task, place in parts.items()}
+            samples = {head: self.sources[head][place] for head, place in parts.items()}
         (_, sample), *others = samples.items()
-        for task, other in others:
+        for head, other in others:
             if other.image.shape != sample.image.shape:
                 raise UserError(
-                    f"{sample.image_id}: the image has {_size(sample)} pixels for one task, {_size(other)} for {task}; "
+                    f"{sample.image_id}: the image has {_size(sample)} pixels for one task, {_size(other)} for {head}; "
                     "one data set must show it alike to all."
                 )
-            fields: dict[str, Any] = {name: getattr(other, name) for name in FIELDS[task]}
+            fields: dict[str, Any] = {name: getattr(other, name) for name in FIELDS[self.tasks[head]]}
             sample = replace(sample, **fields)
-        return sample
+        named = {self.tasks[head]: head for head in parts if self.tasks[head] != head}
+        return replace(sample, heads=named) if named else sample
 
     @property
-    def class_names(self) -> dict[Task, tuple[str, ...]]:
-        """For each task the names of its classes, by class id."""
-        return {task: source.class_names for task, source in self.sources.items()}
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """For each head the names of its classes, by class id."""
+        return {head: source.class_names for head, source in self.sources.items()}
 
-    def aligned(self, class_names: Mapping[Task, Sequence[str]], leave_out: bool = False) -> "Joined":
+    def aligned(self, class_names: Mapping[str, Sequence[str]], leave_out: bool = False) -> "Joined":
         """Returns the same images with the class ids of a model.
 
         Args:
-            class_names: For each task the model's classes, in the model's order.
+            class_names: For each head the model's classes, in the model's order.
             leave_out: Whether objects of classes that the model does not know are left out; they are no mistakes of a
                 detector.
 
@@ -86,45 +98,60 @@ class Joined:
             UserError: A data set has classes that the model does not know; see :func:`align_classes`.
         """
         sources = {
-            task: align_classes(source, class_names[task], leave_out=leave_out and task == "detection")
-            for task, source in self.sources.items()
+            head: align_classes(source, class_names[head], leave_out=leave_out and self.tasks[head] == "detection")
+            for head, source in self.sources.items()
         }
-        return Joined(sources, self.together)
+        return Joined(sources, self.together, self.tasks)
 
-    def parts(self, index: int) -> dict[Task, int]:
-        """Returns the tasks that have ground truth for image ``index``, with the place of it in their source."""
+    def parts(self, index: int) -> dict[str, int]:
+        """Returns the heads that have ground truth for image ``index``, with the place of it in their source."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside {len(self)} images")
-        return {task: int(places[index]) for task, places in self._places.items() if places[index] >= 0}
+        return {head: int(places[index]) for head, places in self._places.items() if places[index] >= 0}
 
 
 def open_joined(
-    datasets: Mapping[Task, Mapping[str, Any]], key: Literal["train_split", "val_split"], split: str | None = None
+    datasets: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Task],
+    key: Literal["train_split", "val_split"],
+    split: str | None = None,
 ) -> Joined:
-    """Opens a split of the data set of each task; tasks with equal data sets share their images.
+    """Opens a split of the data set of each head; heads with equal data sets share their images.
 
     Args:
-        datasets: For each task the ``dataset`` of a config.
+        datasets: For each head the ``dataset`` of a config.
+        tasks: The task of each head.
         key: Which of its splits to open.
         split: Name of a split in place of that one.
 
     Raises:
         UserError: A data set does not support its task, or its root or split does not exist.
     """
-    sources = {task: open_source(dataset, task, split or dataset[key]) for task, dataset in datasets.items()}
-    together: list[list[Task]] = []
-    for task, dataset in datasets.items():
-        group = next((group for group in together if datasets[group[0]] == dataset), None)
-        if group is None:
-            together.append([task])
+    sources = {head: open_source(dataset, tasks[head], split or dataset[key]) for head, dataset in datasets.items()}
+    return Joined(sources, join_heads(datasets, tasks), tasks)
+
+
+def join_heads(datasets: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]) -> list[list[str]]:
+    """Returns the heads whose sources are joined: those of different tasks on equal data sets.
+
+    Args:
+        datasets: For each head the ``dataset`` of a config.
+        tasks: The task of each head.
+    """
+    together: list[list[str]] = []
+    for head, dataset in datasets.items():
+        for group in together:
+            if datasets[group[0]] == dataset and tasks[head] not in [tasks[other] for other in group]:
+                group.append(head)
+                break
         else:
-            group.append(task)
-    return Joined(sources, together)
+            together.append([head])
+    return together
 
 
-def has_ground_truth(sample: Sample, task: Task) -> bool:
-    """Tells whether a sample holds the ground truth of a task."""
-    return getattr(sample, FIELDS[task][0]) is not None
+def has_ground_truth(sample: Sample, head: str, task: Task) -> bool:
+    """Tells whether a sample holds the ground truth of a head, which is for a task."""
+    return getattr(sample, FIELDS[task][0]) is not None and sample.heads.get(task, task) == head
 
 
 def _join(sources: Sequence[Source]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Which data set a model is measured on: the one that is named, or that of its run."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +15,40 @@ _log = logging.getLogger(__name__)
 
 
 def datasets_of(
-    named: Mapping[str, Any] | None, folder: ModelFolder | None, tasks: Sequence[Task]
-) -> dict[Task, dict[str, Any]]:
-    """Returns the options of the data set to read for each task; see :func:`dataset_of`.
+    named: Mapping[str, Any] | None, folder: ModelFolder | None, tasks: Mapping[str, Task]
+) -> dict[str, dict[str, Any]]:
+    """Returns the options of the data set to read for each head; see :func:`dataset_of`.
 
-    Where a data set is named that does not serve all of the tasks, the others are left out. So are those that the
-    model's run has no data for, because it kept their heads.
+    Where a data set is named that does not serve all of the heads, the others are left out. So are those that the
+    model's run has no data for, because it kept them.
+
+    Args:
+        named: The options of the data set that is named; None if there is none.
+        folder: The model's folder.
+        tasks: The heads, each with its task.
 
     Raises:
-        UserError: There is no data set for a task, or the named one serves none.
+        UserError: There is no data set for a head, or the named one serves none.
     """
-    found = {task: dataset_of(named, folder, task) for task in tasks}
+    found = {head: dataset_of(named, folder, head) for head in tasks}
     if named is not None and len(tasks) > 1:
-        left_out = [task for task in tasks if not serves(named, task)]
+        left_out = [head for head, task in tasks.items() if not serves(named, task)]
         if len(left_out) == len(tasks):
             raise UserError(
                 f"dataset '{named['name']}' serves none of the model's tasks, {', '.join(tasks)}; name another one."
             )
         if left_out:
             _log.info("dataset '%s' has no ground truth for %s, which is left out", named["name"], ", ".join(left_out))
-        found = {task: found[task] for task in tasks if task not in left_out}
-    unknown = [task for task, dataset in found.items() if dataset is None]
+        found = {head: found[head] for head in tasks if head not in left_out}
+    unknown = [head for head, dataset in found.items() if dataset is None]
     if 0 < len(unknown) < len(found):
         _log.info("the run has no data for %s, which is left out; name some with dataset=", ", ".join(unknown))
-        found = {task: dataset for task, dataset in found.items() if dataset is not None}
-    return {task: needed(dataset) for task, dataset in found.items()}
+        found = {head: dataset for head, dataset in found.items() if dataset is not None}
+    return {head: needed(dataset) for head, dataset in found.items()}
 
 
-def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, task: Task) -> dict[str, Any] | None:
-    """Returns the options of the data set to read for a task.
+def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, head: str) -> dict[str, Any] | None:
+    """Returns the options of the data set to read for a head.
 
     Where the data set of the model's run is named again, it is the run's: a model for scenes of 96 pixels is not
     measured on scenes of another size because ``dataset=shapes`` has a default. Options that differ from their defaults
@@ -52,12 +57,12 @@ def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, task
     Args:
         named: The options of the data set that is named; None if there is none.
         folder: The model's folder.
-        task: The task.
+        head: The head.
 
     Returns:
         The options; None if no data set is named and the model does not know one.
     """
-    own = RunFolder(folder.path.parent).dataset(task) if folder else None
+    own = RunFolder(folder.path.parent).dataset(head) if folder else None
     if named is None or own is None:
         return own if named is None else dict(named)
     if named["name"] != own["name"] or not _same_place(named.get("root"), own.get("root")):

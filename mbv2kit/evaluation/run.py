@@ -42,7 +42,7 @@ from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.structures import MULTITASK, Image, Prediction, Sample, Task
+from mbv2kit.structures import MULTITASK, TASKS, Image, Prediction, Sample, Task
 
 _log = logging.getLogger(__name__)
 
@@ -84,11 +84,12 @@ def evaluate(config: DictConfig) -> Evaluation:
     _log.info("evaluating the model of %s", loaded.name)
     for note in loaded.notes:
         _log.info("%s", note)
-    datasets = datasets_of(options["dataset"], folder, _tasks(loaded.predictor.spec, options["task"]))
-    images = open_joined(datasets, "val_split", options["split"])
-    for task, dataset in datasets.items():
+    tasks = _tasks(loaded.predictor.spec, options["task"])
+    datasets = datasets_of(options["dataset"], folder, tasks)
+    images = open_joined(datasets, tasks, "val_split", options["split"])
+    for head, dataset in datasets.items():
         split = options["split"] or dataset["val_split"]
-        _log.info("%s", describe_dataset(dataset, split, len(images.sources[task])))
+        _log.info("%s", describe_dataset(dataset, split, len(images.sources[head])))
     if options["evaluator"] is not None and len(datasets) > 1:
         measured = options["evaluator"]["name"]
         raise UserError(
@@ -96,7 +97,7 @@ def evaluate(config: DictConfig) -> Evaluation:
             f"task={EVALUATORS.get_class(measured).task}, or leave it out."
         )
     name = listed(dataset["name"] for dataset in datasets.values())
-    what = next(iter(datasets)) if len(datasets) == 1 else MULTITASK
+    what = tasks[next(iter(datasets))] if len(datasets) == 1 else MULTITASK
     with disk_errors_told(options["run_dir"] or _OUTPUTS):
         results, scores = evaluate_model(
             loaded.predictor,
@@ -123,7 +124,7 @@ def evaluate_model(
     batch_size: int,
     workers: int,
     evaluator: Mapping[str, Any] | None = None,
-    references: Mapping[Task, float] | None = None,
+    references: Mapping[str, float] | None = None,
     tta: Mapping[str, Any] | None = None,
     export: Export | None = None,
 ) -> tuple[RunFolder, Scores]:
@@ -133,7 +134,7 @@ def evaluate_model(
 
     Args:
         predictor: Runs the model.
-        images: The images and their ground truth for the tasks to score.
+        images: The images and their ground truth for the heads to score.
         dataset: Name of the data set, for ``metrics.json``.
         split: Name of the split, for ``metrics.json``.
         claim: Returns the folder for the results; it is called once the model and the data are known to fit.
@@ -148,8 +149,8 @@ def evaluate_model(
         UserError: The classes are not the model's, or the evaluator is unknown or for another task.
     """
     images = images.aligned(predictor.class_names, leave_out=True)
-    tasks = list(images.sources)
-    scorers = {task: create_evaluator(task, predictor.class_names[task], evaluator) for task in tasks}
+    tasks = images.tasks
+    scorers = {head: create_evaluator(task, predictor.class_names[head], evaluator) for head, task in tasks.items()}
     loader = evaluation_loader(images, predictor.preprocess, batch_size, workers)
     wanted = set(evenly_spaced(len(images), IMAGES))
     folder = claim()
@@ -161,32 +162,34 @@ def evaluate_model(
         inputs = batch.images.permute(0, 2, 3, 1).numpy()
         predicted = predictor.predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
-            for task in tasks:
-                if not has_ground_truth(sample, task):
+            for head, task in tasks.items():
+                if not has_ground_truth(sample, head, task):
                     continue
-                scorers[task].update(predictions[task], sample)
+                scorers[head].update(predictions[head], sample)
                 if index in wanted:
-                    drawings.append(_draw(sample, task, predictions[task], predictor.class_names[task]))
+                    drawings.append(_draw(sample, task, predictions[head], predictor.class_names[head]))
                     name = f"{index:05d}_{short_stem(Path(sample.image_id))}"
-                    _save(drawings[-1], folder.predictions / f"{name if len(tasks) == 1 else f'{name}_{task}'}.png")
+                    _save(drawings[-1], folder.predictions / f"{name if len(tasks) == 1 else f'{name}_{head}'}.png")
             index += 1
     seconds = time.perf_counter() - started
-    # A row for each image of several tasks.
+    # A row for each image of several heads.
     _save(draw.contact_sheet(drawings, columns=max(2, len(tasks))), folder.predictions / "overview.png")
-    results = {task: _with_left_out(scorer.compute(), images.sources[task]) for task, scorer in scorers.items()}
-    for scorer in scorers.values():
-        scorer.save_plots(folder.plots)
+    results = {head: _with_left_out(scorer.compute(), images.sources[head]) for head, scorer in scorers.items()}
+    for head, scorer in scorers.items():
+        # Two heads of one task have plots of the same names.
+        scorer.save_plots(folder.plots if len(tasks) == 1 or head in TASKS else folder.plots / head)
     precision, file = ("fp32", None) if export is None else (export.precision, export.file)
     views = _describe_tta(tta or {"tta": "none"})
     open_console().print(f"{dataset} {split}: {predictor.runtime}, {precision}{views}", markup=False)
-    for task, each in results.items():
+    for head, each in results.items():
         if len(tasks) > 1:
-            open_console().print(task, markup=False)
+            open_console().print(head, markup=False)
         print_scores(each)
-    scores = results[tasks[0]] if len(tasks) == 1 else combine(results, references)
+    (first, task), *others = tasks.items()
+    scores = combine(results, references) if others else results[first]
     write_metrics(
         folder.metrics,
-        task=tasks[0] if len(tasks) == 1 else MULTITASK,
+        task=MULTITASK if others else task,
         dataset=dataset,
         split=split,
         images=len(images),
@@ -245,7 +248,7 @@ def _claim(named: str | None, parent: Path) -> RunFolder:
             f"run_dir={named} holds {earlier[0].name} without the metrics.json of an evaluation; name a new or empty "
             "folder."
         )
-    for path in (folder.metrics, *folder.plots.glob("*.png"), *folder.predictions.glob("*.png")):
+    for path in (folder.metrics, *folder.plots.rglob("*.png"), *folder.predictions.glob("*.png")):
         path.unlink(missing_ok=True)
     return folder
 
@@ -263,11 +266,11 @@ def _save(image: Image, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _tasks(spec: ModelSpec, task: Task | None) -> list[Task]:
-    """Returns the tasks to score: the one that is named, or all of the model."""
-    tasks = list(spec.class_names)
-    if task is None:
+def _tasks(spec: ModelSpec, head: str | None) -> dict[str, Task]:
+    """Returns the heads to score, each with its task: the one that is named, or all of the model."""
+    tasks = dict(spec.tasks)
+    if head is None:
         return tasks
-    if task not in tasks:
-        raise UserError(f"The model was trained for {', '.join(tasks)}, not {task}.")
-    return [task]
+    if head not in tasks:
+        raise UserError(f"The model was trained for {', '.join(tasks)}, not {head}.")
+    return {head: tasks[head]}

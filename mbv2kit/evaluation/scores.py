@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mbv2kit.cli.console import open_console
 from mbv2kit.files.writing import write_atomically
-from mbv2kit.structures import Task
+from mbv2kit.structures import metric_name
 from mbv2kit.texts import shown
 
 # The metric that is the mean over several heads.
@@ -45,7 +45,7 @@ class Scores:
             object.__setattr__(self, "notes", (f"{' and '.join(missing)} could not be measured on this data.",))
 
 
-def combine(scores: Mapping[Task, Scores], references: Mapping[Task, float] | None = None) -> Scores:
+def combine(scores: Mapping[str, Scores], references: Mapping[str, float] | None = None) -> Scores:
     """Returns the metrics of several heads as one.
 
     The metric ``mean`` comes first: the mean over the heads of the first metric of each, such as AP. A head whose first
@@ -57,17 +57,18 @@ def combine(scores: Mapping[Task, Scores], references: Mapping[Task, float] | No
             other heads counts as it is.
 
     Returns:
-        The metrics of all heads; the classes of a head are called ``TASK/CLASS``.
+        The metrics of all heads, after the name of the head if that is not its task; the classes of a head are called
+        ``HEAD/CLASS``.
     """
-    first = [next(iter(each.metrics.values())) / (references or {}).get(task, 1.0) for task, each in scores.items()]
+    first = [next(iter(each.metrics.values())) / (references or {}).get(head, 1.0) for head, each in scores.items()]
     known = [value for value in first if not math.isnan(value)]
     return Scores(
         {
             MEAN: sum(known) / len(known) if known else math.nan,
-            **{name: value for each in scores.values() for name, value in each.metrics.items()},
+            **{metric_name(head, name): value for head, each in scores.items() for name, value in each.metrics.items()},
         },
-        {f"{task}/{name}": values for task, each in scores.items() for name, values in each.per_class.items()},
-        tuple(f"{task}: {note}" for task, each in scores.items() for note in each.notes),
+        {f"{head}/{name}": values for head, each in scores.items() for name, values in each.per_class.items()},
+        tuple(f"{head}: {note}" for head, each in scores.items() for note in each.notes),
     )
 
 
@@ -101,23 +102,23 @@ def write_metrics(
     write_atomically(path, json.dumps(_finite_or_null(content), indent=2, allow_nan=False) + "\n")
 
 
-def model_in_brief(description: Mapping[str, Any], *tasks: str) -> dict[str, Any]:
+def model_in_brief(description: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Returns a short description that identifies the model of some metrics.
 
     Args:
         description: The content of a ``model.json``.
-        *tasks: Tasks of the metrics.
+        *names: The heads that the metrics are of.
 
     Returns:
-        ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``; for several tasks
+        ``backbone``, ``head`` and ``input`` as in the description, and the number of ``classes``; for several heads
         ``heads``, and ``classes`` of each.
 
     Raises:
         LookupError: The description lacks one of them.
     """
-    heads = {task: description["heads"][task] for task in tasks}
-    classes = {task: len(description["class_names"][task]) for task in tasks}
-    if len(tasks) > 1:
+    heads = {name: description["heads"][name] for name in names}
+    classes = {name: len(description["class_names"][name]) for name in names}
+    if len(names) > 1:
         return {"backbone": description["backbone"], "heads": heads, "classes": classes, "input": description["input"]}
     (head,), (count,) = heads.values(), classes.values()
     return {"backbone": description["backbone"], "head": head, "classes": count, "input": description["input"]}

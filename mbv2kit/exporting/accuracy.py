@@ -16,18 +16,18 @@ MAIN_METRIC: dict[Task, str] = {"classification": "top1", "detection": "AP", "se
 _IMAGES_AT_A_TIME = 16
 
 
-def score(predictor: Predictor, images: Joined, indices: Sequence[int]) -> dict[Task, Scores]:
-    """Scores a model on some images, which have the model's classes, for each task that they have ground truth for."""
-    evaluators = {task: create_evaluator(task, names) for task, names in images.class_names.items()}
+def score(predictor: Predictor, images: Joined, indices: Sequence[int]) -> dict[str, Scores]:
+    """Scores a model on some images, which have the model's classes, for each head that they have ground truth for."""
+    evaluators = {head: create_evaluator(images.tasks[head], names) for head, names in images.class_names.items()}
     for start in range(0, len(indices), _IMAGES_AT_A_TIME):
         samples = [images[i] for i in indices[start : start + _IMAGES_AT_A_TIME]]
         inputs, placements = zip(*(predictor.preprocess(sample.image) for sample in samples), strict=True)
         predicted = predictor.predict_inputs(np.stack(inputs), placements)
         for predictions, sample in zip(predicted, samples, strict=True):
-            for task, evaluator in evaluators.items():
-                if has_ground_truth(sample, task):
-                    evaluator.update(predictions[task], sample)
-    return {task: evaluator.compute() for task, evaluator in evaluators.items()}
+            for head, evaluator in evaluators.items():
+                if has_ground_truth(sample, head, images.tasks[head]):
+                    evaluator.update(predictions[head], sample)
+    return {head: evaluator.compute() for head, evaluator in evaluators.items()}
 
 
 def loss(task: Task, before: Scores, after: Scores) -> float:

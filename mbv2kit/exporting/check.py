@@ -1,19 +1,19 @@
 """Checks that the outputs of an exported file equal those of its model, on real images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.imaging.postprocess import DETECTIONS, Outputs, postprocess
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs, output_name, outputs_of, postprocess
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.models.exports import Export, Precision
 from mbv2kit.models.model_session import ModelSession
 from mbv2kit.models.session import Session
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Detections, Image, Task
+from mbv2kit.structures import TASKS, Detections, Image, Task
 
 # Limits of a file in float32. Accuracy decides about fp16 and int8; their limits only reject a broken file.
 TOP1_SHARE = {"fp32": 1.0, "fp16": 0.9, "int8": 0.5}
@@ -97,27 +97,33 @@ def check(model: VisionModel, exported: Predictor, export: Export, inputs: Seque
     """
     expected, found = reference(model, inputs), run_each(exported.outputs, inputs)
     findings = []
-    for task in model.spec.heads:
-        findings += compare(task, expected.outputs, found.outputs, export)
+    for head in model.spec.heads:
+        findings += compare(head, model.spec.tasks[head], expected.outputs, found.outputs, export)
     return Report(findings, (found.milliseconds, expected.milliseconds))
 
 
-def compare(task: Task, expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
-    """Compares the outputs of a file with those of the model.
+def compare(
+    head: str, task: Task, expected: Sequence[Outputs], found: Sequence[Outputs], export: Export
+) -> list[Finding]:
+    """Compares the outputs of a head of a file with those of the model.
 
     Args:
-        task: The task whose outputs to compare.
+        head: Name of the head.
+        task: Its task.
         expected: Outputs of the model, for each image.
         found: Outputs of the file.
         export: The file; its precision decides how much may differ.
     """
+    expected, found = ([outputs_of(head, task, each) for each in some] for some in (expected, found))
     if task == "classification":
-        return _compare_classes(expected, found, export.precision)
-    if task == "segmentation":
-        return _compare_masks(expected, found, export.precision)
-    if DETECTIONS in export.outputs:
-        return _compare_detections(expected, found, export)
-    return _compare_boxes(expected, found, export)
+        findings = _compare_classes(expected, found, export.precision)
+    elif task == "segmentation":
+        findings = _compare_masks(expected, found, export.precision)
+    elif output_name(head, DETECTIONS) in export.outputs:
+        findings = _compare_detections(expected, found, export, export.nms_options[head])
+    else:
+        findings = _compare_boxes(expected, found, export, export.nms_options[head])
+    return findings if head in TASKS else [replace(each, what=f"{head}: {each.what}") for each in findings]
 
 
 def _compare_classes(expected: Sequence[Outputs], found: Sequence[Outputs], precision: Precision) -> list[Finding]:
@@ -131,12 +137,13 @@ def _compare_classes(expected: Sequence[Outputs], found: Sequence[Outputs], prec
     ]
 
 
-def _compare_boxes(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
+def _compare_boxes(
+    expected: Sequence[Outputs], found: Sequence[Outputs], export: Export, nms_options: NmsOptions
+) -> list[Finding]:
     """Compares all boxes above the threshold before NMS, which may turn a tiny difference into a missing box."""
-    assert export.nms_options is not None
     shifts, scores = [], 0.0
     for ours, theirs in zip(expected, found, strict=True):
-        shown = ours["scores"].max(axis=2) > export.nms_options.score_threshold
+        shown = ours["scores"].max(axis=2) > nms_options.score_threshold
         scores = max(scores, float(np.abs(ours["scores"] - theirs["scores"]).max()))
         moved = np.abs(np.clip(ours["boxes"], 0, 1) - np.clip(theirs["boxes"], 0, 1))[shown] * _limits(export)
         shifts.append(moved.max(axis=1, initial=0.0))
@@ -149,12 +156,14 @@ def _compare_boxes(expected: Sequence[Outputs], found: Sequence[Outputs], export
     ]
 
 
-def _compare_detections(expected: Sequence[Outputs], found: Sequence[Outputs], export: Export) -> list[Finding]:
+def _compare_detections(
+    expected: Sequence[Outputs], found: Sequence[Outputs], export: Export, nms_options: NmsOptions
+) -> list[Finding]:
     """Compares the boxes after NMS: each box of the model with the nearest box of its class in the file."""
     total, missing, pixels, scores = 0, 0, 0.0, 0.0
     for ours, theirs in zip(expected, found, strict=True):
-        (wanted,) = postprocess("detection", ours, export.size, export.nms_options)
-        (got,) = postprocess("detection", theirs, export.size, export.nms_options)
+        (wanted,) = postprocess("detection", ours, export.size, nms_options)
+        (got,) = postprocess("detection", theirs, export.size, nms_options)
         assert isinstance(wanted, Detections)
         assert isinstance(got, Detections)
         for box, class_id, score in zip(wanted.boxes, wanted.class_ids, wanted.scores, strict=True):

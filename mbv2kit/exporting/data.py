@@ -12,7 +12,7 @@ from mbv2kit.evaluation.dataset import listed
 from mbv2kit.imaging.preprocess import Preprocess, preprocess_file
 from mbv2kit.inference.image_paths import expand
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Image, Task
+from mbv2kit.structures import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class ExportData:
     Attributes:
         spec: Spec of the model.
         preprocess: How an image becomes the exported network's input.
-        datasets: For each task whose data set is known the ``dataset`` of a config.
+        datasets: For each head whose data set is known the ``dataset`` of a config.
     """
 
     spec: ModelSpec
     preprocess: Preprocess
-    datasets: Mapping[Task, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]]
 
     def calibration(self, paths: str | Sequence[str] | None, count: int) -> Images:
         """Returns the images from which int8 takes its ranges: those of ``paths``, or else of the training split.
@@ -58,7 +58,7 @@ class ExportData:
             return self._from_files("pictures", paths, count)
         if self.datasets:
             return self._from_split("val_split", count)
-        task = next(iter(self.spec.heads))
+        task = next(iter(self.spec.tasks.values()))
         images = Joined({task: create_source("shapes", task=task, split="val", val_count=count)})
         return Images(self._inputs(images, range(count)), "drawn on the fly; name real ones with pictures=DIR")
 
@@ -66,7 +66,7 @@ class ExportData:
         """Opens the validation splits with the model's classes; None if no data set is known."""
         if not self.datasets:
             return None
-        return open_joined(self.datasets, "val_split").aligned(self.spec.class_names, leave_out=True)
+        return open_joined(self.datasets, self.spec.tasks, "val_split").aligned(self.spec.class_names, leave_out=True)
 
     def _from_files(self, key: str, paths: str | Sequence[str], count: int) -> Images:
         names = [paths] if isinstance(paths, str) else list(paths)
@@ -78,7 +78,7 @@ class ExportData:
         return Images(inputs, ", ".join(names))
 
     def _from_split(self, key: Literal["train_split", "val_split"], count: int) -> Images:
-        images = open_joined(self.datasets, key)
+        images = open_joined(self.datasets, self.spec.tasks, key)
         origin = listed(f"{dataset['name']}, {dataset[key]}" for dataset in self.datasets.values())
         return Images(self._inputs(images, evenly_spaced(len(images), count)), origin)
 

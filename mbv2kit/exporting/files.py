@@ -7,7 +7,7 @@ from pathlib import Path
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.formats import FORMATS, find_writer
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES
+from mbv2kit.imaging.postprocess import DETECTIONS, OUTPUT_NAMES, output_name
 from mbv2kit.imaging.preprocess import as_type
 from mbv2kit.inference.exported import open_export
 from mbv2kit.inference.predictor import Predictor
@@ -62,10 +62,12 @@ def write(
     if nms:
         from mbv2kit.exporting.onnx_nms import add_nms
 
-        if nms_options is None:
+        if not nms_options:
             raise UserError("nms=true suppresses boxes, but the model has no detector; leave it out.")
-        add_nms(path, nms_options, network.size)
-        outputs = (DETECTIONS, *(each for each in outputs if each not in OUTPUT_NAMES["detection"]))
+        for head, own in nms_options.items():
+            add_nms(path, own, network.size, head)
+            replaced = [output_name(head, name) for name in OUTPUT_NAMES["detection"]]
+            outputs = (output_name(head, DETECTIONS), *(each for each in outputs if each not in replaced))
     return Export(
         file=name,
         format=format,

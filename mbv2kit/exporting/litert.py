@@ -19,6 +19,7 @@ from mbv2kit.exporting.litert_precision import INPUT, quantize, store_weights_as
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
+from mbv2kit.imaging.postprocess import output_name
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
 from mbv2kit.process import silence_stderr
@@ -87,12 +88,13 @@ class _ChannelsLast(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.backbone((images.float() - self.mean).permute(0, 3, 1, 2))
         outputs: dict[str, Tensor] = {}
-        for head in self.heads.values():
+        for name, head in self.heads.items():
             raw = head(features)
             if isinstance(head, DeepLabV3):
-                outputs["mask"] = self._mask(raw["logits"], head.align_corners)
+                own = {"mask": self._mask(raw["logits"], head.align_corners)}
             else:
-                outputs |= head.outputs(raw, self.size)
+                own = head.outputs(raw, self.size)
+            outputs |= {output_name(name, key): each for key, each in own.items()}
         return {name: outputs[name] for name in self.output_names}
 
     def _mask(self, logits: Tensor, align_corners: bool) -> Tensor:

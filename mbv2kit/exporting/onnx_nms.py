@@ -11,7 +11,7 @@ import onnx
 import onnx.compose
 import onnx.parser
 
-from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, output_name
 
 # NonMaxSuppression accepts x and y in any order if it is the same in all boxes. Rows of zeros after the boxes ensure
 # that there are always max_detections rows.
@@ -59,7 +59,7 @@ suppress (float[1, boxes, 4] boxes, float[1, boxes, classes] scores) => (float[1
 """
 
 
-def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int]) -> None:
+def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int], head: str = "detection") -> None:
     """Replaces the outputs ``boxes`` and ``scores`` by ``detections`` ``(1, max_detections, 6)``.
 
     :mod:`mbv2kit.imaging.postprocess` describes these outputs.
@@ -68,6 +68,7 @@ def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int]) -> None:
         path: File of a network with a batch size of 1; it is overwritten.
         nms_options: Options of the suppression.
         size: Height and width of the input.
+        head: Name of the detector.
     """
     network = onnx.load(path)
     text = _TAIL.format(
@@ -78,12 +79,14 @@ def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int]) -> None:
         threshold=float(nms_options.score_threshold),
         height=float(size[0]),
         width=float(size[1]),
-        output=DETECTIONS,
+        output=output_name(head, DETECTIONS),
     )
     # A prefix keeps the tail's names apart from the network's.
     tail = onnx.compose.add_prefix(
-        onnx.parser.parse_model(text), "suppress_", rename_inputs=False, rename_outputs=False
+        onnx.parser.parse_model(text), f"suppress_{head}_", rename_inputs=False, rename_outputs=False
     )
-    whole = onnx.compose.merge_models(network, tail, io_map=[("boxes", "boxes"), ("scores", "scores")])
+    whole = onnx.compose.merge_models(
+        network, tail, io_map=[(output_name(head, name), name) for name in ("boxes", "scores")]
+    )
     onnx.checker.check_model(whole)
     onnx.save(whole, path)

@@ -32,7 +32,7 @@ from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import chosen_checkpoint
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.process import keep_freed_memory
-from mbv2kit.structures import Task
+from mbv2kit.structures import Task, metric_name
 from mbv2kit.weights.open import open_model
 
 
@@ -69,9 +69,9 @@ def export(config: DictConfig) -> Exported:
         model = model.at_output_stride(values["output_stride"])
     output = _output(values["output"], folder, checkpoint)
     network = ExportNetwork(model, options.size).eval()
-    datasets = {task: dataset_of(values["dataset"], folder, task) for task in model.class_names}
-    known = {task: dataset for task, dataset in datasets.items() if dataset is not None}
-    served = {task: dataset for task, dataset in known.items() if serves(dataset, task)}
+    datasets = {head: dataset_of(values["dataset"], folder, head) for head in model.class_names}
+    known = {head: dataset for head, dataset in datasets.items() if dataset is not None}
+    served = {head: dataset for head, dataset in known.items() if serves(dataset, model.spec.tasks[head])}
     data = ExportData(model.spec, replace(model.preprocess, size=network.size), served or known)
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")
@@ -105,12 +105,14 @@ def export(config: DictConfig) -> Exported:
             problem = f"The outputs of {written.file} differ from those of the model; it was not kept."
         images = data.ground_truth() if options.precision != "fp32" else None
         if images is not None:
-            for task, (before, after) in _score(console, model, exported, images, options).items():
+            for head, (before, after) in _score(console, model, exported, images, options).items():
+                task = images.tasks[head]
                 if isnan(accuracy.loss(task, before, after)):
-                    _say(console, _unmeasured(task, len(images.sources[task])))
+                    _say(console, _unmeasured(task, len(images.sources[head])))
                 else:
-                    metrics |= after.metrics | {f"torch_{name}": value for name, value in before.metrics.items()}
-                    problem = problem or _too_inaccurate(task, before, after, options.max_loss)
+                    metrics |= {metric_name(head, name): value for name, value in after.metrics.items()}
+                    metrics |= {f"torch_{metric_name(head, name)}": value for name, value in before.metrics.items()}
+                    problem = problem or _too_inaccurate(head, task, before, after, options.max_loss)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
         if problem is None:
@@ -148,26 +150,27 @@ def _score(
     exported: Predictor,
     images: Joined,
     options: ExportOptions,
-) -> dict[Task, tuple[Scores, Scores]]:
-    """Prints and returns the accuracy of each task before and after."""
+) -> dict[str, tuple[Scores, Scores]]:
+    """Prints and returns the accuracy of each head before and after."""
     indices = evenly_spaced(len(images), options.accuracy_pictures)
     before, after = (accuracy.score(each, images, indices) for each in (folded(model), exported))
-    for task in before:
-        several = f", {task}" if len(before) > 1 else ""
-        title = f"Accuracy on {len(indices)} images{several}"
-        accuracy.print_side_by_side(console, before[task], after[task], ("PyTorch", options.precision), title)
-    return {task: (before[task], after[task]) for task in before}
+    for head in before:
+        several = f", {head}" if len(before) > 1 else ""
+        measured = sum(head in images.parts(index) for index in indices)
+        title = f"Accuracy on {measured} images{several}"
+        accuracy.print_side_by_side(console, before[head], after[head], ("PyTorch", options.precision), title)
+    return {head: (before[head], after[head]) for head in before}
 
 
-def _too_inaccurate(task: Task, before: Scores, after: Scores, max_loss: float) -> str | None:
+def _too_inaccurate(head: str, task: Task, before: Scores, after: Scores, max_loss: float) -> str | None:
     """Says by how much the accuracy fell if that is more than is allowed."""
     fall = accuracy.loss(task, before, after)
     # The metrics are fractions, and their differences have rounding errors.
     if round(fall, 9) <= max_loss:
         return None
     return (
-        f"{accuracy.MAIN_METRIC[task]} falls by {fall:.4f}, more than max_loss={max_loss}; the file was not kept. "
-        "Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more."
+        f"{metric_name(head, accuracy.MAIN_METRIC[task])} falls by {fall:.4f}, more than max_loss={max_loss}; the "
+        "file was not kept. Fine-tune the model for int8 (experiment=qat/..., see docs/deploy.md), or allow more."
     )
 
 

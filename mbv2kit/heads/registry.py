@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions, postprocess
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.registry import Registry
@@ -110,18 +111,28 @@ class Head(nn.Module, ABC):
 
 
 class HeadDict(nn.ModuleDict):
-    """The heads of a model by task; a ``ModuleDict`` with the type of its values."""
+    """The heads of a model by name; a ``ModuleDict`` with the type of its values.
 
-    def __getitem__(self, task: str) -> Head:
-        """Returns the head of a task."""
-        return cast(Head, super().__getitem__(task))
+    Raises:
+        UserError: A name has a meaning in PyTorch, such as ``type``.
+    """
+
+    def __init__(self, heads: Mapping[str, Head]) -> None:
+        for name in heads:
+            if hasattr(nn.ModuleDict, name) or hasattr(nn.ParameterDict, name):
+                raise UserError(f"A head cannot be called '{name}', which has a meaning in PyTorch; add to the name.")
+        super().__init__(heads)
+
+    def __getitem__(self, name: str) -> Head:
+        """Returns the head of a name."""
+        return cast(Head, super().__getitem__(name))
 
     def values(self) -> ValuesView[Head]:
         """Returns the heads, in the order of the spec."""
         return cast(ValuesView[Head], super().values())
 
     def items(self) -> ItemsView[str, Head]:
-        """Returns tasks and heads, in the order of the spec."""
+        """Returns names and heads, in the order of the spec."""
         return cast(ItemsView[str, Head], super().items())
 
 

@@ -1,6 +1,6 @@
 """Converts a network's outputs to predictions, whichever runtime computed them; needs no torch.
 
-A network returns the arrays of its tasks, each with a row for every image of the batch:
+A network returns the arrays of its heads, each with a row for every image of the batch:
 
 * classification: ``probabilities`` ``(B, num_classes)`` float32 in 0..1;
 * detection: ``boxes`` ``(B, N, 4)`` float32 on the unit square and ``scores`` ``(B, N, num_classes)`` float32 in 0..1;
@@ -8,12 +8,14 @@ A network returns the arrays of its tasks, each with a row for every image of th
   pixels, score and class, highest score first; unused rows have score 0;
 * segmentation: ``mask`` ``(B, H, W)`` uint8 class index of every pixel of the input.
 
+A head with a name of its own has that before the names of its arrays: ``color_probabilities``.
+
 Ranking and non-maximum suppression depend on the data, which is why they are here and not in the network.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError
 from mbv2kit.schema import check_fields
 from mbv2kit.schema.rules import Share, between
-from mbv2kit.structures import Boxes, Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.structures import TASKS, Boxes, Classification, Detections, Prediction, Segmentation, Task
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -32,7 +34,20 @@ OUTPUT_NAMES: Mapping[Task, tuple[str, ...]] = {
     "segmentation": ("mask",),
 }
 DETECTIONS = "detections"
+_FOUND: Mapping[Task, tuple[str, ...]] = {"classification": (), "detection": (DETECTIONS,), "segmentation": ()}
+T = TypeVar("T")
 _CANDIDATES = 1000
+
+
+def output_name(head: str, name: str) -> str:
+    """Returns what an array of a head is called: ``probabilities``, or ``color_probabilities`` by its own name."""
+    return name if head in TASKS else f"{head}_{name}"
+
+
+def outputs_of(head: str, task: Task, outputs: Mapping[str, T]) -> dict[str, T]:
+    """Returns the arrays of one head by the names that they have in a model of that head alone."""
+    names = {name: output_name(head, name) for name in (*OUTPUT_NAMES[task], *_FOUND[task])}
+    return {name: outputs[whole] for name, whole in names.items() if whole in outputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,11 @@ def suppress(
 
 
 def check_outputs(
-    outputs: Outputs, images: int, size: tuple[int, int], class_names: Mapping[Task, Sequence[str]]
+    outputs: Outputs,
+    images: int,
+    size: tuple[int, int],
+    class_names: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, Task],
 ) -> None:
     """Checks that a network returned what its model promises.
 
@@ -114,25 +133,29 @@ def check_outputs(
         outputs: What the network returned.
         images: Number of images in the batch.
         size: Height and width of the input.
-        class_names: For each task of the model the names of its classes.
+        class_names: For each head of the model the names of its classes.
+        tasks: The task of each head.
 
     Raises:
         UserError: An array is missing, has another shape, or names a class that the model does not have.
     """
-    for task, names in class_names.items():
-        count = len(names)
+    for head, names in class_names.items():
+        count, task = len(names), tasks[head]
+        probabilities, mask, found, boxes, scores = (
+            output_name(head, name) for name in ("probabilities", "mask", DETECTIONS, "boxes", "scores")
+        )
         if task == "classification":
-            _check_shape(outputs, "probabilities", (images, count))
+            _check_shape(outputs, probabilities, (images, count))
         elif task == "segmentation":
-            _check_shape(outputs, "mask", (images, *size))
-            _check_class(int(outputs["mask"].max(initial=0)), "mask", count)
-        elif DETECTIONS in outputs:
-            _check_shape(outputs, DETECTIONS, (images, None, 6))
-            rows = outputs[DETECTIONS]
-            _check_class(rows[..., 5].max(initial=0, where=rows[..., 4] > 0), DETECTIONS, count)
+            _check_shape(outputs, mask, (images, *size))
+            _check_class(int(outputs[mask].max(initial=0)), mask, count)
+        elif found in outputs:
+            _check_shape(outputs, found, (images, None, 6))
+            rows = outputs[found]
+            _check_class(rows[..., 5].max(initial=0, where=rows[..., 4] > 0), found, count)
         else:
-            _check_shape(outputs, "boxes", (images, None, 4))
-            _check_shape(outputs, "scores", (images, outputs["boxes"].shape[1], count))
+            _check_shape(outputs, boxes, (images, None, 4))
+            _check_shape(outputs, scores, (images, outputs[boxes].shape[1], count))
 
 
 def finite(outputs: Outputs, images: int) -> NDArray[np.bool_]:
@@ -144,7 +167,7 @@ def finite(outputs: Outputs, images: int) -> NDArray[np.bool_]:
     for name, array in outputs.items():
         if array.dtype.kind == "f":
             largest = array.reshape(images, -1).max(axis=1, initial=0)
-            good &= ~np.isnan(largest) if name in ("boxes", DETECTIONS) else np.isfinite(largest)
+            good &= ~np.isnan(largest) if name.endswith(("boxes", DETECTIONS)) else np.isfinite(largest)
     return good
 
 
@@ -171,11 +194,11 @@ def _check_class(class_id: float, name: str, count: int) -> None:
 def postprocess(
     task: Task, outputs: Outputs, size: tuple[int, int], nms_options: NmsOptions | None = None
 ) -> list[Prediction]:
-    """Converts the arrays of a task to a prediction for each image of the batch, in input pixels.
+    """Converts the arrays of a head to a prediction for each image of the batch, in input pixels.
 
     Args:
-        task: The task whose arrays to convert.
-        outputs: Holds at least the arrays of that task, as described at the top of this module.
+        task: The head's task.
+        outputs: Holds at least the arrays of that task, without a name of the head; see :func:`outputs_of`.
         size: Height and width of the input.
         nms_options: Needed for detection without ``detections``; ignored otherwise.
     """

@@ -12,7 +12,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.resizing import cut_box
 from mbv2kit.inference.results import Result
 from mbv2kit.inference.stages import Stages
-from mbv2kit.structures import BoxClasses, Detections, Image, Prediction, Task
+from mbv2kit.structures import BoxClasses, Detections, Image, Prediction
 
 if TYPE_CHECKING:
     from mbv2kit.inference.predictor import Predictor
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Cut-outs in a batch, where the network takes any number: all those of a crowded image would take gigabytes.
 _AT_A_TIME = 16
 
-# The prediction of each task.
-Predictions = Mapping[Task, Prediction]
+# The prediction of each head.
+Predictions = Mapping[str, Prediction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,11 @@ class BoxClassifier:
     margin: float
 
     def __post_init__(self) -> None:
-        if "classification" not in self.predictor.class_names:
+        classifiers = [head for head, task in self.predictor.spec.tasks.items() if task == "classification"]
+        if len(classifiers) != 1:
             raise UserError(
-                f"A second model must classify, but this one does {' and '.join(self.predictor.class_names)}; "
-                "load one with a classifier."
+                f"A second model must classify, but this one does {' and '.join(self.predictor.class_names)}; load one "
+                "with one classifier, or keep one of its heads: mbv2kit convert tasks=[NAME]."
             )
         if not isinstance(self.margin, Real) or not 0 <= self.margin < float("inf"):
             raise UserError(f"margin must be a number of at least 0, got {self.margin!r}.")
@@ -51,7 +52,11 @@ class BoxClassifier:
     @property
     def class_names(self) -> Sequence[str]:
         """The names of the classes, by class id."""
-        return self.predictor.class_names["classification"]
+        return self.predictor.class_names[self._head]
+
+    @property
+    def _head(self) -> str:
+        return next(head for head, task in self.predictor.spec.tasks.items() if task == "classification")
 
     def add_classes(
         self, images: Sequence[Image], predicted: Sequence[Predictions | str], min_score: float, stages: Stages
@@ -60,16 +65,19 @@ class BoxClassifier:
 
         Args:
             images: ``(H, W, 3)`` uint8 RGB at full size.
-            predicted: What the detector predicts for each image, in its pixels, or why it predicts nothing.
+            predicted: What the detectors predict for each image, in its pixels, or why they predict nothing.
             min_score: Boxes of a lower score are left out, 0..1.
             stages: Adds up the time that it takes.
 
         Returns:
             The same with a class for each box, or why there is none.
         """
-        found = [None if isinstance(each, str) else _boxes_in(each, min_score) for each in predicted]
+        found = [{} if isinstance(each, str) else _boxes_in(each, min_score) for each in predicted]
         boxes = [
-            (image, box) for image, each in zip(images, found, strict=True) if each is not None for box in each.boxes
+            (image, box)
+            for image, each in zip(images, found, strict=True)
+            for detections in each.values()
+            for box in detections.boxes
         ]
         size = self.predictor.batch or _AT_A_TIME
         results: list[Result] = []
@@ -78,28 +86,25 @@ class BoxClassifier:
             results += self.predictor.predict(cut, stages=stages)
         rest = iter(results)
         classified: list[Predictions | str] = []
-        for each, detections in zip(predicted, found, strict=True):
-            if isinstance(each, str) or detections is None:
-                classified.append(each)
+        for each, detectors in zip(predicted, found, strict=True):
+            ours = {head: list(islice(rest, len(detections.boxes))) for head, detections in detectors.items()}
+            errors = [result.error for own in ours.values() for result in own if result.error is not None]
+            if isinstance(each, str) or errors:
+                classified.append(each if isinstance(each, str) else errors[0])
                 continue
-            best = _best(list(islice(rest, len(detections.boxes))))
-            classified.append(best if isinstance(best, str) else {**each, "detection": replace(detections, then=best)})
+            best = {head: replace(detections, then=self._best(ours[head])) for head, detections in detectors.items()}
+            classified.append({**each, **best})
         return classified
 
+    def _best(self, results: Sequence[Result]) -> BoxClasses:
+        """Returns the best class of each cut-out."""
+        classes = [result[self._head] for result in results]
+        return BoxClasses(
+            np.array([each.class_ids[0] for each in classes], dtype=np.int64),
+            np.array([each.scores[0] for each in classes], dtype=np.float32),
+        )
 
-def _boxes_in(predictions: Predictions, min_score: float) -> Detections:
-    detections = predictions["detection"]
-    assert isinstance(detections, Detections)
-    return detections.at_least(min_score)
 
-
-def _best(results: Sequence[Result]) -> BoxClasses | str:
-    """Returns the best class of each cut-out, or why one of them has none."""
-    error = next((result.error for result in results if result.error is not None), None)
-    if error is not None:
-        return error
-    classes = [result["classification"] for result in results]
-    return BoxClasses(
-        np.array([each.class_ids[0] for each in classes], dtype=np.int64),
-        np.array([each.scores[0] for each in classes], dtype=np.float32),
-    )
+def _boxes_in(predictions: Predictions, min_score: float) -> dict[str, Detections]:
+    """Returns the boxes of each detector."""
+    return {head: each.at_least(min_score) for head, each in predictions.items() if isinstance(each, Detections)}

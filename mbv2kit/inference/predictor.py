@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, overload
 
 import numpy as np
 
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import UnreadableImageError
-from mbv2kit.imaging.postprocess import NmsOptions, Outputs, check_outputs, finite, postprocess
+from mbv2kit.imaging.postprocess import NmsOptions, Outputs, check_outputs, finite, outputs_of, postprocess
 from mbv2kit.imaging.preprocess import Placement, Preprocess
 from mbv2kit.inference.chain import BoxClassifier, Predictions
 from mbv2kit.inference.inputs import Ready, read_input
@@ -24,7 +25,7 @@ from mbv2kit.inference.sources import Source, to_sources
 from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Input, Prediction, Task
+from mbv2kit.structures import Input, Prediction
 
 _NOT_FINITE = (
     "the network's outputs are not numbers (NaN or infinite); its weights or its exported file are damaged, or "
@@ -42,7 +43,7 @@ class Predictor:
         threads: Threads of the session, which copies divide among them when they run together; 1 where they cannot.
         size: Height and width of the network's input; None for that of the spec.
         batch: Images at a time that the network takes; None for any number.
-        nms_options: NMS options of a detector whose network does no NMS; None for the other tasks.
+        nms_options: NMS options of each detector whose network does no NMS.
 
     Attributes:
         spec: As given.
@@ -60,7 +61,7 @@ class Predictor:
         threads: int = 1,
         size: tuple[int, int] | None = None,
         batch: int | None = None,
-        nms_options: NmsOptions | None = None,
+        nms_options: Mapping[str, NmsOptions] = MappingProxyType({}),
     ) -> None:
         self.spec = spec
         self.runtime = runtime
@@ -75,8 +76,8 @@ class Predictor:
         self._idle: defaultdict[int, list[Predictor]] = defaultdict(list)
 
     @property
-    def class_names(self) -> Mapping[Task, Sequence[str]]:
-        """For each task the names of its classes, by class id."""
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """For each head the names of its classes, by class id."""
         return self.spec.class_names
 
     def then(self, classifier: "Predictor", *, margin: float = 0.0) -> "Predictor":
@@ -105,7 +106,7 @@ class Predictor:
             raise UserError(
                 f"A second model is a predictor such as mbv2kit.load(...) returns, got {type(classifier).__name__}."
             )
-        if "detection" not in self.class_names:
+        if "detection" not in self.spec.tasks.values():
             raise UserError(
                 f"A second model classifies the boxes of a detector, but the first one does "
                 f"{' and '.join(self.class_names)}; load one that detects."
@@ -235,7 +236,7 @@ class Predictor:
                 results.append(result(predictions=prediction))
         return results
 
-    def predict_inputs(self, inputs: Input, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def predict_inputs(self, inputs: Input, placements: Sequence[Placement]) -> list[dict[str, Prediction]]:
         """Predicts for inputs that :attr:`preprocess` made; see :meth:`outputs` and :meth:`postprocess`.
 
         Raises:
@@ -258,7 +259,7 @@ class Predictor:
             parts.append({name: array[: len(part)] for name, array in self._session(filled).items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[str, Prediction]]:
         """Turns the outputs of a batch into predictions.
 
         Args:
@@ -266,17 +267,19 @@ class Predictor:
             placements: Where each image lies in its input.
 
         Returns:
-            For each image the prediction of each task, in the pixels of the image.
+            For each image the prediction of each head, in the pixels of the image.
 
         Raises:
             UserError: The outputs are not those that the model promises.
         """
-        check_outputs(outputs, len(placements), self.preprocess.size, self.class_names)
+        size, tasks = self.preprocess.size, self.spec.tasks
+        check_outputs(outputs, len(placements), size, self.class_names, tasks)
         decoded = {
-            task: postprocess(task, outputs, self.preprocess.size, self._nms_options) for task in self.class_names
+            head: postprocess(task, outputs_of(head, task, outputs), size, self._nms_options.get(head))
+            for head, task in tasks.items()
         }
         return [
-            {task: placement.restore(predictions[i]) for task, predictions in decoded.items()}
+            {head: placement.restore(predictions[i]) for head, predictions in decoded.items()}
             for i, placement in enumerate(placements)
         ]
 
@@ -301,7 +304,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size
-        tasks = ", ".join(f"{task} of {len(names)} classes" for task, names in self.class_names.items())
+        tasks = ", ".join(f"{head} of {len(names)} classes" for head, names in self.class_names.items())
         heads = ", ".join(str(head["name"]) for head in self.spec.heads.values())
         then = "" if self._second is None else f", then {self._second.predictor!r}"
         return f"Predictor({tasks}, {self.spec.backbone['name']} + {heads}, {width} x {height}, {self.runtime}{then})"

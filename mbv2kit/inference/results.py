@@ -19,7 +19,17 @@ from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
 from mbv2kit.inference.records import Record, describe, shares
-from mbv2kit.structures import BoxClasses, Boxes, Classification, Detections, Image, Prediction, Segmentation, Task
+from mbv2kit.structures import (
+    TASKS,
+    BoxClasses,
+    Boxes,
+    Classification,
+    Detections,
+    Image,
+    Prediction,
+    Segmentation,
+    Task,
+)
 
 if TYPE_CHECKING:
     import supervision
@@ -31,6 +41,13 @@ _PROPERTIES: Mapping[Task, str] = {
     "classification": "top(), labels, scores and class_ids",
     "detection": "boxes, labels, scores and class_ids",
     "segmentation": "mask and fractions",
+}
+
+# The task of each type of prediction.
+_TASKS: Mapping[type[Prediction], Task] = {
+    Classification: "classification",
+    Detections: "detection",
+    Segmentation: "segmentation",
 }
 
 # Tasks whose predictions have classes with scores.
@@ -48,14 +65,15 @@ class Result:
       ``then_scores`` and ``then_class_ids`` where a second model classified them;
     * segmentation: ``mask`` and ``fractions``.
 
-    With several tasks, a property that two of them have needs the name of one: ``result["detection"].labels``. All the
-    others need none, and :meth:`to_dict`, :meth:`plot` and :meth:`save` put the tasks together.
+    With several heads, a property that two of them have needs the name of one: ``result["detection"].labels``. All the
+    others need none, and :meth:`to_dict`, :meth:`plot` and :meth:`save` put the heads together. A head is called as its
+    task, unless it has a name of its own.
 
     Attributes:
         path: The image's file; None for an image that was passed as an array.
         size: Height and width of the image; zeros where it could not be read.
-        predictions: The prediction of each task; none where the image could not be read.
-        class_names: For each task the names of its classes, by class id.
+        predictions: The prediction of each head; none where the image could not be read.
+        class_names: For each head the names of its classes, by class id.
         min_score: Boxes of a lower score are left out, 0..1.
         pixels: ``(H, W, 3)`` uint8 RGB of an image that was passed as an array; None for a file.
         error: Why the file could not be read, in one sentence; None if it was.
@@ -64,29 +82,29 @@ class Result:
 
     path: Path | None
     size: tuple[int, int]
-    predictions: Mapping[Task, Prediction]
-    class_names: Mapping[Task, Sequence[str]]
+    predictions: Mapping[str, Prediction]
+    class_names: Mapping[str, Sequence[str]]
     min_score: float = MIN_SCORE
     pixels: Image | None = None
     error: str | None = None
     then_class_names: Sequence[str] = ()
 
-    def __getitem__(self, task: Task) -> "Result":
-        """Returns the result of one of the model's tasks.
+    def __getitem__(self, head: str) -> "Result":
+        """Returns the result of one of the model's heads.
 
         Raises:
-            UserError: The model does not do the task, or the image could not be read.
+            UserError: The model has no such head, or the image could not be read.
         """
         if self.error is not None:
             raise UserError(self.error)
-        if task not in self.predictions:
-            raise UserError(f"The model does {' and '.join(self.predictions)}, not {task}.")
-        return replace(self, predictions={task: self.predictions[task]})
+        if head not in self.predictions:
+            raise UserError(f"The model does {' and '.join(self.predictions)}, not {head}.")
+        return replace(self, predictions={head: self.predictions[head]})
 
     @property
     def task(self) -> Task:
-        """The task, where the model does only one."""
-        return self._task_of("task", *self.predictions)
+        """The task, where the model has only one head."""
+        return _task_of(self.predictions[self._head_of("task", *_PROPERTIES)])
 
     @property
     def image(self) -> Image:
@@ -114,21 +132,21 @@ class Result:
     @property
     def labels(self) -> list[str]:
         """The names of :attr:`class_ids`."""
-        names = self.class_names[self._task_of("labels", *_RANKING)]
+        names = self.class_names[self._head_of("labels", *_RANKING)]
         return [names[class_id] for class_id in self._ranking("labels").class_ids.tolist()]
 
     @property
     def mask(self) -> NDArray[np.uint8]:
         """``(H, W)`` uint8: the class of every pixel."""
-        prediction = self.predictions[self._task_of("mask", "segmentation")]
+        prediction = self.predictions[self._head_of("mask", "segmentation")]
         assert isinstance(prediction, Segmentation)
         return prediction.mask
 
     @property
     def fractions(self) -> dict[str, float]:
         """The share of the pixels that each class has, 0..1, for the classes that are in the image."""
-        task = self._task_of("fractions", "segmentation")
-        return shares(self.mask, self.class_names[task])
+        head = self._head_of("fractions", "segmentation")
+        return shares(self.mask, self.class_names[head])
 
     @property
     def then_labels(self) -> list[str]:
@@ -149,28 +167,35 @@ class Result:
         """Returns the names and scores of the most likely classes, best first."""
         if not isinstance(count, int) or count < 0:
             raise UserError(f"top() takes a whole number of classes from 0 up, got {count!r}.")
-        found = self[self._task_of("top()", "classification")]
+        found = self[self._head_of("top()", "classification")]
         return list(zip(found.labels[:count], found.scores[:count].tolist(), strict=True))
 
-    def to_dict(self, mask: str | None = None, drawing: str | None = None) -> Record:
+    def to_dict(self, mask: str | Mapping[str, str] | None = None, drawing: str | None = None) -> Record:
         """Returns the line of ``predictions.jsonl`` for the image, ready for JSON.
 
-        It has the keys of each task next to each other, and ``tasks`` in place of ``task`` if there are several.
+        It has the keys of each task next to each other, and ``tasks`` in place of ``task`` if there are several. The
+        keys of heads with names of their own are in ``heads``, by these names.
 
         Args:
-            mask: Path of a file with the mask that the line is to name; None for none.
+            mask: Path of a file with the mask that the line is to name, or one for each head; None for none.
             drawing: Path of a file with the drawing that the line is to name; None for none.
         """
         image = None if self.path is None else str(self.path)
         if self.error is not None:
             return {"image": image, "error": self.error}
-        tasks = list(self.predictions)
+        tasks = list(dict.fromkeys(map(_task_of, self.predictions.values())))
+        masks = {self._head_of("mask", "segmentation"): mask} if isinstance(mask, str) else mask or {}
         line: Record = {"image": image, "width": self.size[1], "height": self.size[0]}
         line |= {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
-        files = {"drawing": drawing, "mask": mask}
+        files = {"drawing": drawing, "mask": masks.get("segmentation")}
         line |= {name: file for name, file in files.items() if file is not None}
-        for task, prediction in self.predictions.items():
-            line |= describe(prediction, self.class_names[task], self.min_score, self.then_class_names)
+        for head, prediction in self.predictions.items():
+            keys = describe(prediction, self.class_names[head], self.min_score, self.then_class_names)
+            if head in TASKS:
+                line |= keys
+            else:
+                own = {"mask": masks[head]} if head in masks else {}
+                line.setdefault("heads", {})[head] = own | keys
         return line
 
     def to_supervision(self) -> "supervision.Detections | supervision.Classifications":
@@ -185,14 +210,14 @@ class Result:
         """
         from mbv2kit.inference.to_supervision import to_supervision
 
-        task = self._task_of("to_supervision()", *self.predictions)
-        shown = self._detections("boxes") if task == "detection" else self.predictions[task]
-        return to_supervision(shown, self.class_names[task], self.then_class_names)
+        head = self._head_of("to_supervision()", *_PROPERTIES)
+        shown = self._detections("boxes") if self.task == "detection" else self.predictions[head]
+        return to_supervision(shown, self.class_names[head], self.then_class_names)
 
     def plot(self, min_score: float = DRAW_MIN_SCORE) -> Image:
         """Draws the prediction: boxes with names, colored regions, the most likely classes below the image.
 
-        A model of several tasks has all of them on one drawing; ``result["detection"].plot()`` draws one.
+        A model of several heads has all of them on one drawing; ``result["detection"].plot()`` draws one.
 
         Args:
             min_score: Boxes of a lower score are not drawn, 0..1.
@@ -202,7 +227,7 @@ class Result:
         """
         check_score("min_score", min_score)
         self._check_readable()
-        drawn = [(prediction, self.class_names[task]) for task, prediction in self.predictions.items()]
+        drawn = [(prediction, self._drawn_names(head)) for head, prediction in self.predictions.items()]
         return annotate_together(self.image, drawn, min_score, self.then_class_names)
 
     def save(self, path: str | Path, min_score: float = DRAW_MIN_SCORE) -> Path:
@@ -236,7 +261,7 @@ class Result:
         Raises:
             UserError: The file cannot be written.
         """
-        names = self.class_names[self._task_of("save_mask()", "segmentation")]
+        names = self.class_names[self._head_of("save_mask()", "segmentation")]
         image, path = PillowImage.fromarray(self.mask), Path(path)
         image.putpalette(palette(names).tobytes())
         with disk_errors_told(path):
@@ -249,7 +274,7 @@ class Result:
         if self.error is not None:
             return f"Result({self.error})"
         name = "array" if self.path is None else str(self.path)
-        found = "; ".join(_summary(self[task]) for task in self.predictions)
+        found = "; ".join(_summary(self[head]) for head in self.predictions)
         return f"Result({name}, {self.size[1]} x {self.size[0]}: {found})"
 
     def _repr_jpeg_(self) -> bytes | None:
@@ -260,25 +285,32 @@ class Result:
         if self.error is not None:
             raise UserError(self.error)
 
-    def _task_of(self, name: str, *tasks: Task) -> Task:
-        """Returns the task that the property ``name`` is of: the only one of the model's that is among ``tasks``."""
+    def _drawn_names(self, head: str) -> Sequence[str]:
+        """Returns the names of the classes of a head; a name of its own tells labels of two heads apart."""
+        names = self.class_names[head]
+        if head in TASKS or isinstance(self.predictions[head], Segmentation):
+            return names
+        return [f"{head}: {name}" for name in names]
+
+    def _head_of(self, name: str, *tasks: Task) -> str:
+        """Returns the head that the property ``name`` is of: the only one of the model's that does one of ``tasks``."""
         self._check_readable()
-        found = [task for task in self.predictions if task in tasks]
+        found = [head for head, prediction in self.predictions.items() if _task_of(prediction) in tasks]
         if len(found) == 1:
             return found[0]
         does = " and ".join(self.predictions)
         if found:
             raise AttributeError(f'The model does {does}; write result["{found[0]}"].{name}')
-        has = "; ".join(_PROPERTIES[task] for task in self.predictions)
+        has = "; ".join(dict.fromkeys(_PROPERTIES[_task_of(each)] for each in self.predictions.values()))
         raise AttributeError(f"A result of {does} has no {name}; it has {has}.")
 
     def _ranking(self, name: str) -> Classification | Detections:
-        prediction = self.predictions[self._task_of(name, *_RANKING)]
+        prediction = self.predictions[self._head_of(name, *_RANKING)]
         assert not isinstance(prediction, Segmentation)
         return prediction.at_least(self.min_score) if isinstance(prediction, Detections) else prediction
 
     def _detections(self, name: str) -> Detections:
-        prediction = self.predictions[self._task_of(name, "detection")]
+        prediction = self.predictions[self._head_of(name, "detection")]
         assert isinstance(prediction, Detections)
         return prediction.at_least(self.min_score)
 
@@ -287,6 +319,10 @@ class Result:
         if then is None:
             raise AttributeError(f"The boxes have no {name}: no second model classified them; see Predictor.then.")
         return then
+
+
+def _task_of(prediction: Prediction) -> Task:
+    return _TASKS[type(prediction)]
 
 
 def check_score(name: str, value: object) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -123,10 +123,11 @@ class _Told:
         self.failed += error is not None
         self.errors += [error] if error is not None and len(self.errors) < _NAMED else []
         self.not_drawn += "note" in record
-        if "boxes" in record:
-            drawn = sum(box["score"] >= self.draw_min_score for box in record["boxes"])
-            before = self.boxes or (0, 0)
-            self.boxes = before[0] + len(record["boxes"]), before[1] + drawn
+        for keys in (record, *record.get("heads", {}).values()):
+            if "boxes" in keys:
+                drawn = sum(box["score"] >= self.draw_min_score for box in keys["boxes"])
+                before = self.boxes or (0, 0)
+                self.boxes = before[0] + len(keys["boxes"]), before[1] + drawn
 
 
 def _say(*lines: str) -> None:
@@ -149,15 +150,17 @@ def _request(config: DictConfig) -> Request:
     )
 
 
-def _tasks(predictor: Predictor, task: Task | None, name: str) -> list[Task]:
-    if task is None:
-        return list(predictor.class_names)
-    if task not in predictor.class_names:
-        raise UserError(f"The model {name} does {' and '.join(predictor.class_names)}, not {task}; leave out task=.")
-    return [task]
+def _tasks(predictor: Predictor, head: str | None, name: str) -> dict[str, Task]:
+    """Returns the heads to write about, each with its task: the one that is named, or all."""
+    tasks = dict(predictor.spec.tasks)
+    if head is None:
+        return tasks
+    if head not in tasks:
+        raise UserError(f"The model {name} does {' and '.join(tasks)}, not {head}; leave out task=.")
+    return {head: tasks[head]}
 
 
-def _with_second(predictor: Predictor, config: DictConfig, tasks: Sequence[Task], workers: int) -> Predictor:
+def _with_second(predictor: Predictor, config: DictConfig, tasks: Mapping[str, Task], workers: int) -> Predictor:
     """Adds the model that ``then`` names, if it names one."""
     if config.then is None:
         if config.then_margin:
@@ -170,7 +173,7 @@ def _with_second(predictor: Predictor, config: DictConfig, tasks: Sequence[Task]
         chained = predictor.then(second.predictor, margin=config.then_margin)
     except UserError as error:
         raise UserError(f"then={config.then}: {error}") from None
-    if "detection" not in tasks:
+    if "detection" not in tasks.values():
         raise UserError(f"then={config.then} classifies boxes, and task={config.task} writes none; leave out one.")
     _say(f"Then: {second.name}", *second.notes)
     return chained

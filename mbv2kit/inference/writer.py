@@ -1,6 +1,6 @@
 """The files that inference writes about an image: a drawing and a mask; and its line of ``predictions.jsonl``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mbv2kit.imaging.encode import TooLargeError, check_jpeg_size
 from mbv2kit.imaging.images import UnreadableImageError
 from mbv2kit.inference.records import Record
 from mbv2kit.inference.results import Result
-from mbv2kit.structures import Task
+from mbv2kit.structures import TASKS, Task
 
 LINES = "predictions.jsonl"
 
@@ -18,12 +18,12 @@ class Writer:
     """Writes drawings and masks, and returns the lines of ``predictions.jsonl``; threads may share it.
 
     Attributes:
-        tasks: Tasks of the model to write about; all of them share a line and a drawing.
+        tasks: The heads to write about, each with its task; all of them share a line and a drawing.
         draw_min_score: Boxes of a lower score are left out of the drawings, 0..1.
         draws: Whether drawings are written.
     """
 
-    tasks: Sequence[Task]
+    tasks: Mapping[str, Task]
     draw_min_score: float
     draws: bool
 
@@ -33,8 +33,12 @@ class Writer:
         for name in names:
             if self.draws:
                 yield _drawing(name)
-            if "segmentation" in self.tasks:
-                yield _mask(name)
+            for head in self._masked:
+                yield _mask(head, name)
+
+    @property
+    def _masked(self) -> list[str]:
+        return [head for head, task in self.tasks.items() if task == "segmentation"]
 
     def write(self, output: Path, name: str, result: Result) -> Record:
         """Writes the files of an image and returns its record.
@@ -52,8 +56,8 @@ class Writer:
         """
         if result.error is not None:
             return result.to_dict()
-        result = replace(result, predictions={task: result.predictions[task] for task in self.tasks})
-        note = drawing = mask = None
+        result = replace(result, predictions={head: result.predictions[head] for head in self.tasks})
+        note = drawing = None
         if self.draws:
             try:
                 check_jpeg_size(*result.size)
@@ -65,15 +69,15 @@ class Writer:
                 drawing, note = None, str(error)
             except UnreadableImageError as error:
                 return replace(result, error=str(error)).to_dict()
-        if "segmentation" in self.tasks:
-            mask = _mask(name)
-            result.save_mask(output / mask)
-        return result.to_dict(mask, drawing) | ({} if note is None else {"note": f"Not drawn: {note}"})
+        masks = {head: _mask(head, name) for head in self._masked}
+        for head, mask in masks.items():
+            result[head].save_mask(output / mask)
+        return result.to_dict(masks, drawing) | ({} if note is None else {"note": f"Not drawn: {note}"})
 
 
 def _drawing(name: str) -> str:
     return f"images/{name}.jpg"
 
 
-def _mask(name: str) -> str:
-    return f"masks/{name}.png"
+def _mask(head: str, name: str) -> str:
+    return f"masks{'' if head in TASKS else f'_{head}'}/{name}.png"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbv2kit.imaging.postprocess import OUTPUT_NAMES
+from mbv2kit.imaging.postprocess import OUTPUT_NAMES, output_name
 from mbv2kit.models.vision_model import VisionModel
 
 
@@ -25,7 +25,7 @@ class ExportNetwork(nn.Module):
     Attributes:
         size: Height and width of the inputs.
         output_names: Names of the outputs, in the order in which ``forward`` returns them.
-        nms_options: The NMS options of the detector; None if there is no detector.
+        nms_options: The NMS options of each detector.
         input_type: Type of the inputs' numbers.
     """
 
@@ -39,7 +39,9 @@ class ExportNetwork(nn.Module):
         self.input_type = model.preprocess.input_type
         self.register_buffer("mean", copy.mean)
         self.backbone, self.heads, self.nms_options = copy.backbone, copy.heads, copy.nms_options
-        self.output_names = tuple(name for head in self.heads.values() for name in OUTPUT_NAMES[head.task])
+        self.output_names = tuple(
+            output_name(name, key) for name, head in self.heads.items() for key in OUTPUT_NAMES[head.task]
+        )
         first = next(part for part in self.backbone.modules() if isinstance(part, nn.Conv2d))
         with torch.no_grad():
             first.weight.div_(copy.std)
@@ -51,8 +53,8 @@ class ExportNetwork(nn.Module):
     def head_outputs(self, features: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Computes the outputs from the backbone's maps, for networks that compute the maps in another way."""
         outputs: dict[str, Tensor] = {}
-        for head in self.heads.values():
-            outputs |= head.outputs(head(features), self.size)
+        for name, head in self.heads.items():
+            outputs |= {output_name(name, key): each for key, each in head.outputs(head(features), self.size).items()}
         return tuple(outputs[name] for name in self.output_names)
 
     def example(self, batch: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.imaging.preprocess import InputType
 from mbv2kit.schema import check_value, shown
-from mbv2kit.schema.rules import FEW, FILLED, Location, Name, Rule, Size, between
+from mbv2kit.schema.rules import FEW, FILLED, HeadName, Location, Name, Rule, Size, between
 
 Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -36,7 +36,7 @@ class Export:
         input: Type of the input's numbers.
         batch: Number of images per batch; None allows any number.
         outputs: Names of the outputs, in order.
-        nms_options: NMS options of a detector; None for other tasks.
+        nms_options: NMS options of each detector, by the name of its head.
         sha256: Hash of the file, for OpenVINO of the file with the weights; it identifies timings and caches.
     """
 
@@ -46,7 +46,7 @@ class Export:
     size: Size
     batch: Annotated[int, between(1, 4096)] | None
     outputs: Annotated[tuple[Name, ...], FILLED, FEW]
-    nms_options: NmsOptions | None
+    nms_options: Mapping[HeadName, NmsOptions]
     sha256: Hash
     input: InputType = "uint8"
 
@@ -59,17 +59,27 @@ class Export:
             TypeError: There is another key.
         """
         own = {"input": "uint8", **values}
-        nms_options = own.pop("selection", None)
+        only, others = own.pop("selection", None), own.pop("selections", {})
+        check_value("selection", only, NmsOptions | None, complete=True)
+        check_value("selections", others, Mapping[HeadName, NmsOptions])
+        nms_options = others if only is None else {"detection": only}
         check_value("", {**own, "nms_options": nms_options}, cls, complete=True)
         if not own["file"].endswith(SUFFIXES[own["format"]]):
             raise UserError(f"file must end in {SUFFIXES[own['format']]}, got {shown(own['file'])}.")
         own["size"], own["outputs"] = tuple(own["size"]), tuple(own["outputs"])
-        return cls(**own, nms_options=None if nms_options is None else NmsOptions(**nms_options))
+        return cls(**own, nms_options={head: NmsOptions(**options) for head, options in nms_options.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain containers, ready for JSON; the NMS options are called ``selection`` there."""
+        """Returns plain containers, ready for JSON.
+
+        The NMS options of the usual detector are called ``selection`` there; those of detectors with names of their own
+        are in ``selections``.
+        """
         own = asdict(self)
-        own["selection"] = own.pop("nms_options")
+        nms_options = own.pop("nms_options")
+        own["selection"] = nms_options.get("detection") if len(nms_options) < 2 else None
+        if own["selection"] is None and nms_options:
+            own["selections"] = nms_options
         return own if self.input != "uint8" else {key: value for key, value in own.items() if key != "input"}
 
 

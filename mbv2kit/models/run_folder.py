@@ -9,8 +9,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.schema import check_value, shown
 from mbv2kit.schema.documents import read_json, read_yaml
-from mbv2kit.schema.rules import above
-from mbv2kit.structures import Task
+from mbv2kit.schema.rules import HeadName, above
 
 OUTPUTS = Path("outputs")
 
@@ -65,10 +64,10 @@ class RunFolder:
         """Images with the ground truth next to the prediction."""
         return self.path / "predictions"
 
-    def dataset(self, task: str) -> dict[str, Any] | None:
-        """Returns the config of the data set that the run has for a task.
+    def dataset(self, head: str) -> dict[str, Any] | None:
+        """Returns the config of the data set that the run has for a head.
 
-        None if the folder is not a run, or if the run keeps the task's head as its weights have it, without data.
+        None if the folder is not a run, or if the run keeps the head as its weights have it, without data.
         """
         if not self.config.is_file():
             return None
@@ -78,22 +77,22 @@ class RunFolder:
         finetune = config.get("finetune")
         trained = finetune.get("train_only") if isinstance(finetune, Mapping) else None
         check_value(f"{self.config}: finetune.train_only", trained, Sequence[str] | None)
-        if trained is not None and task not in trained and task not in own:
+        if trained is not None and head not in trained and head not in own:
             return None
         dataset: Any
-        key, dataset = (f"datasets.{task}", own[task]) if task in own else ("dataset", config.get("dataset"))
+        key, dataset = (f"datasets.{head}", own[head]) if head in own else ("dataset", config.get("dataset"))
         check_value(f"{self.config}: {key}", dataset, Mapping[str, Any])
         return dict(dataset)
 
     @property
-    def references(self) -> dict[Task, float] | None:
+    def references(self) -> dict[str, float] | None:
         """The metric of each head that counts as 1 in the run's mean over several heads; None for 1 each."""
         if not self.config.is_file():
             return None
         task = self.read_config().get("task")
         found = task.get("references") if isinstance(task, Mapping) else None
         check_value(
-            f"{self.config}: task.references", found, Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+            f"{self.config}: task.references", found, Mapping[HeadName, Annotated[float, above(0, 1_000_000)]] | None
         )
         return None if found is None else dict(found)
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.schema import check_value
-from mbv2kit.schema.rules import FILLED, Mean, Name, Rule, Std
-from mbv2kit.structures import Task
+from mbv2kit.schema.rules import FILLED, HeadName, Mean, Name, Rule, Std
+from mbv2kit.structures import TASKS, Task
 
 SCHEMA_VERSION = 1
 
@@ -22,38 +22,55 @@ class ModelSpec:
 
     Attributes:
         backbone: ``name`` and the arguments of its constructor.
-        heads: For each task ``name`` and the arguments of the head's constructor.
-        class_names: For each task the names of its classes, by class id.
+        heads: For each head, which is called as its task unless it has a name of its own, ``name`` and the arguments of
+            its constructor.
+        class_names: For each head the names of its classes, by class id.
         input: How an image becomes the network's input.
         mean: Value that is subtracted from each of the three channels, in 0..255.
         std: Value by which each channel is divided, in 0..255.
         plugins: Packages outside mbv2kit that register its backbone and heads.
         origin: Origin of the model (the run, its metrics, a license), for people.
+        tasks: The task of each head; needed of those with a name of their own.
+
+    Raises:
+        UserError: The task of a head is unknown.
     """
 
     backbone: Part
-    heads: Annotated[Mapping[Task, Part], FILLED]
-    class_names: Annotated[Mapping[Task, Annotated[Sequence[str], FILLED]], FILLED]
+    heads: Annotated[Mapping[HeadName, Part], FILLED]
+    class_names: Annotated[Mapping[HeadName, Annotated[Sequence[str], FILLED]], FILLED]
     input: Preprocess
     mean: Mean = (127.5, 127.5, 127.5)
     std: Std = (127.5, 127.5, 127.5)
     plugins: Sequence[Name] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[HeadName, Task] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named: dict[str, Task] = {task: task for task in TASKS}
+        tasks = {head: named.get(head) or self.tasks.get(head) for head in self.class_names}
+        for head, task in tasks.items():
+            if task is None:
+                raise UserError(
+                    f"heads.{head}: a head has the name of its task ({', '.join(TASKS)}), or tasks.{head} names that."
+                )
+        object.__setattr__(self, "tasks", tasks)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers, ready for JSON."""
         values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        return values if self.plugins else {key: value for key, value in values.items() if key != "plugins"}
+        values["tasks"] = {head: task for head, task in self.tasks.items() if head != task}
+        return {key: value for key, value in values.items() if value or key not in ("plugins", "tasks")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
         """Reads what :meth:`to_dict` wrote.
 
         Raises:
-            UserError: A value is missing or of another kind, or a task has no class names.
+            UserError: A value is missing or of another kind, or a head has no class names.
             TypeError: ``input`` has another key.
         """
-        values = {"plugins": [], **values}
+        values = {"plugins": [], "tasks": {}, **values}
         if isinstance(values.get("input"), Mapping):
             # Folders of before this key was there lack it.
             values["input"] = {"interpolation": "smooth", **values["input"]}
@@ -71,4 +88,5 @@ class ModelSpec:
             std=tuple(values["std"]),
             plugins=tuple(values["plugins"]),
             origin=values["origin"],
+            tasks=values["tasks"],
         )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mbv2kit.errors import UserError, check_choice
 from mbv2kit.heads import Head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs
+from mbv2kit.imaging.postprocess import DETECTIONS, NmsOptions, Outputs, output_name
 from mbv2kit.models.box_fusion import fuse_boxes
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Detections, Input, Prediction
@@ -68,7 +68,7 @@ class View:
     Attributes:
         size: Height and width of the view.
         mirrored: Whether left and right were exchanged.
-        raw: Raw tensors of the head of each task.
+        raw: Raw tensors of each head.
     """
 
     size: tuple[int, int]
@@ -102,12 +102,12 @@ class MultiScaleFlip:
 
     def __init__(self, model: VisionModel, scales: Sequence[float] | None = None, flip: bool = True) -> None:
         self._model = model
-        self._scales = {task: tuple(scales or _default_scales(head)) for task, head in model.heads.items()}
+        self._scales = {name: tuple(scales or _default_scales(head)) for name, head in model.heads.items()}
         self._mirrored = (False, True) if flip else (False,)
-        for head in model.heads.values():
+        for name, head in model.heads.items():
             if head.task == "segmentation" and not isinstance(head, Enlarging):
-                name = model.spec.heads[head.task]["name"]
-                raise UserError(f"tta=multiscale_flip cannot average the masks of head '{name}'; set tta=none.")
+                kind = model.spec.heads[name]["name"]
+                raise UserError(f"tta=multiscale_flip cannot average the masks of head '{kind}'; set tta=none.")
 
     @torch.inference_mode()
     def __call__(self, images: Input) -> Outputs:
@@ -119,8 +119,8 @@ class MultiScaleFlip:
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._model.mean.device)
         size = (tensor.shape[2], tensor.shape[3])
         sizes = {
-            task: [(scaled_side(size[0], scale), scaled_side(size[1], scale)) for scale in scales]
-            for task, scales in self._scales.items()
+            name: [(scaled_side(size[0], scale), scaled_side(size[1], scale)) for scale in scales]
+            for name, scales in self._scales.items()
         }
         views = [
             self._view(tensor, each, mirrored)
@@ -128,14 +128,15 @@ class MultiScaleFlip:
             for mirrored in self._mirrored
         ]
         outputs: dict[str, NDArray[Any]] = {}
-        for task, head in self._model.heads.items():
-            own = [view for view in views if view.size in sizes[task]]
+        for name, head in self._model.heads.items():
+            own = [view for view in views if view.size in sizes[name]]
             if isinstance(head, Enlarging):
-                outputs["mask"] = np.stack([_average_mask(head, own, i, size) for i in range(len(images))])
+                masks = [_average_mask(head, name, own, i, size) for i in range(len(images))]
+                outputs[output_name(name, "mask")] = np.stack(masks)
             elif head.nms_options is not None:
-                outputs[DETECTIONS] = _join_boxes(head, task, own, size, head.nms_options)
+                outputs[output_name(name, DETECTIONS)] = _join_boxes(head, name, own, size, head.nms_options)
             else:
-                outputs["probabilities"] = _average_classes(head, task, own)
+                outputs[output_name(name, "probabilities")] = _average_classes(head, name, own)
         return outputs
 
     def _view(self, images: Tensor, size: tuple[int, int], mirrored: bool) -> View:
@@ -161,11 +162,13 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _average_mask(
+    head: Enlarging, name: str, views: Sequence[View], index: int, size: tuple[int, int]
+) -> NDArray[np.uint8]:
     # For a mirrored input the two sums change places, so its mask is exactly the mirrored one.
     sums: dict[bool, Tensor] = {}
     for view in views:
-        logits = head.enlarge(view.raw["segmentation"]["logits"][index : index + 1].float(), size)
+        logits = head.enlarge(view.raw[name]["logits"][index : index + 1].float(), size)
         probabilities = logits.softmax(dim=1)[0]
         if view.mirrored:
             probabilities = probabilities.flip(2)
@@ -174,20 +177,20 @@ def _average_mask(head: Enlarging, views: Sequence[View], index: int, size: tupl
     return mask.cpu().numpy().astype(np.uint8)
 
 
-def _average_classes(head: Head, task: str, views: Sequence[View]) -> NDArray[np.float32]:
+def _average_classes(head: Head, name: str, views: Sequence[View]) -> NDArray[np.float32]:
     total: NDArray[np.float32] = sum(
-        head.outputs(view.raw[task], view.size)["probabilities"].cpu().numpy() for view in views
+        head.outputs(view.raw[name], view.size)["probabilities"].cpu().numpy() for view in views
     )  # type: ignore[assignment]
     return total / np.float32(len(views))
 
 
 def _join_boxes(
-    head: Head, task: str, views: Sequence[View], size: tuple[int, int], options: NmsOptions
+    head: Head, name: str, views: Sequence[View], size: tuple[int, int], options: NmsOptions
 ) -> NDArray[np.float32]:
     """Returns ``detections`` ``(B, K, 6)``; rows of score 0 fill up shorter lists."""
     decoded = []
     for view in views:
-        raw, scale = view.raw[task], (view.size[0] / size[0], view.size[1] / size[1])
+        raw, scale = view.raw[name], (view.size[0] / size[0], view.size[1] / size[1])
         decoded.append(head.decode(raw if view.size == size else head.at_scale(raw, scale), view.size))
     images = [
         fuse_boxes([_to_input(*each, size) for each in zip(predictions, views, strict=True)], options)

@@ -14,13 +14,12 @@ from mbv2kit.backbones import BACKBONES, create_backbone, without_fixed_options
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.heads import HEADS, Head, HeadDict, create_head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import NmsOptions
+from mbv2kit.imaging.postprocess import NmsOptions, output_name
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.nn.stored_tensors import StoredTensorsError, read_safetensors
 from mbv2kit.registry.plugins import check_plugins
-from mbv2kit.structures import Task
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -49,12 +48,12 @@ class VisionModel(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
         self.backbone = create_backbone(**spec.backbone)
         heads: dict[str, Head] = {}
-        for task, options in spec.heads.items():
+        for name, options in spec.heads.items():
             arguments = {key: value for key, value in options.items() if key != "name"}
-            head = create_head(options["name"], self.backbone.feature_info, len(spec.class_names[task]), **arguments)
-            if head.task != task:
-                raise UserError(f"head '{options['name']}' does {head.task}, but task is {task}.")
-            heads[task] = head
+            head = create_head(options["name"], self.backbone.feature_info, len(spec.class_names[name]), **arguments)
+            if head.task != spec.tasks[name]:
+                raise UserError(f"head '{options['name']}' does {head.task}, but task is {spec.tasks[name]}.")
+            heads[name] = head
         self.heads = HeadDict(heads)
         self.backbone.select({name for head in heads.values() for name in head.features})
 
@@ -64,16 +63,16 @@ class VisionModel(nn.Module):
         return self.spec.input
 
     @property
-    def class_names(self) -> Mapping[Task, Sequence[str]]:
-        """Names of the classes of each task, by class id."""
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Names of the classes of each head, by class id."""
         return self.spec.class_names
 
     @property
-    def nms_options(self) -> NmsOptions | None:
-        """The NMS options of the detector; None if there is no detector."""
-        return next((head.nms_options for head in self.heads.values() if head.nms_options is not None), None)
+    def nms_options(self) -> dict[str, NmsOptions]:
+        """The NMS options of each detector."""
+        return {name: head.nms_options for name, head in self.heads.items() if head.nms_options is not None}
 
-    def forward(self, images: Tensor, rows: Mapping[Task, Tensor | None] | None = None) -> dict[str, Raw]:
+    def forward(self, images: Tensor, rows: Mapping[str, Tensor | None] | None = None) -> dict[str, Raw]:
         """Runs the backbone and every head.
 
         Args:
@@ -82,14 +81,14 @@ class VisionModel(nn.Module):
                 runs every head on all images.
 
         Returns:
-            The raw tensors of the head of each task.
+            The raw tensors of each head.
         """
         features = self.backbone((images.to(self.mean.dtype) - self.mean) / self.std)
         if rows is None:
-            return {task: head(features) for task, head in self.heads.items()}
+            return {name: head(features) for name, head in self.heads.items()}
         return {
-            task: self.heads[task](features if own is None else {name: each[own] for name, each in features.items()})
-            for task, own in rows.items()
+            name: self.heads[name](features if own is None else {key: each[own] for key, each in features.items()})
+            for name, own in rows.items()
         }
 
     @torch.no_grad()
@@ -103,8 +102,8 @@ class VisionModel(nn.Module):
         outputs: Raw = {}
         # Validation during training with bfloat16 would otherwise compute in bfloat16.
         with torch.autocast(self.mean.device.type, enabled=False):
-            for task, head in self.heads.items():
-                outputs |= head.outputs(raw[task], size)
+            for name, head in self.heads.items():
+                outputs |= {output_name(name, key): each for key, each in head.outputs(raw[name], size).items()}
         return outputs
 
     def at_output_stride(self, output_stride: int) -> "VisionModel":
@@ -120,20 +119,20 @@ class VisionModel(nn.Module):
         model.load_state_dict(self.state_dict())
         return model.eval()
 
-    def with_tasks(self, tasks: Sequence[Task]) -> "VisionModel":
+    def with_heads(self, names: Sequence[str]) -> "VisionModel":
         """Returns a model with the same weights and only some of the heads, in evaluation mode.
 
         Its predictions are those of this model. Backbone layers that none of the heads reads are left out.
 
         Raises:
-            UserError: There is no head for a task.
+            UserError: There is no such head.
         """
-        for task in tasks:
-            if task not in self.heads:
-                raise UserError(f"The model does {', '.join(self.heads)}, not {task}.")
-        heads = {task: self.spec.heads[task] for task in tasks}
+        for name in names:
+            if name not in self.heads:
+                raise UserError(f"The model does {', '.join(self.heads)}, not {name}.")
+        heads = {name: self.spec.heads[name] for name in names}
         model = VisionModel(
-            replace(self.spec, heads=heads, class_names={task: self.class_names[task] for task in tasks})
+            replace(self.spec, heads=heads, class_names={name: self.class_names[name] for name in names})
         )
         state = self.state_dict()
         model.load_state_dict({name: state[name] for name in model.state_dict()})

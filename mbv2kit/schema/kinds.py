@@ -89,8 +89,8 @@ def words(kind: Any) -> str:
         fixed = origin is tuple and arguments[-1] is not Ellipsis
         return f"a list{f' of {len(arguments)}' if fixed else ''}, each {words(arguments[0])}"
     if origin is Mapping or origin is dict:
-        numbers = get_origin(arguments[0]) is Literal and get_args(arguments[1])[:1] == (float,)
-        return f"a set of keys, each {words(arguments[0])}: {words(arguments[1])}" if numbers else "a set of keys"
+        numbers = get_args(arguments[1])[:1] == (float,)
+        return f"a set of keys, each with {words(arguments[1])}" if numbers else "a set of keys"
     return "a plain value"
 
 

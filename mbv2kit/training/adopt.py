@@ -11,7 +11,6 @@ from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
-from mbv2kit.structures import Task
 from mbv2kit.training.checks import heads_of, place_of
 
 _log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
     """
     trained = config.finetune.get("train_only")
     if trained is not None:
-        kept = [task for task in heads_of(config) if task not in trained]
+        kept = [head for head in heads_of(config) if head not in trained]
         config = adopt_whole(config, spec, weights, kept, "finetune.train_only keeps heads that it was trained with")
     config = config.copy()
     theirs = dict(spec.backbone)
@@ -57,32 +56,32 @@ def adopt(config: DictConfig, spec: ModelSpec, weights: str) -> DictConfig:
             raise _contradiction(key, found, value, weights)
         OmegaConf.update(config, key, value)
         adopted.append(f"{key}={value}")
-    for task in heads_of(config):
-        adopted += _adopt_head(config, spec, weights, task, place_of(config, task))
+    for head in heads_of(config):
+        adopted += _adopt_head(config, spec, weights, head, place_of(config, head))
     if adopted:
         _log.info("the weights set %s", ", ".join(adopted))
     return config
 
 
-def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str, task: Task, place: str) -> list[str]:
+def _adopt_head(config: DictConfig, spec: ModelSpec, weights: str, name: str, place: str) -> list[str]:
     """Sets the options of the head at ``place`` that its weights decide, and returns them as ``key=value``."""
-    theirs, ours = spec.heads.get(task), OmegaConf.select(config, place)
+    theirs, ours = spec.heads.get(name), OmegaConf.select(config, place)
     if theirs is None:
         return []
-    name = ours.name
-    if name != theirs["name"]:
+    kind = ours.name
+    if kind != theirs["name"]:
         _log.info(
             "weights=%s predict by %s=%s, and this run by %s; with %s=%s it would start from their predictions too",
             weights,
             place,
             theirs["name"],
-            name,
+            kind,
             place,
             theirs["name"],
         )
         return []
-    adopted, head = [], HEADS.get_class(name)
-    for key, default in HEADS.options(name).items():
+    adopted, head = [], HEADS.get_class(kind)
+    for key, default in HEADS.options(kind).items():
         found, value, usual = map(_listed, (ours[key], theirs.get(key, default), default))
         if found not in (value, usual) and key in head.fixed_options:
             raise _contradiction(f"{place}.{key}", found, value, weights)
@@ -96,25 +95,25 @@ def _contradiction(key: str, found: Any, value: Any, weights: str) -> UserError:
     return UserError(f"{key}={found}, but weights={weights} go with {value}; leave {key} out, the weights set it.")
 
 
-def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, tasks: Iterable[Task], purpose: str) -> DictConfig:
+def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, names: Iterable[str], purpose: str) -> DictConfig:
     """Returns the config with network, heads, input and normalization of the weights, whatever it had before.
 
     Args:
         config: The config of a training run.
         spec: The model that the weights belong to.
         weights: The user's name for them.
-        tasks: The tasks whose heads are those of the weights.
+        names: The heads that are those of the weights.
         purpose: What asks for them, for the message.
 
     Raises:
-        UserError: The weights are for another task.
+        UserError: The weights lack one of them.
     """
     heads: dict[str, Any] = {}
-    for task in tasks:
-        if task not in spec.heads:
-            raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but task is {task}; {purpose}.")
-        head = spec.heads[task]
-        heads[place_of(config, task)] = {**HEADS.options(head["name"]), **head}
+    for name in names:
+        if name not in spec.heads:
+            raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but task is {name}; {purpose}.")
+        head = spec.heads[name]
+        heads[place_of(config, name)] = {**HEADS.options(head["name"]), **head}
     theirs: dict[str, Any] = {
         "backbone": {**BACKBONES.options(spec.backbone["name"]), **spec.backbone},
         **heads,

@@ -6,24 +6,29 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.augment import PRESETS
-from mbv2kit.data.joined import FIELDS
+from mbv2kit.data.joined import FIELDS, join_heads
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.heads import HEADS
-from mbv2kit.structures import MULTITASK, Task
+from mbv2kit.structures import MULTITASK, TASKS, Task
 
 # Keys that only a model of several heads has.
 _SEVERAL = ("heads", "datasets", "loss_weights", "gradients")
 
 
-def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[Task, Any]:
-    """Returns the options of the head of each task of a training config."""
+def heads_of(config: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
+    """Returns the options of each head of a training config, by the heads' names."""
     return {config["task"]["name"]: config["head"]} if config["heads"] is None else dict(config["heads"])
 
 
-def place_of(config: DictConfig, task: Task) -> str:
-    """Returns the dotted key that holds the head of a task in a training config."""
-    return "head" if config.heads is None else f"heads.{task}"
+def tasks_of(config: Mapping[str, Any] | DictConfig) -> dict[str, Task]:
+    """Returns the task of each head of a training config."""
+    return {head: HEADS.get_class(options["name"]).task for head, options in heads_of(config).items()}
+
+
+def place_of(config: DictConfig, head: str) -> str:
+    """Returns the dotted key that holds a head in a training config."""
+    return "head" if config.heads is None else f"heads.{head}"
 
 
 def check_parts(config: DictConfig) -> None:
@@ -46,7 +51,7 @@ def check_parts(config: DictConfig) -> None:
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]
-        if (other := HEADS.get_class(name).task) != served:
+        if served in TASKS and (other := HEADS.get_class(name).task) != served:
             raise UserError(
                 f"head '{name}' does {other}, but task is {served}; choose a head for {served}: "
                 f"{', '.join(name for name in HEADS.names() if HEADS.get_class(name).task == served)}."
@@ -64,23 +69,22 @@ def check_parts(config: DictConfig) -> None:
         raise UserError(f"evaluator '{evaluator['name']}' measures {other}, but the task is {task}.")
 
 
-def check_loader(config: DictConfig, datasets: Mapping[Task, Mapping[str, Any]]) -> None:
+def check_loader(config: DictConfig, datasets: Mapping[str, Mapping[str, Any]]) -> None:
     """Checks that what the loader does with several data sets has several.
 
     Args:
         config: A training config.
-        datasets: The data set of each task that is trained.
+        datasets: The data set of each head that is trained.
 
     Raises:
         UserError: There is one.
     """
-    first, *others = datasets.values()
-    if any(each != first for each in others):
+    if len(join_heads(datasets, tasks_of(config))) > 1:
         return
     for key, unused in (("loader.mixed", True), ("loader.ratio", None)):
         if OmegaConf.select(config, key) != unused:
             raise UserError(
-                f"{key} is for several data sets, and there is one; name others with datasets.TASK=NAME, or leave it "
+                f"{key} is for several data sets, and there is one; name others with datasets.HEAD=NAME, or leave it "
                 "out."
             )
 
@@ -89,10 +93,10 @@ def _check_train_only(config: DictConfig) -> None:
     trained = config["finetune"].get("train_only")
     if trained is None:
         return
-    for task in trained:
-        if task not in heads_of(config):
+    for head in trained:
+        if head not in heads_of(config):
             raise UserError(
-                f"finetune.train_only: the model has no head for {task}; its heads are {', '.join(heads_of(config))}."
+                f"finetune.train_only: the model has no head for {head}; its heads are {', '.join(heads_of(config))}."
             )
     if config["gradients"] is not None:
         raise UserError("gradients combines what heads want of the backbone, which finetune.train_only keeps as it is.")
@@ -139,6 +143,6 @@ def _check_several(config: DictConfig) -> None:
         )
     for key in ("datasets", "task.references", "loader.ratio", "loss_weights"):
         chosen = OmegaConf.select(config, key)
-        for task in chosen if isinstance(chosen, Mapping | DictConfig) else ():
-            if task not in heads:
-                raise UserError(f"{key}.{task}: the model has no head for {task}; its heads are {', '.join(heads)}.")
+        for head in chosen if isinstance(chosen, Mapping | DictConfig) else ():
+            if head not in heads:
+                raise UserError(f"{key}.{head}: the model has no head for {head}; its heads are {', '.join(heads)}.")

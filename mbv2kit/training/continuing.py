@@ -43,8 +43,8 @@ def check_continues(plan: Plan, checkpoint: Checkpoint, data: DataModule) -> Non
     Raises:
         UserError: The classes are others; or the checkpoint lies within an epoch that would go on with other batches.
     """
-    for task, names in data.train.class_names.items():
-        known, found = checkpoint.get("class_names", {}).get(task), list(names)
+    for head, names in data.train.class_names.items():
+        known, found = checkpoint.get("class_names", {}).get(head), list(names)
         if known is not None and known != found:
             what = "in another order" if sorted(known) == sorted(found) else "instead"
             raise UserError(

@@ -29,17 +29,17 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         UserError: A split cannot be read, is too small or teaches nothing; or an option of the loader or the
             augmentation is wrong.
     """
-    options, heads = plan.options, plan.heads
+    options, heads, tasks = plan.options, plan.heads, plan.tasks
     preprocess = Preprocess(**options["input"])
-    train = open_joined(plan.datasets, "train_split")
-    for task, source in train.sources.items():
-        _check_classes(task, source.class_names)
-    val = open_joined(plan.datasets, "val_split").aligned(train.class_names)
+    train = open_joined(plan.datasets, tasks, "train_split")
+    for name, source in train.sources.items():
+        _check_classes(tasks[name], source.class_names)
+    val = open_joined(plan.datasets, tasks, "val_split").aligned(train.class_names)
     # A resumed run has them in its config, and does not search again.
     heads = {
-        task: options_from_data(head, partial(box_shapes, train.sources[task], preprocess))
-        for task, head in heads.items()
-        if task in train.sources
+        name: options_from_data(head, partial(box_shapes, train.sources[name], preprocess))
+        for name, head in heads.items()
+        if name in train.sources
     }
     loader = dict(options["loader"])
     ratio, _ = loader.pop("ratio") or {}, loader.pop("mixed")
@@ -49,15 +49,15 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         augment=create_augment(options["augment"], preprocess),
         preprocess=preprocess,
         seed=options["seed"],
-        ratio=[max((ratio[task] for task in tasks if task in ratio), default=1.0) for tasks in train.together],
+        ratio=[max((ratio[name] for name in names if name in ratio), default=1.0) for names in train.together],
         **loader,
     )
-    for task, dataset in plan.datasets.items():
-        check_classes(train.sources[task], task, dataset["train_split"], trains=True)
-        check_classes(val.sources[task], task, dataset["val_split"], trains=False)
+    for name, dataset in plan.datasets.items():
+        check_classes(train.sources[name], tasks[name], dataset["train_split"], trains=True)
+        check_classes(val.sources[name], tasks[name], dataset["val_split"], trains=False)
     config = plan.config.copy()
-    for task, head in heads.items():
-        OmegaConf.update(config, place_of(config, task), head, merge=False)
+    for name, head in heads.items():
+        OmegaConf.update(config, place_of(config, name), head, merge=False)
     return replace(plan, config=config), data
 
 

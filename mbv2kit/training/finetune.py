@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class FineTuning:
     frozen_layers: str | None = None
     frozen_norms: bool = False
     backbone_lr: float = 1.0
-    train_only: Sequence[Task] | None = None
+    train_only: Sequence[str] | None = None
 
     def freeze(self, model: VisionModel) -> list[nn.Module]:
         """Turns off the gradients of what is frozen.
@@ -40,7 +39,7 @@ class FineTuning:
             for layer in model.backbone.layers_until(self.frozen_layers):
                 still.append(layer.requires_grad_(False))
         if self.train_only is not None:
-            kept = [head for task, head in model.heads.items() if task not in self.train_only]
+            kept = [head for name, head in model.heads.items() if name not in self.train_only]
             still += [part.requires_grad_(False) for part in (model.backbone, *kept)]
         if self.frozen_norms:
             still += [part for part in model.backbone.modules() if isinstance(part, nn.BatchNorm2d)]

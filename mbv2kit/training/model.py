@@ -16,8 +16,7 @@ from mbv2kit.evaluation.dataset import listed
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Task
-from mbv2kit.training.checks import heads_of
+from mbv2kit.training.checks import heads_of, tasks_of
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.outlook import tell_short_run
 from mbv2kit.training.plan import Plan
@@ -51,7 +50,7 @@ def create_task(
     # Heads that are not trained keep the classes that they know.
     known = {} if last is None else last.get("class_names", {})
     known = known if start is None else start.class_names
-    class_names = {task: data.train.class_names.get(task) or tuple(known[task]) for task in plan.heads}
+    class_names = {head: data.train.class_names.get(head) or tuple(known[head]) for head in plan.heads}
     model = VisionModel(model_spec(options, class_names, _origin(plan, start)))
     limit = options["trainer"]["limit_train_batches"]
     steps = int(min(data.steps_per_epoch, limit or math.inf))
@@ -91,13 +90,13 @@ def create_task(
     return task
 
 
-def _check_kept(model: VisionModel, trained: Collection[Task], loaded: Collection[str], weights: str) -> None:
+def _check_kept(model: VisionModel, trained: Collection[str], loaded: Collection[str], weights: str) -> None:
     """Checks that all that is not trained comes from the weights.
 
     Raises:
         UserError: The weights lack a part of it.
     """
-    own = tuple(f"heads.{task}." for task in trained)
+    own = tuple(f"heads.{head}." for head in trained)
     fresh = [name for name in model.state_dict() if not name.startswith(own) and name not in loaded]
     if fresh:
         raise UserError(
@@ -107,7 +106,7 @@ def _check_kept(model: VisionModel, trained: Collection[Task], loaded: Collectio
 
 
 def model_spec(
-    config: Mapping[str, Any], class_names: Mapping[Task, tuple[str, ...]], origin: Mapping[str, Any]
+    config: Mapping[str, Any], class_names: Mapping[str, tuple[str, ...]], origin: Mapping[str, Any]
 ) -> ModelSpec:
     """Returns the spec of the model that a training config describes.
 
@@ -120,6 +119,7 @@ def model_spec(
     return ModelSpec(
         backbone=config["backbone"],
         heads=heads_of(config),
+        tasks=tasks_of(config),
         class_names=class_names,
         input=Preprocess(**config["input"]),
         mean=tuple(mean),
@@ -142,11 +142,11 @@ def _origin(plan: Plan, start: VisionModel | None) -> dict[str, Any]:
 
 def _log_summary(plan: Plan, model: VisionModel, data: DataModule) -> None:
     lines = []
-    for task, dataset in plan.datasets.items():
-        source, root = data.train.sources[task], dataset.get("root")
+    for head, dataset in plan.datasets.items():
+        source, root = data.train.sources[head], dataset.get("root")
         place = Path(root).resolve() if root else "made on the fly"
         count = f"{len(source)} images, {len(source.class_names)} classes"
-        lines.append(f"{task} on {dataset['name']} ({place}): {count}")
+        lines.append(f"{head} on {dataset['name']} ({place}): {count}")
     _log.info(
         "%s, %s with %.2f M parameters; the run goes to %s",
         "; ".join(lines),

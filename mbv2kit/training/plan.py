@@ -13,7 +13,7 @@ from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.changes import changed_keys
 from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
-from mbv2kit.training.checks import check_loader, check_parts, heads_of
+from mbv2kit.training.checks import check_loader, check_parts, heads_of, tasks_of
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config, with_defaults
@@ -45,17 +45,22 @@ class Plan:
         return OmegaConf.to_container(self.config, resolve=True)  # type: ignore[return-value]
 
     @property
-    def heads(self) -> dict[Task, dict[str, Any]]:
-        """The options of the head of each task."""
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """The options of each head."""
         return heads_of(self.options)
 
     @property
-    def datasets(self) -> dict[Task, dict[str, Any]]:
-        """The options of the data set of each task that is trained."""
+    def tasks(self) -> dict[str, Task]:
+        """The task of each head."""
+        return tasks_of(self.options)
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """The options of the data set of each head that is trained."""
         options = self.options
         own = options["datasets"] or {}
         trained = options["finetune"].get("train_only") or heads_of(options)
-        return {task: own.get(task, options["dataset"]) for task in heads_of(options) if task in trained}
+        return {head: own.get(head, options["dataset"]) for head in heads_of(options) if head in trained}
 
     @property
     def last(self) -> Path:
@@ -95,8 +100,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     if not done:
         check_parts(config)
         check_loader(config, plan.datasets)
-        for task, dataset in plan.datasets.items():
-            check_source(dataset["name"], task, dataset["root"])
+        for head, dataset in plan.datasets.items():
+            check_source(dataset["name"], plan.tasks[head], dataset["root"])
     return plan
 
 
@@ -121,8 +126,8 @@ def _tell_done(run: RunFolder, config: DictConfig) -> None:
 def _complete_sets(config: DictConfig) -> None:
     """Adds the options that an experiment left out of a head or data set that it names."""
     for registry in training_parts():
-        for task, part in (config.get(registry.several or "") or {}).items():
-            OmegaConf.update(config, f"{registry.several}.{task}", with_defaults(registry, dict(part)), force_add=True)
+        for head, part in (config.get(registry.several or "") or {}).items():
+            OmegaConf.update(config, f"{registry.several}.{head}", with_defaults(registry, dict(part)), force_add=True)
 
 
 def _make_absolute(config: DictConfig) -> None:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.structures import Task
 
-
-def measure_pulls(losses: Mapping[Task, Tensor], backbone: nn.Module) -> dict[str, float]:
+def measure_pulls(losses: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, float]:
     """Compares the gradients of several losses on the last layer of the backbone that all of them depend on.
 
     Args:
@@ -18,22 +16,22 @@ def measure_pulls(losses: Mapping[Task, Tensor], backbone: nn.Module) -> dict[st
         backbone: The layers that the heads share.
 
     Returns:
-        ``pull/norm/TASK``, the norm of each gradient, and ``pull/cosine/TASK/TASK`` in -1..1 for each pair: above 0 two
+        ``pull/norm/HEAD``, the norm of each gradient, and ``pull/cosine/HEAD/HEAD`` in -1..1 for each pair: above 0 two
         heads help each other, below 0 one undoes what the other learns. Nothing where no layer is shared.
     """
     weights = [parameter for parameter in backbone.parameters() if parameter.requires_grad and parameter.ndim > 1]
     if len(losses) < 2 or not weights:
         return {}
     gradients = {
-        task: torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for task, loss in losses.items()
+        head: torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) for head, loss in losses.items()
     }
     shared = [
         place for place in range(len(weights)) if all(gradient[place] is not None for gradient in gradients.values())
     ]
     if not shared:
         return {}
-    last = {task: gradient[shared[-1]].flatten() for task, gradient in gradients.items()}
-    pulls = {f"pull/norm/{task}": gradient.norm() for task, gradient in last.items()}
+    last = {head: gradient[shared[-1]].flatten() for head, gradient in gradients.items()}
+    pulls = {f"pull/norm/{head}": gradient.norm() for head, gradient in last.items()}
     for one, other in combinations(last, 2):
         pulls[f"pull/cosine/{one}/{other}"] = F.cosine_similarity(last[one], last[other], dim=0)
     return {name: float(value) for name, value in pulls.items()}

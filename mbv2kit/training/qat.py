@@ -13,7 +13,6 @@ from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Task
 from mbv2kit.training.adopt import adopt, adopt_whole
 from mbv2kit.training.checks import heads_of
 from mbv2kit.training.qat_simulation import Int8Simulation, round_weights
@@ -108,8 +107,8 @@ class Int8Training(FloatTraining):
             UserError: The data set has other classes than the weights.
         """
         if start is not None:
-            for task, each in source.sources.items():
-                check_classes(each, start, task)
+            for head, each in source.sources.items():
+                check_classes(each, start, head)
         self.simulation = Int8Simulation(model)
         self._norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
         self._steps_per_epoch = steps_per_epoch
@@ -172,13 +171,13 @@ def _check_unused(options: QatOptions) -> None:
             )
 
 
-def check_classes(source: Source, model: VisionModel, task: Task) -> None:
+def check_classes(source: Source, model: VisionModel, head: str) -> None:
     """Checks that a source has the classes of a model, in the same order.
 
     Raises:
         UserError: The classes or their order differ.
     """
-    names = model.class_names[task]
+    names = model.class_names[head]
     align_classes(source, names)
     if len(source.class_names) != len(names) or (
         source.class_names != tuple(names) and set(source.class_names) == set(names)

@@ -79,8 +79,8 @@ class Int8Simulation(nn.Module):
             passes.close()
 
         model.register_forward_pre_hook(begin)
-        for task, head in model.heads.items():
-            head.register_forward_pre_hook(partial(begin_head, self._starts[task]))
+        for name, head in model.heads.items():
+            head.register_forward_pre_hook(partial(begin_head, self._starts[name]))
         # A pass that fails must end too.
         model.register_forward_hook(end, always_call=True)
 

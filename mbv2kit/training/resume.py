@@ -49,7 +49,7 @@ def _completed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str,
         if not isinstance(section, Mapping):
             continue
         if key in several:
-            completed[key] = {task: with_defaults(several[key], part) for task, part in section.items()}
+            completed[key] = {head: with_defaults(several[key], part) for head, part in section.items()}
             continue
         known = usual.get(key)
         if (registry := registries.get(key)) is not None:
@@ -112,7 +112,7 @@ def _is_so(config: DictConfig, override: Override) -> bool:
     if isinstance(found, Mapping) and key in names:
         found = found[names[key]]
     elif isinstance(found, Mapping) and key in several:
-        found = set_name(several[key], {task: part[several[key].name_key] for task, part in found.items()})
+        found = set_name(several[key], {head: part[several[key].name_key] for head, part in found.items()})
     # True would be equal to 1.
     return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
 

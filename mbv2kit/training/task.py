@@ -17,7 +17,7 @@ from mbv2kit.evaluation import MEAN, Evaluator, combine, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.tensors import tensors_in
-from mbv2kit.structures import Task
+from mbv2kit.structures import metric_name
 from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
@@ -68,7 +68,7 @@ class VisionTask(lightning.LightningModule):
         evaluator: Mapping[str, Any] | None = None,
         weights: FixedWeights | UncertaintyWeights | None = None,
         gradients: Method | None = None,
-        references: Mapping[Task, float] | None = None,
+        references: Mapping[str, float] | None = None,
         apart: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class VisionTask(lightning.LightningModule):
         if gradients is not None:
             own = [*model.heads.parameters(), *self.weights.parameters()]
             self._combination = GradientCombination(gradients, model.backbone.parameters(), own)
-        self._weighted: dict[Task, Tensor] = {}
+        self._weighted: dict[str, Tensor] = {}
         self._evaluator = evaluator
         self._scored = finetuning.train_only
         self._references = references or {}
@@ -96,7 +96,7 @@ class VisionTask(lightning.LightningModule):
         self.headline: tuple[str, ...] = ()
         # How the heads pull at the layers that they share, measured in the first step of the epoch.
         self.pulls: dict[str, float] = {}
-        self._evaluators: dict[Task, Evaluator] = {}
+        self._evaluators: dict[str, Evaluator] = {}
         self._step: tuple[Terms, TrainingBatch] | None = None
         self._step_counts = True
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
@@ -147,17 +147,17 @@ class VisionTask(lightning.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Adds up the losses of the heads; an image without ground truth for a head adds nothing to its loss."""
         terms: Terms = {}
-        losses: dict[Task, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for part in [batch] if self._apart is None else batch.split(self._apart):
-            raw = self.model(part.images, {task: part.rows.get(task) for task in part.targets})
-            for task, targets in part.targets.items():
-                values = self.model.heads[task].loss(raw[task], targets)
-                losses[task] = torch.stack(list(values.values())).sum()
+            raw = self.model(part.images, {head: part.rows.get(head) for head in part.targets})
+            for head, targets in part.targets.items():
+                values = self.model.heads[head].loss(raw[head], targets)
+                losses[head] = torch.stack(list(values.values())).sum()
                 # Heads may call their terms alike.
-                prefix = f"{task}/" if len(self.model.heads) > 1 else ""
-                count = len(part.rows.get(task, part.images))
+                prefix = f"{head}/" if len(self.model.heads) > 1 else ""
+                count = len(part.rows.get(head, part.images))
                 terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
-        self._weighted = {task: self.weights({task: each}) for task, each in losses.items()}
+        self._weighted = {head: self.weights({head: each}) for head, each in losses.items()}
         # A batch may have too little ground truth for any head.
         added_up = list(self._weighted.values()) or [0 * self._sum_of_outputs(batch)]
         loss = torch.stack(added_up).sum()
@@ -206,21 +206,21 @@ class VisionTask(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs the means and resets them, and warns of heads that had no loss."""
         self.log_dict(self.mean_losses())
-        for task in self._scored or self.model.class_names:
-            if self._sums and len(self.model.heads) > 1 and not any(name.startswith(f"{task}/") for name in self._sums):
+        for head in self._scored or self.model.class_names:
+            if self._sums and len(self.model.heads) > 1 and not any(name.startswith(f"{head}/") for name in self._sums):
                 _log.warning(
                     "the head for %s learned nothing in this epoch: no batch had two images with ground truth for it; "
                     "set a larger loader.batch_size",
-                    task,
+                    head,
                 )
         self._sums, self._images = {}, {}
 
     def on_validation_epoch_start(self) -> None:
         """Creates new evaluators."""
         self._evaluators = {
-            task: create_evaluator(task, names, self._evaluator)
-            for task, names in self.model.class_names.items()
-            if self._scored is None or task in self._scored
+            head: create_evaluator(self.model.spec.tasks[head], names, self._evaluator)
+            for head, names in self.model.class_names.items()
+            if self._scored is None or head in self._scored
         }
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
@@ -228,19 +228,19 @@ class VisionTask(lightning.LightningModule):
         inputs = batch.images.permute(0, 2, 3, 1).cpu().numpy()
         predicted = as_trained(self.deployed).predict_inputs(inputs, batch.placements)
         for predictions, sample in zip(predicted, batch.samples, strict=True):
-            for task, prediction in predictions.items():
-                if task in self._evaluators and has_ground_truth(sample, task):
-                    self._evaluators[task].update(prediction, sample)
+            for head, prediction in predictions.items():
+                if head in self._evaluators and has_ground_truth(sample, head, self.model.spec.tasks[head]):
+                    self._evaluators[head].update(prediction, sample)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the split."""
-        scores = {task: evaluator.compute() for task, evaluator in self._evaluators.items()}
-        for each in scores.values():
+        scores = {head: evaluator.compute() for head, evaluator in self._evaluators.items()}
+        for head, each in scores.items():
             for name, value in each.metrics.items():
-                self.log(f"val/{name}", value)
+                self.log(f"val/{metric_name(head, name)}", value)
         if len(self.model.heads) > 1:
             self.log(f"val/{MEAN}", combine(scores, self._references).metrics[MEAN])
-            self.headline = (MEAN, *(next(iter(each.metrics)) for each in scores.values()))
+            self.headline = (MEAN, *(metric_name(head, next(iter(each.metrics))) for head, each in scores.items()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves the count of skipped steps, the sums of the epoch, and the origin of the first weights.
@@ -256,7 +256,7 @@ class VisionTask(lightning.LightningModule):
             )
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
-        checkpoint["class_names"] = {task: list(names) for task, names in self.model.class_names.items()}
+        checkpoint["class_names"] = {head: list(names) for head, names in self.model.class_names.items()}
         checkpoint["epoch_sums"], checkpoint["epoch_counts"] = self._sums, self._images
         checkpoint["epoch_pictures"] = self._images.get("loss", 0)
         checkpoint["pulls"] = self.pulls

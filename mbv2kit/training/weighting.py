@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.structures import Task
 
 UNCERTAINTY = "uncertainty"
 
@@ -21,13 +20,13 @@ class FixedWeights(nn.Module):
         weights: Weight of each head; those that are missing have 1.
     """
 
-    def __init__(self, weights: Mapping[Task, float]) -> None:
+    def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()
         self._weights = dict(weights)
 
-    def forward(self, losses: Mapping[Task, Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Returns the sum of scalar losses."""
-        return torch.stack([self._weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
+        return torch.stack([self._weights.get(head, 1.0) * loss for head, loss in losses.items()]).sum()
 
 
 class UncertaintyWeights(nn.Module):
@@ -36,29 +35,27 @@ class UncertaintyWeights(nn.Module):
     A loss counts as ``exp(-s) * loss + s / 2``, where ``s`` is the logarithm of the variance and starts at 0.
 
     Args:
-        tasks: The heads.
+        heads: The heads.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, heads: Sequence[str]) -> None:
         super().__init__()
-        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
+        self.log_variances = nn.ParameterDict({head: nn.Parameter(torch.zeros(())) for head in heads})
 
-    def forward(self, losses: Mapping[Task, Tensor]) -> Tensor:
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Returns the sum of scalar losses."""
         variances = self.log_variances
         return torch.stack(
-            [(-variances[task]).exp() * loss + variances[task] / 2 for task, loss in losses.items()]
+            [(-variances[head]).exp() * loss + variances[head] / 2 for head, loss in losses.items()]
         ).sum()
 
 
-def create_weights(
-    config: Mapping[Task, float] | str | None, tasks: Sequence[Task]
-) -> FixedWeights | UncertaintyWeights:
+def create_weights(config: Mapping[str, float] | str | None, heads: Sequence[str]) -> FixedWeights | UncertaintyWeights:
     """Returns what adds up the losses of the heads.
 
     Args:
         config: A weight for each head, "uncertainty", or None for equal weights.
-        tasks: The heads.
+        heads: The heads.
 
     Raises:
         UserError: A head is none of the model's, or the name is unknown.
@@ -66,11 +63,11 @@ def create_weights(
     if isinstance(config, str):
         if config != UNCERTAINTY:
             raise UserError(
-                f"loss_weights must be {UNCERTAINTY}, null, or a weight for each head such as {{{tasks[0]}: 0.5}}, got "
+                f"loss_weights must be {UNCERTAINTY}, null, or a weight for each head such as {{{heads[0]}: 0.5}}, got "
                 f"'{config}'."
             )
-        return UncertaintyWeights(tasks)
-    for task in config or {}:
-        if task not in tasks:
-            raise UserError(f"loss_weights.{task}: the model has no such head.{nearest(task, tasks)}")
+        return UncertaintyWeights(heads)
+    for head in config or {}:
+        if head not in heads:
+            raise UserError(f"loss_weights.{head}: the model has no such head.{nearest(head, heads)}")
     return FixedWeights(config or {})

@@ -76,19 +76,20 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any] | None
         Markdown after a header in YAML.
     """
     spec = ModelSpec.from_dict(description)
-    tasks = [task for task in TASKS if task in spec.heads]
+    tasks = [task for task in TASKS if task in spec.tasks.values()]
     origins = list(_origins(spec.origin))
     name = repository.rpartition("/")[2]
     head = yaml.safe_dump(_head(spec, tasks, origins, metrics, name), sort_keys=False, allow_unicode=True)
+    heads = sorted(spec.heads, key=lambda each: TASKS.index(spec.tasks[each]))
     sections = [
         f"---\n{head}---",
         f"# {name}",
         f"A model of mbv2kit, a vision toolkit around MobileNetV2. It {', '.join(_PURPOSES[task] for task in tasks)}.",
-        *_model(spec, tasks),
-        *_classes(spec, tasks),
+        *_model(spec, heads),
+        *_classes(spec, heads),
         *_provenance(origins),
-        *_metrics(metrics),
-        *_usage(tasks, repository),
+        *_metrics(metrics, heads),
+        *_usage(spec, heads, repository),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -107,13 +108,13 @@ def _head(
     metrics: Mapping[str, Any] | None,
     name: str,
 ) -> dict[str, Any]:
-    parts = [spec.backbone["name"], *(spec.heads[task]["name"] for task in tasks)]
+    parts = dict.fromkeys([spec.backbone["name"], *(head["name"] for head in spec.heads.values())])
     return {
         **_license(origins),
         "library_name": "mbv2kit",
         "pipeline_tag": _PIPELINES[tasks[0]],
         "tags": ["mbv2kit", *parts, *(_PIPELINES[task] for task in tasks[1:])],
-        **_model_index(metrics, name),
+        **_model_index(spec, metrics, name),
     }
 
 
@@ -131,12 +132,12 @@ def _license(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-") or "unnamed"}
 
 
-def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+def _model_index(spec: ModelSpec, metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     if metrics is None:
         return {}
     values: dict[Task, list[dict[str, Any]]] = {}
     for key, value in metrics["metrics"].items():
-        task = metrics["task"] if metrics["task"] != MULTITASK else _TASKS_OF_METRICS.get(key, "detection")
+        task = metrics["task"] if metrics["task"] != MULTITASK else _task_of(spec, key)
         if value is not None and task is not None:
             values.setdefault(task, []).append(
                 {"type": shown(_HUB_METRICS.get(key, key)), "name": shown(key), "value": value}
@@ -154,16 +155,22 @@ def _model_index(metrics: Mapping[str, Any] | None, name: str) -> dict[str, Any]
     return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 
-def _model(spec: ModelSpec, tasks: Sequence[Task]) -> list[str]:
+def _task_of(spec: ModelSpec, metric: str) -> Task | None:
+    """Returns the task of a metric of a model of several heads; None for their mean."""
+    head, _, _ = metric.rpartition("/")
+    return spec.tasks[head] if head in spec.tasks else _TASKS_OF_METRICS.get(metric, "detection")
+
+
+def _model(spec: ModelSpec, names: Sequence[str]) -> list[str]:
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in VisionModel(spec).parameters())
     backbone = BACKBONES.options(spec.backbone["name"]) | dict(spec.backbone)
-    heads = {task: HEADS.options(spec.heads[task]["name"]) | dict(spec.heads[task]) for task in tasks}
+    heads = {name: HEADS.options(spec.heads[name]["name"]) | dict(spec.heads[name]) for name in names}
     height, width = spec.input.size
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     rows = [
         ("backbone", _options(backbone)),
-        *((f"head for {task}", _options(heads[task])) for task in tasks),
+        *((f"head for {_described(spec, name)}", _options(heads[name])) for name in names),
         ("parameters", f"{parameters:,}"),
         ("input", f"{height} x {width} pixels (height x width), RGB"),
         ("resize rule", f"{markdown_code(spec.input.resize)}: {_resize(spec.input)}"),
@@ -188,11 +195,17 @@ def _resize(preprocess: Preprocess) -> str:
     return f"{scaled}, in the top left corner; the rest is filled with gray {preprocess.fill}"
 
 
-def _classes(spec: ModelSpec, tasks: Sequence[Task]) -> Iterator[str]:
+def _described(spec: ModelSpec, head: str) -> str:
+    """Returns the task of a head, with the name that it has of its own."""
+    task = spec.tasks[head]
+    return task if head == task else f"{task} called {head}"
+
+
+def _classes(spec: ModelSpec, heads: Sequence[str]) -> Iterator[str]:
     yield "## Classes"
-    for task in tasks:
-        names = spec.class_names[task]
-        yield f"{len(names)} of {task}, by class id from 0: {_names(names)}."
+    for head in heads:
+        names = spec.class_names[head]
+        yield f"{len(names)} of {_described(spec, head)}, by class id from 0: {_names(names)}."
 
 
 def _provenance(origins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -210,7 +223,7 @@ def _known(value: Any) -> str:
     return _names(value) if isinstance(value, list | tuple) and value else markdown_code(_value(value))
 
 
-def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
+def _metrics(metrics: Mapping[str, Any] | None, heads: Sequence[str]) -> Iterator[str]:
     yield "## Metrics"
     if metrics is None:
         yield "None yet; `mbv2kit eval` measures them."
@@ -222,13 +235,13 @@ def _metrics(metrics: Mapping[str, Any] | None) -> Iterator[str]:
     )
     yield _table([*map(markdown_text, metrics["metrics"])], [[_number(value) for value in metrics["metrics"].values()]])
     several = metrics["task"] == MULTITASK
-    for task in TASKS if several else (metrics["task"],):
-        prefix = f"{task}/" if several else ""
+    for head in heads if several else (metrics["task"],):
+        prefix = f"{head}/" if several else ""
         classes = {
             name.removeprefix(prefix): its for name, its in metrics["per_class"].items() if name.startswith(prefix)
         }
         if classes:
-            yield _class_table(classes, f" of {task}" if several else "")
+            yield _class_table(classes, f" of {head}" if several else "")
 
 
 def _class_table(classes: Mapping[str, Mapping[str, Any]], of_task: str) -> str:
@@ -239,13 +252,13 @@ def _class_table(classes: Mapping[str, Mapping[str, Any]], of_task: str) -> str:
     return _table((f"class{of_task}", *map(markdown_text, columns)), rows)
 
 
-def _usage(tasks: Sequence[Task], repository: str) -> Iterator[str]:
+def _usage(spec: ModelSpec, heads: Sequence[str], repository: str) -> Iterator[str]:
     yield "## How to use it"
     yield "With mbv2kit and its support for the Hub, `pip install 'mbv2kit[weights]'`:"
     yield f"```\nmbv2kit infer photos/*.jpg checkpoint=hub:{repository}\n```"
-    # A model of one task needs no task to be named.
-    results = ["result"] if len(tasks) == 1 else [f'result["{task}"]' for task in tasks]
-    printed = "\n".join(_PRINTED[task].format(result=result) for task, result in zip(tasks, results, strict=True))
+    # A model of one head needs none to be named.
+    results = {head: "result" if len(heads) == 1 else f'result["{head}"]' for head in heads}
+    printed = "\n".join(_PRINTED[spec.tasks[head]].format(result=result) for head, result in results.items())
     yield f"""```python
 import mbv2kit
 

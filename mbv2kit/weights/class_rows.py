@@ -10,12 +10,11 @@ from mbv2kit.data.names import are_numbered, same_but_for_case
 from mbv2kit.errors import UserError
 from mbv2kit.heads import Head, create_head
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import Task
 from mbv2kit.weights.partial_loading import Renamed, other_shape
 
 
 def rows_by_name(
-    model: VisionModel, their_classes: Mapping[Task, Sequence[str]], tensors: Mapping[str, Tensor]
+    model: VisionModel, their_classes: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor]
 ) -> dict[str, Renamed]:
     """Finds the tensors whose rows belong to classes, where two models have other classes or another order.
 
@@ -25,23 +24,23 @@ def rows_by_name(
 
     Args:
         model: The model to load into, with fresh weights.
-        their_classes: Names of the weights' classes, by task.
+        their_classes: Names of the weights' classes, by head.
         tensors: The weights, by the names of the model's tensors.
 
     Returns:
         What to load in place of those tensors, by their names in the model.
     """
     found: dict[str, Renamed] = {}
-    for task, own in model.class_names.items():
-        head, names = model.heads[task], tuple(own)
-        theirs = tuple(their_classes.get(task, names))
+    for place, own in model.class_names.items():
+        head, names = model.heads[place], tuple(own)
+        theirs = tuple(their_classes.get(place, names))
         if names == theirs:
             continue
         sources = None if are_numbered(theirs) else _namesakes(names, theirs)
-        for name, groups in _class_tensors(model, head, model.spec.heads[task], len(names)).items():
-            fresh, tensor = head.state_dict()[name], tensors.get(f"heads.{task}.{name}")
+        for name, groups in _class_tensors(model, head, model.spec.heads[place], len(names)).items():
+            fresh, tensor = head.state_dict()[name], tensors.get(f"heads.{place}.{name}")
             if tensor is not None:
-                found[f"heads.{task}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
+                found[f"heads.{place}.{name}"] = _renamed(fresh, tensor, groups, sources, len(names), len(theirs))
     return found
 
 

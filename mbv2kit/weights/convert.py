@@ -9,7 +9,6 @@ from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import TASKS, Task
 from mbv2kit.weights.class_names import with_class_names
 from mbv2kit.weights.open import open_model
 
@@ -20,7 +19,7 @@ def convert(
     *,
     license: str | None = None,
     class_names: str | None = None,
-    tasks: Sequence[Task] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> None:
     """Reads weights, writes them as a model folder and prints a summary.
 
@@ -29,10 +28,10 @@ def convert(
         output: The folder to create.
         license: License of the weights, instead of the one that the source states.
         class_names: Text file with the names of the classes, instead of those in the source.
-        tasks: Tasks whose heads are kept; None keeps all.
+        tasks: The heads that are kept, by their tasks or names; None keeps all.
 
     Raises:
-        UserError: The source cannot be read or has no head for a task, or the output already holds a model; nothing is
+        UserError: The source cannot be read or lacks a head, or the output already holds a model; nothing is
             written then.
     """
     folder = Path(output)
@@ -40,7 +39,7 @@ def convert(
         raise UserError(f"output={output} holds a model; name another folder.")
     model, _ = open_model(source)
     if tasks is not None:
-        model = model.with_tasks(tasks)
+        model = model.with_heads(tasks)
     spec = model.spec
     if license is not None:
         spec = replace(spec, origin={**spec.origin, "licence": license})
@@ -60,13 +59,12 @@ def _summary(model: VisionModel) -> list[str]:
     chosen = ", ".join(f"{key}={value}" for key, value in spec.backbone.items() if value != usual[key])
     network = spec.backbone["name"] + (f" with {chosen}" if chosen else "")
     lines = [f"{network}: {parameters / 1e6:.2f} M parameters"]
-    for task in TASKS:
-        if task in spec.heads:
-            names = spec.class_names[task]
-            known = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-            lines.append(
-                f"{task} by {spec.heads[task]['name']}, {len(names)} class{'es' if len(names) > 1 else ''}: {known}"
-            )
+    for head in spec.heads:
+        names = spec.class_names[head]
+        known = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        lines.append(
+            f"{head} by {spec.heads[head]['name']}, {len(names)} class{'es' if len(names) > 1 else ''}: {known}"
+        )
     lines.append(f"input {width} x {height} by {spec.input.resize}, mean {spec.mean}, std {spec.std} in 0..255")
     lines.append(f"license: {spec.origin.get('licence', 'not stated')}")
     left_out = spec.origin.get("left_out", [])

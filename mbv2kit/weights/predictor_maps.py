@@ -23,10 +23,10 @@ def tensors_by_map(model: VisionModel, start: VisionModel) -> dict[str, Tensor]:
         as ``heads.detection.classifiers.layer_8_expansion.weight``.
     """
     found = start.state_dict()
-    for task, ours in model.heads.items():
-        theirs = start.heads[task] if task in start.heads else None  # noqa: SIM401 - ModuleDict has no get
+    for head, ours in model.heads.items():
+        theirs = start.heads[head] if head in start.heads else None  # noqa: SIM401 - ModuleDict has no get
         if isinstance(ours, MultiBox) and isinstance(theirs, MultiBox):
-            found = {_moved(name, f"heads.{task}", theirs.maps, ours.maps): tensor for name, tensor in found.items()}
+            found = {_moved(name, f"heads.{head}", theirs.maps, ours.maps): tensor for name, tensor in found.items()}
     return found
 
 

@@ -14,9 +14,8 @@ from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.nn.layers import ConvNormAct, ConvStyle, InvertedResidual
-from mbv2kit.structures import Task
 
-HEADS: dict[Task, dict[str, Any]] = {
+HEADS: dict[str, dict[str, Any]] = {
     "classification": {"name": "classifier"},
     "detection": {"name": "ssdlite"},
     "segmentation": {"name": "deeplab_v3", "aspp": True},

@@ -69,7 +69,7 @@ def test_an_experiment_weighs_heads(compose: Callable[..., DictConfig], tmp_path
     ("content", "message"),
     [
         ("heads: {segmentation: {channel: 16}}", "There is no key 'heads.segmentation.channel'. Did you mean"),
-        ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each one of classification,"),
+        ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each with a number"),
     ],
 )
 def test_a_slip_in_an_experiment_names_the_file(

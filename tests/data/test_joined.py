@@ -11,7 +11,7 @@ import torch
 
 from mbv2kit.data.augment import create_augment
 from mbv2kit.data.datamodule import DataModule, collate_training
-from mbv2kit.data.joined import Joined, open_joined
+from mbv2kit.data.joined import Joined, has_ground_truth, open_joined
 from mbv2kit.data.order import EpochSampler, in_step, share_out
 from mbv2kit.data.sources import Source, create_source
 from mbv2kit.errors import UserError
@@ -19,6 +19,7 @@ from mbv2kit.imaging import images
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.structures import TASKS, Sample, Task
 
+USUAL: dict[str, Task] = {task: task for task in TASKS}
 SHAPES: dict[str, Any] = {"name": "shapes", "root": None, "train_split": "train", "val_split": "val", "size": 64}
 
 
@@ -35,7 +36,7 @@ class Named(Source):
 
     def __getitem__(self, index: int) -> Sample:
         name, side = self._names[index], self._side
-        truths: dict[Task, dict[str, Any]] = {
+        truths: dict[str, dict[str, Any]] = {
             "classification": {"label": index},
             "detection": {"boxes": np.full((1, 4), index, np.float32), "labels": np.array([index])},
             "segmentation": {"mask": np.full((side, side), index, np.uint8)},
@@ -57,7 +58,7 @@ def test_images_of_one_data_set_are_joined_by_name() -> None:
 
 
 def test_images_of_several_data_sets_stay_apart() -> None:
-    sources: dict[Task, Source] = {
+    sources: dict[str, Source] = {
         "classification": Named("classification", "ab"),
         "detection": Named("detection", "bc"),
         "segmentation": Named("segmentation", "ba"),
@@ -89,7 +90,7 @@ def test_a_file_is_read_once_for_all_tasks(tmp_path: Path, monkeypatch: pytest.M
             with (tmp_path / "ImageSets" / kind / "train.txt").open("a") as file:
                 file.write(f"{name}\n")
     dataset = {"name": "voc", "root": str(tmp_path), "train_split": "train", "val_split": "train"}
-    joined = open_joined({"detection": dataset, "segmentation": dataset}, "train_split")
+    joined = open_joined({"detection": dataset, "segmentation": dataset}, USUAL, "train_split")
     assert len(joined) == 2
     read: Counter[str] = Counter()
     original = images._read
@@ -111,9 +112,36 @@ def test_names_are_those_of_the_samples(task: Task) -> None:
     assert list(source.image_names()) == [source[index].image_id for index in range(3)]
 
 
+def test_heads_of_one_task_have_images_of_their_own() -> None:
+    tasks: dict[str, Task] = {"color": "classification", "kind": "classification", "parts": "segmentation"}
+    datasets = {"color": SHAPES, "kind": SHAPES, "parts": SHAPES}
+    joined = open_joined(datasets, tasks, "val_split")
+    assert joined.together == [["color", "parts"], ["kind"]]
+    first, other = joined[0], joined[300]
+    assert (first.heads, other.heads) == (
+        {"classification": "color", "segmentation": "parts"},
+        {"classification": "kind"},
+    )
+    assert first.image_id == other.image_id
+    assert [has_ground_truth(first, head, tasks[head]) for head in tasks] == [True, False, True]
+    assert [has_ground_truth(other, head, tasks[head]) for head in tasks] == [False, True, False]
+    assert not has_ground_truth(first, "classification", "classification")
+    # Each head gets the targets of its own images.
+    augment = create_augment({"preset": "none"}, Preprocess((64, 64)))
+    samples = [augment(joined[index], np.random.default_rng(0)) for index in (0, 300, 1, 301, 2)]
+    batch = collate_training(samples)
+    assert {head: rows.tolist() for head, rows in batch.rows.items()} == {
+        "color": [0, 2, 4],
+        "kind": [1, 3],
+        "parts": [0, 2, 4],
+    }
+    assert batch.targets["kind"]["label"].tolist() == [samples[1].label, samples[3].label]
+    assert batch.targets["parts"]["mask"].shape == (3, 64, 64)
+
+
 def test_equal_data_sets_share_images_and_others_do_not() -> None:
     other = SHAPES | {"seed": 1}
-    joined = open_joined({"classification": SHAPES, "detection": other, "segmentation": SHAPES}, "val_split")
+    joined = open_joined({"classification": SHAPES, "detection": other, "segmentation": SHAPES}, USUAL, "val_split")
     assert joined.together == [["classification", "segmentation"], ["detection"]]
     assert joined.counts == (300, 300)
 
@@ -134,7 +162,7 @@ def test_targets_are_of_the_images_that_have_them() -> None:
 
 
 def test_a_batch_splits_into_its_data_sets() -> None:
-    sources: dict[Task, Source] = {
+    sources: dict[str, Source] = {
         "classification": Named("classification", "ab"),
         "segmentation": Named("segmentation", "bc"),
         "detection": Named("detection", "de"),
@@ -188,7 +216,7 @@ def test_a_single_image_with_ground_truth_teaches_nothing() -> None:
 
 
 def two_data_sets(labels: int, masks: int, batch_size: int = 8) -> DataModule:
-    sources: dict[Task, Source] = {
+    sources: dict[str, Source] = {
         "classification": create_source("shapes", task="classification", split="train", size=64, train_count=labels),
         "segmentation": create_source("shapes", task="segmentation", split="train", size=64, train_count=masks),
     }

@@ -90,7 +90,7 @@ def _save(folder: Path, graph: GraphProto, spec: ModelSpec, batch: int | None, o
             size=spec.input.size,
             batch=batch,
             outputs=(output,),
-            nms_options=None,
+            nms_options={},
             sha256=hash_of(file),
         )
         ModelFolder(folder).describe(spec)

@@ -27,7 +27,7 @@ from mbv2kit.inference.stages import Stages
 from mbv2kit.models.session import Session
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.structures import BoxClasses, Boxes, Detections, Prediction, Task
+from mbv2kit.structures import BoxClasses, Boxes, Detections, Prediction
 from tests.inference.networks import save_detector, save_shares
 
 # Corners in a photo of 640 x 640 pixels, and what is there: red, green and blue have these shares.
@@ -262,7 +262,7 @@ class Known(Predictor):
         super().__init__(spec, lambda _: lambda images: {"count": np.zeros(len(images))}, threads=threads)
         self._boxes = boxes
 
-    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[str, Prediction]]:
         return [{"detection": _detections(self._boxes[placement.image])} for placement in placements]
 
 

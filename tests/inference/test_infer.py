@@ -31,12 +31,12 @@ class FakePredictor(Predictor):
     """Predicts the image's mean, its whole area and its left half."""
 
     def __init__(self, *tasks: Task) -> None:
-        names: dict[Task, tuple[str, ...]] = {
+        names: dict[str, tuple[str, ...]] = {
             "classification": tuple(f"kind {i}" for i in range(7)),
             "detection": ("cat", "dog"),
             "segmentation": ("background", "cat", "cat"),
         }
-        class_names = {task: names[task] for task in tasks}
+        class_names: dict[str, tuple[str, ...]] = {task: names[task] for task in tasks}
         spec = ModelSpec(backbone={}, heads={}, class_names=class_names, input=Preprocess((8, 8)))
         super().__init__(spec, lambda _: self.run)
 
@@ -46,9 +46,9 @@ class FakePredictor(Predictor):
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         return {"mean": images.mean(axis=(1, 2, 3)) / 255}
 
-    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+    def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[str, Prediction]]:
         return [
-            {task: _outputs(task, mean, *placement.image) for task in self.class_names}
+            {head: _outputs(task, mean, *placement.image) for head, task in self.spec.tasks.items()}
             for mean, placement in zip(outputs["mean"], placements, strict=True)
         ]
 
@@ -340,7 +340,7 @@ def test_an_image_that_is_gone_when_it_is_drawn_is_reported(
     photos: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deleting(FakePredictor):
-        def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[Task, Prediction]]:
+        def postprocess(self, outputs: Outputs, placements: Sequence[Placement]) -> list[dict[str, Prediction]]:
             (photos / "a" / "cat.png").unlink()
             return super().postprocess(outputs, placements)
 

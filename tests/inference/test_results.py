@@ -16,9 +16,9 @@ from mbv2kit.imaging.colors import palette
 from mbv2kit.imaging.draw import DRAW_MIN_SCORE, annotate, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.inference.results import MIN_SCORE, Result
-from mbv2kit.structures import BoxClasses, Classification, Detections, Prediction, Segmentation, Task
+from mbv2kit.structures import BoxClasses, Classification, Detections, Prediction, Segmentation
 
-NAMES: dict[Task, tuple[str, ...]] = {
+NAMES: dict[str, tuple[str, ...]] = {
     "classification": ("cat", "dog", "owl"),
     "detection": ("cell", "worm"),
     "segmentation": ("background", "road", "road"),
@@ -37,7 +37,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
 
 
 def result(**predictions: Prediction) -> Result:
-    return Result(path=None, size=(20, 40), predictions=predictions, class_names=NAMES, pixels=PIXELS)  # type: ignore[arg-type]
+    return Result(path=None, size=(20, 40), predictions=predictions, class_names=NAMES, pixels=PIXELS)
 
 
 # Values.
@@ -199,7 +199,7 @@ def test_the_thresholds_are_those_of_the_command_line(root: Path) -> None:
 @pytest.mark.parametrize(
     "predictions", [{"classification": CLASSES}, {"detection": OBJECTS}, {"segmentation": REGIONS}]
 )
-def test_the_drawing_is_that_of_annotate(predictions: dict[Task, Prediction]) -> None:
+def test_the_drawing_is_that_of_annotate(predictions: dict[str, Prediction]) -> None:
     ((task, prediction),) = predictions.items()
     found = result(**predictions)
     before = PIXELS.copy()

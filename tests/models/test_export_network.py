@@ -55,8 +55,7 @@ def test_all_answers_come_out_in_the_order_of_their_names() -> None:
     model = small_model(*TASKS)
     network = ExportNetwork(model).eval()
     assert network.output_names == ("probabilities", "boxes", "scores", "mask")
-    assert network.nms_options is not None
-    assert network.nms_options.score_threshold == 0.05
+    assert network.nms_options["detection"].score_threshold == 0.05
     images = images_to_tensor(noise(2, (64, 64)))
     found = dict(zip(network.output_names, network(images.permute(0, 2, 3, 1)), strict=True))
     for name, expected in outputs_of(model, images):

@@ -19,7 +19,7 @@ ONE = Export(
     size=(64, 48),
     batch=None,
     outputs=("boxes", "scores"),
-    nms_options=NmsOptions(0.05, 0.5, 100),
+    nms_options={"detection": NmsOptions(0.05, 0.5, 100)},
     sha256="0" * 64,
 )
 
@@ -42,7 +42,7 @@ def scratch(tmp_path: Path) -> Path:
 def test_what_was_listed_is_read_back(folder: Path, scratch: Path) -> None:
     model = ModelFolder(folder)
     assert model.read_exports() == ()
-    other = replace(ONE, file="model_int8.onnx", precision="int8", batch=4, nms_options=None)
+    other = replace(ONE, file="model_int8.onnx", precision="int8", batch=4, nms_options={})
     model.add_export(ONE, scratch)
     model.add_export(other, scratch)
     assert model.read_exports() == (ONE, other)
@@ -126,8 +126,8 @@ def test_a_damaged_list_is_a_sentence(folder: Path, damage: object) -> None:
         ({"size": [64, 10**9]}, "size must be a list of 2, each a whole number from 1 to 8,192"),
         ({"outputs": []}, "outputs must be a list"),
         ({"outputs": "boxes"}, "outputs must be a list"),
-        ({"selection": {"nms_iou": 0.5}}, "'nms_options.score_threshold' is missing"),
-        ({"selection": 3}, "nms_options must be set by its keys"),
+        ({"selection": {"nms_iou": 0.5}}, "'selection.score_threshold' is missing"),
+        ({"selection": 3}, "selection must be set by its keys"),
         ({"sha256": "0"}, "sha256 must be text of 64 hexadecimal digits"),
         ({"other": 1}, "unexpected keyword argument 'other'"),
     ],

@@ -33,12 +33,12 @@ from mbv2kit.training.run import train
 from tests.norms import randomize_norms
 
 SIZE = (65, 97)
-NAMES: dict[Task, tuple[str, ...]] = {
+NAMES: dict[str, tuple[str, ...]] = {
     "classification": ("cat", "dog", "emu"),
     "detection": ("cat", "dog"),
     "segmentation": ("background", "cat", "dog"),
 }
-HEAD: dict[Task, dict[str, Any]] = {
+HEAD: dict[str, dict[str, Any]] = {
     "classification": {"name": "classifier"},
     "detection": {"name": "ssdlite", "score_threshold": 0.0, "max_detections": 20},
     "segmentation": {"name": "deeplab_v3", "channels": 32},
@@ -76,7 +76,7 @@ def untouched(count: int = 2, size: tuple[int, int] = SIZE) -> list[Placement]:
 
 def predict(
     model: VisionModel, session: Session, images: Tensor, placements: list[Placement]
-) -> list[dict[Task, Prediction]]:
+) -> list[dict[str, Prediction]]:
     predictor = Predictor(model.spec, lambda _: session, nms_options=model.nms_options)
     return predictor.predict_inputs(images.permute(0, 2, 3, 1).numpy(), placements)
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import mbv2kit
 from mbv2kit.cli.config import compose_config, conf_folder, register_parts
 from mbv2kit.structures import TASKS
@@ -39,7 +41,7 @@ def run(folder: Path, network: str, seed: int, overrides: Sequence[str] = ()) ->
     name = "_".join([network, str(seed), *(override.replace("=", "-") for override in overrides)])
     path = folder / name
     if not (path / "metrics.json").is_file():
-        more = dict(override.split("=", 1) for override in overrides)
+        more = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in overrides)}
         mbv2kit.train(**{**keys_of(network), **more, "seed": seed, "run_dir": str(path), "export": False})
     content = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
     return {name: content["metrics"][name] for name in METRICS if name in content["metrics"]}

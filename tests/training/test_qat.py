@@ -124,7 +124,9 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
     tasks: tuple[Task, ...] = ("classification", "detection", "segmentation")
     batch = training_batch(*tasks)
     model = build(*tasks)
-    names = {task: create_source("shapes", task=task, split="val").class_names for task in tasks}
+    names: dict[str, tuple[str, ...]] = {
+        task: create_source("shapes", task=task, split="val").class_names for task in tasks
+    }
     model = VisionModel(replace(model.spec, class_names=names))
     qat = prepared(model, QatOptions(enabled=True), 1)
     int8 = qat.simulation

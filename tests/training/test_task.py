@@ -21,12 +21,14 @@ OPTIMIZER = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "decay_norm_bias_dep
 def make_task(
     *tasks: Task, ema_decay: float | None = 0.9, seed: int = 0, finetuning: FineTuning | None = None
 ) -> VisionTask:
-    heads: dict[Task, dict[str, Any]] = {
+    heads: dict[str, dict[str, Any]] = {
         "classification": {"name": "classifier"},
         "detection": {"name": "ssdlite"},
         "segmentation": {"name": "deeplab_v3"},
     }
-    names = {task: create_source("shapes", task=task, split="val").class_names for task in tasks}
+    names: dict[str, tuple[str, ...]] = {
+        task: create_source("shapes", task=task, split="val").class_names for task in tasks
+    }
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads={task: heads[task] for task in tasks},

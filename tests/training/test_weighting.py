@@ -12,7 +12,7 @@ from mbv2kit.structures import Task
 from mbv2kit.training.pulls import measure_pulls
 from mbv2kit.training.weighting import UncertaintyWeights, create_weights
 
-LOSSES: dict[Task, torch.Tensor] = {"classification": torch.tensor(2.0), "detection": torch.tensor(10.0)}
+LOSSES: dict[str, torch.Tensor] = {"classification": torch.tensor(2.0), "detection": torch.tensor(10.0)}
 TASKS: list[Task] = ["classification", "detection"]
 
 
@@ -49,7 +49,7 @@ def test_pulls_are_measured_on_the_last_shared_layer() -> None:
     images = torch.tensor([[1.0, 2.0]])
     middle = shared[1](shared[0](images))
     # The last layer serves one head alone.
-    losses: dict[Task, torch.Tensor] = {
+    losses: dict[str, torch.Tensor] = {
         "classification": 3 * middle[0, 0] + last(middle).sum(),
         "detection": -2 * middle[0, 0] + 0 * middle[0, 1],
         "segmentation": middle[0, 1],
@@ -80,7 +80,7 @@ def test_one_head_pulls_at_nothing_that_is_shared() -> None:
 
 
 def test_the_mean_is_over_what_each_head_reaches_of_its_reference() -> None:
-    scores: dict[Task, Scores] = {
+    scores: dict[str, Scores] = {
         "classification": Scores({"top1": 0.8, "top5": 1.0}, {"cat": {"top1": 0.8}}),
         "detection": Scores({"AP": 0.2, "AP50": 0.5}, {"cat": {"AP": 0.2}}, ("No small object.",)),
     }

@@ -45,23 +45,24 @@ def check_config(
             part = values.get(registry.group)
             if part is not None:
                 registry.check(part, registry.group)
-            for task, each in (values.get(registry.several or "") or {}).items():
-                registry.check(each, f"{registry.several}.{task}")
+            for head, each in (values.get(registry.several or "") or {}).items():
+                registry.check(each, f"{registry.several}.{head}")
     except UserError as error:
         raise UserError(f"{origin}{error}") from None
 
 
-def text_keys(name: str, parts: Iterable[Registry[Any]]) -> set[str]:
+def text_keys(name: str, parts: Iterable[Registry[Any]], heads: Iterable[str] = TASKS) -> set[str]:
     """Returns the dotted keys of a command whose values are text, so that a name of digits is no number.
 
     Args:
         name: Name of the configuration, without suffix.
         parts: The registries whose names are choices of its groups.
+        heads: The names of the heads that have parts of their own.
     """
     kinds = list(_flat(keys_of_command(name), ""))
     for registry in parts:
         for part in registry.names():
-            places = [registry.group, *(f"{registry.several}.{task}" for task in TASKS if registry.several)]
+            places = [registry.group, *(f"{registry.several}.{head}" for head in heads if registry.several)]
             kinds += [(f"{place}.{key}", kind) for key, kind in registry.kinds(part).items() for place in places]
     text = {key for key, kind in kinds if is_text(kind)}
     return text - {key for key, kind in kinds if not is_text(kind)}

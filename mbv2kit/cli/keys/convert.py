@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from mbv2kit.schema.rules import DISTINCT, FILLED, Location, Name
-from mbv2kit.structures import Task
+from mbv2kit.schema.rules import DISTINCT, FILLED, HeadName, Location, Name
 
 
 class Keys(TypedDict):
@@ -14,4 +13,4 @@ class Keys(TypedDict):
     output: Location
     licence: Name | None
     class_names: Location | None
-    tasks: Annotated[Sequence[Task], FILLED, DISTINCT] | None
+    tasks: Annotated[Sequence[HeadName], FILLED, DISTINCT] | None

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from mbv2kit.cli.keys.infer import Task
 from mbv2kit.schema.rules import DISTINCT, FILLED, Location
+from mbv2kit.structures import Task
 
 
 class Keys(TypedDict):

@@ -5,15 +5,14 @@ from typing import TypedDict
 
 from mbv2kit.cli.keys.infer import Precision, Runtime, TestTimeAugmentation
 from mbv2kit.cli.keys.train import Loader, Part
-from mbv2kit.schema.rules import Location, Name, Stride
-from mbv2kit.structures import Task
+from mbv2kit.schema.rules import HeadName, Location, Name, Stride
 
 
 class Keys(TypedDict):
     """All keys; the options of a registered part are checked by its registry."""
 
     plugins: Sequence[Name]
-    task: Task | None
+    task: HeadName | None
     checkpoint: Location | None
     weights: Location | None
     class_names: Location | None

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
 
-from mbv2kit.schema.rules import Cores, Location, Name, Share, Stride, between
+from mbv2kit.schema.rules import Cores, HeadName, Location, Name, Share, Stride, between
 
-Task = Literal["classification", "detection", "segmentation"]
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -25,7 +24,7 @@ class Keys(TypedDict):
     """All keys."""
 
     plugins: Sequence[Name]
-    task: Task | None
+    task: HeadName | None
     checkpoint: Location | None
     weights: Location | None
     class_names: Location | None

@@ -9,6 +9,7 @@ from mbv2kit.schema.rules import (
     FILLED,
     Count,
     Epochs,
+    HeadName,
     Location,
     Mean,
     Name,
@@ -28,7 +29,7 @@ class Part(TypedDict):
 
 
 # A part for each head.
-Parts = Mapping[Task, Mapping[str, Any]]
+Parts = Mapping[HeadName, Mapping[str, Any]]
 
 
 class _TaskKeys(TypedDict):
@@ -39,7 +40,7 @@ class _TaskKeys(TypedDict):
 class TaskKeys(_TaskKeys, total=False):
     """Keys of the group ``task``; only ``multitask`` has references."""
 
-    references: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+    references: Mapping[HeadName, Annotated[float, above(0, 1_000_000)]] | None
 
 
 class Normalization(TypedDict):
@@ -55,7 +56,7 @@ class FineTuning(TypedDict):
     frozen_layers: Name | None
     frozen_norms: bool
     backbone_lr: Annotated[float, between(0, 1000)]
-    train_only: Annotated[Sequence[Task], FILLED, DISTINCT] | None
+    train_only: Annotated[Sequence[HeadName], FILLED, DISTINCT] | None
 
 
 class Qat(TypedDict):
@@ -76,7 +77,7 @@ class Loader(TypedDict):
 class TrainingLoader(Loader):
     """Keys of ``loader``."""
 
-    ratio: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | None
+    ratio: Mapping[HeadName, Annotated[float, above(0, 1_000_000)]] | None
     mixed: bool
 
 
@@ -113,7 +114,7 @@ class Keys(TypedDict):
     heads: Parts | None
     datasets: Parts | None
     gradients: Literal["pcgrad", "upgrad", "mgda"] | None
-    loss_weights: Mapping[Task, Annotated[float, above(0, 1_000_000)]] | Literal["uncertainty"] | None
+    loss_weights: Mapping[HeadName, Annotated[float, above(0, 1_000_000)]] | Literal["uncertainty"] | None
     augment: Part
     optimizer: Part
     scheduler: Part

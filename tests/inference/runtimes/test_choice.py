@@ -20,7 +20,7 @@ ONNX = Export(
     size=(8, 6),
     batch=None,
     outputs=("probabilities",),
-    nms_options=None,
+    nms_options={},
     sha256="a",
 )
 OPENVINO = replace(ONNX, file="model.xml", format="openvino", sha256="b")

@@ -24,7 +24,7 @@ EXPORT = Export(
     size=SIZE,
     batch=2,
     outputs=("mask", "probabilities"),
-    nms_options=None,
+    nms_options={},
     sha256="",
 )
 

@@ -22,7 +22,7 @@ EXPORT = Export(
     size=SIZE,
     batch=2,
     outputs=("probabilities", "mask"),
-    nms_options=None,
+    nms_options={},
     sha256="",
 )
 

@@ -64,7 +64,7 @@ def run_folder(tmp_path: Path) -> RunFolder:
             size=(32, 32),
             batch=None,
             outputs=("probabilities",),
-            nms_options=None,
+            nms_options={},
             sha256=hash_of(tmp_path / file),
         )
         model.add_export(export, tmp_path)

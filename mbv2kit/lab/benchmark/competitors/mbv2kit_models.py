@@ -39,8 +39,7 @@ def in_torch(threads: int, batch: int, folder: str, compiled: bool) -> Workload:
 def detection(threads: int, score_threshold: float, folder: str, file: str, runtime: RuntimeName) -> Workload:
     """From a network input to the boxes after NMS; ``after`` is everything after the network."""
     export = _export(folder, file)
-    assert export.nms_options is not None
-    nms_options = replace(export.nms_options, score_threshold=score_threshold)
+    nms_options = replace(export.nms_options["detection"], score_threshold=score_threshold)
     session = open_session(runtime, Path(folder), export, threads)
     images = pixels(1, *export.size).astype(export.input)
     outputs = dict(session(images))
