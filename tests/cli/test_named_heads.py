@@ -52,8 +52,8 @@ def train(run: Run, tiny: list[str], tmp_path: Path) -> Train:
     for split, count in (("train", 6), ("val", 3)):
         for name, value in COLORS.items():
             draw(tmp_path / "colors" / split / name, value, count)
-        for name, value in {"dark": 30, "light": 220, "medium": 120}.items():
-            draw(tmp_path / "2012" / split / name, (value, value, value), count)
+        for name, gray in {"dark": 30, "light": 220, "medium": 120}.items():
+            draw(tmp_path / "2012" / split / name, (gray, gray, gray), count)
 
     def call(*keys: str, folder: str = "run") -> RunFolder:
         several = ("task=multitask", "input.size=[65,65]", "trainer.max_epochs=2", "ema.decay=null")

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 import mbv2kit
 from mbv2kit.data.sources import create_source
 from mbv2kit.evaluation import create_evaluator
-from mbv2kit.structures import Detections
+from mbv2kit.structures import Boxes, Detections
 
 MARGIN = 0.1
 _SAME_OBJECT = 0.5
@@ -54,12 +55,13 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{right[0]} boxes on objects: {right[1]} right by the detector, {right[2]} by the second model")
 
 
-def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     """Returns the IoU of each of (N, 4) and (M, 4) boxes."""
     corners = np.maximum(boxes[:, None, :2], others[None, :, :2]), np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     inside = (corners[1] - corners[0]).clip(min=0).prod(axis=2)
     areas = [(each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, others)]
-    return inside / (areas[0][:, None] + areas[1][None] - inside)
+    overlaps: NDArray[np.float32] = inside / (areas[0][:, None] + areas[1][None] - inside)
+    return overlaps
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains one network on blood cells, street scenes and photographs, and a network of its own for each, on as many images.
+"""Trains one network on cells, streets and photographs, and a network of its own for each on as many images.
 
 python -m tests.training.real_heads SHARED/data FOLDER                             all of them
 python -m tests.training.real_heads SHARED/data FOLDER together loader.mixed=false one of them, with keys
@@ -74,13 +74,8 @@ def keys_of(network: str, data: Path, photos: Path) -> dict[str, Any]:
         "trainer": {"max_epochs": EPOCHS[network], "val_every_n_epochs": EPOCHS[network]},
     }
     if network != "together":
-        return {
-            "task": network,
-            "dataset": datasets[network],
-            "head": HEADS[network],
-            **keys,
-            "loader.batch_size": SHARE,
-        }
+        own = {"task": network, "dataset": datasets[network], "head": HEADS[network]}
+        return {**own, **keys, "loader.batch_size": SHARE}
     several = {"task": "multitask", "dataset": "shapes", "datasets": datasets, "heads": HEADS}
     return {**several, **keys, "loader.batch_size": 3 * SHARE}
 
