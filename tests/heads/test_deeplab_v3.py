@@ -140,6 +140,15 @@ def test_a_mask_that_is_ignored_altogether_costs_nothing(class_weights: list[flo
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_of_equal_classes_the_first_wins(layout: torch.memory_format) -> None:
+    deeplab = DeepLabV3(FEATURES, 5)
+    logits = torch.randint(0, 3, (2, 5, 9, 7)).float().to(memory_format=layout)
+    mask = deeplab.outputs({"logits": logits}, (9, 7))["mask"].numpy()
+    # numpy's arg-max is documented to take the first.
+    np.testing.assert_array_equal(mask, logits.numpy().argmax(axis=1))
+
+
 def test_decoding_takes_the_best_class_at_the_size_of_each_input() -> None:
     head = DeepLabV3(FEATURES, 3)
     logits = torch.randn(2, 3, 3, 4)
