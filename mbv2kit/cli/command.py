@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.config import compose, conf_folder, read_names, register_parts, without_hydra
 from mbv2kit.cli.extras import explain_missing
+from mbv2kit.cli.keys import mapping_keys
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.cli.several import drop_unchosen
@@ -119,7 +120,7 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
 
     def run(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
-        drop_unchosen(config, hydra_config.overrides.task, registries)
+        drop_unchosen(config, hydra_config.overrides.task, registries, mapping_keys(config_name, registries))
         if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
             config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
         try:

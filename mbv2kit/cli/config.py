@@ -73,7 +73,7 @@ def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[s
     """
     heads = names_of_heads(overrides, _registered.values())
     names = text_keys(config_name, _registered.values(), heads)
-    lines = quote_names(register_recipes(overrides), names | {"experiment", *_registered})
+    lines = quote_names(register_recipes(overrides, _registered.values()), names | {"experiment", *_registered})
     lines = gather_mappings(lines, mapping_keys(config_name, _registered.values()))
     if config_name == "train":
         lines = choose_sets(lines, _registered.values())
@@ -167,15 +167,15 @@ def _compose_job(config_name: str, lines: list[str], groups: Groups, base: DictC
         check_group_choice(choice, groups.choices(choice.key_or_group))
     chosen = [str(choice.input_line) for choice in choices]
     parts = hydra.compose(config_name, chosen, return_hydra_config=True) if chosen else base
-    drop_unchosen(parts, lines, _registered.values())
     mappings = mapping_keys(config_name, _registered.values())
+    drop_unchosen(parts, lines, _registered.values(), mappings)
     known = _known_keys(config_name, parts, mappings)
     for item in overrides:
         if item not in choices:
             check_override(item, known, mappings)
 
     config = hydra.compose(config_name, lines, return_hydra_config=True)
-    drop_unchosen(config, lines, _registered.values())
+    drop_unchosen(config, lines, _registered.values(), mappings)
     values: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
     check_config(config_name, _given(values), _registered.values())
     return config

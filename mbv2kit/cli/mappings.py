@@ -10,6 +10,8 @@ from hydra.errors import HydraException
 def gather_mappings(lines: Sequence[str], keys: Collection[str]) -> list[str]:
     """Returns a command line on which such a key is given once, with all of its names.
 
+    It is forced, because Hydra adds no name to what an experiment sets.
+
     Args:
         lines: The command line; in a sweep a name may have several values, and the key has every combination.
         keys: The dotted keys that hold mappings.
@@ -27,7 +29,7 @@ def gather_mappings(lines: Sequence[str], keys: Collection[str]) -> list[str]:
             rest.append(line)
     for key, entries in gathered.items():
         choices = ["{" + ",".join(filter(None, chosen)) + "}" for chosen in product(*entries)]
-        rest.append(f"{key}={','.join(choices)}")
+        rest.append(f"++{key}={','.join(choices)}")
     return rest
 
 

@@ -111,7 +111,7 @@ def check_override(override: Override, known: Mapping[str, Any], mappings: Colle
         raise UserError(f"'{override.input_line}': a key cannot be taken away; set it to a value.")
     below = flatten(value, f"{key}.") if isinstance(value, dict) and key not in mappings else {}
     check_keys(below | {key: value}, known)
-    if override.is_add() or override.is_force_add():
+    if (override.is_add() or override.is_force_add()) and key not in mappings:
         raise UserError(f"'{override.input_line}': the key '{key}' is there already; leave out the '+'.")
 
 

@@ -1,8 +1,9 @@
 """A user's own experiment file: ``experiment=./my.yaml`` is a choice of the group as those in ``conf/`` are."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
@@ -12,17 +13,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mbv2kit.cli.several import choose_in_recipe
 from mbv2kit.errors import UserError, one_line
+from mbv2kit.registry import Registry
 
 _GROUP = "experiment"
 _SUFFIX = ".yaml"
 
 
-def register_recipes(overrides: Sequence[str]) -> list[str]:
+def register_recipes(overrides: Sequence[str], registries: Collection[Registry[Any]] = ()) -> list[str]:
     """Makes every file that ``experiment=`` names a choice of the group.
 
     Args:
         overrides: The command line; a value that ends in ``.yaml`` is a path, relative to the current folder.
+        registries: The registries of the parts, of which a file may name sets; none while plugins are looked for.
 
     Returns:
         The command line with the choices in place of the files.
@@ -30,7 +34,9 @@ def register_recipes(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: There is no such file, or it holds no configuration.
     """
-    return [_register(line) if line.startswith(f"{_GROUP}=") and _SUFFIX in line else line for line in overrides]
+    return [
+        _register(line, registries) if line.startswith(f"{_GROUP}=") and _SUFFIX in line else line for line in overrides
+    ]
 
 
 def describe_experiment(choice: str) -> str:
@@ -55,19 +61,25 @@ def read_experiment(choice: str, config_dir: str | None) -> DictConfig:
     return _read(file, str(file)) if file is not None and file.is_file() else OmegaConf.create()
 
 
-def _register(line: str) -> str:
+def _register(line: str, registries: Collection[Registry[Any]]) -> str:
     try:
         override = OverridesParser.create().parse_override(line)
     except HydraException:
         return line  # reported with the other overrides
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-    names = [_store(value) if isinstance(value, str) and value.endswith(_SUFFIX) else str(value) for value in values]
+    names = [
+        _store(value, registries) if isinstance(value, str) and value.endswith(_SUFFIX) else str(value)
+        for value in values
+    ]
     return f"{_GROUP}={','.join(names)}"
 
 
-def _store(file: str) -> str:
+def _store(file: str, registries: Collection[Registry[Any]]) -> str:
     path = Path(file).expanduser()
-    content = _read(path, file)
+    try:
+        content = choose_in_recipe(_read(path, file), registries)
+    except UserError as error:
+        raise UserError(error if str(error).startswith(_GROUP) else f"{file}: {error}") from None
     # No file of the project can have the same name.
     folder, _, name = os.path.abspath(path).removesuffix(_SUFFIX).strip(os.sep).rpartition(os.sep)
     ConfigStore.instance().store(name=name, group=f"{_GROUP}/{folder}", node=content, package="_global_", provider=file)

@@ -70,20 +70,81 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
     return [f"{group}={','.join(names)}" for group, names in chosen_sets.items()] + rest
 
 
-def drop_unchosen(config: DictConfig, overrides: Sequence[str], registries: Iterable[Registry[Any]]) -> None:
-    """Drops the options that an experiment sets of parts which the set on the command line leaves out.
+def choose_in_recipe(content: DictConfig, registries: Iterable[Registry[Any]]) -> DictConfig:
+    """Makes the sets that a recipe names choices of their groups, so that it may name them as a command line does.
+
+    Args:
+        content: What a recipe sets; ``heads`` may be ``[HEAD,…]``, ``{NAME: HEAD}`` or ``{NAME: {name: HEAD, …}}``, and
+            the last two of these go for other groups.
+        registries: The registries of the parts.
+
+    Returns:
+        The recipe with the choices among its defaults, and the options of the parts.
+
+    Raises:
+        UserError: A part is unknown, or two heads of one task have no names of their own.
+    """
+    for registry in registries:
+        part: Any = _plain(content.get(registry.several or ""))
+        if registry.several is None or not part:
+            continue
+        parts = part if isinstance(part, Mapping) else {}
+        options = {head: dict(each) if isinstance(each, Mapping) else {} for head, each in parts.items()}
+        chosen = {
+            head: str(each if isinstance(each, str) else options[head].pop(registry.name_key))
+            for head, each in parts.items()
+            if isinstance(each, str) or registry.name_key in options[head]
+        }
+        if isinstance(part, list):
+            chosen = _named(registry, f"{registry.several}: {part}", part)
+        if chosen:
+            chosen = _checked(registry, chosen)
+            _store(registry, chosen)
+            defaults = list(content.get("defaults") or [])
+            place = len(defaults) - (defaults[-1:] == ["_self_"])
+            defaults.insert(place, {f"override /{registry.several}": set_name(registry, chosen)})
+            content = content.copy()
+            content["defaults"] = defaults
+            content[registry.several] = {head: each for head, each in options.items() if each}
+    return content
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def drop_unchosen(
+    config: DictConfig, overrides: Sequence[str], registries: Iterable[Registry[Any]], mappings: Iterable[str]
+) -> None:
+    """Drops what an experiment sets of heads which the set on the command line leaves out: options and values.
 
     Args:
         config: A composed configuration, which is changed.
         overrides: The command line, as :func:`choose_sets` returns it.
         registries: The registries of the parts.
+        mappings: The dotted keys that hold a value for each of some heads.
     """
     for registry in registries:
         parts = config.get(registry.several) if registry.several is not None else None
         if parts and any(line.startswith(f"{registry.several}=") for line in overrides):
             with open_dict(parts):
-                for name in [name for name, part in parts.items() if registry.name_key not in part]:
+                unchosen = [name for name, part in parts.items() if registry.name_key not in part]
+                for name in unchosen:
                     del parts[name]
+                if registry.group == "head":
+                    _drop_values(config, overrides, unchosen, mappings)
+
+
+def _drop_values(config: DictConfig, overrides: Sequence[str], names: Iterable[str], mappings: Iterable[str]) -> None:
+    """Drops the values of some heads, but for those that the command line gives."""
+    given = {key: values[0] for key, values in map(_read, overrides) if key in mappings and values}
+    for key in mappings:
+        values = OmegaConf.select(config, key)
+        if isinstance(values, DictConfig):
+            with open_dict(values):
+                for name in names:
+                    if name in values and name not in (given.get(key) or {}):
+                        del values[name]
 
 
 def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]:

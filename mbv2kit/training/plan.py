@@ -101,7 +101,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         check_parts(config)
         check_loader(config, plan.datasets)
         for head, dataset in plan.datasets.items():
-            check_source(dataset["name"], plan.tasks[head], dataset["root"])
+            key = f"datasets.{head}" if head in (config.datasets or {}) else "dataset"
+            check_source(dataset["name"], plan.tasks[head], dataset["root"], key)
     return plan
 
 

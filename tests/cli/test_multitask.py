@@ -230,7 +230,7 @@ def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Pat
         ),
         ("datasets=[shapes]", "'datasets=[shapes]': write datasets={TASK:NAME,TASK:NAME}."),
         ("datasets.detection=folder", "dataset 'folder' serves classification, not detection"),
-        ("datasets.detection=coco", "dataset 'coco' needs dataset.root=FOLDER"),
+        ("datasets.detection=coco", "dataset 'coco' needs datasets.detection.root=FOLDER"),
     ],
 )
 def test_a_mistake_is_a_sentence(

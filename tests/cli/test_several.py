@@ -36,10 +36,10 @@ def compose(run: Run) -> Callable[..., DictConfig]:
 @pytest.mark.parametrize(
     ("lines", "gathered"),
     [
-        (["a.b=1", "x=2", "a.c=3"], ["x=2", "a={b:1,c:3}"]),
-        (["a={b:1}", "a.c=3"], ["a={b:1,c:3}"]),
-        (["a={}", "a.c=3"], ["a={c:3}"]),
-        (["a.b=1,2", "a.c=3,4"], ["a={b:1,c:3},{b:1,c:4},{b:2,c:3},{b:2,c:4}"]),
+        (["a.b=1", "x=2", "a.c=3"], ["x=2", "++a={b:1,c:3}"]),
+        (["a={b:1}", "a.c=3"], ["++a={b:1,c:3}"]),
+        (["a={}", "a.c=3"], ["++a={c:3}"]),
+        (["a.b=1,2", "a.c=3,4"], ["++a={b:1,c:3},{b:1,c:4},{b:2,c:3},{b:2,c:4}"]),
         (["a=null", "x.b=1"], ["a=null", "x.b=1"]),
         (["a={b:1},{b:2}"], ["a={b:1},{b:2}"]),
     ],
@@ -63,11 +63,50 @@ def test_an_experiment_weighs_heads(compose: Callable[..., DictConfig], tmp_path
     (tmp_path / "mine.yaml").write_text(RECIPE)
     assert compose("experiment=./mine.yaml", "run_dir=run").loss_weights == {"segmentation": 2}
     assert compose("experiment=./mine.yaml", "loss_weights=uncertainty", "run_dir=run").loss_weights == "uncertainty"
+    both = compose("experiment=./mine.yaml", "loss_weights.classification=0.5", "run_dir=run").loss_weights
+    assert both == {"segmentation": 2, "classification": 0.5}
+
+
+def test_weights_of_heads_that_are_left_out_go_with_them(compose: Callable[..., DictConfig]) -> None:
+    keys = ("experiment=shapes/multitask", "heads=[classifier,ssdlite]", "run_dir=run")
+    assert list(compose(*keys).loss_weights) == ["classification"]
+    # What the command line gives stays, and is refused later.
+    assert list(compose(*keys, "loss_weights.segmentation=2").loss_weights) == ["classification", "segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("content", "heads"),
+    [
+        ("heads: [ssd, classifier]", {"classification": "classifier", "detection": "ssd"}),
+        (
+            "heads: {kind: classifier, color: {name: classifier, dropout: 0.1}}",
+            dict.fromkeys(("kind", "color"), "classifier"),
+        ),
+    ],
+)
+def test_an_experiment_names_heads_as_a_command_line_does(
+    compose: Callable[..., DictConfig], tmp_path: Path, content: str, heads: dict[str, str]
+) -> None:
+    named = f"{content}\ndatasets: {{{next(iter(heads))}: {{name: shapes, size: 80}}}}\n"
+    (tmp_path / "mine.yaml").write_text(RECIPE.partition("  - override /heads")[0] + named)
+    config = compose("experiment=./mine.yaml", "run_dir=run")
+    assert {name: head.name for name, head in config.heads.items()} == heads
+    assert config.datasets[next(iter(heads))].size == 80
+    if "color" in heads:
+        assert (config.heads.color.dropout, config.heads.kind.dropout) == (0.1, 0.2)
+    # The command line chooses others, and options of its own.
+    other = compose("experiment=./mine.yaml", "heads=[classifier,deeplab_v3]", "datasets=null", "run_dir=run")
+    assert list(other.heads) == ["classification", "segmentation"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (
+            "heads: [ssd, ssdlite]",
+            "'heads: ['ssd', 'ssdlite']' has 2 heads for detection; give them names of their own",
+        ),
+        ("heads: {color: classifer}", "There is no head 'classifer'. Did you mean 'classifier'?"),
         ("heads: {segmentation: {channel: 16}}", "There is no key 'heads.segmentation.channel'. Did you mean"),
         ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each with a number"),
     ],

@@ -142,13 +142,14 @@ def create_source(
     return SOURCES.create(name, task=task, split=split, root=folder, **options)
 
 
-def check_source(name: str, task: Task, root: str | Path | None) -> Path | None:
+def check_source(name: str, task: Task, root: str | Path | None, key: str = "dataset") -> Path | None:
     """Checks the options of a data set without reading it, and returns its absolute folder.
 
     Args:
         name: A name of ``SOURCES``.
         task: Task whose ground truth the samples hold.
         root: The data set's folder.
+        key: The key of the data set, for messages.
 
     Returns:
         The folder; None for a source that needs no files.
@@ -166,16 +167,16 @@ def check_source(name: str, task: Task, root: str | Path | None) -> Path | None:
         raise UserError(f"dataset '{name}' serves {served}, not {task}; datasets that do: {', '.join(serving)}.")
     if not source.layout:
         if root is not None:
-            raise UserError(f"dataset '{name}' makes its own images: leave dataset.root out (got {root}).")
+            raise UserError(f"dataset '{name}' makes its own images: leave {key}.root out (got {root}).")
         return None
     if root is None:
         fitting = ", ".join(each for each in serving if SOURCES.get_class(each).layout)
         raise UserError(
-            f"dataset '{name}' needs dataset.root=FOLDER. Layouts for {task}: {fitting}. {_expected(source.layout)}"
+            f"dataset '{name}' needs {key}.root=FOLDER. Layouts for {task}: {fitting}. {_expected(source.layout)}"
         )
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
-        raise layout_error(folder, "dataset.root is not an existing folder", source.layout)
+        raise layout_error(folder, f"{key}.root is not an existing folder", source.layout)
     return folder
 
 
