@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import lightning
@@ -56,20 +56,31 @@ class TrainingBatch:
         """Returns the parts of the batch that are of one data set each.
 
         Args:
-            shares: Images of each data set, in the order of the batch; a head has ground truth in one of them only.
+            shares: Images of each data set, in the order of the batch.
         """
-        parts, start = [], 0
-        for share in shares:
-            part = TrainingBatch(self.images[start : start + share], {}, self.image_ids[start : start + share])
-            for head, targets in self.targets.items():
-                rows = self.rows[head] - start if head in self.rows else torch.arange(len(self.images)) - start
-                if 0 <= rows[0] < share:
-                    part.targets[head] = targets
-                    if len(rows) < share:
-                        part.rows[head] = rows
-            parts.append(part)
-            start += share
-        return parts
+        starts = np.cumsum((0, *shares)).tolist()
+        return [self._between(*ends) for ends in pairwise(starts)]
+
+    def parts(self, count: int) -> "list[TrainingBatch]":
+        """Returns ``count`` parts of the batch of as many images each.
+
+        A head has no targets in a part where a single image has ground truth for it.
+        """
+        if count == 1:
+            return [self]
+        size = len(self.images) // count
+        return [self._between(size * place, size * (place + 1)) for place in range(count)]
+
+    def _between(self, start: int, stop: int) -> "TrainingBatch":
+        part = TrainingBatch(self.images[start:stop], {}, self.image_ids[start:stop])
+        for head, targets in self.targets.items():
+            rows = self.rows[head] if head in self.rows else torch.arange(len(self.images))
+            places = ((rows >= start) & (rows < stop)).nonzero()[:, 0]
+            if len(places) > 1:
+                part.targets[head] = {name: _chosen(value, places) for name, value in targets.items()}
+                if len(places) < stop - start:
+                    part.rows[head] = (rows[places] - start).to(self.images.device)
+        return part
 
 
 @dataclass(slots=True)
@@ -89,6 +100,13 @@ class EvaluationBatch:
     def to(self, device: torch.device, non_blocking: bool = False) -> "EvaluationBatch":
         """Copies the images to ``device``."""
         return EvaluationBatch(self.images.to(device, non_blocking=non_blocking), self.placements, self.samples)
+
+
+def _chosen(value: Any, places: Tensor) -> Any:
+    """Returns the targets of some images; the size of the input is that of all."""
+    if isinstance(value, Tensor):
+        return value[places.to(value.device)]
+    return [value[place] for place in places.tolist()] if isinstance(value, list) else value
 
 
 def _read(source: Joined, index: int) -> Sample:
@@ -139,11 +157,12 @@ class DataModule(lightning.LightningDataModule):
         val: The validation split.
         augment: Makes training samples of one size.
         preprocess: Preprocessing of the model.
-        batch_size: Number of images per step, at least 2, because batch norm needs more than one; shared out among the
+        batch_size: Number of images per pass, at least 2, because batch norm needs more than one; shared out among the
             data sets.
         workers: Number of processes that read and augment; 0 does it in the training process.
         seed: Seed of the order and of augmentation.
         ratio: Weight of each data set in a batch; None for equal weights.
+        passes: Passes of a step, whose batch holds as many times the images.
 
     Raises:
         UserError: A number is out of range, or there are too few images.
@@ -160,6 +179,7 @@ class DataModule(lightning.LightningDataModule):
         workers: int,
         seed: int,
         ratio: Sequence[float] | None = None,
+        passes: int = 1,
     ) -> None:
         super().__init__()
         check_workers(workers)
@@ -172,14 +192,21 @@ class DataModule(lightning.LightningDataModule):
             )
         if not len(val):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
-        self._sampler = EpochSampler(train.counts, share_out(batch_size, ratio or [1] * len(train.counts)), seed)
+        shares = share_out(batch_size, ratio or [1] * len(train.counts))
+        self._sampler = EpochSampler(train.counts, shares, seed, passes)
         self.shares = self._sampler.shares
         self.steps_per_epoch = len(self._sampler)
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"trainer.accumulate={passes} batches of loader.batch_size={batch_size} are more than the "
+                f"{len(train)} images of the training split; lower one of them."
+            )
         self.train = train
         self.val = val
         self._training_set = TrainingSet(train, augment, seed)
         self._preprocess = preprocess
         self._batch_size = batch_size
+        self._passes = passes
         self._seed = seed
         self._workers = workers
 
@@ -200,7 +227,8 @@ class DataModule(lightning.LightningDataModule):
     @property
     def order(self) -> dict[str, Any]:
         """What decides the batches of an epoch."""
-        order: dict[str, Any] = {"images": len(self.train), "batch_size": self._batch_size, "seed": self._seed}
+        whole = self._passes * self._batch_size
+        order: dict[str, Any] = {"images": len(self.train), "batch_size": whole, "seed": self._seed}
         return order if len(self.shares) == 1 else order | {"shares": list(self.shares)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ class EpochSampler(Sampler[list[Place]]):
         counts: Number of images of each data set, which follow each other in the numbers of the images.
         shares: Images of each data set in a batch.
         seed: Seed of the order.
+        repeats: How often a batch repeats the shares.
 
     Attributes:
         shares: As given, but no more than a data set has.
@@ -29,20 +30,22 @@ class EpochSampler(Sampler[list[Place]]):
         start: Number of batches to skip, for a run that resumes in the middle of the epoch.
     """
 
-    def __init__(self, counts: Sequence[int], shares: Sequence[int], seed: int) -> None:
+    def __init__(self, counts: Sequence[int], shares: Sequence[int], seed: int, repeats: int = 1) -> None:
         self._counts = counts
         self.shares = tuple(min(share, count) for share, count in zip(shares, counts, strict=True))
         self._seed = seed
+        self._repeats = repeats
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return max(count // share for count, share in zip(self._counts, self.shares, strict=True))
+        return max(count // (share * self._repeats) for count, share in zip(self._counts, self.shares, strict=True))
 
     def __iter__(self) -> Iterator[list[Place]]:
         streams = [self._stream(number) for number in range(len(self._counts))]
         for batch in range(len(self)):
-            places = [next(stream) for stream, share in zip(streams, self.shares, strict=True) for _ in range(share)]
+            rounds = [zip(streams, self.shares, strict=True) for _ in range(self._repeats)]
+            places = [next(stream) for each in rounds for stream, share in each for _ in range(share)]
             if batch >= self.start:
                 yield places
 

@@ -51,6 +51,7 @@ class DeepLabV3(Head):
 
     task = "segmentation"
     next_to_others: ClassVar[Mapping[str, Any]] = {"feature": "stride_16"}
+    least_count = torch.finfo(torch.float32).tiny
 
     def __init__(
         self,
@@ -111,10 +112,15 @@ class DeepLabV3(Head):
         with torch.autocast(mask.device.type, enabled=False):
             logits = self.enlarge(raw["logits"].float(), (mask.shape[1], mask.shape[2]))
         losses = F.cross_entropy(logits, mask, weight=self.class_weights, ignore_index=IGNORE, reduction="sum")
-        counted = mask != IGNORE
-        total = counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
         # A mask without any such pixel gives 0, not 0 / 0.
-        return {"segmentation": losses / total.clamp(min=torch.finfo(total.dtype).tiny)}
+        return {"segmentation": losses / self.count(raw, targets).clamp(min=self.least_count)}
+
+    @torch.no_grad()
+    def count(self, raw: Raw, targets: Targets) -> Tensor:
+        """Returns the number of pixels whose ``mask`` is not 255, or the sum of their weights."""
+        mask = targets["mask"].long()
+        counted = mask != IGNORE
+        return counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
 
     def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Interpolates ``(B, num_classes, h, w)`` to ``size`` pixels, (height, width) of the input."""

@@ -88,6 +88,31 @@ class MultiBox(Head):
         Reads ``boxes``, ``labels``, ``crowd`` and ``size``; crowd regions are neither objects nor background.
         """
         logits, codes, anchors = raw["class_logits"].float(), raw["box_codes"].float(), _placed(raw, targets["size"])
+        classes, objects, crowded = self._match(anchors, targets)
+        positive = classes > 0
+        losses = self._class_losses(logits, classes)
+        kept = positive | _hard_negatives(losses.detach(), positive, crowded & ~positive)
+        count = positive.sum().clamp(min=1)
+        images, places = positive.nonzero(as_tuple=True)
+        wanted = bx.encode(objects[images, places], anchors[places])
+        return {
+            "classification": (losses * kept).sum() / count,
+            "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
+        }
+
+    @torch.no_grad()
+    def count(self, raw: Raw, targets: Targets) -> Tensor:
+        """Returns the number of matched anchors."""
+        classes, _, _ = self._match(_placed(raw, targets["size"]), targets)
+        return (classes > 0).sum()
+
+    def _match(self, anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns for each anchor of each image what it is to learn.
+
+        Returns:
+            Its class ``(B, A)``, 0 for background; its object ``(B, A, 4)`` on the unit square; and whether it lies in
+            a crowd region ``(B, A)``.
+        """
         height, width = targets["size"]
         unit = anchors.new_tensor([width, height, width, height])
         matches = []
@@ -99,16 +124,7 @@ class MultiBox(Head):
             classes = torch.cat([labels[~crowd] + 1, labels.new_zeros(1)])[matched]
             matches.append((classes, objects, in_crowd(anchors, boxes[crowd])))
         classes, objects, crowded = map(torch.stack, zip(*matches, strict=True))
-        positive = classes > 0
-        losses = self._class_losses(logits, classes)
-        kept = positive | _hard_negatives(losses.detach(), positive, crowded & ~positive)
-        count = positive.sum().clamp(min=1)
-        images, places = positive.nonzero(as_tuple=True)
-        wanted = bx.encode(objects[images, places], anchors[places])
-        return {
-            "classification": (losses * kept).sum() / count,
-            "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
-        }
+        return classes, objects, crowded
 
     def _class_losses(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Returns the loss of each anchor, ``(B, A)``, whose class is 0 for background."""

@@ -42,6 +42,8 @@ class Head(nn.Module, ABC):
     fixed_options: ClassVar[frozenset[str]] = frozenset()
     # Its part that predicts boxes; None for other tasks.
     box_predictor: ClassVar[str | None] = None
+    # What a loss is divided by at least, where nothing in a batch counts.
+    least_count: ClassVar[float] = 1.0
     # Steps below which it may predict next to nothing if it starts from fresh weights.
     fewest_steps: ClassVar[int] = 0
     features: tuple[str, ...]
@@ -72,6 +74,17 @@ class Head(nn.Module, ABC):
                 ``boxes`` ``[(N, 4)]`` in input pixels, ``labels`` ``[(N,)]`` and ``crowd`` ``[(N,)]``, a tensor per
                 image; ``mask`` ``(B, H, W)``, 255 = ignore.
         """
+
+    @torch.no_grad()
+    def count(self, raw: Raw, targets: Targets) -> Tensor:
+        """Returns what the loss is a mean over, a scalar; in the base class it is the number of images.
+
+        Args:
+            raw: What ``forward`` returned for an input of that size, maybe of other images.
+            targets: As for :meth:`loss`.
+        """
+        values = next(value for key, value in targets.items() if key != "size")
+        return torch.tensor(len(values), device=next(iter(raw.values())).device)
 
     @abstractmethod
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:

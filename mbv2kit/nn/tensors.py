@@ -1,6 +1,6 @@
 """Image arrays as tensors; tensors in nested containers, and the memory that they share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from tensors_in(item)
+
+
+def sum_of(scalars: Iterable[Tensor]) -> Tensor:
+    """Returns the sum of tensors without dimensions."""
+    return torch.stack(list(scalars)).sum()
 
 
 def storage_id(tensor: Tensor) -> int:

@@ -136,6 +136,11 @@ def _check_several(config: DictConfig) -> None:
             f"task={MULTITASK} trains several heads, and heads has {len(heads)}; name more, as in "
             "heads=[classifier,ssdlite], or choose the task of the one."
         )
+    if config["gradients"] is not None and config["trainer"]["accumulate"] > 1:
+        raise UserError(
+            f"gradients={config['gradients']} combines the gradients of a whole batch, and trainer.accumulate="
+            f"{config['trainer']['accumulate']} divides it; leave one of them out."
+        )
     if config["gradients"] is not None and config["trainer"]["precision"] == "16-mixed":
         raise UserError(
             f"gradients={config['gradients']} cannot scale gradients, as trainer.precision=16-mixed does; set "

@@ -49,6 +49,7 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         augment=create_augment(options["augment"], preprocess),
         preprocess=preprocess,
         seed=options["seed"],
+        passes=options["trainer"]["accumulate"],
         ratio=[max((ratio[name] for name in names if name in ratio), default=1.0) for names in train.together],
         **loader,
     )

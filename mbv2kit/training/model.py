@@ -64,7 +64,8 @@ def create_task(
         elif unfolded := unfold_norms(model, data.first_batches(_IMAGES_TO_MEASURE)):
             _log.info("%d folded batch norms take their statistics from the training images", unfolded)
     if not plan.resumed:
-        epochs, batch_size = options["trainer"]["max_epochs"], options["loader"]["batch_size"]
+        epochs = options["trainer"]["max_epochs"]
+        batch_size = options["loader"]["batch_size"] * options["trainer"]["accumulate"]
         for name in data.train.sources:
             tell_short_run(model, name, loaded, steps * epochs, batch_size)
     if options["trainer"]["channels_last"]:
@@ -81,6 +82,7 @@ def create_task(
         weights=create_weights(options["loss_weights"], list(model.class_names)),
         gradients=options["gradients"],
         references=options["task"].get("references"),
+        accumulate=options["trainer"]["accumulate"],
         apart=None if options["loader"]["mixed"] or len(data.shares) == 1 else data.shares,
     )
     # A checkpoint brings its ranges along.

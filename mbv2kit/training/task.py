@@ -1,7 +1,8 @@
 """The LightningModule that trains any head or set of heads."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,13 @@ from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation import MEAN, Evaluator, combine, create_evaluator
 from mbv2kit.inference.torch_models import as_trained
 from mbv2kit.models.vision_model import VisionModel
-from mbv2kit.nn.tensors import tensors_in
 from mbv2kit.structures import metric_name
 from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.gradients import GradientCombination, Method
 from mbv2kit.training.guard import KEPT, StepGuard
+from mbv2kit.training.losses import StepLosses
 from mbv2kit.training.optimizers import create_optimizer
 from mbv2kit.training.pulls import measure_pulls
 from mbv2kit.training.qat import FloatTraining
@@ -30,9 +31,6 @@ from mbv2kit.training.schedules import Schedule
 from mbv2kit.training.weighting import FixedWeights, UncertaintyWeights
 
 _log = logging.getLogger(__name__)
-
-# The terms of a step's loss, with the number of images that each is the mean of.
-Terms = dict[str, tuple[Tensor, int]]
 
 
 class VisionTask(lightning.LightningModule):
@@ -53,6 +51,7 @@ class VisionTask(lightning.LightningModule):
         references: Metric of each head that counts as 1 in the mean over the heads; see :func:`combine`.
         apart: Images of each data set in a batch, if the data sets pass through the network one by one; None if all
             images of a batch do together.
+        accumulate: Parts of a batch that pass through the network one after another, to need less memory.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class VisionTask(lightning.LightningModule):
         gradients: Method | None = None,
         references: Mapping[str, float] | None = None,
         apart: Sequence[int] | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -87,17 +87,16 @@ class VisionTask(lightning.LightningModule):
         if gradients is not None:
             own = [*model.heads.parameters(), *self.weights.parameters()]
             self._combination = GradientCombination(gradients, model.backbone.parameters(), own)
-        self._weighted: dict[str, Tensor] = {}
         self._evaluator = evaluator
         self._scored = finetuning.train_only
         self._references = references or {}
-        self._apart = apart
+        self._losses = StepLosses(model, self.weights, accumulate, apart)
         # The metrics that sum up those of several heads.
         self.headline: tuple[str, ...] = ()
         # How the heads pull at the layers that they share, measured in the first step of the epoch.
         self.pulls: dict[str, float] = {}
         self._evaluators: dict[str, Evaluator] = {}
-        self._step: tuple[Terms, TrainingBatch] | None = None
+        self._batch: TrainingBatch | None = None
         self._step_counts = True
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self._steps_per_epoch = schedule.steps_per_epoch
@@ -146,47 +145,41 @@ class VisionTask(lightning.LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         """Adds up the losses of the heads; an image without ground truth for a head adds nothing to its loss."""
-        terms: Terms = {}
-        losses: dict[str, Tensor] = {}
-        for part in [batch] if self._apart is None else batch.split(self._apart):
-            raw = self.model(part.images, {head: part.rows.get(head) for head in part.targets})
-            for head, targets in part.targets.items():
-                values = self.model.heads[head].loss(raw[head], targets)
-                losses[head] = torch.stack(list(values.values())).sum()
-                # Heads may call their terms alike.
-                prefix = f"{head}/" if len(self.model.heads) > 1 else ""
-                count = len(part.rows.get(head, part.images))
-                terms.update({f"{prefix}{name}": (value, count) for name, value in values.items()})
-        self._weighted = {head: self.weights({head: each}) for head, each in losses.items()}
-        # A batch may have too little ground truth for any head.
-        added_up = list(self._weighted.values()) or [0 * self._sum_of_outputs(batch)]
-        loss = torch.stack(added_up).sum()
-        terms["loss"] = loss, len(batch.images)
-        self._step = terms, batch
+        loss = self._losses.start(batch)
+        self._batch = batch
         if batch_idx == 0:
-            self.pulls = measure_pulls(self._weighted, self.model.backbone)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
+            self.pulls = measure_pulls(self._losses.weighted, self.model.backbone)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **named: Any) -> None:
-        """Computes the gradients of the step."""
-        if self._combination is not None and len(self._weighted) > 1:
-            self._combination.backward(list(self._weighted.values()))
-        else:
-            super().backward(loss, *args, **named)
+        """Computes the gradients of the step; of a divided batch, one part after another."""
+        if self._combination is not None and len(self._losses.weighted) > 1:
+            self._combination.backward(list(self._losses.weighted.values()))
+            return
+        super().backward(loss, *args, **named)
+        rest = self._losses.rest()
+        while (other := self._next_loss(rest)) is not None:
+            super().backward(other if self._scaler is None else self._scaler.scale(other), *args, **named)
 
-    def _sum_of_outputs(self, batch: TrainingBatch) -> Tensor:
-        return torch.stack([tensor.sum() for tensor in tensors_in(self.model(batch.images))]).sum()
+    def _next_loss(self, rest: Iterator[Tensor]) -> Tensor | None:
+        """Computes the loss of the next part of a batch in the precision of training; None after the last."""
+        with nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context():
+            return next(rest, None)
+
+    @property
+    def _scaler(self) -> Any:
+        """What scales gradients of 16 bits; None where nothing does."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) if self._trainer is not None else None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skips the step where loss or gradients are not finite."""
-        assert self._step is not None
-        terms, batch = self._step
+        assert self._batch is not None
+        terms = self._losses.terms
         # While the scale of 16-bit gradients is being found, some overflow; the scaler skips those steps itself.
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None) if self._trainer is not None else None
-        scaled = scaler is not None and scaler.get_scale() > 1
+        scaled = self._scaler is not None and self._scaler.get_scale() > 1
         loss, _ = terms["loss"]
-        self._step_counts = self.guard.check(loss, self.global_step, batch.image_ids, scaled=scaled)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(self._batch.images))
+        self._step_counts = self.guard.check(loss, self.global_step, self._batch.image_ids, scaled=scaled)
         if self._step_counts:
             values = torch.stack([value for value, _ in terms.values()]).tolist()
             for (name, (_, count)), value in zip(terms.items(), values, strict=True):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mbv2kit.errors import UserError, nearest
+from mbv2kit.nn.tensors import sum_of
 
 UNCERTAINTY = "uncertainty"
 
@@ -24,9 +25,9 @@ class FixedWeights(nn.Module):
         super().__init__()
         self._weights = dict(weights)
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Returns the sum of scalar losses."""
-        return torch.stack([self._weights.get(head, 1.0) * loss for head, loss in losses.items()]).sum()
+    def forward(self, losses: Mapping[str, Tensor], share: Tensor | float = 1.0) -> Tensor:
+        """Returns the sum of scalar losses, each of which is a share of that of a step."""
+        return sum_of(share * self._weights.get(head, 1.0) * loss for head, loss in losses.items())
 
 
 class UncertaintyWeights(nn.Module):
@@ -42,12 +43,10 @@ class UncertaintyWeights(nn.Module):
         super().__init__()
         self.log_variances = nn.ParameterDict({head: nn.Parameter(torch.zeros(())) for head in heads})
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Returns the sum of scalar losses."""
+    def forward(self, losses: Mapping[str, Tensor], share: Tensor | float = 1.0) -> Tensor:
+        """Returns the sum of scalar losses, each of which is a share of that of a step."""
         variances = self.log_variances
-        return torch.stack(
-            [(-variances[head]).exp() * loss + variances[head] / 2 for head, loss in losses.items()]
-        ).sum()
+        return sum_of(share * ((-variances[head]).exp() * loss + variances[head] / 2) for head, loss in losses.items())
 
 
 def create_weights(config: Mapping[str, float] | str | None, heads: Sequence[str]) -> FixedWeights | UncertaintyWeights:

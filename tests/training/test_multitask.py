@@ -49,12 +49,11 @@ def test_images_without_ground_truth_change_neither_loss_nor_gradient(
     every = samples(*BOTH)
     half = [without(sample, missing) if index % 2 else sample for index, sample in enumerate(every)]
     together = gradients(task, collate_training(half), monkeypatch)
-    assert task._step is not None
-    losses = {name: float(value.detach()) for name, (value, _) in task._step[0].items()}
+    losses = {name: float(value) for name, (value, _) in task._losses.terms.items()}
     # The head that all images serve, and the other one on the half of them that serves it.
     alone = {
         task_: gradients(task, collate_training([without(sample, other) for sample in chosen]), monkeypatch)
-        | {"loss": task._step[0]["loss"][0].detach()}
+        | {"loss": task._losses.terms["loss"][0]}
         for task_, other, chosen in ((kept, missing, every), (missing, kept, every[::2]))
     }
     total = sum(float(each.pop("loss")) for each in alone.values())
@@ -88,7 +87,7 @@ def test_data_sets_apart_have_batch_statistics_of_their_own(
     apart: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(*BOTH, ema_decay=None).train()
-    task._apart = apart
+    task._losses._apart = apart
     silence(task, monkeypatch)
     missing: list[Task] = ["segmentation", "segmentation", "detection", "detection"]
     batch = collate_training([without(*each) for each in zip(samples(*BOTH), missing, strict=True)])

@@ -146,7 +146,7 @@ def test_a_step_trains_every_head_and_one_that_is_taken_back_leaves_the_ranges(
         weights = {name: value.clone() for name, value in weights.items()}
         task.on_train_batch_start(batch, 0)
         loss = task.training_step(replace(batch, images=images), 0) * (1 if moves else float("nan"))
-        task._step = {"loss": (loss, len(images))}, batch
+        task._losses.terms = {"loss": (loss.detach(), len(images))}
         loss.backward()  # type: ignore[no-untyped-call]
         assert not torch.equal(int8.highest, ranges)
         task.on_before_optimizer_step(task._optimizer)

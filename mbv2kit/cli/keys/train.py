@@ -98,6 +98,7 @@ class Trainer(TypedDict):
     val_every_n_epochs: Count
     early_stopping_patience: Count | None
     gradient_clip_norm: Annotated[float, above(0, 1_000_000)] | None
+    accumulate: Annotated[int, between(1, 65_536)]
     limit_train_batches: Count | None
     limit_val_batches: Annotated[int, between(0, 1_000_000)] | None
     progress_bar: bool
