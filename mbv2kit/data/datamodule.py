@@ -208,7 +208,7 @@ class DataModule(lightning.LightningDataModule):
         self._batch_size = batch_size
         self._passes = passes
         self._seed = seed
-        self._workers = workers
+        self.workers = workers
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the epoch of the training loader, whose batches a resumed run may already have started."""
@@ -237,7 +237,7 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Returns the loader of augmented batches, which come in a new order each epoch."""
-        return WorkerLoader(self._training_set, self._workers, batch_sampler=self._sampler, collate_fn=collate_training)
+        return WorkerLoader(self._training_set, self.workers, batch_sampler=self._sampler, collate_fn=collate_training)
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
         """Yields batches of the first epoch, made in this process, until they hold ``images`` images."""
@@ -248,7 +248,7 @@ class DataModule(lightning.LightningDataModule):
     def val_dataloader(self) -> "DataLoader[tuple[Image, Placement, Sample]]":
         """Returns the loader of the validation split, which yields every image once, several data sets in step."""
         order = in_step(self.val.counts)
-        return evaluation_loader(self.val, self._preprocess, self._batch_size, self._workers, order)
+        return evaluation_loader(self.val, self._preprocess, self._batch_size, self.workers, order)
 
 
 def evaluation_loader(

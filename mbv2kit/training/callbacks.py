@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError
 from mbv2kit.files.writing import write_atomically
+from mbv2kit.training.pace import Pace
 from mbv2kit.training.task import VisionTask
 
 _log = logging.getLogger(__name__)
@@ -30,10 +31,12 @@ class EpochLog(Callback):
 
     Args:
         path: The CSV file.
+        pace: Measures the steps.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pace: Pace) -> None:
         self._path = path
+        self._pace = pace
         self._rows: list[dict[str, str]] = []
         self._started = 0.0
         self._validated = False
@@ -73,6 +76,8 @@ class EpochLog(Callback):
             "lr": f"{pl_module.last_rate():.6g}",
             "skipped_steps": pl_module.guard.skipped,
             "seconds": f"{seconds:.2f}",
+            "images_per_second": f"{self._pace.images_per_second:.4g}",
+            "waiting": f"{self._pace.waiting:.3f}",
         }
         self._rows.append({key: str(value) for key, value in values.items()})
         names = list(dict.fromkeys(name for row in self._rows for name in row))
@@ -88,7 +93,9 @@ class EpochLog(Callback):
         line = "  ".join(f"{name} {known[name]:.4f}" for name in first) or "no metrics"
         epoch = trainer.current_epoch + 1
         loss = f"loss {known['train/loss']:.4f}" if "train/loss" in known else "no loss"
-        _log.info("epoch %d/%s  %s  %s  %.1f s", epoch, trainer.max_epochs, line, loss, seconds)
+        pace = f"{self._pace.images_per_second:.1f} images/s"
+        _log.info("epoch %d/%s  %s  %s  %.1f s  %s", epoch, trainer.max_epochs, line, loss, seconds, pace)
+        self._pace.tell(trainer.datamodule.workers)  # type: ignore[attr-defined]
 
 
 class MovableCheckpoint(ModelCheckpoint):

@@ -22,6 +22,7 @@ from mbv2kit.files.writing import write_atomically
 from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, MovableCheckpoint
 from mbv2kit.training.changes import describe_changes
 from mbv2kit.training.checkpoints import WholeCheckpoints, is_over
+from mbv2kit.training.pace import Pace
 from mbv2kit.training.plan import Plan
 from mbv2kit.training.stopping import PatientStopping, StopOnSignal, StoppedBySignal
 from mbv2kit.training.task import VisionTask
@@ -40,9 +41,11 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
     checkpoint = partial(
         MovableCheckpoint, plan.run.checkpoints, auto_insert_metric_name=False, enable_version_counter=False
     )
+    pace = Pace()
     callbacks: list[Callback] = [
         EpochOrder(),
-        EpochLog(plan.run.epochs),
+        pace,
+        EpochLog(plan.run.epochs, pace),
         checkpoint(plan.best.stem, monitor=monitor, mode="max", save_on_train_epoch_end=False),
         checkpoint(plan.last.stem, save_on_train_epoch_end=True),
         StopOnSignal(plan.last),

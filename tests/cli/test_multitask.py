@@ -222,6 +222,7 @@ def test_references_say_what_counts_as_one(train: Train, run: Run, tmp_path: Pat
             "loader.mixed is for several data sets, and there is one; name others",
         ),
         ("gradients=sum", "gradients must be one of pcgrad, upgrad, mgda, or null, got 'sum'."),
+        ("gradients=mgda trainer.accumulate=2", "gradients=mgda combines the gradients of a whole batch, and"),
         ("gradients=mgda trainer.precision=16-mixed", "gradients=mgda cannot scale gradients, as trainer.precision="),
         (
             "heads=[classifier,ssd] datasets.detection=shapes datasets.detection.size=64 "

@@ -37,7 +37,7 @@ TINY = (
     "trainer.progress_bar=false",
 )
 _WRITES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
-_TIMES = ("seconds", "time")
+_TIMES = ("seconds", "images_per_second", "waiting", "time")
 
 
 def train(overrides: Sequence[str], run: str, kill_at: int | None, log: str) -> None:

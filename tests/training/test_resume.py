@@ -30,10 +30,14 @@ EPOCHS = 3
 LENGTH = f"trainer.max_epochs={EPOCHS}"
 
 
+# Columns of metrics.csv that no two runs share.
+TIMES = ("seconds", "images_per_second", "waiting")
+
+
 def rows(run: RunFolder) -> list[dict[str, str]]:
     """Returns the figures of every epoch but the one that no two runs share."""
     with (run.path / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
 
 
 def checkpoint(run: RunFolder, name: str = "last") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.run import train
 from tests.little import Little
+from tests.training.test_resume import TIMES
 
 Compose = Callable[..., DictConfig]
 GoOn = Callable[..., RunFolder]
@@ -54,6 +55,7 @@ OTHER_WEIGHTS = {
     "optimizer.weight_decay": 0.5,
     "scheduler.warmup_epochs": 3.0,
     "seed": 7,
+    "trainer.accumulate": 2,
     "trainer.gradient_clip_norm": 0.001,
     "trainer.limit_train_batches": 1,
     "trainer.precision": "bf16-mixed",
@@ -134,7 +136,7 @@ def equal(run: RunFolder, other: RunFolder) -> bool:
 
 def rows(run: RunFolder) -> list[dict[str, str]]:
     with (run.path / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("key", EXACT)

@@ -132,6 +132,9 @@ def test_figures_are_complete(trained: Trained, task: str) -> None:
         assert float(row["train/loss"]) == pytest.approx(sum(terms), rel=1e-4)
         assert {key for key in row if key.startswith("val/")} == {f"val/{name}" for name in METRICS[task]}
         assert 0 < float(row["seconds"]) < 1000
+        # Two steps of four images, in less than the time of the epoch with its validation.
+        assert float(row["images_per_second"]) > 8 / float(row["seconds"])
+        assert 0 < float(row["waiting"]) < 1
     # Those of the last step of each epoch: the end of the warm-up, and three quarters of the cosine.
     rates = [float(row["lr"]) for row in epochs]
     assert rates == pytest.approx([0.001, 0.001 * (1 + math.cos(0.75 * math.pi)) / 2], rel=1e-5)

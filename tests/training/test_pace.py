@@ -1,0 +1,59 @@
+"""The speed of steps and the share of the time that they wait for images, with a clock of the test."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mbv2kit.training.pace import Pace
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr("mbv2kit.training.pace.time.perf_counter", lambda: now[0])
+    return now
+
+
+def run_epoch(pace: Pace, clock: list[float], *steps: tuple[float, float], images: int = 8) -> None:
+    """Runs an epoch whose steps each wait and compute for some seconds."""
+    nothing: Any = None
+    batch = SimpleNamespace(image_ids=["a"] * images)
+    pace.on_train_epoch_start(nothing, nothing)
+    for index, (waits, computes) in enumerate(steps):
+        clock[0] += waits
+        pace.on_train_batch_start(nothing, nothing, batch, index)
+        clock[0] += computes
+        pace.on_train_batch_end(nothing, nothing, None, batch, index)
+    # Validation is no part of it.
+    clock[0] += 1000
+
+
+def test_each_epoch_has_its_own_pace(clock: list[float]) -> None:
+    pace = Pace()
+    run_epoch(pace, clock, (3, 1), (1, 3))
+    assert (pace.images_per_second, pace.waiting) == (16 / 8, 0.5)
+    run_epoch(pace, clock, (1, 9), images=20)
+    assert (pace.images_per_second, pace.waiting) == (2.0, 0.1)
+
+
+def test_an_epoch_without_a_step_has_none() -> None:
+    assert (Pace().images_per_second, Pace().waiting) == (0.0, 0.0)
+
+
+def test_much_waiting_is_told_once(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    pace = Pace()
+    told = []
+    # Little, too short to tell, much, and much again.
+    for waits, computes in ((2, 20), (5, 5), (10, 20), (10, 20)):
+        run_epoch(pace, clock, (waits, computes))
+        with caplog.at_level(logging.WARNING):
+            caplog.clear()
+            pace.tell(workers=1)
+            told.append([record.getMessage() for record in caplog.records])
+    sentence = (
+        "training waited 33 % of the time for images; more processes that read help where cores are idle: "
+        "loader.workers=2"
+    )
+    assert told == [[], [], [sentence], []]
