@@ -19,7 +19,7 @@ from mbv2kit.cli.extras import explain_missing
 from mbv2kit.cli.keys import mapping_keys
 from mbv2kit.cli.overrides import flatten
 from mbv2kit.cli.plugins import load_plugins
-from mbv2kit.cli.several import drop_unchosen
+from mbv2kit.cli.recipe_sets import drop_unchosen
 from mbv2kit.errors import EXPECTED_LAYOUT, UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.process import configure_threads

@@ -27,9 +27,10 @@ from mbv2kit.cli.keys import check_config, mapping_keys, text_keys
 from mbv2kit.cli.mappings import gather_mappings
 from mbv2kit.cli.overrides import Groups, check_group_choice, check_keys, check_override, flatten, parse, split_sweep
 from mbv2kit.cli.quoting import quote_names
+from mbv2kit.cli.recipe_sets import drop_unchosen
 from mbv2kit.cli.recipes import describe_experiment, register_recipes
-from mbv2kit.cli.resumed import with_parts_of_run
-from mbv2kit.cli.several import choose_sets, drop_unchosen, keys_of_parts, names_of_heads, register_sets
+from mbv2kit.cli.resumed import config_of_run, with_parts_of_run
+from mbv2kit.cli.several import choose_sets, keys_of_parts, names_of_heads, names_parts, register_sets
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
 
@@ -76,8 +77,31 @@ def read_names(conf: Path, config_name: str, overrides: Sequence[str]) -> list[s
     lines = quote_names(register_recipes(overrides, _registered.values()), names | {"experiment", *_registered})
     lines = gather_mappings(lines, mapping_keys(config_name, _registered.values()))
     if config_name == "train":
-        lines = choose_sets(lines, _registered.values())
+        lines = choose_sets(lines, _registered.values(), _sets_before(conf, config_name, lines))
     return with_parts_of_run(lines, _registered.values()) if "resume" in names else lines
+
+
+def _sets_before(conf: Path, config_name: str, lines: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns the sets that a recipe, a task or a run chooses, where a command line changes single parts of them."""
+    if not names_parts(lines, _registered.values()):
+        return {}
+    chosen: Any = config_of_run(lines)
+    if chosen is None:
+        try:
+            with open_hydra(conf):
+                choices = [line for line in lines if line.startswith(("task=", "experiment="))]
+                chosen = OmegaConf.to_container(hydra.compose(config_name, choices))
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError):
+            return {}  # reported with the whole command line
+    several = [registry for registry in _registered.values() if chosen.get(registry.several or "")]
+    return {
+        str(registry.several): {
+            head: part[registry.name_key]
+            for head, part in chosen[registry.several].items()
+            if isinstance(part, dict) and registry.name_key in part
+        }
+        for registry in several
+    }
 
 
 def compose_config(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mbv2kit.cli.several import choose_in_recipe
+from mbv2kit.cli.recipe_sets import choose_in_recipe
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.registry import Registry
 

@@ -26,14 +26,8 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
         UserError: The configuration of the run cannot be read.
     """
     given = dict(map(_key_and_value, overrides))
-    folder = given.get("resume")
-    if not isinstance(folder, str):
-        return list(overrides)
-    # It imports more than a command needs that only shows its help.
-    from mbv2kit.models.run_folder import RunFolder
-
-    run = RunFolder(Path(folder))
-    if not run.config.is_file():
+    values = config_of_run(overrides)
+    if values is None:
         return list(overrides)
     parts = list(parts)
     several = {registry.several: registry for registry in parts if registry.several is not None}
@@ -42,7 +36,6 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
     groups = {group for key in given if (group := key.partition(".")[0]) in known and group not in given}
     if not groups and not sets:
         return list(overrides)
-    values = run.read_config()
     chosen = {
         group: {head: str(part[several[group].name_key]) for head, part in values[group].items()}
         for group in sets
@@ -57,6 +50,22 @@ def with_parts_of_run(overrides: Sequence[str], parts: Iterable[Registry[Any]]) 
         *(f"{group}={name}" for group, name in choices.items() if name is not None),
         *overrides,
     ]
+
+
+def config_of_run(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Returns the configuration of the run that ``resume=`` names; None if it names none.
+
+    Raises:
+        UserError: The configuration cannot be read.
+    """
+    folder = dict(map(_key_and_value, overrides)).get("resume")
+    if not isinstance(folder, str):
+        return None
+    # It imports more than a command needs that only shows its help.
+    from mbv2kit.models.run_folder import RunFolder
+
+    run = RunFolder(Path(folder))
+    return run.read_config() if run.config.is_file() else None
 
 
 def _key_and_value(line: str) -> tuple[str, Any]:

@@ -7,12 +7,13 @@ of parts becomes a choice of its group, so that Hydra knows the keys of every pa
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.errors import UserError
 from mbv2kit.registry import Registry
@@ -23,6 +24,7 @@ from mbv2kit.structures import TASKS
 _PART = re.compile(r"(\w+)\.(\w+)$")
 _NAMED = re.compile(r"(\w+)\.(\w+)[.=]")
 _BETWEEN = "+"
+_NONE = "none"
 
 
 def register_sets(registries: Iterable[Registry[Any]]) -> None:
@@ -36,13 +38,19 @@ def register_sets(registries: Iterable[Registry[Any]]) -> None:
                     _store(registry, chosen)
 
 
-def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -> list[str]:
+def choose_sets(
+    overrides: Sequence[str],
+    registries: Iterable[Registry[Any]],
+    before: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> list[str]:
     """Makes the sets that a command line names choices of their groups.
 
     Args:
-        overrides: The command line, with ``heads=[HEAD,…]``, ``heads={NAME:HEAD,…}`` or ``heads.NAME=HEAD``, and the
-            last two of these for other groups; or several values of them, for a sweep.
+        overrides: The command line, with ``heads=[HEAD,…]`` or ``heads={NAME:HEAD,…}`` for a set, ``heads.NAME=HEAD``
+            to add or exchange one part of it, and the last two of these for other groups; or several values of them,
+            for a sweep.
         registries: The registries of the parts.
+        before: The sets that are chosen without the command line, by their groups.
 
     Returns:
         The command line with one choice in place of these.
@@ -54,97 +62,25 @@ def choose_sets(overrides: Sequence[str], registries: Iterable[Registry[Any]]) -
     sets: dict[str, list[dict[str, str]]] = {}
     rest: list[str] = []
     for line in overrides:
-        key, values = _read(line)
+        key, values = read_line(line)
         found = _PART.match(key)
         if key in several and all(isinstance(value, list | dict) for value in values):
-            sets[key] = [_named(several[key], line, value) for value in values]
+            sets[key] = [read_set(several[key], line, value) for value in values]
         elif found and found[1] in several and all(isinstance(value, str) for value in values):
-            sets[found[1]] = [{**chosen, found[2]: name} for chosen in sets.get(found[1], [{}]) for name in values]
-        # datasets=null is the default; heads are never left out.
-        elif not (key in several and values == [None] and several[key].group != "head"):
+            so_far = sets.get(found[1], [dict(before.get(found[1], {}))])
+            sets[found[1]] = [{**chosen, found[2]: name} for chosen in so_far for name in values]
+        elif key in several and values == [None] and several[key].group != "head":
+            # It is the default, unless another set was chosen; heads are never left out.
+            sets.pop(key, None)
+            if key in before:
+                sets[key] = [{}]
+        else:
             rest.append(line)
     chosen_sets = {
-        group: [choose_set(several[group], _checked(several[group], chosen)) for chosen in choices]
+        group: [choose_set(several[group], check_set(several[group], chosen)) for chosen in choices]
         for group, choices in sets.items()
     }
     return [f"{group}={','.join(names)}" for group, names in chosen_sets.items()] + rest
-
-
-def choose_in_recipe(content: DictConfig, registries: Iterable[Registry[Any]]) -> DictConfig:
-    """Makes the sets that a recipe names choices of their groups, so that it may name them as a command line does.
-
-    Args:
-        content: What a recipe sets; ``heads`` may be ``[HEAD,…]``, ``{NAME: HEAD}`` or ``{NAME: {name: HEAD, …}}``, and
-            the last two of these go for other groups.
-        registries: The registries of the parts.
-
-    Returns:
-        The recipe with the choices among its defaults, and the options of the parts.
-
-    Raises:
-        UserError: A part is unknown, or two heads of one task have no names of their own.
-    """
-    for registry in registries:
-        part: Any = _plain(content.get(registry.several or ""))
-        if registry.several is None or not part:
-            continue
-        parts = part if isinstance(part, Mapping) else {}
-        options = {head: dict(each) if isinstance(each, Mapping) else {} for head, each in parts.items()}
-        chosen = {
-            head: str(each if isinstance(each, str) else options[head].pop(registry.name_key))
-            for head, each in parts.items()
-            if isinstance(each, str) or registry.name_key in options[head]
-        }
-        if isinstance(part, list):
-            chosen = _named(registry, f"{registry.several}: {part}", part)
-        if chosen:
-            chosen = _checked(registry, chosen)
-            _store(registry, chosen)
-            defaults = list(content.get("defaults") or [])
-            place = len(defaults) - (defaults[-1:] == ["_self_"])
-            defaults.insert(place, {f"override /{registry.several}": set_name(registry, chosen)})
-            content = content.copy()
-            content["defaults"] = defaults
-            content[registry.several] = {head: each for head, each in options.items() if each}
-    return content
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def drop_unchosen(
-    config: DictConfig, overrides: Sequence[str], registries: Iterable[Registry[Any]], mappings: Iterable[str]
-) -> None:
-    """Drops what an experiment sets of heads which the set on the command line leaves out: options and values.
-
-    Args:
-        config: A composed configuration, which is changed.
-        overrides: The command line, as :func:`choose_sets` returns it.
-        registries: The registries of the parts.
-        mappings: The dotted keys that hold a value for each of some heads.
-    """
-    for registry in registries:
-        parts = config.get(registry.several) if registry.several is not None else None
-        if parts and any(line.startswith(f"{registry.several}=") for line in overrides):
-            with open_dict(parts):
-                unchosen = [name for name, part in parts.items() if registry.name_key not in part]
-                for name in unchosen:
-                    del parts[name]
-                if registry.group == "head":
-                    _drop_values(config, overrides, unchosen, mappings)
-
-
-def _drop_values(config: DictConfig, overrides: Sequence[str], names: Iterable[str], mappings: Iterable[str]) -> None:
-    """Drops the values of some heads, but for those that the command line gives."""
-    given = {key: values[0] for key, values in map(_read, overrides) if key in mappings and values}
-    for key in mappings:
-        values = OmegaConf.select(config, key)
-        if isinstance(values, DictConfig):
-            with open_dict(values):
-                for name in names:
-                    if name in values and name not in (given.get(key) or {}):
-                        del values[name]
 
 
 def keys_of_parts(config: DictConfig, registry: Registry[Any]) -> dict[str, Any]:
@@ -178,7 +114,22 @@ def set_name(registry: Registry[Any], chosen: Mapping[str, str]) -> str:
     """Returns the name of a set: ``classifier+ssdlite``, or ``color:classifier`` for a name of its own."""
     told = {} if registry.group != "head" else {head: registry.get_class(name).task for head, name in chosen.items()}
     named = (name if told.get(head) == head else f"{head}:{name}" for head, name in _sorted(chosen).items())
-    return _BETWEEN.join(named)
+    return _BETWEEN.join(named) or _NONE
+
+
+def parts_of(name: str) -> set[str]:
+    """Returns the parts in the name of a set, as :func:`set_name` returns it."""
+    return set(name.split(_BETWEEN))
+
+
+def names_parts(overrides: Iterable[str], registries: Iterable[Registry[Any]]) -> bool:
+    """Tells whether a command line adds or exchanges single parts of a set, or leaves a set out."""
+    several = {registry.several for registry in registries} - {None}
+    for key, values in map(read_line, overrides):
+        part = _PART.match(key)
+        if (part and part[1] in several) or (key in several and values == [None]):
+            return True
+    return False
 
 
 def names_of_heads(overrides: Iterable[str], registries: Iterable[Registry[Any]]) -> set[str]:
@@ -194,7 +145,7 @@ def _sorted(chosen: Mapping[str, str]) -> dict[str, str]:
     return {name: chosen[name] for name in names}
 
 
-def _read(line: str) -> tuple[str, list[Any]]:
+def read_line(line: str) -> tuple[str, list[Any]]:
     """Returns the key of an override and its values, of which a sweep has several; no key if it chooses nothing."""
     try:
         override = OverridesParser.create().parse_override(line)
@@ -208,8 +159,17 @@ def _read(line: str) -> tuple[str, list[Any]]:
     return override.key_or_group, [OverridesParser.create().parse_override(f"key={text}").value() for text in texts]
 
 
-def _named(registry: Registry[Any], line: str, value: list[Any] | dict[str, Any]) -> dict[str, str]:
-    """Returns the part of each head."""
+def read_set(registry: Registry[Any], line: str, value: list[Any] | dict[str, Any]) -> dict[str, str]:
+    """Returns the part of each head of a set.
+
+    Args:
+        registry: The registry of the parts.
+        line: The line that names them, for messages.
+        value: Names of heads, or a part for each head.
+
+    Raises:
+        UserError: It names none, or two heads of one task without names of their own.
+    """
     if not value:
         raise UserError(f"'{line}' names none; name some, or leave it out.")
     if isinstance(value, dict):
@@ -228,8 +188,12 @@ def _named(registry: Registry[Any], line: str, value: list[Any] | dict[str, Any]
     return dict(zip(tasks, map(str, value), strict=True))
 
 
-def _checked(registry: Registry[Any], chosen: Mapping[str, str]) -> dict[str, str]:
-    """Returns a set in its order."""
+def check_set(registry: Registry[Any], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Returns a set in its order.
+
+    Raises:
+        UserError: A name or a part cannot be.
+    """
     for head, name in chosen.items():
         check_value(f"the name of {registry.several}.{head}", head, HeadName)
         registry.get(name)

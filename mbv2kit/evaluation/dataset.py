@@ -40,6 +40,7 @@ def datasets_of(
         if left_out:
             _log.info("dataset '%s' has no ground truth for %s, which is left out", named["name"], ", ".join(left_out))
         found = {head: found[head] for head in tasks if head not in left_out}
+        found = {head: found[head] for head in meant(named, folder, {head: tasks[head] for head in found})}
     unknown = [head for head, dataset in found.items() if dataset is None]
     if 0 < len(unknown) < len(found):
         _log.info("the run has no data for %s, which is left out; name some with dataset=", ", ".join(unknown))
@@ -65,10 +66,41 @@ def dataset_of(named: Mapping[str, Any] | None, folder: ModelFolder | None, head
     own = RunFolder(folder.path.parent).dataset(head) if folder else None
     if named is None or own is None:
         return own if named is None else dict(named)
-    if named["name"] != own["name"] or not _same_place(named.get("root"), own.get("root")):
+    if not _same(named, own):
         return dict(named)
     defaults = SOURCES.keys(str(named["name"]))
     return {key: own.get(key, value) if value == defaults.get(key) else value for key, value in named.items()}
+
+
+def meant(named: Mapping[str, Any], folder: ModelFolder | None, tasks: Mapping[str, Task]) -> list[str]:
+    """Returns the heads that a named data set is for.
+
+    Where several do one task, these are the ones that the run trained on it.
+
+    Args:
+        named: The options of the data set.
+        folder: The model's folder.
+        tasks: The heads whose task it serves, each with its task.
+
+    Raises:
+        UserError: Several heads do one task, and none of them was trained on the data set.
+    """
+    heads: list[str] = []
+    for task in dict.fromkeys(tasks.values()):
+        its = [head for head in tasks if tasks[head] == task]
+        known = {head: RunFolder(folder.path.parent).dataset(head) if folder else None for head in its}
+        own = [head for head, dataset in known.items() if dataset is not None and _same(dataset, named)]
+        if len(its) > 1 and not own:
+            raise UserError(
+                f"The model has several heads for {task}, and dataset '{named['name']}' is that of none of them; name "
+                f"the one to measure: {' or '.join(f'task={head}' for head in its)}."
+            )
+        if 0 < len(own) < len(its):
+            _log.info(
+                "dataset '%s' is that of %s; the other heads for %s are left out", named["name"], listed(own), task
+            )
+        heads += own if len(its) > 1 else its
+    return [head for head in tasks if head in heads]
 
 
 def serves(dataset: Mapping[str, Any], task: Task) -> bool:
@@ -90,12 +122,16 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def describe_dataset(dataset: Mapping[str, Any], split: str, images: int) -> str:
-    """Says in a line which images are read, and from where."""
+def describe_dataset(dataset: Mapping[str, Any], split: str, images: int, head: str = "") -> str:
+    """Says in a line which images are read, and from where; ``head`` is named if there are several."""
     root = dataset.get("root")
     others = {key: value for key, value in dataset.items() if key not in ("name", "root") and "split" not in key}
     where = str(Path(root).resolve()) if root else ", ".join(f"{key}={value}" for key, value in others.items())
-    return f"Data: {dataset['name']}, split {split}, {images:,} images ({where})"
+    return f"Data{f' for {head}' if head else ''}: {dataset['name']}, split {split}, {images:,} images ({where})"
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(one["name"] == other["name"]) and _same_place(one.get("root"), other.get("root"))
 
 
 def _same_place(one: Any, other: Any) -> bool:

@@ -205,7 +205,12 @@ def learning_curves(metrics_csv: Path, out: Path) -> Path:
         UserError: The file is missing, is not a table of numbers, or has nothing to draw.
     """
     columns = epoch_means(metrics_csv)
-    losses = {name: curve for name, curve in columns.items() if "loss" in name}
+    losses = {
+        name: curve
+        for name, curve in columns.items()
+        # A head may be called so, too.
+        if "loss" in name.rpartition("/")[2] and not name.startswith("pull/")
+    }
     cosines, norms = (
         {name.removeprefix(prefix): curve for name, curve in columns.items() if name.startswith(prefix)}
         for prefix in ("pull/cosine/", "pull/norm/")

@@ -89,12 +89,14 @@ def evaluate(config: DictConfig) -> Evaluation:
     images = open_joined(datasets, tasks, "val_split", options["split"])
     for head, dataset in datasets.items():
         split = options["split"] or dataset["val_split"]
-        _log.info("%s", describe_dataset(dataset, split, len(images.sources[head])))
+        named = head if len(datasets) > 1 else ""
+        _log.info("%s", describe_dataset(dataset, split, len(images.sources[head]), named))
     if options["evaluator"] is not None and len(datasets) > 1:
         measured = options["evaluator"]["name"]
+        fitting = [head for head in datasets if tasks[head] == EVALUATORS.get_class(measured).task]
         raise UserError(
-            f"evaluator '{measured}' measures one task, and this is an evaluation of {', '.join(datasets)}; add "
-            f"task={EVALUATORS.get_class(measured).task}, or leave it out."
+            f"evaluator '{measured}' measures one head, and this is an evaluation of {', '.join(datasets)}; add "
+            f"{' or '.join(f'task={head}' for head in fitting)}, or leave it out."
         )
     name = listed(dataset["name"] for dataset in datasets.values())
     what = tasks[next(iter(datasets))] if len(datasets) == 1 else MULTITASK
@@ -200,6 +202,7 @@ def evaluate_model(
         precision=precision,
         file=file,
         model=model_in_brief(predictor.spec.to_dict(), *tasks),
+        **({} if others or first in TASKS else {"head": first}),
     )
     _log.info(
         "%d images in %.1f s%s; figures, plots and images are in %s",

@@ -67,7 +67,7 @@ def write(
         for head, own in nms_options.items():
             add_nms(path, own, network.size, head)
             replaced = [output_name(head, name) for name in OUTPUT_NAMES["detection"]]
-            outputs = (output_name(head, DETECTIONS), *(each for each in outputs if each not in replaced))
+            outputs = (*(each for each in outputs if each not in replaced), output_name(head, DETECTIONS))
     return Export(
         file=name,
         format=format,

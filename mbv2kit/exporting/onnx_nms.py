@@ -81,10 +81,9 @@ def add_nms(path: Path, nms_options: NmsOptions, size: tuple[int, int], head: st
         width=float(size[1]),
         output=output_name(head, DETECTIONS),
     )
-    # A prefix keeps the tail's names apart from the network's.
-    tail = onnx.compose.add_prefix(
-        onnx.parser.parse_model(text), f"suppress_{head}_", rename_inputs=False, rename_outputs=False
-    )
+    # A prefix keeps the tail's names apart from the network's, and the number those of two detectors.
+    prefix = f"suppress{len(network.graph.output)}_{head}_"
+    tail = onnx.compose.add_prefix(onnx.parser.parse_model(text), prefix, rename_inputs=False, rename_outputs=False)
     whole = onnx.compose.merge_models(
         network, tail, io_map=[(output_name(head, name), name) for name in ("boxes", "scores")]
     )

@@ -16,7 +16,7 @@ from mbv2kit.data.joined import Joined
 from mbv2kit.data.sampling import evenly_spaced
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import Scores
-from mbv2kit.evaluation.dataset import dataset_of, serves
+from mbv2kit.evaluation.dataset import dataset_of, meant, serves
 from mbv2kit.exporting import accuracy
 from mbv2kit.exporting.check import Report, check
 from mbv2kit.exporting.data import ExportData, Images
@@ -72,6 +72,9 @@ def export(config: DictConfig) -> Exported:
     datasets = {head: dataset_of(values["dataset"], folder, head) for head in model.class_names}
     known = {head: dataset for head, dataset in datasets.items() if dataset is not None}
     served = {head: dataset for head, dataset in known.items() if serves(dataset, model.spec.tasks[head])}
+    if values["dataset"] is not None:
+        heads = meant(values["dataset"], folder, {head: model.spec.tasks[head] for head in served})
+        served = {head: served[head] for head in heads}
     data = ExportData(model.spec, replace(model.preprocess, size=network.size), served or known)
     console = open_console()
     _say(console, f"Model: {folder.path if folder else checkpoint}")

@@ -1,7 +1,7 @@
 """The contract of a head, and the registry that finds it by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence, ValuesView
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -19,6 +19,8 @@ Raw = dict[str, Tensor]
 Targets = Mapping[str, Any]
 # (N, 2): width and height of N boxes.
 Shapes = NDArray[np.float64]
+# Their attributes are no names of heads.
+_MODULES, _PARAMETERS = nn.ModuleDict(), nn.ParameterDict()
 
 
 class Head(nn.Module, ABC):
@@ -131,9 +133,7 @@ class HeadDict(nn.ModuleDict):
     """
 
     def __init__(self, heads: Mapping[str, Head]) -> None:
-        for name in heads:
-            if hasattr(nn.ModuleDict, name) or hasattr(nn.ParameterDict, name):
-                raise UserError(f"A head cannot be called '{name}', which has a meaning in PyTorch; add to the name.")
+        check_names(heads)
         super().__init__(heads)
 
     def __getitem__(self, name: str) -> Head:
@@ -147,6 +147,17 @@ class HeadDict(nn.ModuleDict):
     def items(self) -> ItemsView[str, Head]:
         """Returns names and heads, in the order of the spec."""
         return cast(ItemsView[str, Head], super().items())
+
+
+def check_names(heads: Iterable[str]) -> None:
+    """Checks the names of heads.
+
+    Raises:
+        UserError: One has a meaning in PyTorch.
+    """
+    for name in heads:
+        if hasattr(_MODULES, name) or hasattr(_PARAMETERS, name):
+            raise UserError(f"A head cannot be called '{name}', which has a meaning in PyTorch; add to the name.")
 
 
 HEADS: Registry[Head] = Registry("head", "mbv2kit.heads", several="heads")

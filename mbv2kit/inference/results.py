@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.imaging.colors import palette
+from mbv2kit.imaging.colors import BACKGROUND, palette
 from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
 from mbv2kit.imaging.encode import encode_jpeg
 from mbv2kit.imaging.images import decode
@@ -151,7 +151,7 @@ class Result:
     @property
     def then_labels(self) -> list[str]:
         """The names of :attr:`then_class_ids`."""
-        return [self.then_class_names[class_id] for class_id in self.then_class_ids.tolist()]
+        return [self.then_class_names[class_id] for class_id in self._then("then_labels").class_ids.tolist()]
 
     @property
     def then_scores(self) -> NDArray[np.float32]:
@@ -288,9 +288,10 @@ class Result:
     def _drawn_names(self, head: str) -> Sequence[str]:
         """Returns the names of the classes of a head; a name of its own tells labels of two heads apart."""
         names = self.class_names[head]
-        if head in TASKS or isinstance(self.predictions[head], Segmentation):
+        if head in TASKS:
             return names
-        return [f"{head}: {name}" for name in names]
+        # The background of masks is known by its name.
+        return [name if name == BACKGROUND else f"{head}: {name}" for name in names]
 
     def _head_of(self, name: str, *tasks: Task) -> str:
         """Returns the head that the property ``name`` is of: the only one of the model's that does one of ``tasks``."""

@@ -179,13 +179,14 @@ def _reference(value: Any) -> str | None:
 
 
 def _tasks(run: RunFolder) -> list[str]:
-    """Returns the tasks of a run's metrics; none if the file is damaged."""
+    """Returns the heads of a run's model, which are called as their tasks or by names; none if a file is damaged."""
     try:
-        content = read_json(run.metrics, "hold metrics")
+        metrics, model = read_json(run.metrics, "hold metrics"), {}
+        if ModelFolder(run.model).exists:
+            model = read_json(ModelFolder(run.model).description, "describe a model")
     except UserError:
         return []
-    task, model = content.get("task"), content.get("model")
-    heads = model.get("heads") if isinstance(model, Mapping) else None
-    if isinstance(heads, Mapping):
+    task, heads = metrics.get("task"), model.get("heads")
+    if isinstance(heads, Mapping) and heads:
         return [str(each) for each in heads]
     return [task] if isinstance(task, str) else []

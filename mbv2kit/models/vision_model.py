@@ -122,7 +122,8 @@ class VisionModel(nn.Module):
     def with_heads(self, names: Sequence[str]) -> "VisionModel":
         """Returns a model with the same weights and only some of the heads, in evaluation mode.
 
-        Its predictions are those of this model. Backbone layers that none of the heads reads are left out.
+        Its predictions are those of this model. Backbone layers that none of the heads reads are left out. The only
+        head of a task is called as the task, whatever its name was.
 
         Raises:
             UserError: There is no such head.
@@ -130,11 +131,18 @@ class VisionModel(nn.Module):
         for name in names:
             if name not in self.heads:
                 raise UserError(f"The model does {', '.join(self.heads)}, not {name}.")
-        heads = {name: self.spec.heads[name] for name in names}
-        model = VisionModel(
-            replace(self.spec, heads=heads, class_names={name: self.class_names[name] for name in names})
+        tasks = {name: self.spec.tasks[name] for name in names}
+        called = {name: task if list(tasks.values()).count(task) == 1 else name for name, task in tasks.items()}
+        spec = replace(
+            self.spec,
+            heads={called[name]: self.spec.heads[name] for name in names},
+            class_names={called[name]: self.class_names[name] for name in names},
+            tasks={called[name]: task for name, task in tasks.items()},
         )
-        state = self.state_dict()
+        model = VisionModel(spec)
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("heads.")}
+        for before, now in called.items():
+            state |= {f"heads.{now}.{name}": tensor for name, tensor in self.heads[before].state_dict().items()}
         model.load_state_dict({name: state[name] for name in model.state_dict()})
         return model.eval()
 

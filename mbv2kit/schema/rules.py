@@ -12,7 +12,7 @@ from typing import Annotated, Any
 # The longest side of an input in pixels: a float map of such an input with 32 channels still fits into memory.
 LONGEST_SIDE = 8192
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
-_HEAD = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_HEAD = re.compile(r"(?!name$)[a-z][a-z0-9_]{0,63}", re.ASCII)
 _REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -70,9 +70,8 @@ Locations = Location | Annotated[Sequence[Location], FILLED]
 Name = Annotated[str, NOT_EMPTY]
 Names = Name | Annotated[Sequence[Name], FILLED]
 # What the heads of a model are called: their tasks, or names of their own.
-HeadName = Annotated[
-    str, Rule("of small letters, digits and _, a letter first", lambda text: bool(_HEAD.fullmatch(text)))
-]
+_HEAD_WORDS = "of small letters, digits and _, a letter first, other than name"
+HeadName = Annotated[str, Rule(_HEAD_WORDS, lambda text: bool(_HEAD.fullmatch(text)))]
 # OWNER/NAME on the Hugging Face Hub.
 Repository = Annotated[str, Rule("of the form OWNER/NAME", lambda text: bool(_REPOSITORY.fullmatch(text)))]
 

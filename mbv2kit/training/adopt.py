@@ -11,6 +11,7 @@ from mbv2kit.backbones import BACKBONES
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import HEADS
 from mbv2kit.models.spec import ModelSpec
+from mbv2kit.structures import TASKS
 from mbv2kit.training.checks import heads_of, place_of
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, names: Iterab
     heads: dict[str, Any] = {}
     for name in names:
         if name not in spec.heads:
-            raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but task is {name}; {purpose}.")
+            raise UserError(f"weights={weights} do {', '.join(spec.heads)}, but {_wanted(name)}; {purpose}.")
         head = spec.heads[name]
         heads[place_of(config, name)] = {**HEADS.options(head["name"]), **head}
     theirs: dict[str, Any] = {
@@ -130,6 +131,10 @@ def adopt_whole(config: DictConfig, spec: ModelSpec, weights: str, names: Iterab
             _log.info("the weights set %s", ", ".join(changed))
         OmegaConf.update(config, part, new, merge=False)
     return config
+
+
+def _wanted(head: str) -> str:
+    return f"task is {head}" if head in TASKS else f"{head} is a head of this run"
 
 
 def _listed(value: Any) -> Any:

@@ -10,6 +10,7 @@ from mbv2kit.data.joined import FIELDS, join_heads
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.heads import HEADS
+from mbv2kit.heads.registry import check_names
 from mbv2kit.structures import MULTITASK, TASKS, Task
 
 # Keys that only a model of several heads has.
@@ -48,6 +49,7 @@ def check_parts(config: DictConfig) -> None:
         _check_several(config)
     else:
         _check_single(config)
+    check_names(heads_of(config))
     _check_train_only(config)
     for served, head in heads_of(config).items():
         name = head["name"]

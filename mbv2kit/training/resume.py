@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.cli.keys import check_config
-from mbv2kit.cli.several import set_name
+from mbv2kit.cli.several import parts_of, set_name
 from mbv2kit.errors import UserError
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.registry import Registry
@@ -113,6 +113,7 @@ def _is_so(config: DictConfig, override: Override) -> bool:
         found = found[names[key]]
     elif isinstance(found, Mapping) and key in several:
         found = set_name(several[key], {head: part[several[key].name_key] for head, part in found.items()})
+        return parts_of(found) == parts_of(str(value))
     # True would be equal to 1.
     return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
 

@@ -139,9 +139,7 @@ def _model_index(spec: ModelSpec, metrics: Mapping[str, Any] | None, name: str) 
     for key, value in metrics["metrics"].items():
         task = metrics["task"] if metrics["task"] != MULTITASK else _task_of(spec, key)
         if value is not None and task is not None:
-            values.setdefault(task, []).append(
-                {"type": shown(_HUB_METRICS.get(key, key)), "name": shown(key), "value": value}
-            )
+            values.setdefault(task, []).append({"type": shown(_hub_metric(key)), "name": shown(key), "value": value})
     dataset = shown(str(metrics["dataset"]))
     results = [
         {
@@ -153,6 +151,12 @@ def _model_index(spec: ModelSpec, metrics: Mapping[str, Any] | None, name: str) 
         if task in values
     ]
     return {"model-index": [{"name": name, "results": results}]} if results else {}
+
+
+def _hub_metric(metric: str) -> str:
+    """Returns the Hub's name of a metric, which may have the name of a head in front."""
+    bare = metric.rpartition("/")[2]
+    return _HUB_METRICS.get(bare, bare)
 
 
 def _task_of(spec: ModelSpec, metric: str) -> Task | None:
@@ -229,9 +233,10 @@ def _metrics(metrics: Mapping[str, Any] | None, heads: Sequence[str]) -> Iterato
         yield "None yet; `mbv2kit eval` measures them."
         return
     facts = {key: markdown_code(_value(metrics[key])) for key in ("task", "images", "split", "dataset")}
+    named = f" (head {markdown_code(shown(str(metrics['head'])))})" if "head" in metrics else ""
     yield (
-        f"Task {facts['task']}, measured on the {facts['images']} images of the split {facts['split']} of the data set "
-        f"{facts['dataset']}; fractions are in 0..1."
+        f"Task {facts['task']}{named}, measured on the {facts['images']} images of the split {facts['split']} of the "
+        f"data set {facts['dataset']}; fractions are in 0..1."
     )
     yield _table([*map(markdown_text, metrics["metrics"])], [[_number(value) for value in metrics["metrics"].values()]])
     several = metrics["task"] == MULTITASK

@@ -246,7 +246,10 @@ def test_a_mistake_is_a_sentence(
     ("keys", "heads"),
     [
         ("heads=[classifier,ssdlite],[ssd,deeplab_v3]", ["classifier ssdlite", "ssd deeplab_v3"]),
-        ("heads.classification=classifier heads.detection=ssd,ssdlite", ["classifier ssd", "classifier ssdlite"]),
+        (
+            "heads.classification=classifier heads.detection=ssd,ssdlite",
+            ["classifier ssd deeplab_v3", "classifier ssdlite deeplab_v3"],
+        ),
     ],
 )
 def test_a_sweep_tries_sets_of_heads(run: Run, keys: str, heads: list[str]) -> None:

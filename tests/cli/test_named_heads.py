@@ -17,7 +17,7 @@ from mbv2kit.commands import export as exporting
 from mbv2kit.commands.train import job
 from mbv2kit.inference.run import infer
 from mbv2kit.models.folder import ModelFolder
-from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.models.run_folder import RunFolder, newest_finished_run
 from mbv2kit.models.vision_model import VisionModel
 from tests.cli.runs import checkpoint, rows
 from tests.training.test_resume import assert_same_run
@@ -104,6 +104,22 @@ def test_heads_of_one_task_go_through_every_command(
     alone = metrics(tmp_path / "one")
     assert (alone["task"], alone["metrics"]["top1"]) == ("classification", found["metrics"]["tone/top1"])
 
+    # A data set that is named measures the head that was trained on it.
+    named = ("dataset=folder", "dataset.root=2012", "loader.workers=0")
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=named", *named) == 0
+    assert metrics(tmp_path / "named")["metrics"] == alone["metrics"]
+    assert metrics(tmp_path / "named")["head"] == "tone"
+    capsys.readouterr()
+    other = ("dataset=folder", "dataset.root=colors/train", "dataset.val_split=blue", "loader.workers=0")
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=other", *other) == 2
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "error: The model has several heads for classification, and dataset 'folder' is that of none of them" in told
+    assert "task=color or task=tone" in told
+    assert run("eval", evaluation.job, "checkpoint=run", "run_dir=other", "evaluator=accuracy") == 2
+    assert "add task=color or task=tone, or leave it out" in capsys.readouterr().err.replace("\n", " ")
+    # The newest run is found by any of its heads.
+    assert newest_finished_run("tone", tmp_path).path == folder.path
+
     # The exported file has the outputs of each head under its name.
     (export,) = ModelFolder(folder.model).read_exports()
     assert export.outputs == ("mask", "color_probabilities", "tone_probabilities", "parts_mask")
@@ -167,6 +183,8 @@ def test_a_named_head_is_added_to_a_trained_model(train: Train, run: Run, tmp_pa
     [
         ("heads=[classifier,classifier]", "'heads=[classifier,classifier]' has 2 heads for classification; give them"),
         ("heads={Tone:classifier,detection:ssd}", "the name of heads.Tone must be text of small letters, digits and _"),
+        ("heads={name:classifier,detection:ssd}", "the name of heads.name must be text of small letters, digits and _"),
+        ("heads={training:classifier,detection:ssd}", "A head cannot be called 'training', which has a meaning"),
         ("heads={type:classifier,detection:ssd}", "A head cannot be called 'type', which has a meaning in PyTorch"),
         ("heads={tone:classifer,detection:ssd}", "There is no head 'classifer'. Did you mean 'classifier'?"),
         ("heads={tone:classifier,detection:ssd} heads.tone.dropuot=0", "There is no key 'heads.tone.dropuot'. Did you"),

@@ -100,6 +100,36 @@ def test_an_experiment_names_heads_as_a_command_line_does(
 
 
 @pytest.mark.parametrize(
+    ("keys", "heads", "datasets"),
+    [
+        ("", "kind color", {"kind": "one", "color": "two"}),
+        # A part that is named alone is added or exchanged.
+        ("datasets.color=folder datasets.color.root=three", "kind color", {"kind": "one", "color": "three"}),
+        ("heads.more=ssdlite", "kind color more", {"kind": "one", "color": "two"}),
+        # A set replaces the recipe's, whose data sets go with its heads.
+        ("heads={color:classifier,more:classifier}", "color more", {"color": "two"}),
+        ("datasets=null", "kind color", None),
+        ("heads=[classifier,ssd] datasets=null", "classification detection", None),
+    ],
+)
+def test_a_command_line_changes_the_sets_of_a_recipe(
+    compose: Callable[..., DictConfig], tmp_path: Path, keys: str, heads: str, datasets: dict[str, str] | None
+) -> None:
+    content = "heads: {kind: classifier, color: classifier}\n"
+    content += "datasets: {kind: {name: folder, root: one}, color: {name: folder, root: two}}\n"
+    (tmp_path / "mine.yaml").write_text(RECIPE.partition("  - override /heads")[0] + content)
+    config = compose("experiment=./mine.yaml", *keys.split(), "run_dir=run")
+    assert " ".join(config.heads) == heads
+    found = None if config.datasets is None else {name: each.root for name, each in config.datasets.items()}
+    assert found == datasets
+
+
+def test_a_head_that_is_named_alone_is_exchanged_in_the_set_of_the_task(compose: Callable[..., DictConfig]) -> None:
+    config = compose("task=multitask", "heads.detection=ssd", "run_dir=run")
+    assert [head.name for head in config.heads.values()] == ["classifier", "ssd", "deeplab_v3"]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (

@@ -24,7 +24,7 @@ from tests.exporting.models import CLASSES, HEADS, noise
 from tests.norms import randomize_norms
 
 # Two heads of each task, one of them with a name of its own.
-OWN: dict[str, Task] = {"kind": "classification", "faces": "detection", "parts": "segmentation"}
+OWN: dict[str, Task] = {"kind": "classification", "detection_of_faces": "detection", "parts": "segmentation"}
 TASKS: dict[str, Task] = {task: task for task in HEADS} | OWN
 
 
@@ -32,7 +32,7 @@ TASKS: dict[str, Task] = {task: task for task in HEADS} | OWN
 def model() -> VisionModel:
     torch.manual_seed(0)
     heads: dict[str, dict[str, Any]] = {name: dict(HEADS[task]) for name, task in TASKS.items()}
-    heads["faces"] |= {"nms_iou": 0.3, "max_detections": 7}
+    heads["detection_of_faces"] |= {"nms_iou": 0.3, "max_detections": 7}
     spec = ModelSpec(
         backbone={"name": "mobilenet_v2", "width": 0.35},
         heads=heads,
@@ -102,6 +102,18 @@ def test_the_description_has_the_task_of_a_name(model: VisionModel, renamed: Vis
         ModelSpec.from_dict({**values, "tasks": {}})
 
 
+def test_the_only_head_of_a_task_is_called_as_the_task(model: VisionModel) -> None:
+    some = model.with_heads(["kind", "segmentation", "parts"])
+    assert some.spec.tasks == {
+        "classification": "classification",
+        "segmentation": "segmentation",
+        "parts": "segmentation",
+    }
+    ours, theirs = predictions(as_trained(model))[0], predictions(as_trained(some))[0]
+    assert same(ours["kind"], theirs["classification"])
+    assert same(ours["parts"], theirs["parts"])
+
+
 def test_a_name_that_pytorch_uses_is_a_sentence(model: VisionModel) -> None:
     spec = model.spec
     with pytest.raises(UserError, match="A head cannot be called 'type', which has a meaning in PyTorch"):
@@ -136,7 +148,7 @@ def test_an_exported_file_predicts_the_same(
     model: VisionModel, renamed: VisionModel, tmp_path: Path, nms: bool
 ) -> None:
     written = write(ExportNetwork(model), tmp_path, "onnx", "fp32", batch=1, nms=nms)
-    found = "faces_detections" if nms else "faces_boxes"
+    found = "detection_of_faces_detections" if nms else "detection_of_faces_boxes"
     assert {"kind_probabilities", found, "parts_mask", "probabilities", "mask"} <= set(written.outputs)
     assert_named(predictions(open_for_check(model, tmp_path, written)), predictions(folded(renamed)), 1e-3)
     # The list of the folder has the options of both detectors.
@@ -144,7 +156,7 @@ def test_an_exported_file_predicts_the_same(
     keep(written, tmp_path, tmp_path / "kept", model.spec)
     (read,) = ModelFolder(tmp_path / "kept").read_exports()
     assert read == written
-    assert read.nms_options["faces"].max_detections == 7
+    assert read.nms_options["detection_of_faces"].max_detections == 7
     assert Export.from_dict(written.to_dict()) == written
 
 
@@ -159,7 +171,10 @@ def test_results_of_two_heads_of_a_task_need_a_name(model: VisionModel, tmp_path
     assert line["mask"] == "masks/a.png"
     assert line["heads"]["parts"]["mask"] == "masks_parts/a.png"
     assert list(line["heads"]) == list(OWN)
-    assert line["heads"]["faces"]["boxes"] == result["faces"].to_dict()["heads"]["faces"]["boxes"]
+    assert (
+        line["heads"]["detection_of_faces"]["boxes"]
+        == result["detection_of_faces"].to_dict()["heads"]["detection_of_faces"]["boxes"]
+    )
     assert result["kind"].task == "classification"
     assert repr(result["kind"]).startswith("Result(array, 64 x 64: ")
     # Labels in a drawing say whose they are: the drawing of both classifiers is taller than that of one.
@@ -174,6 +189,6 @@ def test_both_detectors_boxes_are_classified(model: VisionModel, tmp_path: Path)
     with pytest.raises(UserError, match="A second model must classify, but this one does classification and detection"):
         both.then(both)
     result = both.then(mbv2kit.load(tmp_path / "kinds"))(image)
-    for head in ("detection", "faces"):
+    for head in ("detection", "detection_of_faces"):
         assert len(result[head].then_labels) == len(result[head].boxes) > 0
         assert set(result[head].then_labels) <= set(CLASSES["classification"])
