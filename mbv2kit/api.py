@@ -18,6 +18,7 @@ from mbv2kit.errors import UserError, nearest
 from mbv2kit.inference.loading import Request
 from mbv2kit.inference.loading import load as load_requested
 from mbv2kit.inference.predictor import Predictor
+from mbv2kit.models.device import Device
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.process import configure_threads
 
@@ -38,8 +39,9 @@ def load(
     output_stride: int | None = None,
     memory_budget: str | int | None = None,
     compile: bool = False,
+    device: Device = "cpu",
 ) -> Predictor:
-    """Loads a model for predictions on the CPU.
+    """Loads a model for predictions.
 
     Args:
         model: A run folder, a model folder, an exported file (.onnx, .xml, .tflite, .pte), a published file (.pth,
@@ -57,6 +59,7 @@ def load(
         output_stride: Input pixels per step of the deepest map, 8, 16 or 32; None for that of the model.
         memory_budget: An amount of memory for activations, such as ``"1MB"``; None for no limit.
         compile: With ``runtime="torch"``, whether torch.compile generates code for this machine.
+        device: What computes: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best there is; all but the CPU run torch.
 
     Returns:
         A function from an image, or several, to a :class:`~mbv2kit.Result` for each.
@@ -85,6 +88,7 @@ def load(
         output_stride=output_stride,
         memory_budget=memory_budget,
         compile=compile,
+        device=device,
     )
     return load_requested(request).predictor
 

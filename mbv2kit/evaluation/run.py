@@ -76,7 +76,7 @@ def evaluate(config: DictConfig) -> Evaluation:
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     keep_freed_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
-    keys = ("task", "class_names", "runtime", "precision", "output_stride")
+    keys = ("task", "class_names", "runtime", "precision", "output_stride", "device")
     # torch runs the model as training does, so that the metrics are equal to the last digit.
     tta = tta_keys(options["tta"])
     loaded = load(Request(checkpoint=checkpoint, as_trained=True, **{key: options[key] for key in keys}, **tta))

@@ -10,6 +10,7 @@ from mbv2kit.inference.exported import open_export
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName
 from mbv2kit.inference.runtimes.choice import candidates, choose
+from mbv2kit.models.device import Device, choose_device
 from mbv2kit.models.exports import SUFFIXES, Export, Precision
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
@@ -42,6 +43,7 @@ class Request:
         tta_scales: Scales of ``multiscale_flip``; None for those that suit the model.
         tta_flip: Whether ``multiscale_flip`` mirrors the input as well.
         memory_budget: An amount of memory for activations, such as ``1MB``; None for no limit.
+        device: What computes: ``cpu``, ``cuda``, ``mps``, or ``auto`` for the best there is; all but the CPU run torch.
         as_trained: Whether torch runs the model with its norms unfolded, as training validates it.
 
     Raises:
@@ -61,9 +63,11 @@ class Request:
     tta_scales: Sequence[float] | None = None
     tta_flip: bool = True
     memory_budget: str | int | None = None
+    device: Device = "cpu"
     as_trained: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", choose_device(self.device))
         if self.runtime is None and self.as_trained:
             exported = self.precision is not None or self.names_export
             object.__setattr__(self, "runtime", "auto" if exported else "torch")
@@ -76,7 +80,9 @@ class Request:
             raise UserError(f"threads must be a whole number from 1 up, or null for all cores, got {self.threads}.")
         if self.memory_budget is not None and self.tta != "none":
             raise UserError(f"memory_budget runs one view of an image, tta={self.tta} several; leave out one.")
-        if self.compile and (self.needs_torch or self.runtime != "torch"):
+        if self.memory_budget is not None and self.device != "cpu":
+            raise UserError(f"memory_budget is for the memory of a CPU, and device is {self.device}; leave out one.")
+        if self.compile and (self._changes_network or self.runtime != "torch"):
             raise UserError(
                 "compile=true is for runtime=torch, without tta, output_stride or memory_budget; "
                 f"got runtime={self.runtime}."
@@ -84,7 +90,8 @@ class Request:
         key = self.exported
         if self.needs_torch and key:
             raise UserError(
-                f"{key} runs an exported network as it is; tta, output_stride and memory_budget are for runtime=torch."
+                f"{key} runs an exported network as it is; tta, output_stride, memory_budget and device are for "
+                "runtime=torch."
             )
         if self.runtime == "torch" and key:
             raise UserError(
@@ -115,6 +122,10 @@ class Request:
     @property
     def needs_torch(self) -> bool:
         """Whether the model runs in a way that no exported file can."""
+        return self._changes_network or self.device != "cpu"
+
+    @property
+    def _changes_network(self) -> bool:
         return self.output_stride is not None or self.tta != "none" or self.memory_budget is not None
 
 
@@ -248,6 +259,8 @@ def _in_torch(request: Request) -> Loaded:
             raise UserError(
                 f"{source}: the weights '{name}' hold NaN or infinite values; train or convert the model anew."
             )
+    model = model.to(request.device)
+    on_device = "" if request.device == "cpu" else f" on {request.device}"
     notes, split = [], None
     if request.memory_budget is not None:
         split = _plan(model, request.memory_budget)
@@ -257,10 +270,10 @@ def _in_torch(request: Request) -> Loaded:
         predictor = torch_models.as_trained(model, request.tta, request.tta_scales, request.tta_flip)
     else:
         predictor = torch_models.folded(model, compiled=request.compile)
-        notes = ["Runtime: torch, compiled" if request.compile else "Runtime: torch"]
+        notes = [f"Runtime: torch{on_device}{', compiled' if request.compile else ''}"]
         if request.output_stride is not None:
             notes[0] += f", which output_stride={request.output_stride} needs"
-        elif request.runtime == "auto":
+        elif request.runtime == "auto" and not on_device:
             output = "" if folder else " output=DIR"
             notes[0] += f" (an exported model runs several times as fast: mbv2kit export checkpoint={source}{output})"
     return Loaded(predictor=predictor, name=str(source), folder=folder, notes=notes, split=split)

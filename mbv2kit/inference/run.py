@@ -147,6 +147,7 @@ def _request(config: DictConfig) -> Request:
         output_stride=config.output_stride,
         **tta_keys(config.tta),
         memory_budget=config.memory_budget,
+        device=config.device,
     )
 
 

@@ -22,13 +22,14 @@ _log = logging.getLogger(__name__)
 _IMAGES_TO_CHECK = 8
 
 
-def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
+def finish(plan: Plan, task: VisionTask, data: DataModule, device: torch.device) -> None:
     """Saves the best epoch's weights, exports the saved model, and evaluates it as ``mbv2kit eval`` does.
 
     Args:
         plan: What was trained.
         task: In its state after the last step.
         data: Its validation split is what the model is evaluated on.
+        device: What trained it, and evaluates it.
     """
     options, run = plan.options, plan.run
     epoch = _save_best(plan, task)
@@ -40,7 +41,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule) -> None:
         export_trained(model, run.model, [model.preprocess(image)[0] for image in images])
     # Last, because a run that has metrics.json counts as finished.
     evaluate_model(
-        as_trained(model),
+        as_trained(model.to(device)),
         data.val,
         dataset=listed(dataset["name"] for dataset in plan.datasets.values()),
         split=listed(dataset["val_split"] for dataset in plan.datasets.values()),

@@ -62,7 +62,7 @@ def train_or_stop(config: DictConfig, overrides: Sequence[str] = ()) -> tuple[Ru
             check_fits(plan, last, task)
         stopped = fit(trainer, plan, task, data, last)
         if stopped is None:
-            finish(plan, task, data)
+            finish(plan, task, data, trainer.strategy.root_device)
     return plan.run, stopped
 
 

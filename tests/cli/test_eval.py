@@ -2,11 +2,17 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from mbv2kit.commands import eval as evaluation
+from tests.exporting.models import saved, small_model
 from tests.processes import run_forked
+
+Run = Callable[..., int]
 
 
 def tool(root: Path, here: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -30,3 +36,14 @@ def test_eval_finds_the_run_that_train_left(root: Path, tmp_path: Path, tiny: li
     ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (results, run))
     assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-6)
     assert ours["images"] == 4
+
+
+def test_a_device_that_is_not_there_is_a_sentence(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = saved(small_model("classification"), tmp_path / "model")
+    assert run("eval", evaluation.job, f"checkpoint={folder}", "dataset=shapes", "device=cuda") == 2
+    assert "error: device=cuda: torch" in capsys.readouterr().err
+    assert run("eval", evaluation.job, f"checkpoint={folder}", "dataset=shapes", "device=gpu") == 2
+    assert "error: device must be one of cpu, auto, cuda, mps, got 'gpu'." in capsys.readouterr().err

@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from mbv2kit.cli.keys.infer import Precision, Runtime, TestTimeAugmentation
 from mbv2kit.cli.keys.train import Loader, Part
+from mbv2kit.models.device import Device
 from mbv2kit.schema.rules import HeadName, Location, Name, Stride
 
 
@@ -21,6 +22,7 @@ class Keys(TypedDict):
     split: Name | None
     output_stride: Stride | None
     runtime: Runtime | None
+    device: Device
     precision: Precision | None
     tta: TestTimeAugmentation
     loader: Loader

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypedDict
 
+from mbv2kit.models.device import Device
 from mbv2kit.schema.rules import Cores, HeadName, Location, Name, Share, Stride, between
 
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "litert", "executorch"]
@@ -33,6 +34,7 @@ class Keys(TypedDict):
     runtime: Runtime
     precision: Precision | None
     threads: Cores | None
+    device: Device
     compile: bool
     output_stride: Stride | None
     tta: TestTimeAugmentation
