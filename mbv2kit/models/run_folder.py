@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mbv2kit.errors import UserError
+from mbv2kit.errors import UserError, nearest
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.schema import check_value, shown
 from mbv2kit.schema.documents import read_json, read_yaml
 from mbv2kit.schema.rules import HeadName, above
+from mbv2kit.structures import TASKS
 
 OUTPUTS = Path("outputs")
 
@@ -125,6 +126,11 @@ def newest_finished_run(task: str | None = None, outputs: Path = OUTPUTS) -> Run
     runs = [RunFolder(path.parent) for path in outputs.glob("**/metrics.json")]
     tasks = {run: _tasks(run) for run in runs if run.finished}
     finished = [run for run, its in tasks.items() if task is None or task in its]
+    if not finished and task is not None and task not in TASKS:
+        known = dict.fromkeys((*TASKS, *(head for its in tasks.values() for head in its)))
+        raise UserError(
+            f"task={task}: no finished run below {outputs.resolve()} has such a head.{nearest(task, known)}"
+        )
     if not finished:
         kind = f"{task} run" if task else "run"
         raise UserError(

@@ -253,6 +253,5 @@ def test_a_slip_costs_eval_one_line(root: Path) -> None:
     done = tool(root, "eval", "task=detecton")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: task must be one of classification, detection, segmentation, or null, got 'detecton'. "
-        "Did you mean 'detection'?\n"
+        f"error: task=detecton: no finished run below {root / 'outputs'} has such a head. Did you mean 'detection'?\n"
     )
