@@ -2,8 +2,8 @@
 
 python -m tests.inference.heads_speed TOGETHER ALONE [ALONE ...]      runs or model folders with ONNX files
 
-The networks take turns, image by image, in torch and in ONNX Runtime. Memory is what loading them and 50 images add to
-a process that has imported the runtime, each time in a process of its own.
+The networks take turns, image by image, in torch and in ONNX Runtime, on one core. Memory is what loading them and 50
+images add to a process that has imported the runtime, each time in a process of its own.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ def pictures(count: int) -> list[Image]:
 
 def times(models: Sequence[str], runtime: str) -> list[float]:
     """Returns the median milliseconds of an image for each model and, last, for all but the first one after another."""
-    predictors = [mbv2kit.load(model, runtime=runtime) for model in models]
+    predictors = [mbv2kit.load(model, runtime=runtime, threads=1) for model in models]
     taken: list[list[float]] = [[] for _ in (*models, "all")]
     for place, image in enumerate(pictures(_ROUNDS + _WARM_UP)):
         row = []
@@ -58,7 +58,7 @@ def tell_memory(runtime: str, *models: str) -> None:
     import_module(RUNTIMES[runtime])
     images = pictures(50)
     before = usage().memory
-    predictors = [mbv2kit.load(model, runtime=runtime) for model in models]
+    predictors = [mbv2kit.load(model, runtime=runtime, threads=1) for model in models]
     for image in images:
         for predictor in predictors:
             predictor(image)
