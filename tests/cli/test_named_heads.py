@@ -186,7 +186,7 @@ def test_a_named_head_is_added_to_a_trained_model(train: Train, run: Run, tmp_pa
         ("heads={name:classifier,detection:ssd}", "the name of heads.name must be text of small letters, digits and _"),
         ("heads={training:classifier,detection:ssd}", "A head cannot be called 'training', which has a meaning"),
         ("heads={type:classifier,detection:ssd}", "A head cannot be called 'type', which has a meaning in PyTorch"),
-        ("heads={tone:classifer,detection:ssd}", "There is no head 'classifer'. Did you mean 'classifier'?"),
+        ("heads={tone:klassifier,detection:ssd}", "There is no head 'klassifier'. Did you mean 'classifier'?"),
         ("heads={tone:classifier,detection:ssd} heads.tone.dropuot=0", "There is no key 'heads.tone.dropuot'. Did you"),
         ("heads={tone:classifier,detection:ssd} datasets.color=folder", "datasets.color: the model has no head for"),
         ("heads={tone:classifier,detection:ssd} loss_weights.color=2", "loss_weights.color: the model has no head for"),

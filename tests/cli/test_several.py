@@ -136,7 +136,7 @@ def test_a_head_that_is_named_alone_is_exchanged_in_the_set_of_the_task(compose:
             "heads: [ssd, ssdlite]",
             "'heads: ['ssd', 'ssdlite']' has 2 heads for detection; give them names of their own",
         ),
-        ("heads: {color: classifer}", "There is no head 'classifer'. Did you mean 'classifier'?"),
+        ("heads: {color: klassifier}", "There is no head 'klassifier'. Did you mean 'classifier'?"),
         ("heads: {segmentation: {channel: 16}}", "There is no key 'heads.segmentation.channel'. Did you mean"),
         ("loss_weights: {segmentation: -2}", "loss_weights must be a set of keys, each with a number"),
     ],
