@@ -177,14 +177,14 @@ class Result:
         keys of heads with names of their own are in ``heads``, by these names.
 
         Args:
-            mask: Path of a file with the mask that the line is to name, or one for each head; None for none.
+            mask: Path of a file with the mask that the line is to name, or a path for each head; None for none.
             drawing: Path of a file with the drawing that the line is to name; None for none.
         """
         image = None if self.path is None else str(self.path)
         if self.error is not None:
             return {"image": image, "error": self.error}
         tasks = list(dict.fromkeys(map(_task_of, self.predictions.values())))
-        masks = {self._head_of("mask", "segmentation"): mask} if isinstance(mask, str) else mask or {}
+        masks = {"segmentation": mask} if isinstance(mask, str) else mask or {}
         line: Record = {"image": image, "width": self.size[1], "height": self.size[0]}
         line |= {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
         files = {"drawing": drawing, "mask": masks.get("segmentation")}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import file_digest
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +46,7 @@ class Export:
     size: Size
     batch: Annotated[int, between(1, 4096)] | None
     outputs: Annotated[tuple[Name, ...], FILLED, FEW]
-    nms_options: Mapping[HeadName, NmsOptions]
+    nms_options: Mapping[HeadName, NmsOptions] = field(hash=False)
     sha256: Hash
     input: InputType = "uint8"
 

@@ -185,14 +185,16 @@ def _reference(value: Any) -> str | None:
 
 
 def _tasks(run: RunFolder) -> list[str]:
-    """Returns the heads of a run's model, which are called as their tasks or by names; none if a file is damaged."""
+    """Returns the heads of a run's model, which are called as their tasks or by names; none if it has no metrics."""
     try:
-        metrics, model = read_json(run.metrics, "hold metrics"), {}
-        if ModelFolder(run.model).exists:
-            model = read_json(ModelFolder(run.model).description, "describe a model")
+        task = read_json(run.metrics, "hold metrics").get("task")
     except UserError:
         return []
-    task, heads = metrics.get("task"), model.get("heads")
+    description = ModelFolder(run.model).description
+    try:
+        heads = read_json(description, "describe a model").get("heads") if description.is_file() else None
+    except UserError:
+        heads = None  # reported when the model is read
     if isinstance(heads, Mapping) and heads:
         return [str(each) for each in heads]
     return [task] if isinstance(task, str) else []

@@ -260,10 +260,7 @@ def test_evaluation_takes_a_task_and_a_dataset(evaluation: Compose) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (
-            "task=segmentatoin",
-            "task must be one of classification, detection, segmentation, or null, got 'segmentatoin'.",
-        ),
+        ("task=Segmentation", "task must be text of small letters, digits and _, a letter first, other than name, or"),
         ("dataset.root=DIR", "dataset is null and has no key 'root'; give it a value first, as in dataset=NAME."),
         ("backbone=mobilenet_v2", "There is no key 'backbone'."),
     ],

@@ -69,7 +69,7 @@ def test_missing_images_are_reported_with_their_key(model_data: ExportData, tmp_
 
 
 def test_a_model_of_several_tasks_is_measured_on_all_of_them() -> None:
-    model = small_model("classification")
+    model = small_model("classification", "segmentation")
     other = {**SHAPES, "seed": 1}
     data = ExportData(model.spec, model.preprocess, {"classification": SHAPES, "segmentation": other})
     assert data.calibration(None, 100).origin == "shapes, train"

@@ -25,7 +25,7 @@ _ROUNDS = 300
 _WARM_UP = 20
 
 
-def pictures(count: int) -> list[Image]:
+def drawn_images(count: int) -> list[Image]:
     """Draws images of the same noise for every network."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (96, 96, 3)).astype(np.uint8) for _ in range(count)]
@@ -35,7 +35,7 @@ def times(models: Sequence[str], runtime: str) -> list[float]:
     """Returns the median milliseconds of an image for each model and, last, for all but the first one after another."""
     predictors = [mbv2kit.load(model, runtime=runtime, threads=1) for model in models]
     taken: list[list[float]] = [[] for _ in (*models, "all")]
-    for place, image in enumerate(pictures(_ROUNDS + _WARM_UP)):
+    for place, image in enumerate(drawn_images(_ROUNDS + _WARM_UP)):
         row = []
         for predictor in predictors:
             start = perf_counter()
@@ -56,7 +56,7 @@ def memory(models: Sequence[str], runtime: str) -> float:
 def tell_memory(runtime: str, *models: str) -> None:
     """Prints the MB that some models add to this process."""
     import_module(RUNTIMES[runtime])
-    images = pictures(50)
+    images = drawn_images(50)
     before = usage().memory
     predictors = [mbv2kit.load(model, runtime=runtime, threads=1) for model in models]
     for image in images:

@@ -42,7 +42,7 @@ def model() -> VisionModel:
     )
     built = VisionModel(spec).eval()
     randomize_norms(built)
-    # Random heads name one class everywhere; this one shall name another.
+    # Random heads name one class everywhere; this one names another.
     with torch.no_grad():
         built.state_dict()["heads.parts.classify.bias"][0] += 100
     return built

@@ -116,5 +116,5 @@ def test_every_kind_has_words() -> None:
     assert words(Locations | None).endswith("or null")
     assert words(Mapping[str, int]) == "a set of keys"
     weights = Mapping[Literal["a", "b"], Annotated[float, above(0, 9)]]
-    assert words(weights) == "a set of keys, each one of a, b: a number above 0 and at most 9"
+    assert words(weights) == "a set of keys, each with a number above 0 and at most 9"
     assert words(Any) == "a plain value"
