@@ -1,6 +1,7 @@
 """How fast the steps of an epoch are, and how long they wait for images."""
 
 import logging
+import os
 import time
 
 import lightning
@@ -11,6 +12,17 @@ _log = logging.getLogger(__name__)
 # Shorter epochs are mostly the start of the processes that read.
 _SECONDS_TO_JUDGE = 20.0
 _MOST_WAITING = 0.1
+# Share of the cores from which on another process would only take turns with the others.
+_BUSY = 0.75
+
+
+def _has_idle_cores() -> bool:
+    """Tells whether the machine has idle cores, by its load of the last minute; True where a system does not say."""
+    try:
+        load, _, _ = os.getloadavg()
+    except (AttributeError, OSError):
+        return True
+    return load < _BUSY * (os.cpu_count() or 1)
 
 
 class Pace(Callback):
@@ -63,16 +75,16 @@ class Pace(Callback):
         self.images += len(batch.image_ids)  # type: ignore[attr-defined]
 
     def tell(self, workers: int) -> None:
-        """Warns, once, where an epoch waited for images for more than a tenth of its time.
+        """Warns, once, where an epoch waited for images for more than a tenth of its time, next to idle cores.
 
         Args:
             workers: Processes that read.
         """
-        if self._told or self.seconds < _SECONDS_TO_JUDGE or self.waiting <= _MOST_WAITING:
+        if self._told or self.seconds < _SECONDS_TO_JUDGE or self.waiting <= _MOST_WAITING or not _has_idle_cores():
             return
         self._told = True
         _log.warning(
-            "training waited %.0f %% of the time for images; more processes that read help where cores are idle: "
+            "training waited %.0f %% of the time for images, and cores are idle; let more processes read: "
             "loader.workers=%d",
             100 * self.waiting,
             workers + 1,

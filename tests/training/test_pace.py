@@ -42,7 +42,11 @@ def test_an_epoch_without_a_step_has_none() -> None:
     assert (Pace().images_per_second, Pace().waiting) == (0.0, 0.0)
 
 
-def test_much_waiting_is_told_once(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_much_waiting_is_told_once(
+    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbv2kit.training.pace.os.getloadavg", lambda: (1.0, 9.0, 9.0), raising=False)
+    monkeypatch.setattr("mbv2kit.training.pace.os.cpu_count", lambda: 2)
     pace = Pace()
     told = []
     # Little, too short to tell, much, and much again.
@@ -53,7 +57,18 @@ def test_much_waiting_is_told_once(clock: list[float], caplog: pytest.LogCapture
             pace.tell(workers=1)
             told.append([record.getMessage() for record in caplog.records])
     sentence = (
-        "training waited 33 % of the time for images; more processes that read help where cores are idle: "
-        "loader.workers=2"
+        "training waited 33 % of the time for images, and cores are idle; let more processes read: loader.workers=2"
     )
     assert told == [[], [], [sentence], []]
+
+
+def test_nothing_is_told_where_all_cores_work(
+    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbv2kit.training.pace.os.getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
+    monkeypatch.setattr("mbv2kit.training.pace.os.cpu_count", lambda: 2)
+    pace = Pace()
+    run_epoch(pace, clock, (10, 20))
+    with caplog.at_level(logging.WARNING):
+        pace.tell(workers=0)
+    assert not caplog.records
