@@ -5,12 +5,14 @@ and continuous (the box of a whole W x H image is ``[0, 0, W, H]``); masks hold 
 class ids count from 0 without gaps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mbv2kit.errors import UserError
 
 Task = Literal["classification", "detection", "segmentation"]
 TASKS: tuple[Task, ...] = ("classification", "detection", "segmentation")
@@ -165,6 +167,25 @@ class Segmentation:
 
 
 Prediction = Classification | Detections | Segmentation
+
+
+def tasks_of_heads(heads: Iterable[str], own: Mapping[str, Task]) -> dict[str, Task]:
+    """Returns the task of each head.
+
+    Args:
+        heads: The names of the heads, which are those of their tasks or names of their own.
+        own: The tasks of heads with names of their own.
+
+    Raises:
+        UserError: The task of a head is unknown.
+    """
+    tasks: dict[str, Task] = {task: task for task in TASKS}
+    for head in heads:
+        if head not in tasks and head not in own:
+            raise UserError(
+                f"heads.{head}: a head has the name of its task ({', '.join(TASKS)}), or tasks.{head} names that."
+            )
+    return {head: tasks[head] if head in tasks else own[head] for head in heads}
 
 
 def metric_name(head: str, metric: str) -> str:

@@ -13,7 +13,7 @@ from mbv2kit.data.align import align_classes
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decoded_once
-from mbv2kit.structures import TASKS, Sample, Task
+from mbv2kit.structures import Sample, Task, tasks_of_heads
 
 # The fields of a sample that hold the ground truth of a task; the first one says whether there is any.
 FIELDS: Mapping[Task, tuple[str, ...]] = {
@@ -21,8 +21,6 @@ FIELDS: Mapping[Task, tuple[str, ...]] = {
     "detection": ("boxes", "labels", "crowd", "annotated"),
     "segmentation": ("mask",),
 }
-# Heads that have the name of their task.
-_USUAL: Mapping[str, Task] = {task: task for task in TASKS}
 
 
 class Joined:
@@ -51,7 +49,7 @@ class Joined:
         tasks: Mapping[str, Task] = MappingProxyType({}),
     ) -> None:
         self.sources = dict(sources)
-        self.tasks: dict[str, Task] = {head: _USUAL.get(head) or tasks[head] for head in sources}
+        self.tasks = tasks_of_heads(sources, tasks)
         self.together = [list(self.sources)] if together is None else [list(heads) for heads in together]
         self._places: dict[str, NDArray[np.int64]] = {}
         joined = [_join([self.sources[head] for head in heads]) for heads in self.together]

@@ -85,21 +85,25 @@ def meant(named: Mapping[str, Any], folder: ModelFolder | None, tasks: Mapping[s
     Raises:
         UserError: Several heads do one task, and none of them was trained on the data set.
     """
+    run = RunFolder(folder.path.parent) if folder else None
     heads: list[str] = []
     for task in dict.fromkeys(tasks.values()):
         its = [head for head in tasks if tasks[head] == task]
-        known = {head: RunFolder(folder.path.parent).dataset(head) if folder else None for head in its}
+        if len(its) == 1:
+            heads += its
+            continue
+        known = {head: None if run is None else run.dataset(head) for head in its}
         own = [head for head, dataset in known.items() if dataset is not None and _same(dataset, named)]
-        if len(its) > 1 and not own:
+        if not own:
             raise UserError(
                 f"The model has several heads for {task}, and dataset '{named['name']}' is that of none of them; name "
                 f"the one to measure: {' or '.join(f'task={head}' for head in its)}."
             )
-        if 0 < len(own) < len(its):
+        if len(own) < len(its):
             _log.info(
                 "dataset '%s' is that of %s; the other heads for %s are left out", named["name"], listed(own), task
             )
-        heads += own if len(its) > 1 else its
+        heads += own
     return [head for head in tasks if head in heads]
 
 

@@ -19,7 +19,7 @@ from mbv2kit.exporting.litert_precision import INPUT, quantize, store_weights_as
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
-from mbv2kit.imaging.postprocess import output_name
+from mbv2kit.imaging.postprocess import with_head
 from mbv2kit.models.export_network import ExportNetwork
 from mbv2kit.models.exports import Precision
 from mbv2kit.process import silence_stderr
@@ -94,7 +94,7 @@ class _ChannelsLast(nn.Module):
                 own = {"mask": self._mask(raw["logits"], head.align_corners)}
             else:
                 own = head.outputs(raw, self.size)
-            outputs |= {output_name(name, key): each for key, each in own.items()}
+            outputs |= with_head(name, own)
         return {name: outputs[name] for name in self.output_names}
 
     def _mask(self, logits: Tensor, align_corners: bool) -> Tensor:

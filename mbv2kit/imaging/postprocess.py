@@ -44,6 +44,11 @@ def output_name(head: str, name: str) -> str:
     return name if head in TASKS else f"{head}_{name}"
 
 
+def with_head(head: str, outputs: Mapping[str, T]) -> dict[str, T]:
+    """Returns the arrays of a head by the names that they have next to those of other heads."""
+    return {output_name(head, name): array for name, array in outputs.items()}
+
+
 def outputs_of(head: str, task: Task, outputs: Mapping[str, T]) -> dict[str, T]:
     """Returns the arrays of one head by the names that they have in a model of that head alone."""
     names = {name: output_name(head, name) for name in (*OUTPUT_NAMES[task], *_FOUND[task])}

@@ -40,8 +40,7 @@ class BoxClassifier:
     margin: float
 
     def __post_init__(self) -> None:
-        classifiers = [head for head, task in self.predictor.spec.tasks.items() if task == "classification"]
-        if len(classifiers) != 1:
+        if len(self._classifiers) != 1:
             raise UserError(
                 f"A second model must classify, but this one does {' and '.join(self.predictor.class_names)}; load one "
                 "with one classifier, or keep one of its heads: mbv2kit convert tasks=[NAME]."
@@ -52,11 +51,11 @@ class BoxClassifier:
     @property
     def class_names(self) -> Sequence[str]:
         """The names of the classes, by class id."""
-        return self.predictor.class_names[self._head]
+        return self.predictor.class_names[self._classifiers[0]]
 
     @property
-    def _head(self) -> str:
-        return next(head for head, task in self.predictor.spec.tasks.items() if task == "classification")
+    def _classifiers(self) -> list[str]:
+        return [head for head, task in self.predictor.spec.tasks.items() if task == "classification"]
 
     def add_classes(
         self, images: Sequence[Image], predicted: Sequence[Predictions | str], min_score: float, stages: Stages
@@ -98,7 +97,8 @@ class BoxClassifier:
 
     def _best(self, results: Sequence[Result]) -> BoxClasses:
         """Returns the best class of each cut-out."""
-        classes = [result[self._head] for result in results]
+        (head,) = self._classifiers
+        classes = [result[head] for result in results]
         return BoxClasses(
             np.array([each.class_ids[0] for each in classes], dtype=np.int64),
             np.array([each.scores[0] for each in classes], dtype=np.float32),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbv2kit.imaging.postprocess import OUTPUT_NAMES, output_name
+from mbv2kit.imaging.postprocess import OUTPUT_NAMES, output_name, with_head
 from mbv2kit.models.vision_model import VisionModel
 
 
@@ -54,7 +54,7 @@ class ExportNetwork(nn.Module):
         """Computes the outputs from the backbone's maps, for networks that compute the maps in another way."""
         outputs: dict[str, Tensor] = {}
         for name, head in self.heads.items():
-            outputs |= {output_name(name, key): each for key, each in head.outputs(head(features), self.size).items()}
+            outputs |= with_head(name, head.outputs(head(features), self.size))
         return tuple(outputs[name] for name in self.output_names)
 
     def example(self, batch: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.schema import check_value
 from mbv2kit.schema.rules import FILLED, HeadName, Mean, Name, Rule, Std
-from mbv2kit.structures import TASKS, Task
+from mbv2kit.structures import Task, tasks_of_heads
 
 SCHEMA_VERSION = 1
 
@@ -47,14 +47,7 @@ class ModelSpec:
     tasks: Mapping[HeadName, Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named: dict[str, Task] = {task: task for task in TASKS}
-        tasks = {head: named.get(head) or self.tasks.get(head) for head in self.class_names}
-        for head, task in tasks.items():
-            if task is None:
-                raise UserError(
-                    f"heads.{head}: a head has the name of its task ({', '.join(TASKS)}), or tasks.{head} names that."
-                )
-        object.__setattr__(self, "tasks", tasks)
+        object.__setattr__(self, "tasks", tasks_of_heads(self.class_names, self.tasks))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain containers, ready for JSON."""

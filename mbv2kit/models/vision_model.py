@@ -14,7 +14,7 @@ from mbv2kit.backbones import BACKBONES, create_backbone, without_fixed_options
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.heads import HEADS, Head, HeadDict, create_head
 from mbv2kit.heads.registry import Raw
-from mbv2kit.imaging.postprocess import NmsOptions, output_name
+from mbv2kit.imaging.postprocess import NmsOptions, with_head
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.spec import ModelSpec
@@ -103,7 +103,7 @@ class VisionModel(nn.Module):
         # Validation during training with bfloat16 would otherwise compute in bfloat16.
         with torch.autocast(self.mean.device.type, enabled=False):
             for name, head in self.heads.items():
-                outputs |= {output_name(name, key): each for key, each in head.outputs(raw[name], size).items()}
+                outputs |= with_head(name, head.outputs(raw[name], size))
         return outputs
 
     def at_output_stride(self, output_stride: int) -> "VisionModel":

@@ -100,9 +100,10 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
     if not done:
         check_parts(config)
         check_loader(config, plan.datasets)
+        tasks = plan.tasks
         for head, dataset in plan.datasets.items():
             key = f"datasets.{head}" if head in (config.datasets or {}) else "dataset"
-            check_source(dataset["name"], plan.tasks[head], dataset["root"], key)
+            check_source(dataset["name"], tasks[head], dataset["root"], key)
     return plan
 
 

@@ -5,16 +5,19 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from torch import Tensor
 
 from mbv2kit.backbones import BACKBONES
 from mbv2kit.cli.command import run_command
 from mbv2kit.commands.train import job
 from mbv2kit.models.run_folder import RunFolder
+from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.training.parts import training_parts
 from tests.little import Little
 
@@ -79,6 +82,32 @@ def quick(
         return RunFolder(tmp_path / folder)
 
     return call
+
+
+@pytest.fixture
+def train_heads(run: Callable[..., int], tiny: list[str], tmp_path: Path) -> Callable[..., RunFolder]:
+    """Trains several heads for two epochs, unless a key says otherwise."""
+
+    def call(*keys: str, folder: str = "run") -> RunFolder:
+        several = ("task=multitask", "input.size=[65,65]", "trainer.max_epochs=2", "ema.decay=null")
+        assert run("train", job, *tiny, *several, f"run_dir={folder}", *keys) == 0
+        return RunFolder(tmp_path / folder)
+
+    return call
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images in each pass through a network that is trained."""
+    seen: list[int] = []
+    original = VisionModel.forward
+
+    def forward(self: VisionModel, images: Tensor, *rows: Any) -> Any:
+        seen.extend([len(images)] * self.training)
+        return original(self, images, *rows)
+
+    monkeypatch.setattr(VisionModel, "forward", forward)
+    return seen
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """What tests read from the folder of a run."""
 
 import csv
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,11 @@ def state(run: RunFolder) -> State:
 def rows(run: RunFolder) -> list[dict[str, str]]:
     with (run.path / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return found
 
 
 def changed(before: State, after: State) -> set[str]:

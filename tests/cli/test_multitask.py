@@ -1,6 +1,5 @@
 """One model with several heads, through the commands: trained, resumed, evaluated, exported and used."""
 
-import json
 import re
 from collections.abc import Callable
 from itertools import product
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 import mbv2kit
 from mbv2kit.commands import convert as converting
@@ -23,7 +21,7 @@ from mbv2kit.data.sources.shapes import CLASSES as SHAPES
 from mbv2kit.data.sources.shapes import Shapes
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.models.vision_model import VisionModel
-from tests.cli.runs import changed, checkpoint, rows, state
+from tests.cli.runs import changed, checkpoint, metrics, rows, state
 
 Run = Callable[..., int]
 Train = Callable[..., RunFolder]
@@ -31,20 +29,8 @@ ALL = ["classification", "detection", "segmentation"]
 
 
 @pytest.fixture
-def train(run: Run, tiny: list[str], tmp_path: Path) -> Train:
-    """Trains several heads for two epochs, unless a key says otherwise."""
-
-    def call(*keys: str, folder: str = "run") -> RunFolder:
-        several = ("task=multitask", "input.size=[65,65]", "trainer.max_epochs=2", "ema.decay=null")
-        assert run("train", job, *tiny, *several, f"run_dir={folder}", *keys) == 0
-        return RunFolder(tmp_path / folder)
-
-    return call
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return found
+def train(train_heads: Train) -> Train:
+    return train_heads
 
 
 @pytest.mark.slow
@@ -132,22 +118,14 @@ def test_a_ratio_shares_out_the_batch(train: Train) -> None:
 
 
 @pytest.mark.shows("loader.mixed")
-def test_data_sets_pass_through_the_network_together_or_apart(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    original = VisionModel.forward
-
-    def forward(self: VisionModel, images: Tensor, *rows: Any) -> Any:
-        seen.extend([len(images)] * self.training)
-        return original(self, images, *rows)
-
-    monkeypatch.setattr(VisionModel, "forward", forward)
+def test_data_sets_pass_through_the_network_together_or_apart(train: Train, passes: list[int]) -> None:
     keys = ("heads=[classifier,deeplab_v3]", "datasets.segmentation=shapes", "datasets.segmentation.train_count=9")
     sizes = ("datasets.segmentation.size=64", "datasets.segmentation.val_count=4", "trainer.max_epochs=1")
     train(*keys, *sizes, folder="mixed")
-    together, seen[:] = seen[:], []
+    together, passes[:] = passes[:], []
     train(*keys, *sizes, "loader.mixed=false", folder="apart")
     assert together == [4] * 4
-    assert seen == [2] * 8
+    assert passes == [2] * 8
 
 
 @pytest.mark.shows("loss_weights")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from mbv2kit.inference.run import infer
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder, newest_finished_run
 from mbv2kit.models.vision_model import VisionModel
-from tests.cli.runs import checkpoint, rows
+from tests.cli.runs import checkpoint, metrics, rows
 from tests.training.test_resume import assert_same_run
 
 Run = Callable[..., int]
@@ -47,25 +46,14 @@ def draw(folder: Path, value: tuple[int, int, int], count: int) -> None:
 
 
 @pytest.fixture
-def train(run: Run, tiny: list[str], tmp_path: Path) -> Train:
-    """Trains the heads for two epochs on images that it draws."""
+def train(train_heads: Train, tmp_path: Path) -> Train:
+    """Trains heads on images that it draws."""
     for split, count in (("train", 6), ("val", 3)):
         for name, value in COLORS.items():
             draw(tmp_path / "colors" / split / name, value, count)
         for name, gray in {"dark": 30, "light": 220, "medium": 120}.items():
             draw(tmp_path / "2012" / split / name, (gray, gray, gray), count)
-
-    def call(*keys: str, folder: str = "run") -> RunFolder:
-        several = ("task=multitask", "input.size=[65,65]", "trainer.max_epochs=2", "ema.decay=null")
-        assert run("train", job, *tiny, *several, f"run_dir={folder}", *keys) == 0
-        return RunFolder(tmp_path / folder)
-
-    return call
-
-
-def metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return found
+    return train_heads
 
 
 @pytest.mark.slow

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from mbv2kit.commands.train import job
 from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch, TrainingSet
 from mbv2kit.models.run_folder import RunFolder
-from mbv2kit.models.vision_model import VisionModel
 from mbv2kit.structures import Sample
 from mbv2kit.training.task import VisionTask
 from tests.cli.runs import changed, checkpoint, rows, state
@@ -95,20 +93,12 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 @pytest.mark.shows("trainer.accumulate")
-def test_a_step_takes_several_batches(quick: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    original = VisionModel.forward
-
-    def forward(self: VisionModel, images: Tensor, *rows: Any) -> Any:
-        seen.extend([len(images)] * self.training)
-        return original(self, images, *rows)
-
-    monkeypatch.setattr(VisionModel, "forward", forward)
+def test_a_step_takes_several_batches(quick: Quick, passes: list[int]) -> None:
     keys = ("loader.workers=0", "trainer.max_epochs=1")
     large = quick(*keys, "loader.batch_size=4", folder="large")
-    together, seen[:] = seen[:], []
+    together, passes[:] = passes[:], []
     small = quick(*keys, "loader.batch_size=2", "trainer.accumulate=2", folder="small")
-    assert (together, seen) == ([4, 4], [2, 2, 2, 2])
+    assert (together, passes) == ([4, 4], [2, 2, 2, 2])
     # The same steps of the same images, but for the statistics of batch norms.
     assert rows(small)[0]["step"] == rows(large)[0]["step"] == "2"
     assert checkpoint(small)["DataModule"]["batch_size"] == checkpoint(large)["DataModule"]["batch_size"] == 4

@@ -19,8 +19,9 @@ import mbv2kit
 from mbv2kit.structures import TASKS
 
 METRICS = ("top1", "AP", "AP50", "mIoU")
-# Images of each data set in a step, and epochs in which each network sees about as many of them: 315 to 325 steps.
+# Images of each data set in a step.
 SHARE = 8
+# Every network takes 315 to 325 steps in that many epochs.
 EPOCHS = {"together": 7, "classification": 20, "detection": 13, "segmentation": 7}
 HEADS: dict[str, dict[str, Any]] = {
     "classification": {"name": "classifier"},

@@ -1,6 +1,7 @@
 """The speed of steps and the share of the time that they wait for images, with a clock of the test."""
 
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr("mbv2kit.training.pace.time.perf_counter", lambda: now[0])
     return now
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the load of the last minute on a machine of two cores; the longer ones do not count."""
+
+    def call(load: float) -> None:
+        monkeypatch.setattr("mbv2kit.training.pace.os.getloadavg", lambda: (load, 9.0, 0.0), raising=False)
+        monkeypatch.setattr("mbv2kit.training.pace.os.cpu_count", lambda: 2)
+
+    return call
 
 
 def run_epoch(pace: Pace, clock: list[float], *steps: tuple[float, float], images: int = 8) -> None:
@@ -43,10 +55,9 @@ def test_an_epoch_without_a_step_has_none() -> None:
 
 
 def test_much_waiting_is_told_once(
-    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    clock: list[float], caplog: pytest.LogCaptureFixture, two_cores: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr("mbv2kit.training.pace.os.getloadavg", lambda: (1.0, 9.0, 9.0), raising=False)
-    monkeypatch.setattr("mbv2kit.training.pace.os.cpu_count", lambda: 2)
+    two_cores(1.0)
     pace = Pace()
     told = []
     # Little, too short to tell, much, and much again.
@@ -63,10 +74,9 @@ def test_much_waiting_is_told_once(
 
 
 def test_nothing_is_told_where_all_cores_work(
-    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    clock: list[float], caplog: pytest.LogCaptureFixture, two_cores: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr("mbv2kit.training.pace.os.getloadavg", lambda: (1.5, 0.0, 0.0), raising=False)
-    monkeypatch.setattr("mbv2kit.training.pace.os.cpu_count", lambda: 2)
+    two_cores(1.5)
     pace = Pace()
     run_epoch(pace, clock, (10, 20))
     with caplog.at_level(logging.WARNING):
