@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -74,7 +74,27 @@ class Head:
         return (width, height) if is_sideways(self.orientation) else (height, width)
 
 
-def decode(path: str | Path) -> Image:
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """The content of an image file that is on no disk, such as an upload.
+
+    Attributes:
+        data: The bytes of the file.
+        name: What messages call it.
+    """
+
+    data: bytes = field(repr=False)
+    name: str = "the image"
+
+    def __str__(self) -> str:
+        """Returns what messages call it."""
+        return self.name
+
+
+File = str | Path | EncodedImage
+
+
+def decode(path: File) -> Image:
     """Reads an image file of any format as RGB, turned upright by its EXIF or XMP.
 
     Gray, palette, CMYK and 16-bit images become 8-bit RGB; values of 32 bits must be in 0..255 or 0..65535, floats also
@@ -86,7 +106,8 @@ def decode(path: str | Path) -> Image:
     Raises:
         UnreadableImageError: The file is missing, empty, truncated or not an image.
     """
-    kept = _decoded.get()
+    # The name of an upload says nothing of its content.
+    kept = None if isinstance(path, EncodedImage) else _decoded.get()
     if kept is not None and str(path) in kept:
         return kept[str(path)]
     with reading(path):
@@ -112,7 +133,7 @@ def decoded_once() -> Iterator[None]:
 
 
 def decode_resized(
-    path: str | Path,
+    path: File,
     size: Callable[[int, int], tuple[int, int]],
     kept: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -185,7 +206,7 @@ def read_heads(paths: Sequence[Path]) -> list[Head]:
 
 
 @contextmanager
-def reading(path: str | Path, what: str = "image") -> Iterator[None]:
+def reading(path: File, what: str = "image") -> Iterator[None]:
     """Turns whatever a decoder raises into :class:`UnreadableImageError`, which names the file.
 
     Args:
@@ -199,13 +220,15 @@ def reading(path: str | Path, what: str = "image") -> Iterator[None]:
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: there is no such file.") from None
     except UnidentifiedImageError:
-        heic = " HEIC needs the package pillow-heif." if Path(path).suffix.lower() in (".heic", ".heif") else ""
+        heic = " HEIC needs the package pillow-heif." if Path(str(path)).suffix.lower() in (".heic", ".heif") else ""
         raise UnreadableImageError(f"{path}: this is not an image in a known format.{heic}") from None
     except Exception as error:  # decoders raise errors of every type
         raise UnreadableImageError(f"{path}: the {what} could not be read ({one_line(error)}).") from None
 
 
-def _read(path: str | Path) -> bytes:
+def _read(path: File) -> bytes:
+    if isinstance(path, EncodedImage):
+        return path.data
     _check_regular(path)
     return Path(path).read_bytes()
 

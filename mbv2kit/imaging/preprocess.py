@@ -1,13 +1,12 @@
 """Converts an image of any size to a network's input, and predictions back to the image; needs no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mbv2kit.imaging.images import decode, decode_resized
+from mbv2kit.imaging.images import File, decode, decode_resized
 from mbv2kit.imaging.resizing import cut_center, resize_as_tf1, resize_image, resize_mask
 from mbv2kit.schema import check_fields
 from mbv2kit.schema.rules import Size, between
@@ -143,7 +142,7 @@ def _kept_side(side: int, scaled: int, wanted: int) -> int:
     return min(side, kept + (side - kept) % 2)
 
 
-def preprocess_file(path: str | Path, preprocess: Preprocess) -> tuple[Input, Placement]:
+def preprocess_file(path: File, preprocess: Preprocess) -> tuple[Input, Placement]:
     """Makes the input from an image file, which is decoded no larger than needed.
 
     The result differs from ``preprocess(decode(path))`` by less than half a gray level on average.

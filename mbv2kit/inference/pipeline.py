@@ -13,12 +13,12 @@ Made = TypeVar("Made")
 Predict = Callable[[Sequence[Source]], list[Result]]
 
 # Each worker takes memory; beyond this number, more threads per image are better.
-_MOST_WORKERS = 8
+MOST_WORKERS = 8
 
 
 def count_workers(cores: int, images: int) -> int:
     """Returns how many images to process at a time: one per core, because then no thread waits for another."""
-    return max(1, min(cores, images, _MOST_WORKERS))
+    return max(1, min(cores, images, MOST_WORKERS))
 
 
 def process(

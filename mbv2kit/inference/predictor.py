@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -192,7 +193,7 @@ class Predictor:
         """Predicts for files and images, all in one batch.
 
         Args:
-            sources: Paths, and ``(H, W, 3)`` uint8 RGB images of any size.
+            sources: Paths, the content of image files, and ``(H, W, 3)`` uint8 RGB images of any size.
             min_score: Boxes of a lower score are left out of the results, 0..1.
             stages: Adds up the time spent on reading, the network and postprocessing.
             keep_pixels: Whether results keep the pixels of a file that was decoded at full size, so that drawing them
@@ -218,7 +219,7 @@ class Predictor:
         for source, each in zip(sources, read, strict=True):
             result = partial(
                 Result,
-                path=None if isinstance(source, np.ndarray) else source,
+                path=source if isinstance(source, Path) else None,
                 class_names=self.class_names,
                 min_score=min_score,
                 then_class_names=then_class_names,

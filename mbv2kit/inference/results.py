@@ -1,6 +1,5 @@
 """Result: what a model predicts for one image, as values, as a line of ``predictions.jsonl`` and as a drawing."""
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from mbv2kit.errors import UserError, first_few
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.imaging.colors import BACKGROUND, palette
 from mbv2kit.imaging.draw import BEST, DRAW_MIN_SCORE, annotate_together
-from mbv2kit.imaging.encode import encode_jpeg
+from mbv2kit.imaging.encode import encode_jpeg, encode_mask
 from mbv2kit.imaging.images import decode
 from mbv2kit.inference.records import Record, describe, shares
 from mbv2kit.structures import (
@@ -70,7 +69,7 @@ class Result:
     task, unless it has a name of its own.
 
     Attributes:
-        path: The image's file; None for an image that was passed as an array.
+        path: The image's file; None for an image that was passed as an array or as the content of a file.
         size: Height and width of the image; zeros where it could not be read.
         predictions: The prediction of each head; none where the image could not be read.
         class_names: For each head the names of its classes, by class id.
@@ -261,14 +260,16 @@ class Result:
         Raises:
             UserError: The file cannot be written.
         """
-        names = self.class_names[self._head_of("save_mask()", "segmentation")]
-        image, path = PillowImage.fromarray(self.mask), Path(path)
-        image.putpalette(palette(names).tobytes())
+        data, path = self.encode_mask(), Path(path)
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Regions are long runs of one class: searching only for runs takes a third of the time, and fewer bytes.
-            image.save(path, "png", compress_type=zlib.Z_RLE)
+            path.write_bytes(data)
         return path
+
+    def encode_mask(self) -> bytes:
+        """Returns the file that :meth:`save_mask` writes."""
+        names = self.class_names[self._head_of("save_mask()", "segmentation")]
+        return encode_mask(self.mask, palette(names))
 
     def __repr__(self) -> str:
         if self.error is not None:

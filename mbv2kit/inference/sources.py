@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.images import EncodedImage
 from mbv2kit.imaging.intake import to_rgb
 from mbv2kit.inference.image_paths import expand, names_several
 from mbv2kit.structures import Image
 
-# A file, or ``(H, W, 3)`` uint8 RGB pixels.
-Source = Path | Image
+# A file, the content of one, or ``(H, W, 3)`` uint8 RGB pixels.
+Source = Path | EncodedImage | Image
 
 
 def to_sources(images: Any, *, bgr: bool = False) -> Source | list[Source]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 LONGEST_SIDE = 8192
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 _HEAD = re.compile(r"(?!name$)[a-z][a-z0-9_]{0,63}", re.ASCII)
+_MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -72,6 +73,10 @@ Names = Name | Annotated[Sequence[Name], FILLED]
 # What the heads of a model are called: their tasks, or names of their own.
 _HEAD_WORDS = "of small letters, digits and _, a letter first, other than name"
 HeadName = Annotated[str, Rule(_HEAD_WORDS, lambda text: bool(_HEAD.fullmatch(text)))]
+# What a served model is called in addresses.
+ModelName = Annotated[
+    str, Rule("of letters, digits, _ and -, a letter first", lambda text: bool(_MODEL_NAME.fullmatch(text)))
+]
 # OWNER/NAME on the Hugging Face Hub.
 Repository = Annotated[str, Rule("of the form OWNER/NAME", lambda text: bool(_REPOSITORY.fullmatch(text)))]
 
