@@ -69,6 +69,10 @@ FORMATS: dict[Format, FormatInfo] = {
 }
 
 
+# What lays a model repository: the format of the file in it.
+REPOSITORIES: dict[str, Format] = {"triton": "onnx", "triton_openvino": "openvino"}
+
+
 def find_writer(format: Format) -> Writer:
     """Returns the function that writes a format; raises :class:`UserError` if a package for it is missing."""
     info = FORMATS[format]

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from mbv2kit.errors import UserError
 from mbv2kit.exporting.fp16 import round_to
-from mbv2kit.exporting.litert_precision import INPUT, quantize, store_weights_as_fp16
+from mbv2kit.exporting.litert_precision import quantize, store_weights_as_fp16
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.exporting.rounding import prepare_for_rounding
 from mbv2kit.heads.deeplab_v3 import DeepLabV3
 from mbv2kit.imaging.postprocess import with_head
 from mbv2kit.models.export_network import ExportNetwork
-from mbv2kit.models.exports import Precision
+from mbv2kit.models.exports import INPUT, Precision
 from mbv2kit.process import silence_stderr
 from mbv2kit.structures import Image
 

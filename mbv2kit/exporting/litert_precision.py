@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from mbv2kit.inference.runtimes.litert import SIGNATURE
+from mbv2kit.models.exports import INPUT
 from mbv2kit.process import silence_stderr, usable_cores
 from mbv2kit.structures import Image
 
@@ -17,7 +18,6 @@ with silence_stderr():  # the libraries print banners
     from ai_edge_quantizer.recipe_manager import RecipeManager
     from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-INPUT = "images"
 _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 

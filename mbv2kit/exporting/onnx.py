@@ -8,10 +8,8 @@ import torch
 
 from mbv2kit.exporting.quiet import quietly
 from mbv2kit.models.export_network import ExportNetwork
-from mbv2kit.models.exports import Precision
+from mbv2kit.models.exports import INPUT, Precision
 from mbv2kit.structures import Image
-
-INPUT = "images"
 
 
 def export_onnx(

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from mbv2kit.errors import UserError, nearest
-from mbv2kit.exporting.formats import FORMATS
+from mbv2kit.exporting.formats import FORMATS, REPOSITORIES
 from mbv2kit.models.exports import Format, Precision
 
 
@@ -13,7 +14,7 @@ class ExportOptions:
     """Which file to write, and how to check it.
 
     Attributes:
-        format: Format of the file.
+        format: Format of the file, or the kind of model repository that it is laid into.
         precision: Precision in which the network computes.
         size: Height and width of the input; None takes that of the model.
         batch: Number of images per batch; None allows any number if the format does, and is 1 otherwise.
@@ -30,7 +31,7 @@ class ExportOptions:
         UserError: A value is unknown or out of range, or two values contradict each other.
     """
 
-    format: Format = "onnx"
+    format: str = "onnx"
     precision: Precision = "fp32"
     size: tuple[int, int] | None = None
     batch: int | None = None
@@ -45,9 +46,10 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         # A configuration may hold anything.
-        if self.format not in FORMATS:
-            raise UserError(f"format '{self.format}' is unknown.{nearest(str(self.format), FORMATS)}")
-        info = FORMATS[self.format]
+        known = (*FORMATS, *REPOSITORIES)
+        if self.format not in known:
+            raise UserError(f"format '{self.format}' is unknown.{nearest(str(self.format), known)}")
+        info = FORMATS[self.file_format]
         if self.precision not in info.precisions:
             raise UserError(
                 f"format={self.format} is written in {', '.join(info.precisions)}, not precision={self.precision}."
@@ -59,8 +61,18 @@ class ExportOptions:
                 f"calibration= names images from which int8 takes its ranges, but precision={self.precision}; set "
                 "precision=int8, or leave it out."
             )
-        if self.nms and (self.format != "onnx" or self.batch != 1):
+        if self.nms and (self.file_format != "onnx" or self.batch != 1):
             raise UserError(
                 f"nms=true needs format=onnx and batch=1, got format={self.format} and batch={self.batch}; without it, "
                 "boxes are suppressed outside the file, which is faster."
             )
+
+    @property
+    def file_format(self) -> Format:
+        """Format of the file."""
+        return REPOSITORIES[self.format] if self.lays_repository else cast(Format, self.format)
+
+    @property
+    def lays_repository(self) -> bool:
+        """Whether the file goes into a model repository instead of a model folder."""
+        return self.format in REPOSITORIES

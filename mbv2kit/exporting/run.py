@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -24,6 +25,7 @@ from mbv2kit.exporting.files import keep, open_for_check, write
 from mbv2kit.exporting.formats import FORMATS
 from mbv2kit.exporting.options import ExportOptions
 from mbv2kit.exporting.sensitivity import most_sensitive
+from mbv2kit.exporting.triton import check_repository, lay_repository
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.torch_models import folded
 from mbv2kit.models.export_network import ExportNetwork
@@ -67,7 +69,7 @@ def export(config: DictConfig) -> Exported:
     model, folder = open_model(checkpoint, class_names=values["class_names"])
     if values["output_stride"] is not None:
         model = model.at_output_stride(values["output_stride"])
-    output = _output(values["output"], folder, checkpoint)
+    output = _output(values["output"], folder, checkpoint, options)
     network = ExportNetwork(model, options.size).eval()
     datasets = {head: dataset_of(values["dataset"], folder, head) for head in model.class_names}
     known = {head: dataset for head, dataset in datasets.items() if dataset is not None}
@@ -89,7 +91,7 @@ def export(config: DictConfig) -> Exported:
         written = write(
             network,
             scratch,
-            options.format,
+            options.file_format,
             options.precision,
             batch=options.batch,
             nms=options.nms,
@@ -118,13 +120,21 @@ def export(config: DictConfig) -> Exported:
                     problem = problem or _too_inaccurate(head, task, before, after, options.max_loss)
         if calibration is not None and options.sensitive_layers:
             _name_layers(console, network, calibration, options.sensitive_layers)
-        if problem is None:
+        file = output / written.file
+        if problem is None and options.lays_repository:
+            file = lay_repository(output, written, scratch, model.spec, exported.outputs(np.stack(shown.inputs[:1])))
+        elif problem is None:
             keep(written, scratch, output, model.spec)
-    _say(console, problem or f"Written: {output / written.file}")
-    return Exported(output / written.file, metrics, problem)
+    _say(console, problem or f"Written: {file}")
+    return Exported(file, metrics, problem)
 
 
-def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | None) -> Path:
+def _output(named: str | None, folder: ModelFolder | None, checkpoint: str | None, options: ExportOptions) -> Path:
+    if options.lays_repository:
+        if named is None:
+            raise UserError(f"format={options.format} lays a model repository; name the model in it: output=DIR/NAME")
+        check_repository(Path(named))
+        return Path(named)
     if named is None:
         if folder is None:
             raise UserError(f"checkpoint={checkpoint} is no model folder to write the file to; name one: output=DIR")

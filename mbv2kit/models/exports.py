@@ -16,6 +16,9 @@ from mbv2kit.schema.rules import FEW, FILLED, HeadName, Location, Name, Rule, Si
 Format = Literal["onnx", "openvino", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8"]
 
+# What exported files call their input.
+INPUT = "images"
+
 # Files lie in the model folder itself: the name leads neither up nor down nor elsewhere.
 FileName = Annotated[
     Location, Rule("without a folder", lambda name: name not in (".", "..") and not {"/", "\\"} & set(name))

@@ -68,7 +68,8 @@ async def hosted(
         async with AsyncExitStack() as stack:
             host = {}
             for model in models:
-                batcher = model.batcher(
+                batcher = Batcher(
+                    model.workers,
                     pool,
                     most=batch_size or model.batch_size or 1,
                     wait=max_wait / 1000,

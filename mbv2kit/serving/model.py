@@ -1,7 +1,6 @@
 """A model that is served: predictors that share a queue, and what the protocol says of it."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +12,10 @@ from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.loading import Loaded
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import Result
-from mbv2kit.serving.batching import Batcher
+from mbv2kit.models.exports import INPUT
 from mbv2kit.serving.tensors import DATATYPES, TensorInfo
 from mbv2kit.structures import Input
 
-INPUT = "images"
 VERSION = "1"
 
 
@@ -55,6 +53,7 @@ class ServedModel:
         platform: What runs it, as the protocol names platforms.
         inputs: The tensors that it takes.
         outputs: The tensors that it returns.
+        workers: Each turns a batch of jobs into what becomes of them, in one thread at a time.
 
     Raises:
         UserError: The network does not run.
@@ -73,13 +72,7 @@ class ServedModel:
         # The first pass takes longer than any other, and shows what the network returns.
         first = [each.outputs(np.zeros((1, *size, 3), np.dtype(kind))) for each in predictors]
         self.outputs = tuple(TensorInfo.of(output, array) for output, array in first[0].items())
-        self._work = [partial(_work, each, min_score) for each in predictors]
-
-    def batcher(
-        self, pool: Executor, *, most: int, wait: float, room: int, count: Callable[[int], object]
-    ) -> Batcher[Job, Any]:
-        """Returns what hands images to the predictors; see :class:`Batcher`."""
-        return Batcher(self._work, pool, most=most, wait=wait, room=room, count=count)
+        self.workers = [partial(_work, each, min_score) for each in predictors]
 
     def metadata(self) -> dict[str, Any]:
         """Returns what the protocol says of a model."""

@@ -99,9 +99,29 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert not list(Path(model).glob("*.onnx"))
 
 
+def test_a_model_repository_is_laid_and_the_model_folder_left_as_it_is(
+    run: Tool, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path(model).iterdir())
+    keys = (f"checkpoint={model}", "format=triton", "output=repository/scenes", "check_pictures=2")
+    assert run("export", export, *keys) == 0
+    assert "Written: repository/scenes/1/model.onnx" in capsys.readouterr().out
+    assert 'name: "scenes"' in Path("repository/scenes/config.pbtxt").read_text()
+    assert sorted(Path(model).iterdir()) == before
+    assert ModelFolder(Path(model)).read_exports() == ()
+    # A version that a server may have loaded is not replaced.
+    assert run("export", export, *keys) == 2
+    assert "output=repository/scenes exists already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        (["format=triton"], "format=triton lays a model repository; name the model in it: output=DIR/NAME"),
+        (
+            ["format=triton", "output=a/b", "precision=fp16"],
+            "format=triton is written in fp32, int8, not",
+        ),
         (["format=onnxx"], "got 'onnxx'. Did you mean 'onnx'?"),
         (["precision=int8"], "precision=int8 takes ranges from real images"),
         (["precision=int8", "calibration=nowhere"], "calibration: There is no such file: nowhere"),

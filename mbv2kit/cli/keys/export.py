@@ -16,7 +16,7 @@ class Keys(TypedDict):
     weights: Location | None
     class_names: Location | None
     output: Location | None
-    format: Literal["onnx", "openvino", "litert", "executorch"]
+    format: Literal["onnx", "openvino", "litert", "executorch", "triton", "triton_openvino"]
     precision: Precision
     size: Size | None
     output_stride: Stride | None
