@@ -170,7 +170,7 @@ def test_without_the_packages_of_training_exported_files_run(full: Environment, 
     voc = ["dataset=voc", "dataset.root=.", "output=cells"]
     arguments = {"push": ["repository=me/mine"], "convert": ["source=a", "output=b"], "cut-objects": voc}
     for command in set(COMMANDS) - {"infer"}:
-        extra = "weights" if command == "push" else "train"
+        extra = {"push": "weights", "serve": "serve"}.get(command, "train")
         done = base.run("mbv2kit", command, *arguments.get(command, []))
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(

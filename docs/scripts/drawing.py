@@ -22,6 +22,7 @@ CAPTIONS = {
     "training": "from a configuration to a run folder; optimizers and schedules",
     "exporting": "from a model to ONNX, OpenVINO, LiteRT and ExecuTorch files, checked against PyTorch",
     "evaluation": "metrics and plots, an evaluator per task",
+    "serving": "models over HTTP",
     "inference": "from images to results, in any runtime",
     "cli": "configurations, help, mistakes",
     "splitting": "inference in little memory",

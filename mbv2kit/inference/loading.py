@@ -15,6 +15,7 @@ from mbv2kit.models.exports import SUFFIXES, Export, Precision
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import find_model
 from mbv2kit.process import usable_cores
+from mbv2kit.schema.amounts import parse_bytes
 from mbv2kit.weights.class_names import with_class_names
 
 if TYPE_CHECKING:
@@ -281,6 +282,5 @@ def _in_torch(request: Request) -> Loaded:
 
 def _plan(model: "VisionModel", memory_budget: str | int) -> "SplitSession":
     from mbv2kit.splitting import SplitSession, plan_memory
-    from mbv2kit.splitting.budget import parse_bytes
 
     return SplitSession(model, plan_memory(model, model.preprocess.size, parse_bytes(memory_budget)))

@@ -15,13 +15,13 @@ from mbv2kit.inference.pipeline import MOST_WORKERS, count_workers
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import check_score
 from mbv2kit.models.run_folder import chosen_checkpoint
+from mbv2kit.schema.amounts import parse_bytes
 from mbv2kit.serving.app import make_app
 from mbv2kit.serving.gate import Gate
 from mbv2kit.serving.host import hosted
 from mbv2kit.serving.metrics import Metrics
 from mbv2kit.serving.model import ServedModel
 from mbv2kit.serving.uploads import Uploads
-from mbv2kit.splitting.budget import parse_bytes
 from mbv2kit.texts import shown
 
 # The name of a model that is given without one.

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.cli.extras import TRAIN, explain_missing
+from mbv2kit.cli.extras import SERVE, TRAIN, explain_missing
 from mbv2kit.errors import UserError
 
 
-def test_the_packages_are_those_of_the_extra(root: Path) -> None:
+@pytest.mark.parametrize(("extra", "packages"), [("train", TRAIN), ("serve", SERVE)])
+def test_the_packages_are_those_of_the_extra(root: Path, extra: str, packages: frozenset[str]) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    required = [re.split("[<>=]", requirement)[0] for requirement in project["optional-dependencies"]["train"]]
-    assert {name.replace("-", "_") for name in required} == TRAIN
+    required = [re.split("[<>=]", requirement)[0] for requirement in project["optional-dependencies"][extra]]
+    assert {name.replace("-", "_") for name in required} == packages
 
 
 def test_a_missing_package_is_a_sentence() -> None:

@@ -63,7 +63,9 @@ def test_every_key_of_text_keeps_the_name(root: Path, name: str) -> None:
     assert list(config.head.maps) == [name]
 
 
-@pytest.mark.parametrize("command", ["eval", "infer", "export", "convert", "push", "paper", "benchmark", "cut_objects"])
+@pytest.mark.parametrize(
+    "command", ["eval", "infer", "serve", "export", "convert", "push", "paper", "benchmark", "cut_objects"]
+)
 def test_every_command_keeps_the_names_of_its_texts(root: Path, command: str) -> None:
     register_parts(root / "conf", training_parts())
     config = compose_config(root / "conf", command, _needed(command))

@@ -73,6 +73,12 @@ def infer(folder: Path, *arguments: str) -> dict[str, Any]:
     return {Path(line["image"]).name: line for line in lines}
 
 
+def test_exported_models_are_served_without_torch(served: Process) -> None:
+    libraries = Path(f"/proc/{served.process.pid}/maps").read_text()
+    assert "onnxruntime" in libraries
+    assert "libtorch" not in libraries
+
+
 def test_triton_s_client_asks_what_there_is(served: Process) -> None:
     asked = client(served)
     assert asked.is_server_live()

@@ -29,19 +29,20 @@ class Usage:
 
 def usage() -> Usage:
     """Returns what this process and its children hold; Linux only."""
-    return _sum([os.getpid(), *_children()])
+    return usage_of([os.getpid(), *_children()])
 
 
 def usage_of_children() -> Usage:
     """Returns what the children of this process hold; Linux only."""
-    return _sum(_children())
+    return usage_of(_children())
 
 
 def _children() -> list[int]:
     return [child.pid for child in active_children() if child.pid is not None]
 
 
-def _sum(numbers: Sequence[int]) -> Usage:
+def usage_of(numbers: Sequence[int]) -> Usage:
+    """Returns what some processes hold together, by their numbers; Linux only."""
     folders = [Path("/proc") / str(number) for number in numbers]
     handles = sum(len(list((folder / "fd").iterdir())) for folder in folders)
     return Usage(_memory(folders, _IN_EACH), _memory(folders, _ONCE), handles)

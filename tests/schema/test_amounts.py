@@ -3,7 +3,7 @@
 import pytest
 
 from mbv2kit.errors import UserError
-from mbv2kit.splitting.budget import parse_bytes
+from mbv2kit.schema.amounts import parse_bytes
 
 
 @pytest.mark.parametrize(
