@@ -14,7 +14,15 @@ from PIL import PngImagePlugin
 
 from mbv2kit.imaging import formats
 from mbv2kit.imaging.formats import SUFFIXES
-from mbv2kit.imaging.images import UnreadableImageError, decode, decode_resized, quiet_pillow, read_head
+from mbv2kit.imaging.images import (
+    EncodedImage,
+    UnreadableImageError,
+    decode,
+    decode_resized,
+    decoded_once,
+    quiet_pillow,
+    read_head,
+)
 from mbv2kit.imaging.resizing import resize_image
 from tests.imaging.drawn import BLUE, RED, STORED, assert_quarters, quarters, save_turned, scene
 
@@ -259,3 +267,31 @@ def test_other_formats_are_resized_from_all_their_pixels(tmp_path: Path, orienta
     resized, image = decode_resized(path, lambda height, width: (height // 3, width // 3))
     assert image == (75, 100)
     np.testing.assert_array_equal(resized, resize_image(scene(75, 100), 25, 33))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_content_of_a_file_is_read_as_the_file_is(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.fromarray(pixels).resize((900, 600)).save(path, exif=exif)
+    content = EncodedImage(path.read_bytes())
+    np.testing.assert_array_equal(decode(content), decode(path))
+    for ours, theirs in zip(
+        decode_resized(content, lambda *_: (31, 20)), decode_resized(path, lambda *_: (31, 20)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_name_of_some_content_is_only_for_messages(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"")
+    PillowImage.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "real.png")
+    data = (tmp_path / "real.png").read_bytes()
+    with decoded_once():
+        decode(tmp_path / "real.png")
+        with pytest.raises(UnreadableImageError, match=r"^\S*real\.png: this is not an image in a known format\.$"):
+            decode(EncodedImage(b"none", str(tmp_path / "real.png")))
+        assert decode(EncodedImage(data, str(tmp_path / "secret.png"))).shape == (2, 3, 3)
+    with pytest.raises(UnreadableImageError, match=r"^the image: "):
+        decode(EncodedImage(b""))

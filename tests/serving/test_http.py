@@ -99,7 +99,7 @@ def test_a_drawing_is_that_of_a_result(tmp_path: Path) -> None:
         ("/predict?outpt=mask", 400, "There is no key 'outpt' here. Did you mean 'output'?"),
         ("/predict?output=masks", 400, "output 'masks' is unknown. Did you mean 'mask'?"),
         ("/predict?model=cells", 404, "There is no model 'cells'. Known: default."),
-        ("/v2/models/defalt/infer", 404, "There is no model 'defalt'. Did you mean 'default'?"),
+        ("/v2/models/default_/infer", 404, "There is no model 'default_'. Did you mean 'default'?"),
         ("/v2/models/default/versions/2/infer", 404, "The model 'default' has no version '2', only 1."),
         ("/v2/models/default", 405, "/v2/models/default takes GET, HEAD, not POST."),
         ("/v3", 404, "There is no /v3 here."),

@@ -98,7 +98,7 @@ def test_a_client_chooses_outputs_and_their_form() -> None:
         (tensor() | {"id": 7}, "'id' must be of the type str, got 7"),
         (tensor() | {"outputs": {}}, "'outputs' must be a list of tensors"),
         (tensor() | {"outputs": [1]}, "'outputs' must be a list of tensors"),
-        (tensor() | {"outputs": [{"name": "boxs"}]}, "no output 'boxs'. Did you mean 'boxes'"),
+        (tensor() | {"outputs": [{"name": "boxes_"}]}, "no output 'boxes_'. Did you mean 'boxes'"),
         (tensor() | {"outputs": [{"name": ["boxes"]}]}, "no output"),
         (
             tensor() | {"outputs": [{"name": "boxes", "parameters": {"classification": 3}}]},
