@@ -251,6 +251,28 @@ def test_answers_of_three_heads_in_batches_are_the_lines_of_infer(folder: Path) 
         assert sizes[0].split()[-1] != sizes[2].split()[-1], "no batch had more than one image"
 
 
+def test_keys_set_the_limits_and_what_is_answered(folder: Path) -> None:
+    keys = ("queue=1", "uploads=1", "max_upload=30kB", "transfer_timeout=0.5", "min_score=0.5", "draw_min_score=0.95")
+    (folder / "names.txt").write_text("ant\nbee\n")
+    image = (folder / "photos" / "1.jpg").read_bytes()
+    with command(folder, "checkpoint=cells", "class_names=names.txt", "runtime=onnxruntime", *keys) as served:
+        status, answer = post(served.port, "/predict", image)
+        assert (status, [(box["label"], box["score"]) for box in answer["boxes"]]) == (200, [("bee", 0.9)])
+        result = mbv2kit.load(folder / "cells", runtime="onnxruntime")(folder / "photos" / "1.jpg")
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        connection.request("POST", "/predict?output=drawing", image)
+        bare, drawn = (result.save(folder / f"{score}.jpg", score).read_bytes() for score in (0.95, 0.4))
+        assert connection.getresponse().read() == bare != drawn
+        assert post(served.port, "/predict", bytes(30_001))[0] == 413
+        with pytest.raises(triton.InferenceServerException, match="at most 1 images, as many as may wait"):
+            client(served).infer("default", [tensor(np.zeros((2, 64, 64, 3), np.uint8))])
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as upload:
+            upload.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+            while post(served.port, "/predict", image)[0] != 503:
+                pass
+            assert upload.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
 MISTAKES = [
     (["checkpoint=nowhere"], "nowhere"),
     (["checkpoint=colors", "models.a=cells"], "models and checkpoint=colors both name models; give one of them."),
