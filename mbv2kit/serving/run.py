@@ -15,7 +15,9 @@ from mbv2kit.inference.pipeline import MOST_WORKERS, count_workers
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import check_score
 from mbv2kit.models.run_folder import chosen_checkpoint
+from mbv2kit.schema import check_value
 from mbv2kit.schema.amounts import parse_bytes
+from mbv2kit.schema.rules import ModelName
 from mbv2kit.serving.app import make_app
 from mbv2kit.serving.gate import Gate
 from mbv2kit.serving.host import hosted
@@ -59,6 +61,8 @@ def _load_all(config: DictConfig, workers: int) -> list[ServedModel]:
         raise UserError(f"{key} is for the model of checkpoint=; leave it out, or serve that model alone.")
     if config.then is None and config.then_margin:
         raise UserError(f"then_margin={config.then_margin} is for the model of then=; name one, or leave it out.")
+    for name in config.models:
+        check_value("models: a name", name, ModelName)
     models = []
     for name, its in (dict(config.models) or {DEFAULT: checkpoint}).items():
         loaded = load(_request(config, its, workers))

@@ -274,6 +274,7 @@ def test_keys_set_the_limits_and_what_is_answered(folder: Path) -> None:
 
 
 MISTAKES = [
+    (["models.1x=colors"], "models: a name must be text of letters, digits, _ and -, a letter first, got '1x'."),
     (["checkpoint=nowhere"], "nowhere"),
     (["checkpoint=colors", "models.a=cells"], "models and checkpoint=colors both name models; give one of them."),
     (["models.a=colors", "then=colors"], "then is for the model of checkpoint=; leave it out"),

@@ -5,7 +5,7 @@ from typing import Annotated, TypedDict
 
 from mbv2kit.cli.keys.infer import Precision, Runtime
 from mbv2kit.models.device import Device
-from mbv2kit.schema.rules import Cores, Count, Location, ModelName, Name, Share, above, between
+from mbv2kit.schema.rules import Cores, Count, Location, Name, Share, above, between
 
 _Seconds = Annotated[float, above(0, 86_400)]
 
@@ -16,7 +16,7 @@ class Keys(TypedDict):
     plugins: Sequence[Name]
     checkpoint: Location | None
     weights: Location | None
-    models: Mapping[ModelName, Location]
+    models: Mapping[Name, Location]
     class_names: Location | None
     then: Location | None
     then_margin: Annotated[float, between(0, 100)]
