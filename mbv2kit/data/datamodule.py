@@ -1,6 +1,6 @@
 """Makes batches from data sets, for training and for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
@@ -42,15 +42,21 @@ class TrainingBatch:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "TrainingBatch":
         """Copies every tensor to ``device``."""
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(value: Any) -> Any:
+    def pin(self) -> "TrainingBatch":
+        """Copies every tensor into memory that a GPU reads by itself."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "TrainingBatch":
+        def within(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
+                return change(value)
             if isinstance(value, dict):
-                return {key: move(item) for key, item in value.items()}
-            return [move(item) for item in value] if isinstance(value, list) else value
+                return {key: within(item) for key, item in value.items()}
+            return [within(item) for item in value] if isinstance(value, list) else value
 
-        return TrainingBatch(move(self.images), move(self.targets), self.image_ids, move(self.rows))
+        return TrainingBatch(change(self.images), within(self.targets), self.image_ids, within(self.rows))
 
     def split(self, shares: Sequence[int]) -> "list[TrainingBatch]":
         """Returns the parts of the batch that are of one data set each.
@@ -100,6 +106,10 @@ class EvaluationBatch:
     def to(self, device: torch.device, non_blocking: bool = False) -> "EvaluationBatch":
         """Copies the images to ``device``."""
         return EvaluationBatch(self.images.to(device, non_blocking=non_blocking), self.placements, self.samples)
+
+    def pin(self) -> "EvaluationBatch":
+        """Copies the images into memory that a GPU reads by itself."""
+        return EvaluationBatch(self.images.pin_memory(), self.placements, self.samples)
 
 
 def _chosen(value: Any, places: Tensor) -> Any:
@@ -234,6 +244,12 @@ class DataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from the position in a checkpoint."""
         self._sampler.epoch, self._sampler.start = state_dict["epoch"], state_dict["start"]
+
+    def transfer_batch_to_device(
+        self, batch: TrainingBatch | EvaluationBatch, device: torch.device, dataloader_idx: int
+    ) -> TrainingBatch | EvaluationBatch:
+        """Copies a batch to the device; a GPU fetches it while the host goes on."""
+        return batch.pin().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Returns the loader of augmented batches, which come in a new order each epoch."""

@@ -119,8 +119,10 @@ class DeepLabV3(Head):
     def count(self, raw: Raw, targets: Targets) -> Tensor:
         """Returns the number of pixels whose ``mask`` is not 255, or the sum of their weights."""
         mask = targets["mask"].long()
-        counted = mask != IGNORE
-        return counted.sum().float() if self.class_weights is None else self.class_weights[mask[counted]].sum()
+        counted: Tensor = mask != IGNORE
+        if self.class_weights is not None:
+            counted = self.class_weights[mask.masked_fill(~counted, 0)] * counted
+        return counted.sum(dtype=torch.float32)
 
     def enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Interpolates ``(B, num_classes, h, w)`` to ``size`` pixels, (height, width) of the input."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbv2kit.heads.crowd import in_crowd
+from mbv2kit.heads.objects import in_crowd, objects_in
 from mbv2kit.heads.registry import Head, Raw, Targets
 from mbv2kit.imaging.postprocess import NmsOptions
 from mbv2kit.nn import boxes as bx
+from mbv2kit.nn.tensors import to_device
 
 Scores = Literal["softmax", "sigmoid"]
 
@@ -76,10 +77,10 @@ class MultiBox(Head):
         codes = [_by_anchor(conv(x), 4) for conv, x in zip(self.regressors, maps, strict=True)]
         grids = [(x.shape[2], x.shape[3]) for x in maps]
         # The finest grid has the aspect ratio of the input, up to one cell.
-        anchors = bx.make_anchors(grids, self.shapes, grids[0]).to(maps[0].device)
+        anchors = to_device(bx.make_anchors(grids, self.shapes, grids[0]), maps[0].device)
         raw = {"class_logits": torch.cat(logits, dim=1), "box_codes": torch.cat(codes, dim=1), "anchors": anchors}
         if self.steps is not None:
-            raw["covered"] = bx.covered_pixels(grids, self.shapes, self.steps).to(anchors.device)
+            raw["covered"] = to_device(bx.covered_pixels(grids, self.shapes, self.steps), anchors.device)
         return raw
 
     def loss(self, raw: Raw, targets: Targets) -> dict[str, Tensor]:
@@ -93,11 +94,10 @@ class MultiBox(Head):
         losses = self._class_losses(logits, classes)
         kept = positive | _hard_negatives(losses.detach(), positive, crowded & ~positive)
         count = positive.sum().clamp(min=1)
-        images, places = positive.nonzero(as_tuple=True)
-        wanted = bx.encode(objects[images, places], anchors[places])
+        errors = F.smooth_l1_loss(codes, bx.encode(objects, anchors), reduction="none")
         return {
             "classification": (losses * kept).sum() / count,
-            "localization": F.smooth_l1_loss(codes[images, places], wanted, reduction="sum") / count,
+            "localization": errors.masked_fill(~positive[..., None], 0.0).sum() / count,
         }
 
     @torch.no_grad()
@@ -113,18 +113,20 @@ class MultiBox(Head):
             Its class ``(B, A)``, 0 for background; its object ``(B, A, 4)`` on the unit square; and whether it lies in
             a crowd region ``(B, A)``.
         """
-        height, width = targets["size"]
-        unit = anchors.new_tensor([width, height, width, height])
-        matches = []
-        for boxes, labels, crowd in zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True):
-            boxes = boxes / unit
-            matched = bx.match(boxes[~crowd], anchors, self.match_iou)
-            # Anchors without an object have the index -1, which is the last: background.
-            objects = torch.cat([boxes[~crowd], boxes.new_zeros(1, 4)])[matched]
-            classes = torch.cat([labels[~crowd] + 1, labels.new_zeros(1)])[matched]
-            matches.append((classes, objects, in_crowd(anchors, boxes[crowd])))
-        classes, objects, crowded = map(torch.stack, zip(*matches, strict=True))
-        return classes, objects, crowded
+        found = objects_in(targets)
+        # Without those that fill up, since one image may have a hundred times the boxes of another.
+        boxes, crowd = (
+            torch.cat([each[:size] for each, size in zip(padded, found.sizes, strict=True)])
+            for padded in (found.boxes, found.crowd)
+        )
+        shared = bx.intersection(boxes, anchors)
+        overlaps = bx.share_of_union(shared, boxes, anchors).masked_fill(crowd[:, None], -1.0)
+        # Anchors without an object, at -1, get what is put before the first: background.
+        place = bx.match(torch.split(overlaps, found.sizes), self.match_iou) + 1
+        classes = F.pad(found.labels + 1, (1, 0)).gather(1, place)
+        objects = F.pad(found.boxes, (0, 0, 1, 0)).gather(1, place[..., None].expand(-1, -1, 4))
+        regions = zip(torch.split(shared, found.sizes), torch.split(crowd, found.sizes), strict=True)
+        return classes, objects, torch.stack([in_crowd(anchors, *each) for each in regions])
 
     def _class_losses(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Returns the loss of each anchor, ``(B, A)``, whose class is 0 for background."""
@@ -174,6 +176,6 @@ def _hard_negatives(losses: Tensor, positive: Tensor, ignored: Tensor) -> Tensor
     """Marks in each image the background anchors of highest loss, three for each positive and three at least."""
     candidates = losses.masked_fill(positive | ignored, -1.0)
     wanted = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(LEAST_NEGATIVES, candidates.shape[1])
-    hardest = candidates.topk(int(wanted.max()), dim=1).indices
+    hardest = candidates.argsort(dim=1, descending=True, stable=True)
     marked = torch.arange(hardest.shape[1], device=hardest.device) < wanted
     return torch.zeros_like(positive).scatter(1, hardest, marked) & (candidates >= 0)

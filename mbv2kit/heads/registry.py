@@ -86,7 +86,7 @@ class Head(nn.Module, ABC):
             targets: As for :meth:`loss`.
         """
         values = next(value for key, value in targets.items() if key != "size")
-        return torch.tensor(len(values), device=next(iter(raw.values())).device)
+        return torch.full((), len(values), device=next(iter(raw.values())).device)
 
     @abstractmethod
     def outputs(self, raw: Raw, size: tuple[int, int]) -> Raw:

@@ -1,7 +1,7 @@
 """YOLOv2's box codes, the assignment of objects to predictions, and the loss (YOLO9000, section 2).
 
-Boxes are ``xyxy`` on the unit square. In shapes, H and W are the cells of the grid, A the anchors of a cell and N the
-objects. All predictions of an image in one row have the order of ``(H, W, A)``.
+Boxes are ``xyxy`` on the unit square. In shapes, B is the number of images, H and W are the cells of the grid, A the
+anchors of a cell and N the objects. All predictions of an image in one row have the order of ``(H, W, A)``.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mbv2kit.heads.crowd import in_crowd
+from mbv2kit.heads.objects import in_crowd, objects_in
 from mbv2kit.nn import boxes as bx
 
 # The scales of the authors' configuration.
@@ -37,7 +37,8 @@ def decode_boxes(codes: Tensor, anchors: Tensor) -> Tensor:
         torch.arange(rows, device=codes.device), torch.arange(columns, device=codes.device), indexing="ij"
     )
     cells = torch.stack([x, y], dim=-1)[:, :, None]
-    centers = (codes[..., :2].sigmoid() + cells) / codes.new_tensor([columns, rows])
+    center_x, center_y = (codes[..., :2].sigmoid() + cells).unbind(dim=-1)
+    centers = torch.stack([center_x / columns, center_y / rows], dim=-1)
     # An untrained network may predict any size; the limit, a factor of about 1000, keeps it from overflowing.
     half_sizes = anchors * codes[..., 2:].clamp(max=7.0).exp() / 2
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
@@ -49,24 +50,24 @@ def encode_boxes(boxes: Tensor, grid: tuple[int, int], anchors: Tensor) -> tuple
     It is in the cell of the object's center, with the anchor whose IoU with the box is highest on a common center.
 
     Args:
-        boxes: ``(N, 4)``.
+        boxes: ``(..., N, 4)``.
         grid: Number of rows and columns.
         anchors: ``(A, 2)`` width and height.
 
     Returns:
-        ``(N,)`` int64, indices into a row of all predictions, and ``(N, 4)`` targets: the sigmoids of t_x and t_y, then
-        t_w and t_h.
+        ``(..., N)`` int64, indices into a row of all predictions, and ``(..., N, 4)`` targets: the sigmoids of t_x and
+        t_y, then t_w and t_h.
     """
     rows, columns = grid
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_SMALLEST_SIDE)
-    size = boxes.new_tensor([columns, rows])
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2 * size
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_SMALLEST_SIDE)
+    x, y = ((boxes[..., :2] + boxes[..., 2:]) / 2).unbind(dim=-1)
+    x, y = x * columns, y * rows
     # A center on the right or bottom border belongs to the last cell.
-    cells = torch.minimum(centers.floor().clamp(min=0), size - 1)
-    anchor = bx.iou(_on_origin(sides), _on_origin(anchors)).argmax(dim=1)
-    column, row = cells.long().unbind(dim=1)
-    place = (row * columns + column) * len(anchors) + anchor
-    return place, torch.cat([(centers - cells).clamp(0, 1), (sides / anchors[anchor]).log()], dim=1)
+    column, row = x.floor().clamp(0, columns - 1), y.floor().clamp(0, rows - 1)
+    anchor = bx.iou(_on_origin(sides), _on_origin(anchors)).argmax(dim=-1)
+    place = (row * columns + column).long() * len(anchors) + anchor
+    shifts = torch.stack([x - column, y - row], dim=-1).clamp(0, 1)
+    return place, torch.cat([shifts, (sides / anchors[anchor]).log()], dim=-1)
 
 
 def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -84,43 +85,46 @@ def yolo_loss(raw: Mapping[str, Tensor], targets: Mapping[str, Any]) -> dict[str
     """
     codes, anchors = raw["box_codes"].float(), raw["anchors"].float()
     images, rows, columns = codes.shape[:3]
-    height, width = targets["size"]
-    unit = codes.new_tensor([width, height, width, height])
     predicted = decode_boxes(codes.detach(), anchors).flatten(1, 3)
     codes = codes.flatten(1, 3)
     objectness = raw["objectness_logits"].float().sigmoid().flatten(1)
     logits = raw["class_logits"].float().flatten(1, 3)
-    sums = codes.new_zeros(4)
-    for i, (all_boxes, all_labels, crowd) in enumerate(
-        zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True)
-    ):
-        boxes, labels = all_boxes[~crowd] / unit, all_labels[~crowd]
-        background = ~(_is_found(predicted[i], boxes) | in_crowd(predicted[i], all_boxes[crowd] / unit))
-        place, wanted = encode_boxes(boxes, (rows, columns), anchors)
-        background[place] = False
-        last = ~(place[:, None] == place).triu(diagonal=1).any(dim=1)
-        boxes, labels, place, wanted = boxes[last], labels[last], place[last], wanted[last]
-        coded = torch.cat([codes[i, place, :2].sigmoid(), codes[i, place, 2:]], dim=1)
-        # The same error is worse in a small box.
-        weights = 2 - bx.area(boxes)[:, None]
-        overlaps = bx.iou(predicted[i, place], boxes).diagonal()
-        sums = sums + torch.stack(
-            [
-                (weights * (coded - wanted).square()).sum() / 2,
-                OBJECT_SCALE * (objectness[i, place] - overlaps).square().sum() / 2,
-                objectness[i, background].square().sum() / 2,
-                F.cross_entropy(logits[i, place], labels, reduction="sum"),
-            ]
-        )
-    names = ("localization", "objectness", "background", "classification")
-    return dict(zip(names, sums / images, strict=True))
+    found = objects_in(targets)
+    place, wanted = encode_boxes(found.boxes, (rows, columns), anchors)
+    learns = found.counted & ~_is_followed(place, found.counted)
+    # The column after the last prediction takes what is no object.
+    responsible = torch.zeros(images, codes.shape[1] + 1, dtype=torch.bool, device=codes.device)
+    responsible.scatter_(1, place.masked_fill(~found.counted, codes.shape[1]), True)
+    shared = bx.intersection(found.boxes, predicted)
+    close = bx.share_of_union(shared, found.boxes, predicted) >= FOUND_IOU
+    near = (close & found.counted[..., None]).any(dim=1)
+    background = ~(near | in_crowd(predicted, shared, found.crowd) | responsible[:, :-1])
+
+    own = place[..., None].expand(-1, -1, 4)
+    own_codes = codes.gather(1, own)
+    coded = torch.cat([own_codes[..., :2].sigmoid(), own_codes[..., 2:]], dim=-1)
+    # The same error is worse in a small box.
+    weights = 2 - bx.area(found.boxes)[..., None]
+    overlaps = bx.iou(predicted.gather(1, own), found.boxes).diagonal(dim1=1, dim2=2)
+    own_logits = logits.gather(1, place[..., None].expand(-1, -1, logits.shape[2]))
+    missed = OBJECT_SCALE * (objectness.gather(1, place) - overlaps).square()
+    sums = {
+        "localization": (weights * (coded - wanted).square()).masked_fill(~learns[..., None], 0.0).sum() / 2,
+        "objectness": missed.masked_fill(~learns, 0.0).sum() / 2,
+        "background": objectness.square().masked_fill(~background, 0.0).sum() / 2,
+        "classification": F.cross_entropy(own_logits.transpose(1, 2), found.labels, reduction="none")
+        .masked_fill(~learns, 0.0)
+        .sum(),
+    }
+    return {name: value / images for name, value in sums.items()}
+
+
+def _is_followed(place: Tensor, counted: Tensor) -> Tensor:
+    """Returns ``(B, N)`` bool: which objects have a later one at the same place."""
+    same = (place[:, :, None] == place[:, None, :]) & counted[:, None, :]
+    return same.triu(diagonal=1).any(dim=2)
 
 
 def _on_origin(sides: Tensor) -> Tensor:
-    """Converts ``(N, 2)`` width and height to ``(N, 4)`` boxes with a common corner."""
-    return torch.cat([torch.zeros_like(sides), sides], dim=1)
-
-
-def _is_found(predicted: Tensor, boxes: Tensor) -> Tensor:
-    """Returns which of ``(P, 4)`` predictions overlap one of ``(N, 4)`` objects well: ``(P,)`` bool."""
-    return (bx.iou(predicted, boxes) >= FOUND_IOU).any(dim=1)
+    """Converts ``(..., 2)`` width and height to ``(..., 4)`` boxes with a common corner."""
+    return torch.cat([torch.zeros_like(sides), sides], dim=-1)

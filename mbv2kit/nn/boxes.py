@@ -1,7 +1,8 @@
 """Pure functions on boxes: anchors, coding, overlap, matching.
 
-In shapes, A is the number of anchors and N the number of boxes. Boxes are ``xyxy``. Anchors lie on the unit square, so
-that they depend only on the grids of the feature maps.
+In shapes, B is the number of images, A that of anchors and N that of boxes. Boxes are ``xyxy``. Anchors lie on the unit
+square, so that they depend only on the grids of the feature maps. Nothing here asks the device for a value, so that the
+host can go on queueing work.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mbv2kit.errors import UserError
 
@@ -22,7 +24,8 @@ Cells = Sequence[Sequence[tuple[float, float]]]
 RATIOS = (1.0, 2.0, 1 / 2, 3.0, 1 / 3)
 
 # Variances of SSD's coder: centers are scaled by 10, logarithms of the sides by 5.
-CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+_CENTER_WEIGHT, _SIDE_WEIGHT = 10.0, 5.0
+CODE_WEIGHTS = (_CENTER_WEIGHT, _CENTER_WEIGHT, _SIDE_WEIGHT, _SIDE_WEIGHT)
 # Rounding may leave a box without width or height, and logarithms need a side above zero.
 _SMALLEST_SIDE = 1e-6
 
@@ -146,7 +149,7 @@ def move_to_steps(anchors: Tensor, covered: Tensor, size: tuple[int, int]) -> Te
         ``(A, 4)``; a center that would lie beyond the image lies on its border.
     """
     centers, sizes = _center_size(anchors)
-    shares = covered / covered.new_tensor([size[1], size[0]])
+    shares = torch.stack([covered[:, 0] / size[1], covered[:, 1] / size[0]], dim=1)
     centers = (centers * torch.where(covered > 0, shares, 1.0)).clamp(max=1.0)
     return torch.cat([centers - sizes / 2, centers + sizes / 2], dim=-1)
 
@@ -162,16 +165,15 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     anchor_centers, anchor_sizes = _center_size(anchors)
     shifts = (box_centers - anchor_centers) / anchor_sizes
     stretches = torch.log(box_sizes.clamp(min=_SMALLEST_SIDE) / anchor_sizes)
-    return torch.cat([shifts, stretches], dim=-1) * boxes.new_tensor(CODE_WEIGHTS)
+    return torch.cat([shifts * _CENTER_WEIGHT, stretches * _SIDE_WEIGHT], dim=-1)
 
 
 def decode(codes: Tensor, anchors: Tensor) -> Tensor:
     """Decodes offsets from anchors into boxes; the inverse of :func:`encode`."""
-    codes = codes / codes.new_tensor(CODE_WEIGHTS)
     anchor_centers, anchor_sizes = _center_size(anchors)
-    centers = codes[..., :2] * anchor_sizes + anchor_centers
+    centers = codes[..., :2] / _CENTER_WEIGHT * anchor_sizes + anchor_centers
     # An untrained network may predict any size; the limit, a factor of about 1000, keeps it from overflowing.
-    half_sizes = torch.exp(codes[..., 2:].clamp(max=7.0)) * anchor_sizes / 2
+    half_sizes = torch.exp((codes[..., 2:] / _SIDE_WEIGHT).clamp(max=7.0)) * anchor_sizes / 2
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
 
 
@@ -181,44 +183,72 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def intersection(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the shared area of each pair, ``(N, 4)`` and ``(M, 4) -> (N, M)``."""
-    top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    """Returns the shared area of each pair, ``(..., N, 4)`` and ``(..., M, 4) -> (..., N, M)``."""
+    top_left = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
+    bottom_right = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
     return (bottom_right - top_left).clamp(min=0).prod(dim=-1)
 
 
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the intersection over union of each pair, ``(N, 4)`` and ``(M, 4) -> (N, M)`` in 0..1."""
-    shared = intersection(boxes, others)
-    union = area(boxes)[:, None] + area(others)[None, :] - shared
+    """Returns the intersection over union of each pair, ``(..., N, 4)`` and ``(..., M, 4) -> (..., N, M)`` in 0..1."""
+    return share_of_union(intersection(boxes, others), boxes, others)
+
+
+def share_of_union(shared: Tensor, boxes: Tensor, others: Tensor) -> Tensor:
+    """Returns :func:`iou` of boxes whose :func:`intersection` is known."""
+    union = area(boxes)[..., :, None] + area(others)[..., None, :] - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
 
 
-def match(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
-    """Assigns to each anchor the box that it learns to predict.
+def to_unit(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns ``(..., 4)`` boxes in pixels of an image of that height and width on the unit square."""
+    height, width = size
+    left, top, right, bottom = boxes.unbind(dim=-1)
+    return torch.stack([left / width, top / height, right / width, bottom / height], dim=-1)
+
+
+def match(overlaps: Sequence[Tensor], threshold: float = 0.5) -> Tensor:
+    """Assigns to each anchor of each image the box that it learns to predict.
 
     An anchor gets the box with which its IoU is highest, if that is at least ``threshold``. Then every box gets the
     anchor with which its IoU is highest, however low, so that no box goes untrained. If two boxes claim one anchor,
     the pair with the higher IoU wins, and the other box gets its next best anchor.
 
     Args:
-        boxes: ``(N, 4)``.
-        anchors: ``(A, 4)`` in the same unit.
+        overlaps: ``(N, A)`` float32 for each image: the IoU of its boxes with the anchors, -1 for a box that does not
+            count.
         threshold: IoU in 0..1.
 
     Returns:
-        ``(A,)`` int64: index of the box, or -1 for background.
+        ``(B, A)`` int64: index of the box, or -1 for background.
     """
-    matched = torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
-    if not len(boxes):
-        return matched
-    overlaps = iou(boxes, anchors)
-    best, box = overlaps.max(dim=0)
-    matched[best >= threshold] = box[best >= threshold]
-    for _ in range(min(len(boxes), len(anchors))):
-        index = int(overlaps.argmax())
-        forced_box, forced_anchor = divmod(index, len(anchors))
-        matched[forced_anchor] = forced_box
-        overlaps[forced_box] = -1.0
-        overlaps[:, forced_anchor] = -1.0
-    return matched
+    sizes = [len(each) for each in overlaps]
+    images, most, total = len(sizes), max(sizes), overlaps[0].shape[1]
+    # The column after the last anchor takes the boxes that do not count.
+    matched = torch.full((images, total + 1), -1, dtype=torch.int64, device=overlaps[0].device)
+    if not most:
+        return matched[:, :-1]
+    best, box = pad_sequence(list(overlaps), batch_first=True, padding_value=-1.0).max(dim=1)
+    matched[:, :-1] = torch.where(best >= threshold, box, -1)
+    # A box gets one of as many anchors as there are boxes at most: the others of its image take one each.
+    value, anchor = _highest(torch.cat(list(overlaps)), min(most, total))
+    value = pad_sequence(list(torch.split(value, sizes)), batch_first=True, padding_value=-1.0)
+    anchor = pad_sequence(list(torch.split(anchor, sizes)), batch_first=True)
+    # As many rounds as there may be boxes: to ask whether one is left would make the host wait for the device.
+    for _ in range(min(most, total)):
+        of_box, place = value.max(dim=2)
+        highest, forced = of_box.max(dim=1, keepdim=True)
+        taken = anchor.gather(2, place[..., None])[..., 0].gather(1, forced)
+        matched.scatter_(1, torch.where(highest >= 0, taken, total), forced)
+        value.scatter_(1, forced[..., None].expand(-1, -1, value.shape[2]), -1.0)
+        value.masked_fill_(anchor == taken[..., None], -1.0)
+    return matched[:, :-1]
+
+
+def _highest(overlaps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the ``count`` highest values of each row of float32, and their columns; of equal ones the first."""
+    columns = torch.arange(overlaps.shape[1], device=overlaps.device)
+    # The bits of floats from 0 on are in the order of the floats; -1 has the bits of a negative number.
+    keys = overlaps.contiguous().view(torch.int32).long() * len(columns) + columns.flip(0)
+    place = len(columns) - 1 - keys.topk(count, dim=1).values.remainder(len(columns))
+    return overlaps.gather(1, place), place

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mbv2kit.nn.tensors import to_device
+
 
 def enlarge(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """Interpolates maps bilinearly.
@@ -21,8 +23,9 @@ def enlarge(maps: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tens
     Returns:
         ``(..., *size)``.
     """
-    rows = torch.from_numpy(interpolation_matrix(maps.shape[-2], size[0], align_corners=align_corners)).to(maps)
-    columns = torch.from_numpy(interpolation_matrix(maps.shape[-1], size[1], align_corners=align_corners)).to(maps)
+    sides = zip(maps.shape[-2:], size, strict=True)
+    matrices = (interpolation_matrix(*each, align_corners=align_corners) for each in sides)
+    rows, columns = (to_device(torch.from_numpy(matrix).to(maps.dtype), maps.device) for matrix in matrices)
     return rows @ maps @ columns.T
 
 

@@ -14,6 +14,13 @@ def images_to_tensor(images: Sequence[Input]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor that the host has made to a device, without waiting for what the device is computing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def tensors_in(value: object) -> Iterator[Tensor]:
     """Yields the tensors in nested mappings, lists and tuples, in order."""
     if isinstance(value, Tensor):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError
@@ -136,6 +136,18 @@ class MovableCheckpoint(ModelCheckpoint):
         paths = {key: here(path) for key, path in state_dict.items() if key.endswith("_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class LossBar(RichProgressBar):
+    """A progress bar that shows the loss of the step before, for which the device need not be asked."""
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Returns what follows the bar."""
+        assert isinstance(pl_module, VisionTask)
+        metrics = super().get_metrics(trainer, pl_module)
+        return metrics if pl_module.last_loss is None else metrics | {"loss": pl_module.last_loss}
 
 
 class EpochOrder(Callback):

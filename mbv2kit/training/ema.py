@@ -3,8 +3,7 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor, nn
 
 
 class WeightAverage(nn.Module):
@@ -19,7 +18,7 @@ class WeightAverage(nn.Module):
         decay: Share of the average that each update keeps, in [0, 1).
     """
 
-    updates: torch.Tensor
+    updates: Tensor
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__()
@@ -28,13 +27,19 @@ class WeightAverage(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Moves the average towards ``model``."""
-        self.updates += 1
-        count = int(self.updates)
-        kept = min(self.decay, (1 + count) / (10 + count))
-        move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-        move(list(self.model.parameters()), list(model.parameters()), count)
+    def update(self, model: nn.Module, counts: Tensor) -> None:
+        """Moves the average towards ``model``.
+
+        Args:
+            model: The model to follow.
+            counts: Whether the step counts after which this is called, a bool on the device of the model.
+        """
+        self.updates += counts
+        averages: list[Tensor] = list(self.model.parameters())
+        weight = (9 / (10 + self.updates.to(averages[0].dtype))).clamp(min=1 - self.decay) * counts
+        moves = torch._foreach_sub(list(model.parameters()), averages)
+        torch._foreach_mul_(moves, weight)
+        torch._foreach_add_(averages, moves)
         if buffers := list(model.buffers()):
             torch._foreach_copy_(list(self.model.buffers()), buffers)
 

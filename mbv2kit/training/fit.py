@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -19,7 +19,7 @@ from mbv2kit.cli.logs import log_to
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.files.writing import write_atomically
-from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, MovableCheckpoint
+from mbv2kit.training.callbacks import Beginning, EpochLog, EpochOrder, LossBar, MovableCheckpoint
 from mbv2kit.training.changes import describe_changes
 from mbv2kit.training.checkpoints import WholeCheckpoints, is_over
 from mbv2kit.training.pace import Pace
@@ -60,7 +60,7 @@ def create_trainer(plan: Plan) -> lightning.Trainer:
         callbacks.append(PatientStopping(monitor, patience))
     shows_progress = options["progress_bar"] and Console().is_terminal
     if shows_progress:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(LossBar(leave=False))
     machine = {key: options[key] for key in ("accelerator", "devices", "precision")}
     chosen = ", ".join(f"trainer.{key}={value}" for key, value in machine.items())
     try:

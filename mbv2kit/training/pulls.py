@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def measure_pulls(losses: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, float]:
+def measure_pulls(losses: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """Compares the gradients of several losses on the last layer of the backbone that all of them depend on.
 
     Args:
@@ -17,7 +17,7 @@ def measure_pulls(losses: Mapping[str, Tensor], backbone: nn.Module) -> dict[str
 
     Returns:
         ``pull/norm/HEAD``, the norm of each gradient, and ``pull/cosine/HEAD/HEAD`` in -1..1 for each pair: above 0 two
-        heads help each other, below 0 one undoes what the other learns. Nothing where no layer is shared.
+        heads help each other, below 0 one undoes what the other learns; scalars. Nothing where no layer is shared.
     """
     weights = [parameter for parameter in backbone.parameters() if parameter.requires_grad and parameter.ndim > 1]
     if len(losses) < 2 or not weights:
@@ -34,4 +34,4 @@ def measure_pulls(losses: Mapping[str, Tensor], backbone: nn.Module) -> dict[str
     pulls = {f"pull/norm/{head}": gradient.norm() for head, gradient in last.items()}
     for one, other in combinations(last, 2):
         pulls[f"pull/cosine/{one}/{other}"] = F.cosine_similarity(last[one], last[other], dim=0)
-    return {name: float(value) for name, value in pulls.items()}
+    return pulls

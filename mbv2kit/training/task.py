@@ -22,9 +22,10 @@ from mbv2kit.training.checkpoints import between_epochs
 from mbv2kit.training.ema import WeightAverage
 from mbv2kit.training.finetune import FineTuning
 from mbv2kit.training.gradients import GradientCombination, Method
-from mbv2kit.training.guard import KEPT, StepGuard
+from mbv2kit.training.guard import KEPT, Step, StepGuard
+from mbv2kit.training.late import LateValues
 from mbv2kit.training.losses import StepLosses
-from mbv2kit.training.optimizers import create_optimizer
+from mbv2kit.training.optimizers import create_optimizer, hold_back
 from mbv2kit.training.pulls import measure_pulls
 from mbv2kit.training.qat import FloatTraining
 from mbv2kit.training.schedules import Schedule
@@ -94,10 +95,13 @@ class VisionTask(lightning.LightningModule):
         # The metrics that sum up those of several heads.
         self.headline: tuple[str, ...] = ()
         # How the heads pull at the layers that they share, measured in the first step of the epoch.
-        self.pulls: dict[str, float] = {}
+        self._pulls: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
         self._batch: TrainingBatch | None = None
-        self._step_counts = True
+        self._step_counts = torch.ones((), dtype=torch.bool)
+        # Loss and gradient norm of a step, then its terms, whose names and numbers of images are sent along.
+        self._late = LateValues[tuple[Step, dict[str, int]]](self._receive)
+        self.last_loss: float | None = None
         self._scheduler: torch.optim.lr_scheduler.LambdaLR | None = None
         self._steps_per_epoch = schedule.steps_per_epoch
         # Sums over the images of the epoch so far, and their number. Lightning's own means forget the steps before a
@@ -148,7 +152,7 @@ class VisionTask(lightning.LightningModule):
         loss = self._losses.start(batch)
         self._batch = batch
         if batch_idx == 0:
-            self.pulls = measure_pulls(self._losses.weighted, self.model.backbone)
+            self._pulls = measure_pulls(self._losses.weighted, self.model.backbone)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **named: Any) -> None:
@@ -178,22 +182,36 @@ class VisionTask(lightning.LightningModule):
         # While the scale of 16-bit gradients is being found, some overflow; the scaler skips those steps itself.
         scaled = self._scaler is not None and self._scaler.get_scale() > 1
         loss, _ = terms["loss"]
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=len(self._batch.images))
-        self._step_counts = self.guard.check(loss, self.global_step, self._batch.image_ids, scaled=scaled)
-        if self._step_counts:
-            values = torch.stack([value for value, _ in terms.values()]).tolist()
-            for (name, (_, count)), value in zip(terms.items(), values, strict=True):
-                self._sums[name] = self._sums.get(name, 0.0) + value * count
-                self._images[name] = self._images.get(name, 0) + count
+        self._step_counts, norm = self.guard.check(loss)
+        hold_back(optimizer, self._step_counts)
+        values = torch.stack([norm, *(value for value, _ in terms.values())])
+        step = Step(self.global_step, self._batch.image_ids, scaled)
+        self._late.send(values, (step, {name: count for name, (_, count) in terms.items()}))
+
+    def _receive(self, values: list[float], context: tuple[Step, dict[str, int]]) -> None:
+        """Adds the losses of a step to the sums of the epoch if it counts."""
+        (norm, *losses), (step, counts) = values, context
+        terms = dict(zip(counts, losses, strict=True))
+        self.last_loss = terms["loss"]
+        if self.guard.count(terms["loss"], norm, step):
+            for name, value in terms.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value * counts[name]
+                self._images[name] = self._images.get(name, 0) + counts[name]
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         """Updates the weights and their average together, so that no callback saves one without the other."""
         super().optimizer_step(*args, **named)
-        if self.average is not None and self._step_counts:
-            self.average.update(self.model)
+        if self.average is not None:
+            self.average.update(self.model, self._step_counts)
+
+    @property
+    def pulls(self) -> dict[str, float]:
+        """How the heads pull at the layers that they share; see :func:`~mbv2kit.training.pulls.measure_pulls`."""
+        return {name: float(value) for name, value in self._pulls.items()}
 
     def mean_losses(self) -> dict[str, float]:
         """Returns means of the loss and of each term over their images of the epoch, without skipped steps."""
+        self._late.flush()
         return {f"train/{name}": value / self._images[name] for name, value in self._sums.items()}
 
     def on_train_epoch_end(self) -> None:
@@ -247,6 +265,7 @@ class VisionTask(lightning.LightningModule):
                 f"Training stopped after step {self.global_step}: the model is not finite ({first_few(lost)}); lower "
                 f"optimizer.lr or set trainer.gradient_clip_norm=1. {KEPT}"
             )
+        self._late.flush()
         checkpoint["skipped_steps"] = self.guard.skipped
         checkpoint["started_from"] = self.model.spec.origin.get("started_from")
         checkpoint["class_names"] = {head: list(names) for head, names in self.model.class_names.items()}
@@ -265,7 +284,7 @@ class VisionTask(lightning.LightningModule):
         # Earlier versions counted the images once for all terms.
         once = dict.fromkeys(self._sums, checkpoint["epoch_pictures"])
         self._images = checkpoint.get("epoch_counts", once)
-        self.pulls = checkpoint.get("pulls", {})
+        self._pulls = {name: torch.tensor(value) for name, value in checkpoint.get("pulls", {}).items()}
         # A resumed run may have another learning rate or length; torch would use those of the checkpoint.
         (optimizer,), (scheduler,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
         if between_epochs(checkpoint):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mbv2kit.heads.crowd import in_crowd
+from mbv2kit.heads.objects import in_crowd
 from mbv2kit.heads.ssd import SSD
+from mbv2kit.nn import boxes as bx
 from mbv2kit.nn.features import FeatureInfo
 from mbv2kit.structures import Detections
 
@@ -138,10 +139,11 @@ def image(rng: np.random.Generator) -> Image:
 
 
 def test_a_box_with_exactly_half_of_its_area_in_a_crowd_is_background() -> None:
-    crowds = torch.tensor([[0.0, 0.0, 4.0, 8.0], [20.0, 0.0, 21.0, 1.0]])
+    regions = torch.tensor([[0.0, 0.0, 4.0, 8.0], [20.0, 0.0, 21.0, 1.0], [30.0, 0.0, 31.0, 1.0]])
     boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 7.0, 8.0], [20.0, 0.0, 21.0, 1.0], [30.0, 0.0, 31.0, 1.0]])
-    assert in_crowd(boxes, crowds).tolist() == [False, True, True, False]
-    assert in_crowd(boxes, torch.zeros(0, 4)).tolist() == [False] * 4
+    shared = bx.intersection(regions, boxes)
+    assert in_crowd(boxes, shared, torch.tensor([True, True, False])).tolist() == [False, True, True, False]
+    assert in_crowd(boxes, shared[:0], torch.zeros(0, dtype=torch.bool)).tolist() == [False] * 4
 
 
 def test_background_that_is_almost_learned_still_counts() -> None:

@@ -1,4 +1,5 @@
 from math import sqrt
+from random import Random
 
 import numpy as np
 import pytest
@@ -201,6 +202,11 @@ def test_a_box_that_ends_before_it_starts_has_no_area() -> None:
     assert bx.area(torch.tensor([[5.0, 5.0, 1.0, 9.0], [5.0, 5.0, 1.0, 1.0]])).tolist() == [0.0, 0.0]
 
 
+def match(boxes: Tensor, references: Tensor, threshold: float = 0.5) -> Tensor:
+    """Matches the boxes of one image."""
+    return bx.match([bx.iou(boxes, references)], threshold)[0]
+
+
 def test_anchors_take_the_box_they_overlap_most_from_the_threshold_on() -> None:
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
     references = torch.tensor(
@@ -212,32 +218,66 @@ def test_anchors_take_the_box_they_overlap_most_from_the_threshold_on() -> None:
             [50.0, 50.0, 60.0, 60.0],
         ]
     )
-    assert bx.match(boxes, references).tolist() == [0, 0, -1, 1, -1]
-    assert bx.match(boxes, references, threshold=0.45).tolist() == [0, 0, 0, 1, -1]
-    assert bx.match(boxes, references, threshold=0.95).tolist() == [0, -1, -1, 1, -1]
+    assert match(boxes, references).tolist() == [0, 0, -1, 1, -1]
+    assert match(boxes, references, threshold=0.45).tolist() == [0, 0, 0, 1, -1]
+    assert match(boxes, references, threshold=0.95).tolist() == [0, -1, -1, 1, -1]
 
 
 def test_every_box_gets_an_anchor_even_below_the_threshold() -> None:
     small = torch.tensor([[1.0, 1.0, 2.0, 2.0]])
     references = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 4.0, 4.0]])
-    assert bx.match(small, references).tolist() == [-1, 0]
+    assert match(small, references).tolist() == [-1, 0]
 
 
 def test_two_boxes_of_one_place_get_an_anchor_each() -> None:
     boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 9.0, 9.0]])
     references = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 30.0, 30.0], [40.0, 40.0, 50.0, 50.0]])
     # Both overlap anchor 0 most; box 1 fits it exactly, so box 0 takes its next best.
-    assert bx.match(boxes, references).tolist() == [1, 0, -1]
+    assert match(boxes, references).tolist() == [1, 0, -1]
 
 
 def test_without_boxes_everything_is_background() -> None:
-    assert bx.match(torch.zeros(0, 4), anchors(GRIDS_AT_300, "tf")).tolist() == [-1] * 1917
+    assert match(torch.zeros(0, 4), anchors(GRIDS_AT_300, "tf")).tolist() == [-1] * 1917
+
+
+def match_by_hand(boxes: Tensor, references: Tensor, threshold: float) -> list[int]:
+    """The rule in words: the box of the highest IoU, then the pairs from the highest IoU down; the first of equals."""
+    overlaps = bx.iou(boxes, references)
+    matched = [-1] * len(references)
+    for anchor in range(len(references)):
+        for box in range(len(boxes)):
+            best = overlaps[matched[anchor], anchor] if matched[anchor] >= 0 else -1.0
+            if overlaps[box, anchor] >= threshold and overlaps[box, anchor] > best:
+                matched[anchor] = box
+    pairs = sorted((-overlaps[b, a].item(), b, a) for b in range(len(boxes)) for a in range(len(references)))
+    for _ in range(min(overlaps.shape)):
+        _, box, anchor = pairs[0]
+        matched[anchor] = box
+        pairs = [pair for pair in pairs if pair[1] != box and pair[2] != anchor]
+    return matched
+
+
+@settings(deadline=None)
+@given(st.lists(pixel_boxes(most=5), min_size=1, max_size=4), pixel_boxes(most=7), st.randoms(use_true_random=False))
+def test_images_are_matched_on_their_own_and_without_what_does_not_count(
+    images: list[Tensor], references: Tensor, random: Random
+) -> None:
+    counted = [torch.tensor([random.random() < 0.7 for _ in boxes], dtype=torch.bool) for boxes in images]
+    overlaps = [
+        bx.iou(boxes, references).masked_fill(~counts[:, None], -1.0)
+        for boxes, counts in zip(images, counted, strict=True)
+    ]
+    for matched, boxes, counts in zip(bx.match(overlaps), images, counted, strict=True):
+        places = counts.nonzero()[:, 0].tolist()
+        alone = match(boxes[counts], references)
+        assert matched.tolist() == [places[box] if box >= 0 else -1 for box in alone.tolist()]
 
 
 @settings(deadline=None)
 @given(pixel_boxes(most=6), pixel_boxes(most=8), st.sampled_from([0.3, 0.5, 0.7]))
 def test_matching_leaves_out_no_box_and_no_threshold(boxes: Tensor, references: Tensor, threshold: float) -> None:
-    matched = bx.match(boxes, references, threshold)
+    matched = match(boxes, references, threshold)
+    assert matched.tolist() == match_by_hand(boxes, references, threshold)
     assert matched.shape == (len(references),)
     overlaps = bx.iou(boxes, references)
     trained = set(matched.tolist()) - {-1}

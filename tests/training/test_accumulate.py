@@ -132,4 +132,5 @@ def test_a_step_of_the_task_goes_through_all_parts(monkeypatch: pytest.MonkeyPat
     assert seen == [2, 2, 2]
     task.guard.remember()
     task.on_before_optimizer_step(task.optimizer)
+    task.mean_losses()
     assert task._images["loss"] == 6

@@ -18,6 +18,9 @@ def move(model: nn.Module, by: float) -> None:
             parameter.add_(by)
 
 
+COUNTS = torch.tensor(True)
+
+
 def same(left: nn.Module, right: nn.Module) -> bool:
     ours, theirs = left.state_dict(), right.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -39,7 +42,7 @@ def test_it_is_the_weighted_sum_of_what_it_saw(decay: float) -> None:
     average = WeightAverage(model, decay)
     for value in values[1:]:
         model.weight.data.fill_(value)
-        average.update(model)
+        average.update(model, COUNTS)
 
     kept = [min(decay, (1 + n) / (10 + n)) for n in range(1, len(values))]
     expected = 0.0
@@ -54,11 +57,22 @@ def test_it_is_the_weighted_sum_of_what_it_saw(decay: float) -> None:
     assert average.updates == len(values) - 1
 
 
+def test_a_step_that_does_not_count_changes_nothing(model: nn.Sequential) -> None:
+    average = WeightAverage(model, 0.9)
+    move(model, 1.0)
+    average.update(model, COUNTS)
+    before = copy.deepcopy(average)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    average.update(model, ~COUNTS)
+    assert same(average, before)
+
+
 def test_an_update_leaves_the_model_as_it_is(model: nn.Sequential) -> None:
     average = WeightAverage(model, 0.9)
     move(model, 1.0)
     kept = copy.deepcopy(model)
-    average.update(model)
+    average.update(model, COUNTS)
     assert same(model, kept)
     assert model.training
     assert not same(average.model, model)
@@ -68,7 +82,7 @@ def test_batch_norm_statistics_are_copied(model: nn.Sequential) -> None:
     average = WeightAverage(model, 0.9)
     for _ in range(3):
         model(torch.randn(4, 3, 2, 2))
-        average.update(model)
+        average.update(model, COUNTS)
     followed, following = dict(model.named_buffers()), dict(average.model.named_buffers())
     assert followed["1.num_batches_tracked"] == 3
     for name, buffer in followed.items():
@@ -87,11 +101,11 @@ def test_it_goes_on_from_what_was_saved(model: nn.Sequential) -> None:
     average = WeightAverage(model, 0.9999)
     for _ in range(5):
         move(model, 1.0)
-        average.update(model)
+        average.update(model, COUNTS)
     restored = WeightAverage(model, 0.9999)
     restored.load_state_dict(average.state_dict())
     move(model, 1.0)
     for each in (average, restored):
-        each.update(model)
+        each.update(model, COUNTS)
     assert restored.updates == 6
     assert same(restored, average)

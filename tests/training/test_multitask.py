@@ -74,6 +74,7 @@ def test_means_are_over_the_images_of_each_head(monkeypatch: pytest.MonkeyPatch)
         task.guard.remember()
         task.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
         task.on_before_optimizer_step(task.optimizer)
+    task.mean_losses()
     assert task._images == {
         "detection/classification": 8,
         "detection/localization": 8,

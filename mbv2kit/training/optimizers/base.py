@@ -67,6 +67,22 @@ def create_optimizer(
     return optimizer
 
 
+def hold_back(optimizer: Optimizer, counts: Tensor) -> None:
+    """Lets the next step of an optimizer change nothing unless it counts.
+
+    Optimizers that torch fuses, and those with ``skips_on_device``, find out on the device; for another one the host
+    waits for the answer.
+
+    Args:
+        optimizer: The optimizer, whose parameters have their gradients.
+        counts: Whether the step counts, a bool on the device of the model.
+    """
+    if getattr(optimizer, "skips_on_device", False) or all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.found_inf = (~counts).float()  # type: ignore[attr-defined]
+    elif not counts:
+        optimizer.zero_grad()
+
+
 def parameter_groups(
     model: nn.Module, *, lr: float, weight_decay: float, everything: bool = False, backbone_lr: float = 1.0
 ) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """RMSProp as TensorFlow computes it, which trained the paper's networks (Section 6.1)."""
 
 from collections.abc import Callable
-from typing import Annotated, overload
+from typing import Annotated, Any, overload
 
 import torch
+from torch import Tensor
 
 from mbv2kit.schema.rules import Fraction, between
 from mbv2kit.training.optimizers.base import OPTIMIZERS, Parameters
@@ -24,7 +25,13 @@ class RMSprop(torch.optim.Optimizer):
         decay: Share of the mean square kept at each step, from 0 up to but not including 1.
         momentum: Share of the last update kept at each step, from 0 up to but not including 1.
         eps: Added to the mean square before the root.
+
+    Attributes:
+        found_inf: 1 on the device where the next step must change nothing, as torch's fused optimizers have it.
     """
+
+    skips_on_device = True
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -50,16 +57,29 @@ class RMSprop(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                state = self.state[parameter]
-                if not state:
-                    state["mean_square"] = torch.ones_like(parameter)
-                    state["update"] = torch.zeros_like(parameter)
-                state["mean_square"].lerp_(gradient.square(), 1 - group["decay"])
-                scaled = gradient.div_(state["mean_square"].add(group["eps"]).sqrt_())
-                state["update"].mul_(group["momentum"]).add_(scaled, alpha=group["lr"])
-                parameter.sub_(state["update"])
+            if parameters := [parameter for parameter in group["params"] if parameter.grad is not None]:
+                self._move(parameters, group)
         return loss
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["mean_square"] = torch.ones_like(parameter)
+                self.state[parameter]["update"] = torch.zeros_like(parameter)
+        squares = [self.state[parameter]["mean_square"] for parameter in parameters]
+        updates = [self.state[parameter]["update"] for parameter in parameters]
+        counts = parameters[0].new_ones(())
+        if self.found_inf is not None:
+            counts = counts - self.found_inf.to(counts.dtype)
+        skipped = counts == 0
+
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+        for gradient in gradients:
+            gradient.masked_fill_(skipped, 0.0)
+        share = (1 - group["decay"]) * counts
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), [share] * len(squares))
+        roots = torch._foreach_sqrt(torch._foreach_add(squares, group["eps"]))
+        torch._foreach_mul_(updates, torch.where(skipped, torch.ones_like(counts), group["momentum"]))
+        torch._foreach_add_(updates, torch._foreach_div(gradients, roots), alpha=group["lr"])
+        torch._foreach_addcmul_(parameters, updates, [-counts] * len(parameters))

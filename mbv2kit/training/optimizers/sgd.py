@@ -31,4 +31,11 @@ def sgd(
     """
     if nesterov and momentum == 0:
         raise UserError("nesterov needs a momentum above 0, got momentum=0; set nesterov=false.")
-    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=True)
+    optimizer = torch.optim.SGD(
+        params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=True
+    )
+    for group in optimizer.param_groups if momentum else ():
+        for parameter in group["params"]:
+            # torch reserves the memory in the first step and does not fill it if that step is skipped.
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
