@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.augment import Augment
 from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth
-from mbv2kit.data.order import EpochSampler, Place, in_step, share_out
+from mbv2kit.data.order import EpochSampler, in_step, share_out
+from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.data.transport import naming
 from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
@@ -109,29 +110,6 @@ def _chosen(value: Any, places: Tensor) -> Any:
     return [value[place] for place in places.tolist()] if isinstance(value, list) else value
 
 
-def _read(source: Joined, index: int) -> Sample:
-    with naming(f"Reading image {index + 1} of {len(source)}"):
-        return source[index]
-
-
-class TrainingSet(Dataset[Sample]):
-    """Augmented samples; each is a pure function of the seed and its place in the order, in any process."""
-
-    def __init__(self, source: Joined, augment: Augment, seed: int) -> None:
-        self._source = source
-        self._augment = augment
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, place: Place) -> Sample:
-        epoch, index, *turn = place
-        sample = _read(self._source, index)
-        with naming(f"{sample.image_id}: augmentation"):
-            return self._augment(sample, np.random.default_rng((self._seed, epoch, index, *turn)))
-
-
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
     """Original samples, each with the input that preprocessing makes from it."""
 
@@ -143,7 +121,8 @@ class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Image, Placement, Sample]:
-        sample = _read(self._source, index)
+        with naming(f"Reading image {index + 1} of {len(self)}"):
+            sample = self._source[index]
         with naming(f"{sample.image_id}: preprocessing"):
             image, placement = self._preprocess(sample.image)
         return image, placement, sample

@@ -48,6 +48,14 @@ class Source(ABC):
     def __getitem__(self, index: int) -> Sample:
         """Reads image ``index`` and its ground truth."""
 
+    def image_file(self, index: int) -> Path | None:
+        """Returns the file of image ``index``, if the pixels of its sample are those that it decodes to.
+
+        Training then decodes no more of it than it needs, and may cache it. None, as long as a source does not say
+        otherwise, has the sample read as it is.
+        """
+        return None
+
     def image_names(self) -> Iterable[str]:
         """Yields the ``image_id`` of every sample, in order; reads every image, unless the source knows better."""
         for index in range(len(self)):
