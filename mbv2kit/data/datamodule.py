@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.augment import Augment
+from mbv2kit.data.image_cache import ImageCache
 from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth
 from mbv2kit.data.order import EpochSampler, in_step, share_out
 from mbv2kit.data.training_set import TrainingSet
@@ -142,6 +143,7 @@ class DataModule(lightning.LightningDataModule):
         seed: Seed of the order and of augmentation.
         ratio: Weight of each data set in a batch; None for equal weights.
         passes: Passes of a step, whose batch holds as many times the images.
+        caches: For each data set of ``train`` what keeps its decoded images, if anything does; None for none.
 
     Raises:
         UserError: A number is out of range, or there are too few images.
@@ -159,6 +161,7 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
         ratio: Sequence[float] | None = None,
         passes: int = 1,
+        caches: Sequence[ImageCache | None] | None = None,
     ) -> None:
         super().__init__()
         check_workers(workers)
@@ -182,7 +185,7 @@ class DataModule(lightning.LightningDataModule):
             )
         self.train = train
         self.val = val
-        self._training_set = TrainingSet(train, augment, seed)
+        self._training_set = TrainingSet(train, augment, seed, caches)
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._passes = passes

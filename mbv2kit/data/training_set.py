@@ -1,9 +1,13 @@
 """The samples of training: read, augmented, and decoded no further than their views need."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from torch.utils.data import Dataset
 
 from mbv2kit.data.augment import Augment
+from mbv2kit.data.image_cache import ImageCache
 from mbv2kit.data.joined import Joined
 from mbv2kit.data.order import Place
 from mbv2kit.data.transport import naming
@@ -13,10 +17,21 @@ from mbv2kit.structures import Sample
 
 
 class TrainingSet(Dataset[Sample]):
-    """Augmented samples; each is a pure function of the seed and its place in the order, in any process."""
+    """Augmented samples; each is a pure function of the seed and its place in the order, in any process.
 
-    def __init__(self, source: Joined, augment: Augment, seed: int) -> None:
+    Args:
+        source: The images.
+        augment: Makes training samples of one size.
+        seed: Seed of the augmentation.
+        caches: For each data set of ``source`` what keeps its images, if anything does.
+    """
+
+    def __init__(
+        self, source: Joined, augment: Augment, seed: int, caches: Sequence[ImageCache | None] | None = None
+    ) -> None:
         self._source = source
+        self._caches = [None] * len(source.counts) if caches is None else caches
+        self._ends = np.cumsum(source.counts)
         self._augment = augment
         self._seed = seed
 
@@ -37,7 +52,14 @@ class TrainingSet(Dataset[Sample]):
             file = None if self._augment.reads_pixels else self._source.image_file(index)
             if file is None:
                 return self._source[index], None
-            parts = FileParts(file)
+            parts = self._parts(index, file)
             undecoded = np.broadcast_to(np.uint8(0), (*parts.size, 3))
             with decoded_once({file: undecoded}):
                 return self._source[index], parts
+
+    def _parts(self, index: int, file: Path) -> Parts:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        cache = self._caches[number]
+        if cache is None:
+            return FileParts(file)
+        return cache.parts(index - int(self._ends[number]) + self._source.counts[number], file)
