@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from mbv2kit.schema.rules import Share, between
 from mbv2kit.structures import Image
 
-# What red, green and blue add to the brightness of a pixel (ITU-R BT.601).
-_GRAY = np.array([0.299, 0.587, 0.114])
+# What red, green and blue add to the brightness of a pixel (ITU-R BT.601), and a constant.
+_GRAY = np.array([0.299, 0.587, 0.114, 0])
+_SAME = np.eye(3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,20 @@ class ColorJitter:
 
 def change_brightness(image: Image, amount: float) -> Image:
     """Multiplies every pixel by ``1 + amount``."""
-    return _mix(image, (1 + amount) * np.eye(3), 0.0)
+    return _mix(image, (1 + amount) * _SAME)
 
 
 def change_contrast(image: Image, amount: float) -> Image:
     """Multiplies the distance of every pixel from the mean gray of the image by ``1 + amount``."""
-    return _mix(image, (1 + amount) * np.eye(3), -amount * float(_GRAY @ cv2.mean(image)[:3]))
+    colors = (1 + amount) * _SAME
+    # OpenCV's fourth mean is 0.
+    colors[:, 3] = -amount * float(_GRAY @ cv2.mean(image))
+    return _mix(image, colors)
 
 
 def change_saturation(image: Image, amount: float) -> Image:
     """Multiplies the distance of every pixel from its own gray by ``1 + amount``."""
-    return _mix(image, (1 + amount) * np.eye(3) - amount * _GRAY, 0.0)
+    return _mix(image, (1 + amount) * _SAME - amount * _GRAY)
 
 
 def turn_hue(image: Image, amount: float) -> Image:
@@ -79,6 +83,6 @@ def turn_hue(image: Image, amount: float) -> Image:
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), dtype=np.uint8)
 
 
-def _mix(image: Image, colors: NDArray[np.float64], constant: float) -> Image:
-    """Returns ``colors @ pixel + constant`` of every pixel, rounded and clipped."""
-    return np.asarray(cv2.transform(image, np.column_stack([colors, np.full(3, constant)])), dtype=np.uint8)
+def _mix(image: Image, colors: NDArray[np.float64]) -> Image:
+    """Returns ``colors @ (red, green, blue, 1)`` of every pixel, rounded and clipped."""
+    return np.asarray(cv2.transform(image, colors), dtype=np.uint8)
