@@ -81,7 +81,7 @@ class WorkerLoader(DataLoader[Item]):
 
 
 def choose_workers(device: str, devices: int = 1, cores: int | None = None) -> int:
-    """Returns how many processes read images for a training that shall not wait for them.
+    """Returns how many processes read images so that training need not wait for them.
 
     On a CPU, a step takes longer than a process needs to read its images, and every process takes a core from it now
     and then, so that one suffices for eight cores. A GPU leaves all cores but one to the readers; more than sixteen for
