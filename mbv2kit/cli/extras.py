@@ -9,6 +9,7 @@ from mbv2kit.errors import UserError
 # What the extra [train] of pyproject.toml brings, by the names that are imported.
 TRAIN = frozenset(
     {
+        "albumentations",
         "defusedxml",
         "faster_coco_eval",
         "lightning",

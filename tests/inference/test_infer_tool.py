@@ -16,7 +16,7 @@ from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
 from tests.inference.networks import save_shares
 
-HEAVY = ("lightning", "pytorch_lightning", "torchmetrics", "pandas", "matplotlib")
+HEAVY = ("lightning", "pytorch_lightning", "albumentations", "torchmetrics", "pandas", "matplotlib")
 
 # Runs a tool as `python tools/infer.py ARGUMENTS` would, then says what it has imported.
 WITH_IMPORTS = """
