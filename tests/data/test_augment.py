@@ -1,8 +1,12 @@
 """All augmentation presets: size, ground truth, randomness and options of each."""
 
+import os
 import pickle
 import random
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbv2kit.data.augment import PRESETS, Augment, create_augment
+from mbv2kit.data.augment.color import ColorJitter, ColorOptions
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.preprocess import Preprocess, Resize
 from mbv2kit.structures import IGNORE, Image, Sample
@@ -140,9 +145,7 @@ def test_image_boxes_and_mask_stay_together(preset: str, resize: Resize) -> None
         labels=np.zeros(1, dtype=np.int64),
         mask=(image[:, :, 0] > 0).astype(np.uint8),
     )
-    # With less contrast, black would become as gray as the object is bright.
-    colors = {"brightness": 0, "contrast": 0, "saturation": 0}
-    augment = build(preset, Preprocess((96, 128), resize, fill=0), **colors)
+    augment = build(preset, Preprocess((96, 128), resize, fill=0))
     objects = 0
     for seed in range(40):
         result = augment(sample, np.random.default_rng(seed))
@@ -221,3 +224,29 @@ def test_mistakes_in_the_options_are_reported(config: dict[str, Any], message: s
 def test_center_crops_are_refused_if_they_would_cut_objects_away(preset: str) -> None:
     with pytest.raises(UserError, match="'crop' cuts away"):
         build(preset, Preprocess((96, 96), "crop"))
+
+
+# ------------------------------------------------------------------------------------------------ color
+
+
+def test_color_strengths_bound_the_change() -> None:
+    gray = np.full((4, 4, 3), 100, dtype=np.uint8)
+    jitter = ColorJitter(ColorOptions(brightness=0.2))
+    values = [int(jitter(gray, np.random.default_rng(seed))[0, 0, 0]) for seed in range(200)]
+    assert min(values) in range(80, 85)
+    assert max(values) in range(116, 121)
+
+
+def test_without_color_albumentations_is_not_even_imported() -> None:
+    code = (
+        "import sys\n"
+        "from mbv2kit.data.augment import create_augment\n"
+        "from mbv2kit.imaging.preprocess import Preprocess\n"
+        "create_augment({'preset': 'none'}, Preprocess((8, 8)))\n"
+        "assert 'albumentations' not in sys.modules\n"
+        "create_augment({'preset': 'classification'}, Preprocess((8, 8)))\n"
+        "import os\n"
+        "assert 'albumentations' in sys.modules and os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parents[2])
