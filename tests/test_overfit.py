@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from mbv2kit.data.augment import create_augment
-from mbv2kit.data.datamodule import TrainingSet, collate_training
+from mbv2kit.data.datamodule import collate_training
 from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import Source, create_source
+from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import Head
 from mbv2kit.imaging.preprocess import Preprocess

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,10 @@ class AlignedSource(Source):
             table[: len(self._ids)] = self._ids
             sample = replace(sample, mask=table[sample.mask])
         return sample
+
+    def image_file(self, index: int) -> Path | None:
+        """Returns the file of the source's image."""
+        return self._source.image_file(index)
 
     def image_names(self) -> Iterable[str]:
         """Returns the names of the source's images."""

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.augment import Augment
+from mbv2kit.data.image_cache import ImageCache
 from mbv2kit.data.joined import FIELDS, Joined, has_ground_truth
-from mbv2kit.data.order import EpochSampler, Place, in_step, share_out
+from mbv2kit.data.order import EpochSampler, in_step, share_out
+from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.data.transport import naming
 from mbv2kit.data.workers import WorkerLoader, check_workers
 from mbv2kit.errors import UserError
@@ -119,29 +121,6 @@ def _chosen(value: Any, places: Tensor) -> Any:
     return [value[place] for place in places.tolist()] if isinstance(value, list) else value
 
 
-def _read(source: Joined, index: int) -> Sample:
-    with naming(f"Reading image {index + 1} of {len(source)}"):
-        return source[index]
-
-
-class TrainingSet(Dataset[Sample]):
-    """Augmented samples; each is a pure function of the seed and its place in the order, in any process."""
-
-    def __init__(self, source: Joined, augment: Augment, seed: int) -> None:
-        self._source = source
-        self._augment = augment
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, place: Place) -> Sample:
-        epoch, index, *turn = place
-        sample = _read(self._source, index)
-        with naming(f"{sample.image_id}: augmentation"):
-            return self._augment(sample, np.random.default_rng((self._seed, epoch, index, *turn)))
-
-
 class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
     """Original samples, each with the input that preprocessing makes from it."""
 
@@ -153,7 +132,8 @@ class EvaluationSet(Dataset[tuple[Image, Placement, Sample]]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Image, Placement, Sample]:
-        sample = _read(self._source, index)
+        with naming(f"Reading image {index + 1} of {len(self)}"):
+            sample = self._source[index]
         with naming(f"{sample.image_id}: preprocessing"):
             image, placement = self._preprocess(sample.image)
         return image, placement, sample
@@ -173,6 +153,7 @@ class DataModule(lightning.LightningDataModule):
         seed: Seed of the order and of augmentation.
         ratio: Weight of each data set in a batch; None for equal weights.
         passes: Passes of a step, whose batch holds as many times the images.
+        caches: For each data set of ``train`` what keeps its decoded images, if anything does; None for none.
 
     Raises:
         UserError: A number is out of range, or there are too few images.
@@ -190,6 +171,7 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
         ratio: Sequence[float] | None = None,
         passes: int = 1,
+        caches: Sequence[ImageCache | None] | None = None,
     ) -> None:
         super().__init__()
         check_workers(workers)
@@ -213,7 +195,7 @@ class DataModule(lightning.LightningDataModule):
             )
         self.train = train
         self.val = val
-        self._training_set = TrainingSet(train, augment, seed)
+        self._training_set = TrainingSet(train, augment, seed, caches)
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._passes = passes

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -78,6 +79,11 @@ class Joined:
             sample = replace(sample, **fields)
         named = {self.tasks[head]: head for head in parts if self.tasks[head] != head}
         return replace(sample, heads=named) if named else sample
+
+    def image_file(self, index: int) -> Path | None:
+        """Returns the file of image ``index``; None where a source does not name it, or sources name several."""
+        files = {self.sources[head].image_file(place) for head, place in self.parts(index).items()}
+        return files.pop() if len(files) == 1 else None
 
     @property
     def class_names(self) -> dict[str, tuple[str, ...]]:

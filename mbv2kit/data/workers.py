@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mbv2kit.data.transport import Guarded, Sender, received, worker_ended
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.process import release_freed_memory
+from mbv2kit.process import release_freed_memory, usable_cores
 
 Item = TypeVar("Item")
 
@@ -23,6 +23,10 @@ Item = TypeVar("Item")
 _CAN_WAIT = hasattr(signal, "sigtimedwait")
 # Seconds between two looks whether the training process is still there.
 _LOOK = 2.0
+# Of a training on a CPU.
+_CORES_A_READER = 8
+# Of a device.
+_MOST_READERS = 16
 _DEATH = "DataLoader worker (pid"
 
 
@@ -74,6 +78,24 @@ class WorkerLoader(DataLoader[Item]):
                 "give this system shared memory (/dev/shm, in a container --shm-size=1g), processes and open files."
             ) from None
         return received(batches)
+
+
+def choose_workers(device: str, devices: int = 1, cores: int | None = None) -> int:
+    """Returns how many processes read images so that training need not wait for them.
+
+    On a CPU, a step takes longer than a process needs to read its images, and every process takes a core from it now
+    and then, so that one suffices for eight cores. A GPU leaves all cores but one to the readers; more than sixteen for
+    one GPU rarely help.
+
+    Args:
+        device: ``cpu``, or any other.
+        devices: How many of them share the cores.
+        cores: Cores that this process may use; None asks the system.
+    """
+    cores = usable_cores() if cores is None else cores
+    if device == "cpu":
+        return max(1, cores // _CORES_A_READER)
+    return max(1, min(_MOST_READERS, cores // devices - 1))
 
 
 def check_workers(workers: int) -> None:

@@ -8,13 +8,14 @@ import mmap
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import numpy as np
@@ -27,12 +28,9 @@ from mbv2kit.imaging.formats import is_heic, register_heic
 from mbv2kit.imaging.jpeg import decode_jpeg, jpeg_metadata, jpeg_size
 from mbv2kit.imaging.orientation import UPRIGHT, is_sideways, orientation_in, orientation_of, turn
 from mbv2kit.imaging.pixels import from_pillow
-from mbv2kit.imaging.resizing import cut_center, largest_block, resize_image, resize_reduced
+from mbv2kit.imaging.resizing import cut_center, needed_scale, resize_image, resize_reduced
 from mbv2kit.structures import Image
 
-# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. Other fractions take longer than the next
-# larger of these, or than the whole image.
-_MOST_REDUCED = 8
 _READERS = 8
 # The images that are decoded within decoded_once; None outside of it.
 _decoded: ContextVar[dict[str, Image] | None] = ContextVar("_decoded", default=None)
@@ -123,9 +121,13 @@ def decode(path: File) -> Image:
 
 
 @contextmanager
-def decoded_once() -> Iterator[None]:
-    """Makes :func:`decode` read a file once, however often it is called within the block, which must not change it."""
-    token = _decoded.set({})
+def decoded_once(known: Mapping[Path, Image] = MappingProxyType({})) -> Iterator[None]:
+    """Makes :func:`decode` read a file once, however often it is called within the block, which must not change it.
+
+    Args:
+        known: What it returns for some files, which are not read at all.
+    """
+    token = _decoded.set({**(_decoded.get() or {}), **{str(path): image for path, image in known.items()}})
     try:
         yield
     finally:
@@ -164,9 +166,26 @@ def decode_resized(
         # Pixels are turned last, when they are fewest; until then, sizes are as the file stores them.
         height, width = size(*head.upright)
         wanted = (width, height) if is_sideways(head.orientation) else (height, width)
-        reduced = min(_MOST_REDUCED, *(largest_block(*sides) for sides in zip(stored, wanted, strict=True)))
+        reduced = needed_scale(stored, wanted)
         resized = resize_reduced(decode_jpeg(data, stored, reduced), stored, wanted, reduced)
         return turn(resized, head.orientation), head.upright
+
+
+def read_undecoded(path: str | Path) -> tuple[bytes, Head, Image | None]:
+    """Reads an image file, and decodes it unless it is a JPEG, of which a part may suffice.
+
+    Returns:
+        The file, what is known of the image, and its upright pixels; None for a JPEG.
+
+    Raises:
+        Exception: Whatever a decoder raises; see :func:`reading`.
+    """
+    data = _read(path)
+    stored = jpeg_size(data)
+    if stored is not None:
+        return data, Head(stored, orientation_in(*jpeg_metadata(data))), None
+    image = _decode_with_pillow(data)
+    return data, Head((image.shape[0], image.shape[1]), UPRIGHT), image
 
 
 def _resize_center(

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from mmap import mmap
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -21,6 +22,9 @@ _END = b"\xff\xd9"
 # An end that is missing, odd scans, and junk; each once.
 _MOST_MENDINGS = 4
 _SEQUENTIAL = (0xFFC0, 0xFFC1)
+_RESTARTS = 0xFFDD
+# Of fewer rows, libjpeg might choose another scale.
+_LEAST_ROWS = 64
 _WHOLE_BLOCK = b"\0\x3f\0"
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(..)")
 # These warn of how a file is written, not of what it lacks.
@@ -74,28 +78,82 @@ def decode_jpeg(data: bytes, stored: tuple[int, int], reduced: int) -> Image:
     Raises:
         ValueError: Pixels are lost: the file is cut short or its data are damaged.
     """
-    # The smallest scale that gives the minimum is taken. 7/8 of a few pixels rounds up to all of them, so only a
-    # minimum of 0 asks for the full size.
-    height, width = (-(-side // reduced) if reduced > 1 else 0 for side in stored)
 
     def attempt(data: bytes, strict: bool = True) -> Image:
-        return np.asarray(
-            simplejpeg.decode_jpeg(
-                data,
-                "RGB",
-                fastdct=False,
-                fastupsample=False,
-                min_height=height,
-                min_width=width,
-                min_factor=reduced,
-                strict=strict,
-            )
-        )
+        return _decode(data, stored, reduced, strict=strict)
 
     try:
         return attempt(data)
     except ValueError as error:
         return _decode_in_spite(data, error, attempt)
+
+
+def decode_top(data: bytes, stored: tuple[int, int], reduced: int, rows: int) -> Image:
+    """Decodes the upper rows of a JPEG, each as :func:`decode_jpeg` does, and few below them.
+
+    The rows below are not looked at, so that damage there goes unnoticed. A progressive file, which stores every row in
+    several places, is decoded whole.
+
+    Args:
+        data: The file.
+        stored: Its size, from :func:`jpeg_size`.
+        reduced: 1, 2, 4 or 8.
+        rows: How many of its rows are needed, in pixels of the full size.
+
+    Returns:
+        At least the requested rows at ``1 / reduced`` of their size.
+
+    Raises:
+        ValueError: Pixels are lost, see :func:`decode_jpeg`.
+    """
+    # The colors of a row may be interpolated from the row below.
+    kept = max(rows + 2 * reduced, _LEAST_ROWS)
+    place = _place_of_height(data) if kept < stored[0] else None
+    if place is None:
+        return decode_jpeg(data, stored, reduced)
+    image = np.empty((-(-kept // reduced), -(-stored[1] // reduced), 3), dtype=np.uint8)
+    shorter = bytearray(data)
+    struct.pack_into(">H", shorter, place, kept)
+    try:
+        _decode(shorter, (kept, stored[1]), reduced, buffer=image)
+    except ValueError as error:
+        # The rows left over stand between those that were decoded and the end, of which libjpeg warns when it is done.
+        left_over = _EXTRANEOUS.match(str(error))
+        if left_over is None or bytes([0xFF, int(left_over[2], 16)]) != _END:
+            return decode_jpeg(data, stored, reduced)
+    return image
+
+
+def _place_of_height(data: bytes) -> int | None:
+    """Returns where a JPEG that stores row after row says how many there are; None for any other."""
+    place = components = None
+    for marker, start, _ in _segments(data):
+        if marker in _SEQUENTIAL:
+            place, components = start + 5, data[start + 9]
+        elif marker == _RESTARTS:
+            # What is left over would show at the next restart, as damage does.
+            return None
+        elif marker == 0xFFDA and data[start + 4] == components:
+            return place
+    return None
+
+
+def _decode(data: bytes | bytearray, stored: tuple[int, int], reduced: int, **options: Any) -> Image:
+    # The smallest scale that gives the minimum is taken. 7/8 of a few pixels rounds up to all of them, so only a
+    # minimum of 0 asks for the full size.
+    height, width = (-(-side // reduced) if reduced > 1 else 0 for side in stored)
+    return np.asarray(
+        simplejpeg.decode_jpeg(
+            data,
+            "RGB",
+            fastdct=False,
+            fastupsample=False,
+            min_height=height,
+            min_width=width,
+            min_factor=reduced,
+            **options,
+        )
+    )
 
 
 def _decode_in_spite(data: bytes, first: ValueError, attempt: Callable[[bytes, bool], Image]) -> Image:

@@ -17,6 +17,8 @@ UPRIGHT = 1
 _EXIF_ORIENTATION = 0x0112
 _SHORT = 3
 _SIDEWAYS = 5
+# A quarter turn is undone by that to the other side, and every other orientation by itself.
+_BACK = {6: 8, 8: 6}
 # The flips that follow the exchange of rows and columns, by the codes of cv2.flip: 0 upside down, 1 left to right, -1
 # both.
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
@@ -101,3 +103,18 @@ def turn_boxes(boxes: Boxes, stored: tuple[int, int], orientation: int) -> Boxes
     if flip in (0, -1):
         y1, y2 = height - y2, height - y1
     return np.stack([x1, y1, x2, y2], axis=1)
+
+
+def stored_box(box: tuple[int, int, int, int], upright: tuple[int, int], orientation: int) -> tuple[int, int, int, int]:
+    """Returns where the part of an upright image lies in its stored pixels.
+
+    Args:
+        box: ``(x1, y1, x2, y2)`` in upright pixels.
+        upright: Height and width of the upright image.
+        orientation: Orientation of the image.
+    """
+    if orientation == UPRIGHT:
+        return box
+    turned = turn_boxes(np.array([box], dtype=np.float32), upright, _BACK.get(orientation, orientation))
+    x1, y1, x2, y2 = turned[0].astype(int).tolist()
+    return x1, y1, x2, y2

@@ -1,8 +1,14 @@
 """Resizes images and masks with the filters that the whole project uses; needs no torch."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+# libjpeg-turbo decodes quickly at 1/2, 1/4 and 1/8 of an image's size. Other fractions take longer than the next
+# larger of these, or than the whole image.
+MOST_REDUCED = 8
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -18,7 +24,7 @@ def resize_reduced(
     image: NDArray[np.uint8], whole: tuple[int, int], wanted: tuple[int, int], reduced: int
 ) -> NDArray[np.uint8]:
     """Resizes an image of size ``whole``, given as ``image``, its averages over blocks of ``reduced`` pixels."""
-    blocks = [largest_block(*sides) for sides in zip(whole, wanted, strict=True)]
+    blocks = [max(reduced, largest_block(*sides)) for sides in zip(whole, wanted, strict=True)]
     averages = _average(image, blocks[0] // reduced, blocks[1] // reduced)
     # The last blocks may reach beyond the image, so the scale is that of the whole image, not of the blocks.
     y, x = (to * block / side for side, to, block in zip(whole, wanted, blocks, strict=True))
@@ -33,6 +39,59 @@ def resize_reduced(
     else:
         resized = cv2.resize(averages, None, fx=x, fy=y, interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized[: wanted[0], : wanted[1]], dtype=np.uint8)
+
+
+def resize_part(
+    averages: NDArray[np.uint8], box: tuple[int, int, int, int], wanted: tuple[int, int], reduced: int = 1
+) -> NDArray[np.uint8]:
+    """Resizes a part of an image, of which the averages over blocks of ``reduced`` pixels suffice.
+
+    The filter is that of :func:`resize_image`, but the blocks that it averages over first begin at the corner of the
+    image, wherever the part does, so that the averages that a decoder yields replace them.
+
+    Args:
+        averages: ``(H, W, 3)``, the image from its top left corner to the end of the part or beyond.
+        box: ``(x1, y1, x2, y2)``, the part, in pixels of the image.
+        wanted: Height and width of the result.
+        reduced: 1, 2, 4 or 8; 1 for the pixels of the image.
+    """
+    x1, y1, x2, y2 = box
+    sides = (y2 - y1, x2 - x1)
+    block = max(reduced, needed_scale(sides, wanted))
+    top, left = y1 // block * block, x1 // block * block
+    if (top, left) == (y1, x1):
+        part = averages[y1 // reduced : -(-y2 // reduced), x1 // reduced : -(-x2 // reduced)]
+        return resize_reduced(part, sides, wanted, reduced)
+    # Whole blocks, but for those at the end of the image.
+    bottom, right = -(-y2 // block) * block, -(-x2 // block) * block
+    part = averages[top // reduced : bottom // reduced, left // reduced : right // reduced]
+    part = average_blocks(part, block // reduced)
+    along = [max(block, largest_block(*each)) for each in zip(sides, wanted, strict=True)]
+    part = _average(part, along[0] // block, along[1] // block)
+    # Between the centers of the pixels of the result, and from the corner of the blocks to the first of them.
+    (step_y, start_y), (step_x, start_x) = (
+        (side / to / width, (first - corner + side / to / 2) / width - 0.5)
+        for side, to, width, first, corner in zip(sides, wanted, along, (y1, x1), (top, left), strict=True)
+    )
+    back = np.array([[step_x, 0, start_x], [0, step_y, start_y]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    resized = cv2.warpAffine(part, back, wanted[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def needed_scale(part: Sequence[int], wanted: Sequence[int]) -> int:
+    """Returns the side of the largest blocks, 1, 2, 4 or 8, over which a part may be averaged before it is resized.
+
+    Args:
+        part: Height and width of the part.
+        wanted: Height and width that it is resized to.
+    """
+    return min(MOST_REDUCED, *(largest_block(*sides) for sides in zip(part, wanted, strict=True)))
+
+
+def average_blocks(image: NDArray[np.uint8], reduced: int) -> NDArray[np.uint8]:
+    """Returns the averages of an image over blocks of ``reduced`` pixels, a power of 2; its sides are rounded up."""
+    return _average(image, reduced, reduced)
 
 
 def resize_as_tf1(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.augment import PRESETS
 from mbv2kit.data.joined import FIELDS, join_heads
+from mbv2kit.data.sources import SOURCES
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import EVALUATORS
 from mbv2kit.heads import HEADS
@@ -89,6 +90,23 @@ def check_loader(config: DictConfig, datasets: Mapping[str, Mapping[str, Any]]) 
                 f"{key} is for several data sets, and there is one; name others with datasets.HEAD=NAME, or leave it "
                 "out."
             )
+
+
+def check_cache(dataset: Mapping[str, Any], key: str) -> None:
+    """Checks that a data set whose images are to be kept has files.
+
+    Args:
+        dataset: The options of a data set.
+        key: Its key, for messages.
+
+    Raises:
+        UserError: It makes its own images.
+    """
+    if dataset["cache"] is not None and not SOURCES.get_class(dataset["name"]).layout:
+        raise UserError(
+            f"{key}.cache={dataset['cache']} keeps what files decode to, and dataset '{dataset['name']}' makes its own "
+            "images; leave it out."
+        )
 
 
 def _check_train_only(config: DictConfig) -> None:

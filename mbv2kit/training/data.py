@@ -1,22 +1,31 @@
 """The data of a training run, and the options of the head that depend on them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
-from mbv2kit.data.augment import create_augment
+from mbv2kit.data.augment import Augment, create_augment
 from mbv2kit.data.census import check_classes
 from mbv2kit.data.datamodule import DataModule
-from mbv2kit.data.joined import open_joined
+from mbv2kit.data.image_cache import ImageCache
+from mbv2kit.data.joined import Joined, open_joined
+from mbv2kit.data.workers import choose_workers
 from mbv2kit.errors import UserError
 from mbv2kit.heads.registry import options_from_data
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.models.device import choose_device
+from mbv2kit.process import usable_cores
 from mbv2kit.structures import Task
 from mbv2kit.training.anchors import box_shapes
 from mbv2kit.training.checks import place_of
 from mbv2kit.training.plan import Plan
+
+_log = logging.getLogger(__name__)
 
 
 def open_data(plan: Plan) -> tuple[Plan, DataModule]:
@@ -41,15 +50,19 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
         for name, head in heads.items()
         if name in train.sources
     }
+    augment = create_augment(options["augment"], preprocess)
     loader = dict(options["loader"])
+    if loader["workers"] == "auto":
+        loader["workers"] = _choose_workers(options["trainer"])
     ratio, _ = loader.pop("ratio") or {}, loader.pop("mixed")
     data = DataModule(
         train,
         val,
-        augment=create_augment(options["augment"], preprocess),
+        augment=augment,
         preprocess=preprocess,
         seed=options["seed"],
         passes=options["trainer"]["accumulate"],
+        caches=_open_caches(plan, train, augment),
         ratio=[max((ratio[name] for name in names if name in ratio), default=1.0) for names in train.together],
         **loader,
     )
@@ -60,6 +73,40 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     for name, head in heads.items():
         OmegaConf.update(config, place_of(config, name), head, merge=False)
     return replace(plan, config=config), data
+
+
+def _choose_workers(trainer: Mapping[str, Any]) -> int:
+    device = trainer["accelerator"]
+    if device == "auto":
+        device = choose_device("auto")
+    cores = usable_cores()
+    workers = choose_workers(device, trainer["devices"], cores)
+    _log.info("loader.workers=auto: %d for %d cores and accelerator %s", workers, cores, device)
+    return workers
+
+
+def _open_caches(plan: Plan, train: Joined, augment: Augment) -> list[ImageCache | None]:
+    """Opens the cache of each data set that is to have one."""
+    caches: list[ImageCache | None] = []
+    for heads, count, end in zip(train.together, train.counts, np.cumsum(train.counts).tolist(), strict=True):
+        where = plan.datasets[heads[0]]["cache"]
+        if where is None:
+            caches.append(None)
+            continue
+        files = [train.image_file(index) for index in range(end - count, end)]
+        known = [file for file in files if file is not None]
+        if len(known) < len(files):
+            raise UserError(
+                f"dataset.cache={where}: the data set '{plan.datasets[heads[0]]['name']}' does not say which files its "
+                "images are; leave it out."
+            )
+        if augment.reads_pixels:
+            raise UserError(
+                f"dataset.cache={where}: augment.preset={plan.options['augment']['preset']} uses whole images, as "
+                "their files hold them; leave it out."
+            )
+        caches.append(ImageCache(known, augment.most_reduced, where))
+    return caches
 
 
 def _check_classes(task: Task, names: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def finish(plan: Plan, task: VisionTask, data: DataModule, device: torch.device)
         evaluator=options.get("evaluator"),
         references=options["task"].get("references"),
         batch_size=options["loader"]["batch_size"],
-        workers=options["loader"]["workers"],
+        workers=data.workers,
     )
     _log.info("the model of epoch %d is in %s", epoch, run.model)
 

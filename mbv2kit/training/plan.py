@@ -13,7 +13,7 @@ from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.changes import changed_keys
 from mbv2kit.training.checkpoints import LAST, is_over, read_checkpoint
-from mbv2kit.training.checks import check_loader, check_parts, heads_of, tasks_of
+from mbv2kit.training.checks import check_cache, check_loader, check_parts, heads_of, tasks_of
 from mbv2kit.training.parts import training_parts
 from mbv2kit.training.qat import FloatTraining, create_qat
 from mbv2kit.training.resume import resumed_config, with_defaults
@@ -104,6 +104,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = ()) -> Plan:
         for head, dataset in plan.datasets.items():
             key = f"datasets.{head}" if head in (config.datasets or {}) else "dataset"
             check_source(dataset["name"], tasks[head], dataset["root"], key)
+            check_cache(dataset, key)
     return plan
 
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -61,6 +63,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return exit_.value.code
 
     return call
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Class folders with eight images for each split."""
+    for split in ("train", "val"):
+        for name in ("red", "blue"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for index in range(4):
+                image = np.full((40, 40, 3), (255, 0, 0) if name == "blue" else (0, 0, 255), np.uint8)
+                cv2.imwrite(str(folder / f"{index}.png"), image)
+    return tmp_path / "data"
+
+
+def of_folders(tiny: list[str], folders: Path) -> list[str]:
+    """Returns the keys of a small training on class folders in place of drawn shapes."""
+    shapes = ("dataset.size", "dataset.train_count", "dataset.val_count")
+    return [*(key for key in tiny if not key.startswith(shapes)), "dataset=folder", f"dataset.root={folders}"]
 
 
 @pytest.fixture

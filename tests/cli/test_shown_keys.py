@@ -6,11 +6,11 @@ from typing import Any
 
 from mbv2kit.cli.config import compose_config, register_parts
 from mbv2kit.training.parts import training_parts
-from tests.cli import test_multitask, test_trainer_keys, test_training_keys
+from tests.cli import test_multitask, test_reader_keys, test_trainer_keys, test_training_keys
 from tests.data import test_augment_keys
 from tests.training import test_qat
 
-MODULES = (test_training_keys, test_trainer_keys, test_multitask, test_augment_keys, test_qat)
+MODULES = (test_training_keys, test_trainer_keys, test_multitask, test_reader_keys, test_augment_keys, test_qat)
 SECTIONS = ("trainer", "finetune", "qat", "ema", "loader")
 PARTS = ("scheduler", "optimizer", "augment")
 
@@ -30,7 +30,7 @@ def keys(root: Path) -> set[str]:
     for registry in training_parts():
         if registry.group in PARTS:
             found |= {f"{registry.group}.{key}" for name in registry.names() for key in registry.keys(name)}
-    return found | {"seed", "heads", "datasets", "loss_weights", "gradients", "task.references"}
+    return found | {"seed", "dataset.cache", "heads", "datasets", "loss_weights", "gradients", "task.references"}
 
 
 def test_every_key_of_training_has_a_test_that_shows_its_effect(root: Path) -> None:

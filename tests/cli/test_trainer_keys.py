@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mbv2kit.commands.train import job
-from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch, TrainingSet
+from mbv2kit.data.datamodule import EvaluationBatch, TrainingBatch
+from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Sample
 from mbv2kit.training.task import VisionTask

@@ -3,36 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from mbv2kit.commands.eval import job as evaluate
 from mbv2kit.commands.train import job as train
+from tests.cli.conftest import of_folders
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> Path:
-    """Class folders with eight images for each split."""
-    for split in ("train", "val"):
-        for name in ("red", "blue"):
-            folder = tmp_path / "data" / split / name
-            folder.mkdir(parents=True)
-            for index in range(4):
-                image = np.full((40, 40, 3), (255, 0, 0) if name == "blue" else (0, 0, 255), np.uint8)
-                cv2.imwrite(str(folder / f"{index}.png"), image)
-    return tmp_path / "data"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_image_is_one_sentence_and_the_corrected_command_trains(
     run: Run, tiny: list[str], folders: Path, capfd: pytest.CaptureFixture[str], workers: int
 ) -> None:
-    shapes = ("dataset.size", "dataset.train_count", "dataset.val_count")
-    keys = [key for key in tiny if not key.startswith(shapes)]
-    command = (*keys, "dataset=folder", f"dataset.root={folders}", f"loader.workers={workers}", "run_dir=OUT")
+    command = (*of_folders(tiny, folders), f"loader.workers={workers}", "run_dir=OUT")
     damaged = folders / "train" / "red" / "2.png"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[: len(whole) // 2])

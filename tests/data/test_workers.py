@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mbv2kit.data.workers import WorkerLoader, worker_deaths_told
+from mbv2kit.data.workers import WorkerLoader, choose_workers, worker_deaths_told
 from mbv2kit.errors import UserError
 from tests.processes import run_python
 
@@ -243,3 +243,21 @@ def test_workers_do_not_hold_on_to_what_was_freed_before_they_start() -> None:
 def resident() -> int:
     """Returns the bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "cores", "workers"),
+    [
+        ("cpu", 1, 1, 1),
+        ("cpu", 1, 2, 1),
+        ("cpu", 1, 64, 8),
+        ("gpu", 1, 1, 1),
+        ("gpu", 1, 8, 7),
+        ("gpu", 4, 32, 7),
+        ("gpu", 1, 128, 16),
+        ("mps", 1, 10, 9),
+    ],
+)
+def test_workers_by_cores_and_devices(device: str, devices: int, cores: int, workers: int) -> None:
+    assert choose_workers(device, devices, cores) == workers
+    assert choose_workers(device) >= 1

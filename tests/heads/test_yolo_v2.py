@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mbv2kit.backbones import create_backbone
 from mbv2kit.data.augment import create_augment
-from mbv2kit.data.datamodule import TrainingSet, collate_training
+from mbv2kit.data.datamodule import collate_training
 from mbv2kit.data.joined import Joined
 from mbv2kit.data.sources import create_source
+from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.errors import UserError
 from mbv2kit.evaluation import create_evaluator
 from mbv2kit.heads import create_head

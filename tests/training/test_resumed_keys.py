@@ -62,6 +62,7 @@ OTHER_WEIGHTS = {
 }
 # Their other values cannot be used here.
 REFUSED_VALUES = {
+    "dataset.cache": "ram",
     "dataset.root": "elsewhere",
     "qat.norms_frozen_after": 2,
     "qat.ranges_frozen_after": 2,

@@ -74,9 +74,11 @@ class Loader(TypedDict):
     workers: Workers
 
 
-class TrainingLoader(Loader):
+class TrainingLoader(TypedDict):
     """Keys of ``loader``."""
 
+    batch_size: Annotated[int, between(1, 65_536)]
+    workers: Workers | Literal["auto"]
     ratio: Mapping[HeadName, Annotated[float, above(0, 1_000_000)]] | None
     mixed: bool
 

@@ -15,8 +15,9 @@ from mbv2kit.data.augment.color import ColorJitter, ColorOptions
 from mbv2kit.data.augment.view import View, centers_inside
 from mbv2kit.data.cleaning import clean_boxes
 from mbv2kit.errors import UserError
+from mbv2kit.imaging.parts import KnownParts, Parts
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.imaging.resizing import resize_image, resize_mask
+from mbv2kit.imaging.resizing import resize_mask
 from mbv2kit.registry import Registry
 from mbv2kit.schema.rules import Share, Size
 from mbv2kit.structures import IGNORE, Sample
@@ -52,9 +53,18 @@ class Augment(ABC):
 
     Attributes:
         needs: The field that the preset needs in every sample.
+        reads_pixels: Whether the preset looks at the pixels of a sample before it has chosen the view. Training decodes
+            an image only as far as its view needs where this is False.
     """
 
     needs: Literal["label", "boxes", "mask"] | None = None
+    reads_pixels: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What a preset inherits holds for what it inherits: one with a view of its own says itself how it chooses.
+        if {"__call__", "choose_view"} & vars(cls).keys() and "reads_pixels" not in vars(cls):
+            cls.reads_pixels = True
 
     def __init__(
         self,
@@ -73,8 +83,22 @@ class Augment(ABC):
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns the part of the image to take and its place in the input, without mirroring."""
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def most_reduced(self, height: int, width: int) -> int:
+        """Returns the side of the blocks, 1, 2, 4 or 8, whose averages suffice for every view of an image.
+
+        Args:
+            height: Height of the image in pixels.
+            width: Its width.
+        """
+        return 1
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, parts: Parts | None = None) -> Sample:
         """Returns a new sample with an image ``(*size, 3)``; the given sample is not changed.
+
+        Args:
+            sample: A sample of any size.
+            rng: Where all randomness comes from.
+            parts: Where the pixels come from; None for the image of the sample.
 
         Raises:
             ValueError: The sample lacks the field that the preset needs.
@@ -86,7 +110,8 @@ class Augment(ABC):
             mirror_x=rng.random() < self._flips.horizontal_flip,
             mirror_y=rng.random() < self._flips.vertical_flip,
         )
-        part = self._jitter(view.cut(sample.image, resize_image), rng)
+        parts = KnownParts(sample.image) if parts is None else parts
+        part = self._jitter(view.mirror(parts.cut(view.source, *view.size)), rng)
         image = view.paste(part, np.full((*self.size, 3), self.preprocess.fill, dtype=np.uint8))
         mask = sample.mask
         if mask is not None:

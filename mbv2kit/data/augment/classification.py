@@ -9,6 +9,7 @@ from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions
 from mbv2kit.data.augment.color import ColorOptions
 from mbv2kit.data.augment.view import Part, Ratio, View
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.imaging.resizing import needed_scale
 from mbv2kit.schema.rules import ORDERED, Size
 from mbv2kit.structures import Sample
 
@@ -35,6 +36,7 @@ class ClassificationAugment(Augment):
     """
 
     needs = "label"
+    reads_pixels = False
 
     def __init__(
         self,
@@ -49,6 +51,13 @@ class ClassificationAugment(Augment):
         super().__init__(preprocess, size=size, flips=flips, color=color)
         self._scale = scale
         self._ratio = ratio
+
+    def most_reduced(self, height: int, width: int) -> int:
+        """Returns how far the smallest and narrowest crop may be reduced."""
+        area = self._scale[0] * height * width
+        least_h = min(height, width / self._ratio[0], math.sqrt(area / self._ratio[1]))
+        least_w = min(width, height * self._ratio[1], math.sqrt(area * self._ratio[0]))
+        return needed_scale((int(least_h), int(least_w)), self.size)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns a random crop of the image, or its center if no crop of an allowed shape fits."""

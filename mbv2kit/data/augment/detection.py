@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
 from mbv2kit.data.augment.color import ColorOptions
-from mbv2kit.data.augment.view import Part, Ratio, Rectangle, View, centers_inside
+from mbv2kit.data.augment.view import Part, Ratio, View, centers_inside
+from mbv2kit.imaging.parts import Rectangle
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.imaging.resizing import needed_scale
 from mbv2kit.schema.rules import FILLED, ORDERED, Share, between
 from mbv2kit.structures import Boxes, Sample
 
@@ -42,6 +44,7 @@ class DetectionAugment(Augment):
     """
 
     needs = "boxes"
+    reads_pixels = False
 
     def __init__(
         self,
@@ -64,6 +67,11 @@ class DetectionAugment(Augment):
         self._crop_min_iou = crop_min_iou
         self._crop_scale = crop_scale
         self._crop_ratio = crop_ratio
+
+    def most_reduced(self, height: int, width: int) -> int:
+        """Returns how far the smallest crop may be reduced."""
+        least = self._crop_scale[0] if self._crop_probability else 1.0
+        return needed_scale((int(least * height), int(least * width)), self.size)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns the view of a window: the image after a possible expansion and a possible crop."""

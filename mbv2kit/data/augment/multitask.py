@@ -1,5 +1,6 @@
 """Augmentation for several tasks at once: a random zoom and place that keep most of the image in view."""
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -8,6 +9,7 @@ from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
 from mbv2kit.data.augment.color import ColorOptions
 from mbv2kit.data.augment.view import Ratio, View
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.imaging.resizing import needed_scale
 from mbv2kit.schema.rules import ORDERED
 from mbv2kit.structures import Sample
 
@@ -31,6 +33,8 @@ class MultitaskAugment(Augment):
         UserError: A value is out of range, or ``preprocess`` crops.
     """
 
+    reads_pixels = False
+
     def __init__(
         self,
         preprocess: Preprocess,
@@ -44,6 +48,11 @@ class MultitaskAugment(Augment):
         super().__init__(preprocess, flips=flips, color=color)
         self._scale = scale
         self._ratio = ratio
+
+    def most_reduced(self, height: int, width: int) -> int:
+        """Returns how far the smallest and narrowest window may be reduced."""
+        least = self._scale[0] / math.sqrt(max(self._ratio[1], 1 / self._ratio[0]))
+        return needed_scale((int(least * height), int(least * width)), self.size)
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns the view of a window that lies within the image, or around it where it is larger."""

@@ -1,5 +1,6 @@
 """Augmentation for segmentation: random scale and crop, as DeepLab trains (Chen et al. 2017, section 4.1)."""
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -8,6 +9,7 @@ from mbv2kit.data.augment.base import PRESETS, Augment, FlipOptions, refuse_crop
 from mbv2kit.data.augment.color import ColorOptions
 from mbv2kit.data.augment.view import Ratio, View
 from mbv2kit.imaging.preprocess import Preprocess
+from mbv2kit.imaging.resizing import needed_scale
 from mbv2kit.schema.rules import ORDERED, Size, between
 from mbv2kit.structures import Sample
 
@@ -36,6 +38,7 @@ class SegmentationAugment(Augment):
     """
 
     needs = "mask"
+    reads_pixels = False
 
     def __init__(
         self,
@@ -51,6 +54,11 @@ class SegmentationAugment(Augment):
         super().__init__(preprocess, size=size, flips=flips, color=color)
         self._scale = scale
         self._scale_step = scale_step
+
+    def most_reduced(self, height: int, width: int) -> int:
+        """Returns how far the image may be reduced that is shown at the largest scale."""
+        content = self.preprocess.content(height, width)
+        return needed_scale((height, width), [math.ceil(side * self._scale[1]) for side in content])
 
     def choose_view(self, sample: Sample, rng: np.random.Generator) -> View:
         """Returns a window of the input's size on the scaled image."""

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mbv2kit.imaging.parts import Rectangle
 from mbv2kit.schema.rules import between
 from mbv2kit.structures import Boxes
 
 # A share of an image's side or area that a view may show, and the aspect ratio or the scale of a view.
 Part = Annotated[float, between(0.01, 1)]
 Ratio = Annotated[float, between(0.1, 10)]
-Rectangle = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,21 @@ class View:
         y1, y2, top, bottom = _visible(window[1], window[3], image[0], content[0])
         return cls((x1, y1, x2, y2), (left, top, right, bottom))
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the target."""
+        left, top, right, bottom = self.target
+        return bottom - top, right - left
+
     def cut(
         self, pixels: NDArray[np.uint8], resize: Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
         """Returns the source of an image or mask, resized by ``resize(pixels, height, width)`` and mirrored."""
         x1, y1, x2, y2 = self.source
-        left, top, right, bottom = self.target
-        part = resize(pixels[y1:y2, x1:x2], bottom - top, right - left)
+        return self.mirror(resize(pixels[y1:y2, x1:x2], *self.size))
+
+    def mirror(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns the pixels of the target as the view mirrors them."""
         if self.mirror_x or self.mirror_y:
             around_both = self.mirror_x and self.mirror_y
             part = np.asarray(cv2.flip(part, -1 if around_both else int(self.mirror_x)), dtype=np.uint8)

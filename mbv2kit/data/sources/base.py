@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,14 @@ class Source(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Reads image ``index`` and its ground truth."""
+
+    def image_file(self, index: int) -> Path | None:
+        """Returns the file of image ``index``, if the pixels of its sample are those that it decodes to.
+
+        Training then decodes no more of it than it needs, and may cache it. None, as long as a source does not say
+        otherwise, has the sample read as it is.
+        """
+        return None
 
     def image_names(self) -> Iterable[str]:
         """Yields the ``image_id`` of every sample, in order; reads every image, unless the source knows better."""
@@ -100,11 +108,14 @@ class SplitOptions:
         root: The data set's folder, absolute or relative to the current one; null for one that makes its own images.
         train_split: Name of the split to train on.
         val_split: Name of the split to validate and evaluate on.
+        cache: Where training keeps decoded images: ``ram``, as long as it runs; ``disk``, for later runs too, in
+            ``$MBV2KIT_CACHE`` or the user's cache folder; null keeps none.
     """
 
     root: Location | None = None
     train_split: Name = "train"
     val_split: Name = "val"
+    cache: Literal["ram", "disk"] | None = None
 
 
 SOURCES: Registry[Source] = Registry("dataset", "mbv2kit.data.sources", shared=SplitOptions(), several="datasets")
@@ -188,6 +199,7 @@ def open_source(dataset: Mapping[str, Any], task: Task, split: str) -> Source:
     """
     options = dict(dataset)
     splits = [options.pop(key) for key in ("train_split", "val_split") if key in options]
+    options.pop("cache", None)
     return create_source(options.pop("name"), task=task, split=split, splits=splits, **options)
 
 

@@ -99,8 +99,12 @@ class Folder(Source):
         return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
-        name = self._names[index]
-        return Sample(image=decode(self._root / name), image_id=name, label=int(self._labels[index]))
+        image = decode(self.image_file(index))
+        return Sample(image=image, image_id=self._names[index], label=int(self._labels[index]))
+
+    def image_file(self, index: int) -> Path:
+        """Returns the file of image ``index``."""
+        return self._root / self._names[index]
 
     def image_names(self) -> Iterable[str]:
         """Returns the paths of the images within the split; no image is read."""

@@ -1,7 +1,6 @@
 """``runtime=auto``: which of the installed runtimes is the fastest for a model on this machine, timed once."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from mbv2kit.errors import UserError
+from mbv2kit.files.caches import cache_folder
 from mbv2kit.files.writing import write_atomically
 from mbv2kit.inference.runtimes.base import RUNTIMES, RuntimeName, open_session
 from mbv2kit.models.exports import Export
@@ -94,7 +94,7 @@ def choose(
     Args:
         folder: Model folder.
         found: At least one candidate.
-        cache: File of the cache; None takes ``runtimes.json`` in :func:`cache_folder`.
+        cache: File of the cache; None takes ``runtimes.json`` in :func:`mbv2kit.files.caches.cache_folder`.
         opener: Opens a candidate.
         clock: Returns seconds since any moment.
 
@@ -118,13 +118,6 @@ def choose(
     when = "timed now" if fresh else "as timed before"
     reason = f"{times[ranked[0]]:.2f} ms an image here{f', {others}' if others else ''}; {when}"
     return Choice(names[ranked[0]], reason)
-
-
-def cache_folder() -> Path:
-    """Returns the folder of the cache: ``MBV2KIT_CACHE``, or mbv2kit in the user's cache folder."""
-    if chosen := os.environ.get("MBV2KIT_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbv2kit"
 
 
 def _time(

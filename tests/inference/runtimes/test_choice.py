@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mbv2kit.errors import UserError
+from mbv2kit.files.caches import cache_folder
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.inference.runtimes import RUNTIMES, RuntimeName
-from mbv2kit.inference.runtimes.choice import Candidate, cache_folder, candidates, choose
+from mbv2kit.inference.runtimes.choice import Candidate, candidates, choose
 from mbv2kit.models.exports import Export
 from mbv2kit.models.session import Session
 

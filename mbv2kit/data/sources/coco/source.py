@@ -112,7 +112,7 @@ class Coco(Source):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._table.name(index)
-        image = decode(self._images / name)
+        image = decode(self.image_file(index))
         orientation = int(self._orientations[index])
         size: tuple[int, int] = (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
         labels, crowd = self._table.labels(index), self._table.crowd(index)
@@ -127,6 +127,10 @@ class Coco(Source):
             crowd=crowd,
             annotated=self._annotated(index, size, orientation),
         )
+
+    def image_file(self, index: int) -> Path:
+        """Returns the file of image ``index``."""
+        return self._images / self._table.name(index)
 
     def image_names(self) -> Iterable[str]:
         """Returns the file names of the images; no image is read."""

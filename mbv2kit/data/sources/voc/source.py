@@ -163,7 +163,7 @@ class Voc(Source):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
-        image = decode(self._images / self._files[index])
+        image = decode(self.image_file(index))
         if self._task == "segmentation":
             mask = self._read_mask(self._annotated(name))
             if mask.shape != image.shape[:2]:
@@ -173,6 +173,10 @@ class Voc(Source):
         return Sample(
             image=image, image_id=name, boxes=table.boxes(index), labels=table.labels(index), crowd=table.crowd(index)
         )
+
+    def image_file(self, index: int) -> Path:
+        """Returns the file of image ``index``."""
+        return self._images / self._files[index]
 
     def image_names(self) -> Iterable[str]:
         """Returns the names in the list of the split; no image is read."""
@@ -190,7 +194,7 @@ class Voc(Source):
 
     def _turn_mask(self, mask: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Turns the mask of an image that was annotated as its file stores it; raises if it has another size."""
-        head = read_head(self._images / self._files[index])
+        head = read_head(self.image_file(index))
         if mask.shape == head.stored:
             return turn(mask, head.orientation)
         raise UserError(
