@@ -122,17 +122,27 @@ def processor_name(root: Path = Path("/")) -> str:
     return found[1] if found else platform.processor()
 
 
-def _cpu_limits(root: Path) -> Iterator[float]:
-    """Yields each limit that the control groups of this process set, in CPUs; see cgroups(7)."""
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yields the folders of the control groups of this process and of their parents; see cgroups(7).
+
+    Args:
+        controller: What they limit, as the first version of control groups calls it: ``cpu`` or ``memory``.
+        root: Folder that holds ``sys/`` and ``proc/``.
+    """
     # Version 2 of control groups has one tree without a name, version 1 has a tree for each controller.
-    groups = {"": "/", "cpu": "/"}
+    groups = {"": "/", controller: "/"}
     for line in read_system_file(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         groups.update(dict.fromkeys(controllers.split(","), group))
     mount = root / "sys/fs/cgroup"
-    for folder in _upwards(mount, groups[""]):
+    yield from _upwards(mount, groups[""])
+    yield from _upwards(mount / controller, groups[controller])
+
+
+def _cpu_limits(root: Path) -> Iterator[float]:
+    """Yields each limit that the control groups of this process set, in CPUs."""
+    for folder in control_groups("cpu", root):
         yield from _limit(*read_system_file(folder / "cpu.max").split())
-    for folder in _upwards(mount / "cpu", groups["cpu"]):
         yield from _limit(read_system_file(folder / "cpu.cfs_quota_us"), read_system_file(folder / "cpu.cfs_period_us"))
 
 

@@ -38,6 +38,7 @@ from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_names import short_stem
 from mbv2kit.inference.predictor import Predictor
+from mbv2kit.memory import limit_memory
 from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
@@ -75,6 +76,8 @@ def evaluate(config: DictConfig) -> Evaluation:
     """
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     keep_freed_memory()
+    if options["device"] == "cpu":
+        limit_memory()
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     keys = ("task", "class_names", "runtime", "precision", "output_stride", "device")
     # torch runs the model as training does, so that the metrics are equal to the last digit.

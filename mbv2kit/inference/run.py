@@ -22,6 +22,7 @@ from mbv2kit.inference.records import Record
 from mbv2kit.inference.results import Result, check_score
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
+from mbv2kit.memory import limit_memory
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.structures import Task
@@ -52,6 +53,9 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     found = find_images(paths)
     images = found.images
     request = _request(config)
+    # Drivers of other devices reserve far more than they take.
+    if request.device == "cpu":
+        limit_memory()
     # A budget of memory covers all images that are processed at a time.
     workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
     loaded = load(replace(request, workers=workers))
