@@ -91,43 +91,44 @@ _CHANGES: tuple[_Change, ...] = (
 )  # fmt: skip
 
 
-class _At(ast.NodeTransformer):
-    """Changes the node of a number, counted as they are visited; annotations, decorators and messages stay."""
-
-    def __init__(self, place: int, change: _Change) -> None:
-        self.place, self.change = place, change
-        self.visited, self.line, self.changed = -1, 0, False
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        if isinstance(node, ast.Raise):
-            return node
-        self.visited += 1
-        if self.visited <= self.place:
-            self.line = getattr(node, "lineno", self.line)
-        if self.visited == self.place:
-            changed = self.change(node)
-            self.changed = changed is not None
-            return node if changed is None else ast.copy_location(changed, node)
-        for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns", "decorator_list"):
-                continue
-            if isinstance(value, list):
-                value[:] = [self.visit(each) if isinstance(each, ast.AST) else each for each in value]
-            elif isinstance(value, ast.AST):
-                setattr(node, name, self.visit(value))
-        return node
-
-
 def mutants(source: str, first_line: int = 1) -> Iterator[tuple[int, str, str]]:
     """Yields line, name of the change and source of every mutant of a module."""
     tree = ast.parse(source)
     whole = ast.unparse(tree)
-    for place in range(sum(1 for _ in ast.walk(tree))):
-        for change in _CHANGES:
-            at = _At(place, change)
-            mutant = ast.unparse(ast.fix_missing_locations(at.visit(copy.deepcopy(tree))))
-            if at.changed and at.line >= first_line and mutant != whole:
-                yield at.line, change.__name__.strip("_").replace("_", " "), mutant
+    for place, (line, node) in enumerate(_nodes(tree, 0)):
+        for change in _CHANGES if line >= first_line else ():
+            if change(copy.deepcopy(node)) is None:
+                continue
+            mutant = copy.deepcopy(tree)
+            _, changed = list(_nodes(mutant, 0))[place]
+            _replace(mutant, changed, change)
+            text = ast.unparse(ast.fix_missing_locations(mutant))
+            if text != whole:
+                yield line, change.__name__.strip("_").replace("_", " "), text
+
+
+def _nodes(node: ast.AST, line: int) -> Iterator[tuple[int, ast.AST]]:
+    """Yields nodes with their lines; annotations, decorators and messages of errors stay as they are."""
+    line = getattr(node, "lineno", line)
+    yield line, node
+    for name, value in ast.iter_fields(node):
+        if name not in ("annotation", "returns", "decorator_list"):
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, ast.AST) and not isinstance(each, ast.Raise):
+                    yield from _nodes(each, line)
+
+
+def _replace(tree: ast.AST, old: ast.AST, change: _Change) -> None:
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            if value is old:
+                setattr(parent, name, change(old))
+                return
+            if isinstance(value, list):
+                for index, each in enumerate(value):
+                    if each is old:
+                        value[index] = change(old)
+                        return
 
 
 class _Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
