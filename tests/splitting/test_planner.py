@@ -194,6 +194,9 @@ def test_the_costs_of_a_block_are_counted_by_hand() -> None:
         assert candidate.costs == ((BandCost(fixed, channel, sums),),)
         assert candidate.least == fixed + channel + sums
         assert candidate.madds == 24 * 24 * 8 * 48 + 12 * 12 * 48 * (9 + 16)
+        # Sums are held where there is more than one group to add up.
+        peaks = [planner.evenly(groups).segments[place].peak for groups in (1, 3)]
+        assert peaks == [fixed + 48 * channel, fixed + 16 * channel + sums]
         # Bands of 6 rows need the rows 0..11 and 11..23 of the wide map.
         halves = planner.cost_model.candidate(place, place, 6, False)
         costs = [BandCost(fixed, size * (rows * 24 + 6 * 12), sums // 2) for rows in (12, 13)]
