@@ -122,48 +122,28 @@ def processor_name(root: Path = Path("/")) -> str:
     return found[1] if found else platform.processor()
 
 
-def available_memory(root: Path = Path("/")) -> int | None:
-    """Returns the bytes of memory that this process may still take; None where the system does not say.
-
-    On Linux, limits that containers and schedulers set by control groups apply too. What the system caches of files
-    counts as free.
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yields the folders of the control groups of this process and of their parents; see cgroups(7).
 
     Args:
-        root: Folder that holds ``sys/`` and ``proc/``; a missing file sets no limit.
+        controller: What they limit, as the first version of control groups calls it: ``cpu`` or ``memory``.
+        root: Folder that holds ``sys/`` and ``proc/``.
     """
-    found = re.search(r"^MemAvailable:\s*(\d+) kB$", read_system_file(root / "proc/meminfo"), re.MULTILINE)
-    rooms = [1024 * int(found[1])] if found else []
-    for version_2, folder in _control_groups(root, "memory"):
-        names = ("memory.max", "memory.current") if version_2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        limit, used = (read_system_file(folder / name) for name in names)
-        if limit.isdigit() and used.isdigit():
-            cached = re.search(r"^inactive_file (\d+)$", read_system_file(folder / "memory.stat"), re.MULTILINE)
-            rooms.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
-    return max(0, min(rooms)) if rooms else None
-
-
-def _cpu_limits(root: Path) -> Iterator[float]:
-    """Yields each limit that the control groups of this process set, in CPUs."""
-    for version_2, folder in _control_groups(root, "cpu"):
-        if version_2:
-            yield from _limit(*read_system_file(folder / "cpu.max").split())
-        else:
-            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-            yield from _limit(*(read_system_file(folder / name) for name in names))
-
-
-def _control_groups(root: Path, controller: str) -> Iterator[tuple[bool, Path]]:
-    """Yields the folders of the control groups of this process, and whether each is of version 2; see cgroups(7)."""
     # Version 2 of control groups has one tree without a name, version 1 has a tree for each controller.
     groups = {"": "/", controller: "/"}
     for line in read_system_file(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         groups.update(dict.fromkeys(controllers.split(","), group))
     mount = root / "sys/fs/cgroup"
-    for folder in _upwards(mount, groups[""]):
-        yield True, folder
-    for folder in _upwards(mount / controller, groups[controller]):
-        yield False, folder
+    yield from _upwards(mount, groups[""])
+    yield from _upwards(mount / controller, groups[controller])
+
+
+def _cpu_limits(root: Path) -> Iterator[float]:
+    """Yields each limit that the control groups of this process set, in CPUs."""
+    for folder in control_groups("cpu", root):
+        yield from _limit(*read_system_file(folder / "cpu.max").split())
+        yield from _limit(read_system_file(folder / "cpu.cfs_quota_us"), read_system_file(folder / "cpu.cfs_period_us"))
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:

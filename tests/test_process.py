@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mbv2kit.process import THREAD_SETTINGS, available_memory, configure_threads, processor_name, usable_cores
+from mbv2kit.process import THREAD_SETTINGS, configure_threads, processor_name, usable_cores
 
 Files = dict[str, str]
 
@@ -73,33 +73,6 @@ def test_the_first_version_of_control_groups_is_known(tmp_path: Path, folder: st
 def test_a_group_that_a_container_cannot_see_is_no_error(tmp_path: Path) -> None:
     files = EIGHT | {"proc/self/cgroup": "0::/../../other\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}
     assert usable_cores(range(8), machine(tmp_path, files)) == 1
-
-
-MEMORY = {"proc/meminfo": "MemTotal:       8000 kB\nMemAvailable:   5000 kB\n"}
-
-
-def test_available_memory_is_what_the_system_and_the_group_leave(tmp_path: Path) -> None:
-    assert available_memory(tmp_path) is None
-    assert available_memory(machine(tmp_path, MEMORY)) == 5000 * 1024
-    files = {
-        "proc/self/cgroup": "0::/job\n",
-        "sys/fs/cgroup/job/memory.max": "4000000\n",
-        "sys/fs/cgroup/job/memory.current": "3000000\n",
-        "sys/fs/cgroup/job/memory.stat": "anon 1500000\ninactive_file 1200000\n",
-    }
-    # Files that the system keeps in memory make room.
-    assert available_memory(machine(tmp_path, files)) == 2_200_000
-    assert available_memory(machine(tmp_path, {"sys/fs/cgroup/job/memory.max": "max\n"})) == 5000 * 1024
-    assert available_memory(machine(tmp_path, {"sys/fs/cgroup/job/memory.max": "1000\n"})) == 0
-
-
-def test_the_first_version_of_control_groups_limits_memory_too(tmp_path: Path) -> None:
-    files = MEMORY | {
-        "proc/self/cgroup": "5:memory:/docker/1234\n4:cpu,cpuacct:/docker/1234\n",
-        "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000000\n",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000000\n",
-    }
-    assert available_memory(machine(tmp_path, files)) == 2_000_000
 
 
 def test_this_machine_has_a_core() -> None:

@@ -35,11 +35,12 @@ CAPTIONS = {
     "imaging": "decode, preprocess, postprocess, draw; no torch",
     "nn": "layers, boxes, feature maps, interpolation",
     "structures": "samples",
-    "registry": "parts by name",
+    "registry": "named parts",
     "schema": "valid values",
     "errors": "UserError",
     "process": "processes",
-    "files": "atomic writes",
+    "memory": "its limit",
+    "files": "whole files",
     "texts": "safe to show",
 }
 # From the commands at the top to the modules that import nothing of the package.

@@ -22,6 +22,7 @@ from mbv2kit.cli.plugins import load_plugins
 from mbv2kit.cli.recipe_sets import drop_unchosen
 from mbv2kit.errors import EXPECTED_LAYOUT, UserError
 from mbv2kit.files.disk_errors import disk_errors_told
+from mbv2kit.memory import memory_errors_told
 from mbv2kit.process import configure_threads
 from mbv2kit.registry import Registry
 from mbv2kit.schema import check_value
@@ -124,7 +125,7 @@ def _run(name: str, description: str, job: Job, arguments: list[str], parts: Par
         if hydra_config.mode == RunMode.MULTIRUN and config.get("run_dir"):
             config.run_dir = f"{config.run_dir}/{hydra_config.job.num}"
         try:
-            with disk_errors_told(str(config.get("output") or config.get("run_dir") or ".")):
+            with disk_errors_told(str(config.get("output") or config.get("run_dir") or ".")), memory_errors_told():
                 codes.append(job(config) or 0)
         except UserError as error:
             _print_error(error)

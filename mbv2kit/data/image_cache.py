@@ -20,7 +20,7 @@ from mbv2kit.files.caches import cache_folder
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.imaging.images import Head, read_heads
 from mbv2kit.imaging.parts import FileParts, KnownParts, Parts
-from mbv2kit.process import available_memory
+from mbv2kit.memory import free_memory
 
 try:
     import fcntl
@@ -141,7 +141,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _in_memory(length: int, paths: Sequence[Path], images: _Images) -> tuple[int, str]:
     """Returns a file without a name, which is gone with the last process that has it open."""
-    free = available_memory()
+    free = free_memory()
     if free is not None and length > free - _SPARE["ram"]:
         raise UserError(
             f"dataset.cache=ram needs {gigabytes(length)} for the decoded images, and {gigabytes(free)} of memory are "

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
@@ -38,6 +39,7 @@ from mbv2kit.imaging import draw
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_names import short_stem
 from mbv2kit.inference.predictor import Predictor
+from mbv2kit.memory import limited_memory
 from mbv2kit.models.exports import Export
 from mbv2kit.models.run_folder import RunFolder, chosen_checkpoint
 from mbv2kit.models.spec import ModelSpec
@@ -75,6 +77,11 @@ def evaluate(config: DictConfig) -> Evaluation:
     """
     options: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     keep_freed_memory()
+    with limited_memory() if options["device"] == "cpu" else nullcontext():
+        return _evaluate(options)
+
+
+def _evaluate(options: Mapping[str, Any]) -> Evaluation:
     checkpoint = chosen_checkpoint(options["checkpoint"], options["weights"])
     keys = ("task", "class_names", "runtime", "precision", "output_stride", "device")
     # torch runs the model as training does, so that the metrics are equal to the last digit.

@@ -25,10 +25,22 @@ def from_pillow(image: PillowImage.Image) -> Image:
         ValueError: Values of 32 bits are in no usual range: 0..1 for floats, 0..255 or 0..65535.
         Exception: Whatever the decoder of the image raises.
     """
+    _check_whole(image)
     # A TIFF tells only after loading whether Pillow has turned it already.
     with losses_told():
         image.load()
     return turn(_to_rgb(image), orientation_of(image))
+
+
+def _check_whole(image: PillowImage.Image) -> None:
+    """Raises :class:`ValueError` if the parts of a TIFF do not cover its size: Pillow leaves the rest black.
+
+    A file of a few bytes could ask for a hundred million black pixels.
+    """
+    parts = getattr(image, "tile", ()) if image.format == "TIFF" else ()
+    covered = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (part[1] or (0, 0, *image.size) for part in parts))
+    if parts and covered < image.width * image.height:
+        raise ValueError(f"its parts hold {covered:,} of {image.width * image.height:,} pixels")
 
 
 def _to_rgb(image: PillowImage.Image) -> Image:

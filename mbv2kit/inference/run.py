@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
-from mbv2kit.inference.image_paths import find_images
+from mbv2kit.inference.image_paths import Found, find_images
 from mbv2kit.inference.loading import Request, load, tta_keys
 from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
@@ -22,6 +23,7 @@ from mbv2kit.inference.records import Record
 from mbv2kit.inference.results import Result, check_score
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
+from mbv2kit.memory import limited_memory
 from mbv2kit.models.run_folder import OUTPUTS, chosen_checkpoint
 from mbv2kit.process import keep_freed_memory
 from mbv2kit.structures import Task
@@ -50,8 +52,14 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
     for key in ("min_score", "draw_min_score"):
         check_score(key, config[key])
     found = find_images(paths)
-    images = found.images
     request = _request(config)
+    # Drivers of other devices reserve far more than they take.
+    with limited_memory() if request.device == "cpu" else nullcontext():
+        return _infer(config, found, request, started)
+
+
+def _infer(config: DictConfig, found: Found, request: Request, started: float) -> int:
+    images = found.images
     # A budget of memory covers all images that are processed at a time.
     workers = 1 if request.memory_budget is not None else count_workers(request.cores, len(images))
     loaded = load(replace(request, workers=workers))

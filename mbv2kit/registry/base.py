@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from mbv2kit.errors import UserError, nearest
 from mbv2kit.registry.plugins import load_installed, note_package, package_of
-from mbv2kit.schema import check_value, keys_of
+from mbv2kit.schema import check_value, keys_of, shown
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Registry(Generic[T]):
         """Returns the constructor of ``name``; raises :class:`UserError` with the nearest name if it is unknown."""
         self._import_all()
         if name not in self._builders:
-            raise UserError(f"There is no {self.kind} '{name}'.{nearest(name, self._builders)}")
+            raise UserError(f"There is no {self.kind} {shown(name)}.{nearest(name, self._builders)}")
         return self._builders[name]
 
     def get_class(self, name: str) -> type[T]:
@@ -115,7 +115,7 @@ class Registry(Generic[T]):
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             for option in options:
                 if option not in known:
-                    raise UserError(f"{self.kind} '{name}' has no option '{option}'.{nearest(option, known)}")
+                    raise UserError(f"{self.kind} '{name}' has no option {shown(option)}.{nearest(option, known)}")
         shared, kinds, own = _values(self.shared), self.kinds(name), self.options(name)
         options = {key: value for key, value in self._defaults.get(name, {}).items() if key not in shared} | options
         try:

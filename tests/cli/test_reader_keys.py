@@ -85,7 +85,7 @@ def test_a_preset_that_uses_whole_images_takes_no_cache(
 def test_a_run_whose_memory_is_too_small_says_so_before_it_begins(
     run: Run, tiny: list[str], folders: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mbv2kit.data.image_cache.available_memory", lambda: 1_000_000_000)
+    monkeypatch.setattr("mbv2kit.data.image_cache.free_memory", lambda: 1_000_000_000)
     assert run("train", job, *of_folders(tiny, folders), "dataset.cache=ram", "run_dir=OUT") == 2
     assert "set dataset.cache=disk, or leave it out" in capfd.readouterr().err
     assert not Path("OUT").exists()

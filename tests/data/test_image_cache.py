@@ -131,7 +131,7 @@ def test_a_damaged_cache_shows_no_wrong_pixel(files: list[Path], folder: Path, d
 def test_what_does_not_fit_is_refused_before_anything_is_decoded(
     files: list[Path], folder: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_cache, "available_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(image_cache, "free_memory", lambda: 2_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(UserError, match=r"=ram needs 0.\d MB .*, and 2.0 GB of memory are free, of which 2.1 GB stay"):
         ImageCache(files, quarter, "ram")

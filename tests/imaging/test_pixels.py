@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import cv2
@@ -67,4 +68,16 @@ def test_a_tiff_that_pillow_does_not_know_is_named_as_such(tmp_path: Path) -> No
     with pytest.raises(
         UnreadableImageError, match=r"a\.tif: the image could not be read \(it is a damaged TIFF, or one"
     ):
+        decode(path)
+
+
+def test_a_tiff_that_claims_more_rows_than_it_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    PillowImage.new("I", (32, 24), 7).save(path)
+    content = path.read_bytes()
+    # Tag 257, the height, of one 16-bit or 32-bit value.
+    place = next(content.index(head) for kind in (3, 4) if (head := struct.pack("<HHI", 257, kind, 1)) in content)
+    tall = struct.pack("<HHII", 257, 4, 1, 2_000_000)
+    path.write_bytes(content[:place] + tall + content[place + len(tall) :])
+    with pytest.raises(UnreadableImageError, match=r"its parts hold 768 of 64,000,000 pixels"):
         decode(path)

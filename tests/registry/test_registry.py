@@ -118,6 +118,12 @@ def test_an_unknown_name_names_the_nearest(engines: Registry[Any]) -> None:
         engines.create("stem")
 
 
+def test_a_name_of_any_length_is_a_short_message(engines: Registry[Any]) -> None:
+    with pytest.raises(UserError, match=r"There is no engine 'x+\.\.\.x+'\. Known: .*steam") as raised:
+        engines.create("x" * 100_000)
+    assert len(str(raised.value)) < 300
+
+
 def test_an_unknown_option_names_the_nearest(engines: Registry[Any]) -> None:
     with pytest.raises(UserError, match=r"engine 'steam' has no option 'presure'\. Did you mean 'pressure'\?"):
         engines.create("steam", "copper", presure=4.0)

@@ -194,6 +194,9 @@ def test_the_costs_of_a_block_are_counted_by_hand() -> None:
         assert candidate.costs == ((BandCost(fixed, channel, sums),),)
         assert candidate.least == fixed + channel + sums
         assert candidate.madds == 24 * 24 * 8 * 48 + 12 * 12 * 48 * (9 + 16)
+        # Sums are held where there is more than one group to add up.
+        peaks = [planner.evenly(groups).segments[place].peak for groups in (1, 3)]
+        assert peaks == [fixed + 48 * channel, fixed + 16 * channel + sums]
         # Bands of 6 rows need the rows 0..11 and 11..23 of the wide map.
         halves = planner.cost_model.candidate(place, place, 6, False)
         costs = [BandCost(fixed, size * (rows * 24 + 6 * 12), sums // 2) for rows in (12, 13)]
@@ -280,3 +283,19 @@ def test_stretches_of_blocks_end_where_a_head_reads() -> None:
     whole = [each for each in planner.candidates if each.first <= read <= each.last]
     assert [(each.first, each.last, each.rows) for each in whole] == [(read, read, 3)]
     assert (read - 2, read - 1) in {(each.first, each.last) for each in planner.candidates}
+
+
+def test_bands_have_each_height_that_is_the_least_for_its_number_of_bands() -> None:
+    planner = Planner(model_of("classifier"), (64, 160), torch.float32)
+    found: dict[tuple[int, int], set[int]] = {}
+    for each in planner.candidates:
+        found.setdefault((each.first, each.last), set()).add(each.rows)
+    for (first, last), rows in found.items():
+        height = planner.blocks[last].output_size[0]
+        counts = [len(range(0, height, tall)) for tall in range(1, height)]
+        bands = {tall for tall, count in enumerate(counts, 1) if count not in counts[: tall - 1]}
+        # A single block may also run as a whole.
+        assert rows == (bands | {height} if first == last else bands)
+    # Two bands of several blocks share rows between the blocks, which may be saved.
+    assert {each.keep for each in planner.candidates if each.first == each.last} == {False}
+    assert {each.keep for each in planner.candidates if each.first < each.last} == {False, True}

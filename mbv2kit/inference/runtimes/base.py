@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
 from mbv2kit.imaging.preprocess import as_type
+from mbv2kit.memory import ran_out_of_memory
 from mbv2kit.models.exports import Export, Format
 from mbv2kit.models.session import Session
 
@@ -90,6 +91,11 @@ class _Explained:
             return self._session(as_type(images, self._type))
         except Exception as error:  # every library has its own classes
             size = " x ".join(map(str, images.shape))
+            if ran_out_of_memory(error):
+                raise UserError(
+                    f"{self._file} needs more memory in {self._runtime} than there is, on an input of {size} "
+                    f"{self._type}; use a smaller batch, or a file for a smaller input."
+                ) from error
             raise UserError(
                 f"{self._file} fails in {self._runtime} on an input of {size} {self._type} ({one_line(error)}); "
                 "export the model again."

@@ -1,8 +1,9 @@
 """OpenVINO on the CPU."""
 
+import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,8 +11,11 @@ import numpy as np
 
 from mbv2kit.errors import UserError, one_line
 from mbv2kit.imaging.postprocess import Outputs
-from mbv2kit.inference.runtimes.straight import check_straight, check_straight_onnx
+from mbv2kit.inference.runtimes.onnxruntime import check_onnx
+from mbv2kit.inference.runtimes.straight import check_straight
+from mbv2kit.memory import free_memory
 from mbv2kit.models.exports import SUFFIXES, Export
+from mbv2kit.process import silence_stderr
 from mbv2kit.structures import Input
 
 
@@ -51,6 +55,29 @@ class _OpenVinoSession:
         return {name: results[output] for name, output in self._outputs.items()}
 
 
+def _check_sizes(path: Path, network: ov.Model, export: Export) -> None:
+    """Raises :class:`UserError` if a tensor is larger than the free memory, where OpenVINO may crash.
+
+    A dimension that only the pixels decide counts as 1, or as the least that it can be.
+    """
+    free = free_memory()
+    sized = network.clone()
+    # A network that takes another input says so as it runs.
+    with suppress(RuntimeError):
+        sized.reshape([export.batch or 1, *export.size, 3])
+    for operation in sized.get_ops():
+        for output in operation.outputs():
+            shape, type_ = output.get_partial_shape(), output.get_element_type()
+            if free is None or shape.rank.is_dynamic:
+                continue
+            size = math.prod(max(1, side) for side in shape.get_min_shape()) * type_.bitwidth // 8
+            if size > free:
+                raise UserError(
+                    f"{path} needs {size:,} bytes for an output of {operation.get_type_name()}, and {free:,} are free; "
+                    "use a file for a smaller input or batch."
+                )
+
+
 def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
     """Opens an OpenVINO or ONNX file; see :func:`mbv2kit.inference.runtimes.open_session`."""
     core = ov.Core()
@@ -66,9 +93,12 @@ def open_session(path: Path, export: Export, threads: int) -> _OpenVinoSession:
         options["INFERENCE_PRECISION_HINT"] = "f32"
     try:
         if path.suffix == SUFFIXES["onnx"]:
-            check_straight_onnx(path)
-        network = core.read_model(path)
+            # OpenVINO crashes on an operation with fewer inputs than it needs.
+            check_onnx(path)
+        with silence_stderr():
+            network = core.read_model(path)
         check_straight(path, (operation.get_type_name() for operation in network.get_ops()))
+        _check_sizes(path, network, export)
         return _OpenVinoSession(core.compile_model(network, "CPU", options), export)
     except UserError:
         raise
