@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,26 @@ def open_data(plan: Plan) -> tuple[Plan, DataModule]:
     for name, dataset in plan.datasets.items():
         check_classes(train.sources[name], tasks[name], dataset["train_split"], trains=True)
         check_classes(val.sources[name], tasks[name], dataset["val_split"], trains=False)
+    _tell_twins(plan)
     config = plan.config.copy()
     for name, head in heads.items():
         OmegaConf.update(config, place_of(config, name), head, merge=False)
     return replace(plan, config=config), data
+
+
+def _tell_twins(plan: Plan) -> None:
+    """Warns of two heads that learn the same."""
+    for one, other in combinations(plan.datasets, 2):
+        if plan.tasks[one] == plan.tasks[other] and plan.datasets[one] == plan.datasets[other]:
+            _log.warning(
+                "the heads %s and %s learn the same, the %s of one data set (%s); name a data set of its own: "
+                "datasets.%s=NAME",
+                one,
+                other,
+                plan.tasks[one],
+                plan.datasets[one]["name"],
+                other,
+            )
 
 
 def _choose_workers(trainer: Mapping[str, Any]) -> int:

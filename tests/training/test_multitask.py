@@ -179,3 +179,13 @@ def test_a_run_stopped_within_an_epoch_ends_as_if_it_was_not(
     assert_same_run(whole, run)
     heads = VisionModel.load(run.model).heads
     assert list(heads) == (["classification", "detection", "segmentation"] if "heads" not in overrides else list(heads))
+
+
+@pytest.mark.parametrize(("more", "told"), [("", True), ("datasets.color=shapes datasets.color.seed=1", False)])
+def test_heads_that_learn_the_same_are_told(
+    more: str, told: bool, tiny: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heads = "heads={kind:classifier,color:classifier}"
+    train(tiny(tmp_path / "run", "task=multitask", "trainer.max_epochs=1", heads, *more.split()))
+    wanted = "the heads kind and color learn the same, the classification of one data set (shapes); name"
+    assert any(record.getMessage().startswith(wanted) for record in caplog.records) == told
