@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.data.names import are_numbered, same_but_for_case
-from mbv2kit.data.sources import Source
+from mbv2kit.data.sources import EncodedImage, Source
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.structures import IGNORE, Annotated, Boxes, Sample
 
@@ -36,6 +36,7 @@ class AlignedSource(Source):
         self.class_names = tuple(class_names)
         self.dropped_boxes = source.dropped_boxes
         self.knows_classes = source.knows_classes
+        self.shuffle_window = source.shuffle_window
         self.left_out = tuple(name for name, place in zip(source.class_names, ids, strict=True) if place < 0)
         self._source = source
         self._ids = np.array(ids, dtype=np.int64)
@@ -56,6 +57,14 @@ class AlignedSource(Source):
             table[: len(self._ids)] = self._ids
             sample = replace(sample, mask=table[sample.mask])
         return sample
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the file of the source's image."""
+        return self._source.encoded_image(index)
+
+    def blocks(self) -> NDArray[np.int64] | None:
+        """Returns the blocks of the source."""
+        return self._source.blocks()
 
     def image_names(self) -> Iterable[str]:
         """Returns the names of the source's images."""

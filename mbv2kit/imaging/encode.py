@@ -1,6 +1,11 @@
-"""Encodes drawings as JPEG."""
+"""Encodes images as JPEG and PNG."""
 
+from io import BytesIO
+
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from mbv2kit.errors import UserError
 from mbv2kit.structures import Image
@@ -30,3 +35,10 @@ def encode_jpeg(image: Image) -> bytes:
     check_jpeg_size(*image.shape[:2])
     data: bytes = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="420", fastdct=False)
     return data
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Returns an image ``(H, W, 3)`` or a mask ``(H, W)``, uint8, as the bytes of a PNG, which loses nothing."""
+    file = BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

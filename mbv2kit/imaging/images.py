@@ -86,18 +86,31 @@ def decode(path: str | Path) -> Image:
     Raises:
         UnreadableImageError: The file is missing, empty, truncated or not an image.
     """
+    return decode_content(str(path), lambda: read_file(path))
+
+
+def decode_content(name: str, read: Callable[[], bytes]) -> Image:
+    """Reads an image as :func:`decode`, from wherever its bytes are.
+
+    Args:
+        name: What messages call the image; no two images share it.
+        read: Returns the bytes of its file.
+
+    Raises:
+        UnreadableImageError: See :func:`decode`.
+    """
     kept = _decoded.get()
-    if kept is not None and str(path) in kept:
-        return kept[str(path)]
-    with reading(path):
-        data = _read(path)
+    if kept is not None and name in kept:
+        return kept[name]
+    with reading(name):
+        data = read()
         stored = jpeg_size(data)
         if stored is None:
             image = _decode_with_pillow(data)
         else:
             image = turn(decode_jpeg(data, stored, 1), orientation_in(*jpeg_metadata(data)))
     if kept is not None:
-        kept[str(path)] = image
+        kept[name] = image
     return image
 
 
@@ -133,7 +146,7 @@ def decode_resized(
         UnreadableImageError: See :func:`decode`.
     """
     with reading(path):
-        data = _read(path)
+        data = read_file(path)
         stored = jpeg_size(data)
         if stored is None:
             return _resize_center(_decode_with_pillow(data), size, kept)
@@ -205,7 +218,12 @@ def reading(path: str | Path, what: str = "image") -> Iterator[None]:
         raise UnreadableImageError(f"{path}: the {what} could not be read ({one_line(error)}).") from None
 
 
-def _read(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
+    """Returns the bytes of an image's file.
+
+    Raises:
+        OSError: There is no such file, or it is a folder, a pipe or a device.
+    """
     _check_regular(path)
     return Path(path).read_bytes()
 

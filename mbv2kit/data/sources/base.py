@@ -12,11 +12,37 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.errors import EXPECTED_LAYOUT, UserError, first_few, nearest
+from mbv2kit.files.urls import is_url
+from mbv2kit.imaging.encode import encode_png
+from mbv2kit.imaging.images import read_file, reading
 from mbv2kit.registry import Registry
 from mbv2kit.schema.rules import Location, Name
 from mbv2kit.structures import IGNORE, TASKS, Boxes, Sample, Task
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image as its file stores it.
+
+    Attributes:
+        suffix: The suffix of the file in lower case, such as ``.jpg``.
+        content: The bytes of the file.
+    """
+
+    suffix: str
+    content: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "EncodedImage":
+        """Reads a file.
+
+        Raises:
+            UnreadableImageError: There is no such file, or it is no regular one.
+        """
+        with reading(path):
+            return cls(path.suffix.lower(), read_file(path))
 
 
 class Source(ABC):
@@ -30,15 +56,19 @@ class Source(ABC):
         dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
         knows_classes: Whether :meth:`class_ids` reads no file, and counts objects rather than pixels of a mask.
         left_out: Names of annotated classes whose objects are left out.
+        shuffle_window: Images among which training shuffles, if there are :meth:`blocks`.
+        reads_urls: Whether the root may be the URL of a folder.
     """
 
     provides: ClassVar[frozenset[Task]]
     layout: ClassVar[str]
     joins_classes: ClassVar[bool] = False
+    reads_urls: ClassVar[bool] = False
     class_names: tuple[str, ...]
     dropped_boxes: int = 0
     knows_classes: bool = False
     left_out: tuple[str, ...] = ()
+    shuffle_window: int = 1
 
     @abstractmethod
     def __len__(self) -> int:
@@ -47,6 +77,17 @@ class Source(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Reads image ``index`` and its ground truth."""
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the file of image ``index``; a PNG of its pixels, unless the source has files."""
+        return EncodedImage(".png", encode_png(self[index].image))
+
+    def blocks(self) -> NDArray[np.int64] | None:
+        """Returns the number of the block that each image is stored in, ``(N,)``; None where any order reads as fast.
+
+        Training then reads the blocks in a random order, and shuffles images within ``shuffle_window`` of each other.
+        """
+        return None
 
     def image_names(self) -> Iterable[str]:
         """Yields the ``image_id`` of every sample, in order; reads every image, unless the source knows better."""
@@ -97,7 +138,8 @@ class SplitOptions:
     """Options of every data set.
 
     Attributes:
-        root: The data set's folder, absolute or relative to the current one; null for one that makes its own images.
+        root: The data set's folder, absolute or relative to the current one; null for one that makes its own images;
+            for shards also a URL.
         train_split: Name of the split to train on.
         val_split: Name of the split to validate and evaluate on.
     """
@@ -142,7 +184,7 @@ def create_source(
     return SOURCES.create(name, task=task, split=split, root=folder, **options)
 
 
-def check_source(name: str, task: Task, root: str | Path | None, key: str = "dataset") -> Path | None:
+def check_source(name: str, task: Task, root: str | Path | None, key: str = "dataset") -> Path | str | None:
     """Checks the options of a data set without reading it, and returns its absolute folder.
 
     Args:
@@ -152,7 +194,7 @@ def check_source(name: str, task: Task, root: str | Path | None, key: str = "dat
         key: The key of the data set, for messages.
 
     Returns:
-        The folder; None for a source that needs no files.
+        The folder, or its URL; None for a source that needs no files.
 
     Raises:
         UserError: The name or the task is unknown, the source does not support the task, or it needs a folder and
@@ -174,6 +216,14 @@ def check_source(name: str, task: Task, root: str | Path | None, key: str = "dat
         raise UserError(
             f"dataset '{name}' needs {key}.root=FOLDER. Layouts for {task}: {fitting}. {_expected(source.layout)}"
         )
+    if isinstance(root, str) and is_url(root):
+        if not source.reads_urls:
+            able = ", ".join(each for each in serving if SOURCES.get_class(each).reads_urls)
+            raise UserError(
+                f"{key}.root={root} is a URL, which dataset '{name}' cannot read; `mbv2kit make-shards` turns a data "
+                f"set into one that can be read from there ({key}={able})."
+            )
+        return root
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         raise layout_error(folder, f"{key}.root is not an existing folder", source.layout)

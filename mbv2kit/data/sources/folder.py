@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mbv2kit.data.inside import Border, PathOptions
 from mbv2kit.data.listing import Listing, has_images, list_folders, list_images
 from mbv2kit.data.names import rewritten
-from mbv2kit.data.sources.base import SOURCES, Source, layout_error, missing_split
+from mbv2kit.data.sources.base import SOURCES, EncodedImage, Source, layout_error, missing_split
 from mbv2kit.data.table import Texts
 from mbv2kit.errors import UserError
 from mbv2kit.files.text import read_lines
@@ -101,6 +101,10 @@ class Folder(Source):
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
         return Sample(image=decode(self._root / name), image_id=name, label=int(self._labels[index]))
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the file of image ``index``."""
+        return EncodedImage.read(self._root / self._names[index])
 
     def image_names(self) -> Iterable[str]:
         """Returns the paths of the images within the split; no image is read."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.inside import PathOptions
-from mbv2kit.data.sources.base import SOURCES, Source
+from mbv2kit.data.sources.base import SOURCES, EncodedImage, Source
 from mbv2kit.data.sources.coco.annotations import read_annotations
 from mbv2kit.data.sources.coco.outlines import draw_mask
 from mbv2kit.data.sources.coco.places import find_annotations, find_images
@@ -127,6 +127,10 @@ class Coco(Source):
             crowd=crowd,
             annotated=self._annotated(index, size, orientation),
         )
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the file of image ``index``."""
+        return EncodedImage.read(self._images / self._table.name(index))
 
     def image_names(self) -> Iterable[str]:
         """Returns the file names of the images; no image is read."""

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.data.inside import Border, PathOptions
 from mbv2kit.data.names import same_but_for_case
-from mbv2kit.data.sources.base import SOURCES, Source, ids_of_mask, layout_error, missing_split
+from mbv2kit.data.sources.base import SOURCES, EncodedImage, Source, ids_of_mask, layout_error, missing_split
 from mbv2kit.data.sources.voc.annotation import read_annotation
 from mbv2kit.data.sources.voc.lists import ImageFiles, names_in, read_classes, read_images
 from mbv2kit.data.sources.voc.turning import upright_boxes
@@ -173,6 +173,10 @@ class Voc(Source):
         return Sample(
             image=image, image_id=name, boxes=table.boxes(index), labels=table.labels(index), crowd=table.crowd(index)
         )
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the file of image ``index``."""
+        return EncodedImage.read(self._images / self._files[index])
 
     def image_names(self) -> Iterable[str]:
         """Returns the names in the list of the split; no image is read."""

@@ -1,0 +1,10 @@
+"""Tells URLs from paths."""
+
+import re
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.ASCII)
+
+
+def is_url(location: str) -> bool:
+    """Returns whether a location is a URL, such as ``https://host/folder`` or ``s3://bucket/folder``, and no path."""
+    return _SCHEME.match(location) is not None
