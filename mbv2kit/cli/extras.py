@@ -24,11 +24,13 @@ TRAIN = frozenset(
         "torchvision",
     }
 )
+# What further extras bring that a command cannot do without.
+FURTHER = {"shards": frozenset({"pyarrow"})}
 
 
 @contextmanager
 def explain_missing(command: str, extra: str = "train") -> Iterator[None]:
-    """Turns the failed import of a package of the extra [train] into a sentence.
+    """Turns the failed import of a package of the extra [train], or of a further one, into a sentence.
 
     Args:
         command: The command that imports it, as in ``mbv2kit COMMAND``.
@@ -41,7 +43,7 @@ def explain_missing(command: str, extra: str = "train") -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in TRAIN:
+        if package not in TRAIN | FURTHER.get(extra, frozenset()):
             raise
         raise UserError(f"mbv2kit {command} needs {package} and more: pip install 'mbv2kit[{extra}]'") from None
 

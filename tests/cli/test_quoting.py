@@ -63,7 +63,10 @@ def test_every_key_of_text_keeps_the_name(root: Path, name: str) -> None:
     assert list(config.head.maps) == [name]
 
 
-@pytest.mark.parametrize("command", ["eval", "infer", "export", "convert", "push", "paper", "benchmark", "cut_objects"])
+@pytest.mark.parametrize(
+    "command",
+    ["eval", "infer", "export", "convert", "push", "paper", "benchmark", "cut_objects", "make_shards"],
+)
 def test_every_command_keeps_the_names_of_its_texts(root: Path, command: str) -> None:
     register_parts(root / "conf", training_parts())
     config = compose_config(root / "conf", command, _needed(command))
@@ -93,4 +96,5 @@ def _needed(command: str) -> list[str]:
         "convert": ["source=s", "output=o"],
         "push": ["repository=me/cats"],
         "cut_objects": ["output=o"],
+        "make_shards": ["output=o"],
     }.get(command, [])

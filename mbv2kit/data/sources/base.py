@@ -248,16 +248,16 @@ def ids_of_mask(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     return ids
 
 
-def layout_error(path: Path, found: str, layout: str) -> UserError:
-    """Returns the error for a folder without the expected layout."""
-    return UserError(f"{path.resolve()}: {found}. {_expected(layout)}")
+def layout_error(path: Path | str, found: str, layout: str) -> UserError:
+    """Returns the error for a folder, or the URL of one, without the expected layout."""
+    return UserError(f"{path.resolve() if isinstance(path, Path) else path}: {found}. {_expected(layout)}")
 
 
-def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
+def missing_split(path: Path | str, split: str, splits: Sequence[str]) -> UserError:
     """Returns the error for a missing split, which lists the existing ones."""
     found = ", ".join(splits) or "none"
     return UserError(
-        f"{path.resolve()}: there is no split '{split}'; splits found: {found}. "
+        f"{path.resolve() if isinstance(path, Path) else path}: there is no split '{split}'; splits found: {found}. "
         "Name the ones to use with dataset.train_split=NAME dataset.val_split=NAME, for an evaluation with split=NAME."
     )
 
