@@ -180,7 +180,7 @@ def _write_index(plan: Plan, output: Path) -> None:
     class_names = {split: images.class_names for split, images in plan.splits.items()}
     notes = json.dumps({"format": FORMAT, "fingerprint": plan.fingerprint, "class_names": class_names})
     schema = SCHEMA.with_metadata({METADATA: notes})
-    with open_atomically(output / INDEX) as file, pq.ParquetWriter(file, schema) as writer:
+    with open_atomically(output / INDEX) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         waiting: list[pa.Table] = []
         for number, shard in enumerate(plan.shards):
             waiting.append(pq.read_table(_part(output, shard), schema=SCHEMA))

@@ -100,7 +100,7 @@ class _Reader:
 
     def read(self, content: bytes, task: Task) -> Index:
         try:
-            file = pq.ParquetFile(pa.BufferReader(content))
+            file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
             schema = file.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{self._place}: this is no Parquet file ({one_line(error)}).") from None
@@ -112,6 +112,7 @@ class _Reader:
         names = list(dict.fromkeys(field.name for field in (*IMAGE, *FIELDS[task], *FIELDS["segmentation"])))
         try:
             table = file.read(columns=names, use_threads=False)
+            table.validate(full=True)
             table = table.filter(pc.equal(table["split"], self._split)).combine_chunks()
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise UserError(f"{self._place}: the file is damaged ({one_line(error)}).") from None
