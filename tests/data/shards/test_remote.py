@@ -326,3 +326,8 @@ def test_processes_that_share_a_small_cache_and_are_killed_leave_it_whole(
         process.communicate()
     assert sum(path.stat().st_size for path in folder.glob("*/*")) <= 2e5 + 4 * 2**17
     assert_same_images(opened(server.url, cache_dir=str(folder)), opened(shards))
+
+
+def test_a_resumed_epoch_is_asked_for_the_window_that_it_began_with(shards: Path, opened: Opened) -> None:
+    assert module(opened(shards, shuffle_window=12), 0).order["shuffle_window"] == [12]
+    assert "shuffle_window" not in module(drawn("classification", "train"), 0).order
