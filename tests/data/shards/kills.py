@@ -42,6 +42,8 @@ def train(keys: dict[str, Any], log: str, stop_at: int | None, number: int) -> N
     from mbv2kit.data.sources.shards import reader
     from mbv2kit.training.task import VisionTask
 
+    # As in a process of the user. Workers of a server of their own would outlive this process when it is killed.
+    multiprocessing.set_start_method("fork", force=True)
     reader.BLOCK_BYTES = 2**15
     original, steps = VisionTask.on_train_batch_start, itertools.count(1)
 
