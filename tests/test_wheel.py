@@ -168,9 +168,14 @@ def test_without_the_packages_of_training_exported_files_run(full: Environment, 
     assert base.run("mbv2kit", "infer", "--help").returncode == 0
 
     voc = ["dataset=voc", "dataset.root=.", "output=cells"]
-    arguments = {"push": ["repository=me/mine"], "convert": ["source=a", "output=b"], "cut-objects": voc}
+    arguments = {
+        "push": ["repository=me/mine"],
+        "convert": ["source=a", "output=b"],
+        "cut-objects": voc,
+        "make-shards": voc,
+    }
     for command in set(COMMANDS) - {"infer"}:
-        extra = {"push": "weights", "serve": "serve"}.get(command, "train")
+        extra = {"push": "weights", "serve": "serve", "make-shards": "shards"}.get(command, "train")
         done = base.run("mbv2kit", command, *arguments.get(command, []))
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(

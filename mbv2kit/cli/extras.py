@@ -24,13 +24,13 @@ TRAIN = frozenset(
         "torchvision",
     }
 )
-# What the extra [serve] brings.
-SERVE = frozenset({"aiohttp", "prometheus_client"})
+# What further extras bring that a command cannot do without.
+FURTHER = {"serve": frozenset({"aiohttp", "prometheus_client"}), "shards": frozenset({"pyarrow"})}
 
 
 @contextmanager
 def explain_missing(command: str, extra: str = "train") -> Iterator[None]:
-    """Turns the failed import of a package of the extras [train] and [serve] into a sentence.
+    """Turns the failed import of a package of the extra [train], or of a further one, into a sentence.
 
     Args:
         command: The command that imports it, as in ``mbv2kit COMMAND``.
@@ -43,7 +43,7 @@ def explain_missing(command: str, extra: str = "train") -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in TRAIN | SERVE:
+        if package not in TRAIN | FURTHER.get(extra, frozenset()):
             raise
         raise UserError(f"mbv2kit {command} needs {package} and more: pip install 'mbv2kit[{extra}]'") from None
 

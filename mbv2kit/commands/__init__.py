@@ -10,7 +10,20 @@ from typing import NoReturn
 import mbv2kit
 from mbv2kit.errors import nearest
 
-COMMANDS = ("train", "eval", "infer", "serve", "export", "convert", "push", "demo", "cut-objects", "paper", "benchmark")
+COMMANDS = (
+    "train",
+    "eval",
+    "infer",
+    "serve",
+    "export",
+    "convert",
+    "push",
+    "demo",
+    "cut-objects",
+    "make-shards",
+    "paper",
+    "benchmark",
+)
 # What other tools call our commands.
 _OTHER_NAMES = {
     **dict.fromkeys(("fit", "finetune"), "train"),

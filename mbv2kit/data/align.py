@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mbv2kit.data.names import are_numbered, same_but_for_case
 from mbv2kit.data.sources import Source
 from mbv2kit.errors import UserError, first_few
+from mbv2kit.imaging.images import EncodedImage
 from mbv2kit.structures import IGNORE, Annotated, Boxes, Sample
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class AlignedSource(Source):
         self.class_names = tuple(class_names)
         self.dropped_boxes = source.dropped_boxes
         self.knows_classes = source.knows_classes
+        self.shuffle_window = source.shuffle_window
         self.left_out = tuple(name for name, place in zip(source.class_names, ids, strict=True) if place < 0)
         self._source = source
         self._ids = np.array(ids, dtype=np.int64)
@@ -61,6 +63,14 @@ class AlignedSource(Source):
     def image_file(self, index: int) -> Path | None:
         """Returns the file of the source's image."""
         return self._source.image_file(index)
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the content of the file of the source's image."""
+        return self._source.encoded_image(index)
+
+    def blocks(self) -> NDArray[np.int64] | None:
+        """Returns the blocks of the source."""
+        return self._source.blocks()
 
     def image_names(self) -> Iterable[str]:
         """Returns the names of the source's images."""

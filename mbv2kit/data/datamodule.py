@@ -185,7 +185,8 @@ class DataModule(lightning.LightningDataModule):
         if not len(val):
             raise UserError("The validation split holds no image; name another with dataset.val_split.")
         shares = share_out(batch_size, ratio or [1] * len(train.counts))
-        self._sampler = EpochSampler(train.counts, shares, seed, passes)
+        self._blocks = train.blocks
+        self._sampler = EpochSampler(train.counts, shares, seed, passes, self._blocks)
         self.shares = self._sampler.shares
         self.steps_per_epoch = len(self._sampler)
         if not self.steps_per_epoch:
@@ -221,6 +222,8 @@ class DataModule(lightning.LightningDataModule):
         """What decides the batches of an epoch."""
         whole = self._passes * self._batch_size
         order: dict[str, Any] = {"images": len(self.train), "batch_size": whole, "seed": self._seed}
+        windows = [0 if blocks is None else blocks.window for blocks in self._blocks]
+        order |= {"shuffle_window": windows} if any(windows) else {}
         return order if len(self.shares) == 1 else order | {"shares": list(self.shares)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -239,7 +242,7 @@ class DataModule(lightning.LightningDataModule):
 
     def first_batches(self, images: int) -> Iterator[TrainingBatch]:
         """Yields batches of the first epoch, made in this process, until they hold ``images`` images."""
-        sampler = EpochSampler(self.train.counts, self.shares, self._seed)
+        sampler = EpochSampler(self.train.counts, self.shares, self._seed, blocks=self._blocks)
         for batch in islice(sampler, -(-images // self._batch_size)):
             yield collate_training([self._training_set[key] for key in batch])
 

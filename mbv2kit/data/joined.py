@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbv2kit.data.align import align_classes
+from mbv2kit.data.order import Blocks
 from mbv2kit.data.sources import Source, open_source
 from mbv2kit.errors import UserError
 from mbv2kit.imaging.images import decoded_once
@@ -89,6 +91,22 @@ class Joined:
     def class_names(self) -> dict[str, tuple[str, ...]]:
         """For each head the names of its classes, by class id."""
         return {head: source.class_names for head, source in self.sources.items()}
+
+    @property
+    def blocks(self) -> list[Blocks | None]:
+        """How the images of each data set lie; None for those that any order reads as fast."""
+        ends = pairwise(np.cumsum((0, *self.counts)).tolist())
+        return [self._blocks(heads, *between) for heads, between in zip(self.together, ends, strict=True)]
+
+    def _blocks(self, heads: Sequence[str], start: int, end: int) -> Blocks | None:
+        numbers = np.zeros(end - start, dtype=np.int64)
+        # The heads of a data set read the same images, so any that has an image knows its block.
+        for head in heads:
+            known, places = self.sources[head].blocks(), self._places[head][start:end]
+            if known is None:
+                return None
+            numbers[places >= 0] = known[places[places >= 0]]
+        return Blocks(numbers, self.sources[heads[0]].shuffle_window)
 
     def aligned(self, class_names: Mapping[str, Sequence[str]], leave_out: bool = False) -> "Joined":
         """Returns the same images with the class ids of a model.

@@ -1,6 +1,7 @@
 """Which images make which batch: a function of the seed and the epoch alone, so that a run can go on anywhere."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,31 @@ from mbv2kit.errors import UserError
 
 # The epoch, the number of the image, and how often it has come before in the epoch, if it has.
 Place = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How the images of a data set lie where reading them in any order would be slow.
+
+    Attributes:
+        numbers: ``(N,)`` int64, the block of each image; blocks are read one after another.
+        window: Images among which an epoch shuffles: none comes ``window`` or more places from where it is read.
+    """
+
+    numbers: NDArray[np.int64]
+    window: int
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Returns the images in a random order that is near to the order of reading: blocks at random, then a window.
+
+        A window of all images gives any order the same chance.
+        """
+        if self.window >= len(self.numbers):
+            return rng.permutation(len(self.numbers))
+        ranks = rng.permutation(int(self.numbers.max()) + 1)
+        read = np.argsort(ranks[self.numbers], kind="stable")
+        places = np.arange(len(read)) + self.window * rng.random(len(read))
+        return read[np.argsort(places, kind="stable")]
 
 
 class EpochSampler(Sampler[list[Place]]):
@@ -23,6 +49,7 @@ class EpochSampler(Sampler[list[Place]]):
         shares: Images of each data set in a batch.
         seed: Seed of the order.
         repeats: How often a batch repeats the shares.
+        blocks: How the images of each data set lie, None for those that any order reads as fast; None if all are such.
 
     Attributes:
         shares: As given, but no more than a data set has.
@@ -30,8 +57,16 @@ class EpochSampler(Sampler[list[Place]]):
         start: Number of batches to skip, for a run that resumes in the middle of the epoch.
     """
 
-    def __init__(self, counts: Sequence[int], shares: Sequence[int], seed: int, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        counts: Sequence[int],
+        shares: Sequence[int],
+        seed: int,
+        repeats: int = 1,
+        blocks: Sequence[Blocks | None] | None = None,
+    ) -> None:
         self._counts = counts
+        self._blocks = blocks or [None] * len(counts)
         self.shares = tuple(min(share, count) for share, count in zip(shares, counts, strict=True))
         self._seed = seed
         self._repeats = repeats
@@ -61,7 +96,8 @@ class EpochSampler(Sampler[list[Place]]):
 
     def _order(self, number: int, turn: int) -> NDArray[np.int64]:
         key = (self._seed, self.epoch, *((number, turn) if number or turn else ()))
-        return np.random.default_rng(key).permutation(self._counts[number])
+        rng, blocks = np.random.default_rng(key), self._blocks[number]
+        return rng.permutation(self._counts[number]) if blocks is None else blocks.order(rng)
 
 
 def in_step(counts: Sequence[int]) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mbv2kit.data.sources import SOURCES
 from mbv2kit.errors import UserError
+from mbv2kit.files.urls import resolved
 from mbv2kit.models.folder import ModelFolder
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
@@ -130,7 +131,7 @@ def describe_dataset(dataset: Mapping[str, Any], split: str, images: int, head: 
     """Says in a line which images are read, and from where; ``head`` is named if there are several."""
     root = dataset.get("root")
     others = {key: value for key, value in dataset.items() if key not in ("name", "root") and "split" not in key}
-    where = str(Path(root).resolve()) if root else ", ".join(f"{key}={value}" for key, value in others.items())
+    where = resolved(str(root)) if root else ", ".join(f"{key}={value}" for key, value in others.items())
     return f"Data{f' for {head}' if head else ''}: {dataset['name']}, split {split}, {images:,} images ({where})"
 
 

@@ -13,11 +13,12 @@ _PART = (".", ".part")
 
 
 @contextmanager
-def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Opens a file that replaces ``path`` in one step when all is written; until then the previous one stays.
 
     Args:
         path: The file, in an existing folder.
+        durable: Whether it is on the disk before it takes its name, so that no loss of power leaves it empty.
 
     Raises:
         CannotWriteError: The file cannot be written; the previous file stays.
@@ -27,8 +28,9 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
         with disk_errors_told(path):
             with unfinished.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             unfinished.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -1,10 +1,10 @@
-"""Encodes drawings as JPEG, and masks as PNG."""
+"""Encodes images as JPEG and PNG, and masks as PNG."""
 
 import zlib
 from io import BytesIO
 
+import numpy as np
 import simplejpeg
-from numpy import uint8
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -38,8 +38,15 @@ def encode_jpeg(image: Image) -> bytes:
     return data
 
 
-def encode_mask(mask: NDArray[uint8], palette: NDArray[uint8]) -> bytes:
-    """Returns a mask ``(H, W)`` as the bytes of a PNG.
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Returns an image ``(H, W, 3)`` or a mask ``(H, W)``, uint8, as the bytes of a PNG, which loses nothing."""
+    file = BytesIO()
+    PillowImage.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def encode_mask(mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+    """Returns a mask ``(H, W)`` as the bytes of a PNG in colors.
 
     Args:
         mask: The class of every pixel.

@@ -74,7 +74,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """The content of an image file that is on no disk, such as an upload.
+    """The content of an image file, which may be on no disk, such as an upload.
 
     Attributes:
         data: The bytes of the file.
@@ -83,6 +83,21 @@ class EncodedImage:
 
     data: bytes = field(repr=False)
     name: str = "the image"
+
+    @classmethod
+    def read(cls, path: Path) -> "EncodedImage":
+        """Reads a file.
+
+        Raises:
+            UnreadableImageError: There is no such file, or it is no regular one.
+        """
+        with reading(path):
+            return cls(read_file(path), str(path))
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its name in lower case, such as ``.jpg``."""
+        return Path(self.name).suffix.lower()
 
     def __str__(self) -> str:
         """Returns what messages call it."""
@@ -104,19 +119,30 @@ def decode(path: File) -> Image:
     Raises:
         UnreadableImageError: The file is missing, empty, truncated or not an image.
     """
-    # The name of an upload says nothing of its content.
-    kept = None if isinstance(path, EncodedImage) else _decoded.get()
-    if kept is not None and str(path) in kept:
-        return kept[str(path)]
-    with reading(path):
-        data = _read(path)
-        stored = jpeg_size(data)
-        if stored is None:
-            image = _decode_with_pillow(data)
-        else:
-            image = turn(decode_jpeg(data, stored, 1), orientation_in(*jpeg_metadata(data)))
+    if isinstance(path, EncodedImage):
+        # The name of an upload says nothing of its content.
+        with reading(path):
+            return _decode(path.data)
+    return decode_content(str(path), lambda: read_file(path))
+
+
+def decode_content(name: str, read: Callable[[], bytes]) -> Image:
+    """Reads an image as :func:`decode`, from wherever its bytes are.
+
+    Args:
+        name: What messages call the image; no two images share it.
+        read: Returns the bytes of its file.
+
+    Raises:
+        UnreadableImageError: See :func:`decode`.
+    """
+    kept = _decoded.get()
+    if kept is not None and name in kept:
+        return kept[name]
+    with reading(name):
+        image = _decode(read())
     if kept is not None:
-        kept[str(path)] = image
+        kept[name] = image
     return image
 
 
@@ -246,8 +272,15 @@ def reading(path: File, what: str = "image") -> Iterator[None]:
 
 
 def _read(path: File) -> bytes:
-    if isinstance(path, EncodedImage):
-        return path.data
+    return path.data if isinstance(path, EncodedImage) else read_file(path)
+
+
+def read_file(path: str | Path) -> bytes:
+    """Returns the bytes of an image's file.
+
+    Raises:
+        OSError: There is no such file, or it is a folder, a pipe or a device.
+    """
     _check_regular(path)
     return Path(path).read_bytes()
 
@@ -256,6 +289,13 @@ def _check_regular(path: str | Path) -> None:
     # Reading a pipe would wait for ever, and so may a device.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is a folder" if os.path.isdir(path) else "it is no regular file")
+
+
+def _decode(data: bytes) -> Image:
+    stored = jpeg_size(data)
+    if stored is None:
+        return _decode_with_pillow(data)
+    return turn(decode_jpeg(data, stored, 1), orientation_in(*jpeg_metadata(data)))
 
 
 def _decode_with_pillow(data: bytes) -> Image:

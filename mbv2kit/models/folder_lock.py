@@ -10,6 +10,8 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+OWNER = ".owner"
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
@@ -21,7 +23,7 @@ def held(folder: Path) -> Iterator[bool]:
     Yields:
         Whether the folder is held; False if another process holds it.
     """
-    path = folder / ".owner"
+    path = folder / OWNER
     lock = _lock(path)
     try:
         yield lock is not None

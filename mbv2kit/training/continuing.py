@@ -11,6 +11,8 @@ from mbv2kit.training.task import VisionTask
 
 Checkpoint = Mapping[str, Any]
 
+_ORDER_KEYS = {"batch_size": "loader.batch_size", "seed": "seed", "shuffle_window": "dataset.shuffle_window"}
+
 
 def open_last(plan: Plan) -> Checkpoint | None:
     """Reads the checkpoint that a run goes on from; None for a run that has none yet.
@@ -59,7 +61,7 @@ def check_continues(plan: Plan, checkpoint: Checkpoint, data: DataModule) -> Non
     for key, value in now.items():
         before = checkpoint["DataModule"].get(key, value)
         if before != value:
-            name = {"batch_size": "loader.batch_size", "seed": "seed"}.get(key, f"number of {key}")
+            name = _ORDER_KEYS.get(key, f"number of {key}")
             raise UserError(
                 f"resume={plan.run.path}: the run stopped within epoch {checkpoint['epoch'] + 1}, whose {name} was "
                 f"{before} and is {value} now; finish that epoch as it began (trainer.max_epochs="

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,6 +12,7 @@ import mbv2kit
 from mbv2kit.data.datamodule import DataModule
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.evaluation.dataset import listed
+from mbv2kit.files.urls import resolved
 from mbv2kit.imaging.preprocess import Preprocess
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.models.vision_model import VisionModel
@@ -146,7 +146,7 @@ def _log_summary(plan: Plan, model: VisionModel, data: DataModule) -> None:
     lines = []
     for head, dataset in plan.datasets.items():
         source, root = data.train.sources[head], dataset.get("root")
-        place = Path(root).resolve() if root else "made on the fly"
+        place = resolved(str(root)) if root else "made on the fly"
         count = f"{len(source)} images, {len(source.class_names)} classes"
         lines.append(f"{head} on {dataset['name']} ({place}): {count}")
     _log.info(

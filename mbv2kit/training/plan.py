@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mbv2kit.data.sources import check_source
+from mbv2kit.files.urls import is_url
 from mbv2kit.models.run_folder import RunFolder
 from mbv2kit.structures import Task
 from mbv2kit.training.changes import changed_keys
@@ -136,7 +137,7 @@ def _complete_sets(config: DictConfig) -> None:
 def _make_absolute(config: DictConfig) -> None:
     """Makes the folders of the user absolute, so that the run can be resumed and evaluated from anywhere."""
     for dataset in (config.dataset, *(config.datasets or {}).values()):
-        if dataset is not None and dataset.get("root") is not None:
+        if dataset is not None and dataset.get("root") is not None and not is_url(str(dataset.root)):
             dataset.root = str(Path(dataset.root).expanduser().absolute())
     if isinstance(config.weights, str) and Path(config.weights).exists():
         config.weights = str(Path(config.weights).absolute())

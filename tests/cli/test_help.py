@@ -230,7 +230,7 @@ def test_train_help(root: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for line in (
         "  task        classification, *detection, multitask, segmentation",
-        "  dataset     coco, folder, imagenet, *shapes, voc",
+        "  dataset     coco, folder, imagenet, *shapes, shards, voc",
         "  trainer     *cpu, gpu",
     ):
         assert line in done.stdout.splitlines()
@@ -238,7 +238,7 @@ def test_train_help(root: Path) -> None:
     assert "mbv2kit train task=segmentation dataset=voc" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["convert", "cut_objects", "push"])
+@pytest.mark.parametrize("name", ["convert", "cut_objects", "make_shards", "push"])
 def test_help_asks_for_no_value(root: Path, name: str) -> None:
     done = tool(root, name, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -33,7 +33,12 @@ NAN, INF = float("nan"), float("inf")
 NUMBERS = [-1, 0, -0.5, 1, 10**30, 1e30, 10**400, NAN, INF, -INF]
 LISTS = [[], [1], ["a"], [None], [NAN, NAN], [1e5, 1e5], [[1]], {}, {"a": 1}]
 VALUES: list[Any] = [*NUMBERS, *LISTS, None, True, False, "text", "", " ", "x" * 256, "a\0b", "1"]
-NEEDED = {"convert": ["source=s", "output=o"], "push": ["repository=me/cats"], "cut_objects": ["output=o"]}
+NEEDED = {
+    "convert": ["source=s", "output=o"],
+    "push": ["repository=me/cats"],
+    "cut_objects": ["output=o"],
+    "make_shards": ["output=o"],
+}
 FEATURES = [FeatureInfo("near", 16, 8), FeatureInfo("middle", 16, 16), FeatureInfo("far", 16, 32)]
 
 

@@ -64,7 +64,8 @@ def test_every_key_of_text_keeps_the_name(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["eval", "infer", "serve", "export", "convert", "push", "paper", "benchmark", "cut_objects"]
+    "command",
+    ["eval", "infer", "serve", "export", "convert", "push", "paper", "benchmark", "cut_objects", "make_shards"],
 )
 def test_every_command_keeps_the_names_of_its_texts(root: Path, command: str) -> None:
     register_parts(root / "conf", training_parts())
@@ -95,4 +96,5 @@ def _needed(command: str) -> list[str]:
         "convert": ["source=s", "output=o"],
         "push": ["repository=me/cats"],
         "cut_objects": ["output=o"],
+        "make_shards": ["output=o"],
     }.get(command, [])

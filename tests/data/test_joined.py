@@ -93,8 +93,8 @@ def test_a_file_is_read_once_for_all_tasks(tmp_path: Path, monkeypatch: pytest.M
     joined = open_joined({"detection": dataset, "segmentation": dataset}, USUAL, "train_split")
     assert len(joined) == 2
     read: Counter[str] = Counter()
-    original = images._read
-    monkeypatch.setattr(images, "_read", lambda path: read.update([Path(path).stem]) or original(path))
+    original = images.read_file
+    monkeypatch.setattr(images, "read_file", lambda path: read.update([Path(path).stem]) or original(path))
     sample = joined[1]
     assert read == {"two": 1}
     assert sample.boxes is not None

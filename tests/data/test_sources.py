@@ -8,10 +8,10 @@ from mbv2kit.structures import TASKS
 
 
 def test_the_registered_names() -> None:
-    assert SOURCES.names() == ["coco", "folder", "imagenet", "shapes", "voc"]
+    assert SOURCES.names() == ["coco", "folder", "imagenet", "shapes", "shards", "voc"]
 
 
-@pytest.mark.parametrize("name", ["coco", "folder", "imagenet", "shapes", "voc"])
+@pytest.mark.parametrize("name", ["coco", "folder", "imagenet", "shapes", "shards", "voc"])
 def test_every_source_says_what_it_provides_and_expects(name: str) -> None:
     kind = SOURCES.get(name)
     assert kind.provides <= set(TASKS)  # type: ignore[attr-defined]
@@ -24,8 +24,12 @@ def test_every_source_says_what_it_provides_and_expects(name: str) -> None:
     [
         ("cooc", "detection", r"no dataset 'cooc'\. Did you mean 'coco'"),
         ("coco", "detecton", r"no task 'detecton'\. Did you mean 'detection'"),
-        ("coco", "classification", "serves detection, segmentation, not classification; .* folder, imagenet, shapes"),
-        ("folder", "detection", "serves classification, not detection; datasets that do: coco, shapes, voc"),
+        (
+            "coco",
+            "classification",
+            "serves detection, segmentation, not classification; .* folder, imagenet, shapes, shards",
+        ),
+        ("folder", "detection", "serves classification, not detection; datasets that do: coco, shapes, shards, voc"),
     ],
 )
 def test_unknown_names_list_the_known_ones(name: str, task: str, message: str) -> None:
@@ -38,7 +42,7 @@ def test_an_option_of_another_source_is_refused() -> None:
         create_source("shapes", task="detection", split="train", siez=3)
 
 
-@pytest.mark.parametrize("name", ["coco", "folder", "imagenet", "voc"])
+@pytest.mark.parametrize("name", ["coco", "folder", "imagenet", "shards", "voc"])
 def test_a_missing_root_shows_where_and_what(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = sorted(SOURCES.get(name).provides)[0]  # type: ignore[attr-defined]
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from mbv2kit.data.cleaning import ObjectFilter
 from mbv2kit.errors import EXPECTED_LAYOUT, UserError, first_few, nearest
+from mbv2kit.files.urls import is_url
+from mbv2kit.imaging.encode import encode_png
+from mbv2kit.imaging.images import EncodedImage
 from mbv2kit.registry import Registry
 from mbv2kit.schema.rules import Location, Name
 from mbv2kit.structures import IGNORE, TASKS, Boxes, Sample, Task
@@ -30,15 +33,19 @@ class Source(ABC):
         dropped_boxes: Number of annotated boxes that are dropped because they have no area in the image.
         knows_classes: Whether :meth:`class_ids` reads no file, and counts objects rather than pixels of a mask.
         left_out: Names of annotated classes whose objects are left out.
+        shuffle_window: Images among which training shuffles, if there are :meth:`blocks`.
+        reads_urls: Whether the root may be the URL of a folder.
     """
 
     provides: ClassVar[frozenset[Task]]
     layout: ClassVar[str]
     joins_classes: ClassVar[bool] = False
+    reads_urls: ClassVar[bool] = False
     class_names: tuple[str, ...]
     dropped_boxes: int = 0
     knows_classes: bool = False
     left_out: tuple[str, ...] = ()
+    shuffle_window: int = 1
 
     @abstractmethod
     def __len__(self) -> int:
@@ -53,6 +60,21 @@ class Source(ABC):
 
         Training then decodes no more of it than it needs, and may cache it. None, as long as a source does not say
         otherwise, has the sample read as it is.
+        """
+        return None
+
+    def encoded_image(self, index: int) -> EncodedImage:
+        """Returns the content of the file of image ``index``; a PNG of its pixels, unless the source has files."""
+        file = self.image_file(index)
+        if file is not None:
+            return EncodedImage.read(file)
+        sample = self[index]
+        return EncodedImage(encode_png(sample.image), f"{sample.image_id}.png")
+
+    def blocks(self) -> NDArray[np.int64] | None:
+        """Returns the number of the block that each image is stored in, ``(N,)``; None where any order reads as fast.
+
+        Training then reads the blocks in a random order, and shuffles images within ``shuffle_window`` of each other.
         """
         return None
 
@@ -105,7 +127,8 @@ class SplitOptions:
     """Options of every data set.
 
     Attributes:
-        root: The data set's folder, absolute or relative to the current one; null for one that makes its own images.
+        root: The data set's folder, absolute or relative to the current one; null for one that makes its own images;
+            for shards also a URL.
         train_split: Name of the split to train on.
         val_split: Name of the split to validate and evaluate on.
         cache: Where training keeps decoded images: ``ram``, as long as it runs; ``disk``, for later runs too, in
@@ -153,7 +176,7 @@ def create_source(
     return SOURCES.create(name, task=task, split=split, root=folder, **options)
 
 
-def check_source(name: str, task: Task, root: str | Path | None, key: str = "dataset") -> Path | None:
+def check_source(name: str, task: Task, root: str | Path | None, key: str = "dataset") -> Path | str | None:
     """Checks the options of a data set without reading it, and returns its absolute folder.
 
     Args:
@@ -163,7 +186,7 @@ def check_source(name: str, task: Task, root: str | Path | None, key: str = "dat
         key: The key of the data set, for messages.
 
     Returns:
-        The folder; None for a source that needs no files.
+        The folder, or its URL; None for a source that needs no files.
 
     Raises:
         UserError: The name or the task is unknown, the source does not support the task, or it needs a folder and
@@ -185,6 +208,14 @@ def check_source(name: str, task: Task, root: str | Path | None, key: str = "dat
         raise UserError(
             f"dataset '{name}' needs {key}.root=FOLDER. Layouts for {task}: {fitting}. {_expected(source.layout)}"
         )
+    if isinstance(root, str) and is_url(root):
+        if not source.reads_urls:
+            able = ", ".join(each for each in serving if SOURCES.get_class(each).reads_urls)
+            raise UserError(
+                f"{key}.root={root} is a URL, which dataset '{name}' cannot read; `mbv2kit make-shards` turns a data "
+                f"set into one that can be read from there ({key}={able})."
+            )
+        return root
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         raise layout_error(folder, f"{key}.root is not an existing folder", source.layout)
@@ -210,16 +241,16 @@ def ids_of_mask(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
     return ids
 
 
-def layout_error(path: Path, found: str, layout: str) -> UserError:
-    """Returns the error for a folder without the expected layout."""
-    return UserError(f"{path.resolve()}: {found}. {_expected(layout)}")
+def layout_error(path: Path | str, found: str, layout: str) -> UserError:
+    """Returns the error for a folder, or the URL of one, without the expected layout."""
+    return UserError(f"{path.resolve() if isinstance(path, Path) else path}: {found}. {_expected(layout)}")
 
 
-def missing_split(path: Path, split: str, splits: Sequence[str]) -> UserError:
+def missing_split(path: Path | str, split: str, splits: Sequence[str]) -> UserError:
     """Returns the error for a missing split, which lists the existing ones."""
     found = ", ".join(splits) or "none"
     return UserError(
-        f"{path.resolve()}: there is no split '{split}'; splits found: {found}. "
+        f"{path.resolve() if isinstance(path, Path) else path}: there is no split '{split}'; splits found: {found}. "
         "Name the ones to use with dataset.train_split=NAME dataset.val_split=NAME, for an evaluation with split=NAME."
     )
 
