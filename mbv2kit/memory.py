@@ -19,6 +19,9 @@ except ModuleNotFoundError:  # on Windows
 _RAN_OUT = re.compile(
     r"unable to allocate|bad_alloc|failed to allocate|can(?:'t|not) allocate memory|out of memory", re.IGNORECASE
 )
+# Bytes that a process reserves and never uses: stacks of threads, and what malloc asks for in advance; see
+# mbv2kit.process.keep_freed_memory. They count for a limit, and on a small board they are more than is free.
+NEVER_TOUCHED = 2**30
 # Files of a control group with its limit, what it uses, and the key of the pages in memory.stat that it can give back;
 # of both versions.
 _GROUP_FILES = (
@@ -29,7 +32,7 @@ _GROUP_FILES = (
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """Keeps this process from taking more memory within the block than is free at its start.
+    """Keeps this process from taking more memory within the block than is free at its start, but for a gigabyte.
 
     Without a limit, Linux promises more memory than there is, and kills a process that uses it. With it, what takes
     too much fails at once; see :func:`memory_errors_told`. Other systems set no limit.
@@ -39,7 +42,9 @@ def limited_memory() -> Iterator[None]:
         yield
         return
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (_taken(Path("/")) + free, hard))
+    most = _taken(Path("/")) + free + NEVER_TOUCHED
+    most = min(most, *(limit if limit != resource.RLIM_INFINITY else most for limit in (before, hard)))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     try:
         yield
     finally:
