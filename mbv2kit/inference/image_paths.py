@@ -12,6 +12,7 @@ from pathlib import Path
 from mbv2kit.errors import UserError, first_few
 from mbv2kit.imaging.formats import SUFFIXES
 from mbv2kit.inference.output_folder import MARKER
+from mbv2kit.inference.resuming import JOB
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ def _add(found: Found, name: str, folder: Path, files: Iterable[Path], problem: 
     written: dict[Path, bool] = {folder: False, folder.parent: False}
     images, others, made = [], Counter[str](), 0
     for path in files:
-        if path.name == MARKER:
+        if path.name in (MARKER, JOB):
             continue
         if path.suffix.lower() not in SUFFIXES:
             others[path.suffix.lower() or "no suffix"] += 1

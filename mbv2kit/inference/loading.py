@@ -164,6 +164,13 @@ class Loaded:
     export: Export | None = None
     split: "SplitSession | None" = None
 
+    @property
+    def file(self) -> Path:
+        """What the model is read from; no file if its name is that of published weights."""
+        if self.folder is None:
+            return Path(self.name)
+        return self.folder.weights if self.export is None else self.folder.path / self.export.file
+
 
 def load(request: Request) -> Loaded:
     """Loads a model for inference on the CPU.

@@ -1,5 +1,6 @@
 """The folder that inference writes: claimed before the first file, and never one that holds the user's own files."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from mbv2kit.errors import UserError
-from mbv2kit.files.writing import claim_folder
+from mbv2kit.files.writing import claim_folder, open_atomically
+from mbv2kit.inference.resuming import JOB, Job, check_same, read_job
 from mbv2kit.models.run_folder import OUTPUTS
 
 try:
@@ -21,7 +23,9 @@ MARKER = ".mbv2kit-infer"
 
 
 @contextmanager
-def claimed(named: str | None, inputs: Sequence[Path], files: Iterable[str]) -> Iterator[Path]:
+def claimed(
+    named: str | None, inputs: Sequence[Path], files: Iterable[str], job: Job, *, resume: bool = False
+) -> Iterator[Path]:
     """Claims the folder of results for this process while the ``with`` block runs.
 
     What an earlier inference wrote there is removed first, so that no old drawing stays next to new lines.
@@ -30,12 +34,15 @@ def claimed(named: str | None, inputs: Sequence[Path], files: Iterable[str]) -> 
         named: The folder, which is empty, missing, or written by inference; None for a new one with date and time.
         inputs: The images that will be read.
         files: Paths within the folder of all files that may be written.
+        job: What decides the results.
+        resume: Whether the results of the same job stay, instead of being removed.
 
     Yields:
         The folder.
 
     Raises:
-        UserError: The folder holds an input or files that inference did not make, or another process writes there.
+        UserError: The folder holds an input or files that inference did not make, another process writes there, or
+            its results are those of another job.
         OSError: The folder cannot be written.
     """
     if named is None:
@@ -52,10 +59,16 @@ def claimed(named: str | None, inputs: Sequence[Path], files: Iterable[str]) -> 
             raise UserError(
                 f"output={folder} is in use by another inference; wait for its end, or name another folder."
             )
-        _clear(folder, marker)
-        marker.truncate(0)
-        marker.writelines(os.fsencode(file) + b"\0" for file in files)
-        marker.flush()
+        before = read_job(folder) if resume else None
+        if before is not None:
+            check_same(folder, before, job)
+        else:
+            _clear(folder, marker)
+            marker.truncate(0)
+            marker.writelines(os.fsencode(file) + b"\0" for file in (JOB, *files))
+            marker.flush()
+            with open_atomically(folder / JOB, durable=False) as notes:
+                notes.write(json.dumps(job).encode())
         yield folder
 
 

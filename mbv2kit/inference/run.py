@@ -21,6 +21,7 @@ from mbv2kit.inference.pipeline import count_workers, process
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.records import Record
 from mbv2kit.inference.results import Result, check_score
+from mbv2kit.inference.resuming import count_finished, describe_job
 from mbv2kit.inference.stages import Stages
 from mbv2kit.inference.writer import LINES, Writer
 from mbv2kit.memory import limited_memory
@@ -51,6 +52,8 @@ def infer(config: DictConfig, paths: Sequence[str]) -> int:
         raise UserError("No image is named; give files, folders or patterns: mbv2kit infer photos/ cat.jpg")
     for key in ("min_score", "draw_min_score"):
         check_score(key, config[key])
+    if config.resume and config.output is None:
+        raise UserError("resume=true goes on in the folder of a stopped inference; name it with output=DIR.")
     found = find_images(paths)
     request = _request(config)
     # Drivers of other devices reserve far more than they take.
@@ -79,19 +82,27 @@ def _infer(config: DictConfig, found: Found, request: Request, started: float) -
 
     ready = perf_counter()
     where = OUTPUTS / "infer" if config.output is None else config.output
-    with disk_errors_told(where), claimed(config.output, images, writer.files(names)) as output:
+    told = _Told(config.draw_min_score)
+    job = describe_job(config, model=loaded.name, file=loaded.file, runtime=predictor.runtime, images=images)
+    with (
+        disk_errors_told(where),
+        claimed(config.output, images, writer.files(names), job, resume=config.resume) as output,
+    ):
+        before = count_finished(output / LINES, told.add)
+        if before:
+            _say(f"{before} of {len(images)} images have their lines already")
 
         def write(index: int, result: Result) -> Record:
             with stages.timing("writing"):
-                return writer.write(output, names[index], result)
+                return writer.write(output, names[before + index], result)
 
-        told = _write_all(
-            process(predict, images, batch_size, write), len(images), output / LINES, config.draw_min_score
-        )
+        results = process(predict, images[before:], batch_size, write)
+        _write_all(_watched(results, len(images) - before), output / LINES, told)
     if loaded.split is not None and loaded.split.measured is not None:
         planned, measured = loaded.split.plan.peak, loaded.split.measured
         _say(f"Memory of activations: planned {planned:,} bytes, measured {measured:,}")
-    _say(stages.describe(len(images), workers, perf_counter() - ready))
+    if before < len(images):
+        _say(stages.describe(len(images) - before, workers, perf_counter() - ready))
     count = f"{len(images)} image{'' if len(images) == 1 else 's'}"
     failed = f", {told.failed} of them without prediction (see the errors in {LINES})" if told.failed else ""
     notes = f", {told.not_drawn} of them not drawn (see the notes in {LINES})" if told.not_drawn else ""
@@ -188,15 +199,13 @@ def _with_second(predictor: Predictor, config: DictConfig, tasks: Mapping[str, T
     return chained
 
 
-def _write_all(results: Iterable[Record], total: int, file: Path, draw_min_score: float) -> _Told:
-    """Writes the records of all images, each as soon as it is there; returns what is to be said about them."""
-    told = _Told(draw_min_score)
-    with file.open("w", encoding="utf-8") as lines:
-        for record in _watched(results, total):
+def _write_all(results: Iterable[Record], file: Path, told: _Told) -> None:
+    """Adds the records of images to a file, each as soon as it is there."""
+    with file.open("a", encoding="utf-8") as lines:
+        for record in results:
             told.add(record)
             lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
-    return told
 
 
 def _watched(items: Iterable[Record], total: int) -> Iterable[Record]:

@@ -20,6 +20,7 @@ from mbv2kit.inference.loading import Loaded, Request
 from mbv2kit.inference.output_folder import MARKER
 from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.records import describe
+from mbv2kit.inference.resuming import JOB
 from mbv2kit.inference.run import infer
 from mbv2kit.models.spec import ModelSpec
 from mbv2kit.structures import Classification, Detections, Prediction, Segmentation, Task
@@ -106,8 +107,8 @@ def lines(config: DictConfig) -> list[dict[str, Any]]:
 
 
 def files(folder: str) -> list[str]:
-    """Names the files below a folder, but for the list of them that inference keeps."""
-    found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name != MARKER)
+    """Names the files below a folder, but for the list of them and the notes that inference keeps."""
+    found = (path for path in Path(folder).rglob("*") if path.is_file() and path.name not in (MARKER, JOB))
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
@@ -450,3 +451,109 @@ def test_shares_add_up_to_one() -> None:
     assert list(fractions) == [f"kind {i}" for i in range(7)]
     assert sum(fractions.values()) == pytest.approx(1, abs=1e-5)
     assert fractions["kind 3"] == pytest.approx((mask == 3).mean(), abs=1e-6)
+
+
+class StoppedPredictor(FakePredictor):
+    """A fake that is stopped, as by a signal, once it has predicted for some images."""
+
+    left = 0
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().run(images)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder with five images, one of which cannot be read."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(4):
+        PillowImage.new("RGB", (40, 20), (50 * number,) * 3).save(folder / f"{number}.png")
+    (folder / "2_broken.jpg").write_text("no image")
+    return folder
+
+
+def stop_after(count: int, images: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicts for some images and is stopped."""
+    stopped = StoppedPredictor(*EVERYTHING)
+    stopped.left = count
+    use_model(monkeypatch, stopped)
+    config.threads = 1
+    with pytest.raises(KeyboardInterrupt):
+        infer(config, [str(images)])
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_stopped_inference_goes_on_where_it_was(
+    many: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
+    output = config.output
+    config.output = f"{output}_whole"
+    assert infer(config, [str(many)]) == 1
+    whole = {name: Path(config.output, name).read_bytes() for name in files(config.output)}
+    told = capsys.readouterr()
+
+    config.output = output
+    stop_after(count, many, config, monkeypatch)
+    # The system may have written half of a line, or zeros after a loss of power.
+    text = Path(output, "predictions.jsonl")
+    before = text.read_bytes().count(b"\n")
+    text.write_bytes(text.read_bytes() + (b"\0\0\0\n{}\n" if count == 3 else b'{"image": "'))
+    capsys.readouterr()
+    going_on = StoppedPredictor(*EVERYTHING)
+    going_on.left = 4 - count
+    use_model(monkeypatch, going_on)
+    config.resume, config.threads = True, 2
+    assert infer(config, [str(many)]) == 1
+    assert {name: Path(output, name).read_bytes() for name in files(output)} == whole
+    assert going_on.left == 0
+    again = capsys.readouterr()
+    assert again.err == told.err
+    assert (f"{before} of 5 images have their lines already" in again.out) == (before > 0)
+    # Once more, there is nothing left to do.
+    assert infer(config, [str(many)]) == 1
+    assert {name: Path(output, name).read_bytes() for name in files(output)} == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"min_score": 0.5}, r"was begun with min_score=0\.05, and it is 0\.5 now"),
+        ({"tta.name": "multiscale_flip"}, r"was begun with tta\.name=none, and it is multiscale_flip now"),
+        ({"checkpoint": "other"}, r"was begun with checkpoint=.*model, and it is other now"),
+        ({"images": "new"}, r"was begun for other images, or in another order; repeat the first call"),
+        ({"output": None}, r"^resume=true goes on in the folder of a stopped inference; name it with output=DIR\.$"),
+    ],
+    ids=str,
+)
+def test_another_job_does_not_go_on(
+    many: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+) -> None:
+    stop_after(1, many, config, monkeypatch)
+    output = Path(config.output)
+    kept = {name: (output / name).read_bytes() for name in files(config.output)}
+    config.resume = True
+    for key, value in change.items():
+        if key == "images":
+            PillowImage.new("RGB", (40, 20)).save(many / "more.png")
+        else:
+            OmegaConf.update(config, key, value)
+    use_model(monkeypatch, FakePredictor(*EVERYTHING))
+    with pytest.raises(UserError, match=message):
+        infer(config, [str(many)])
+    assert {name: (output / name).read_bytes() for name in files(str(output))} == kept
+
+
+def test_going_on_in_an_empty_folder_begins(many: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_model(monkeypatch, FakePredictor("classification"))
+    config.resume = True
+    assert infer(config, [str(many)]) == 1
+    assert len(lines(config)) == 5
+    # Without the key it begins anew.
+    config.resume, config.min_score = False, 0.9
+    assert infer(config, [str(many)]) == 1
+    assert len(lines(config)) == 5

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,44 @@ def test_a_budget_and_several_views_are_refused(root: Path, workplace: Path) -> 
     done = run_tool(root, workplace, "photos/plain.png", "checkpoint=model", "output=none", *keys)
     assert done.returncode == 2
     assert "leave out one" in done.stderr
+
+
+KILLED = """
+import os, signal, sys
+from mbv2kit.commands.infer import main
+from mbv2kit.inference.writer import Writer
+
+write, left = Writer.write, [int(sys.argv[1])]
+
+def killing(*arguments):
+    record = write(*arguments)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+Writer.write = killing
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_inference_goes_on_and_ends_as_one_that_was_not(root: Path, workplace: Path) -> None:
+    folder = workplace / "many"
+    folder.mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        PillowImage.fromarray(noise).save(folder / f"{number:02}.png")
+    keys = ("many", "checkpoint=model", "runtime=torch", "min_score=0.3", "threads=2")
+    assert run_tool(root, workplace, *keys, "output=whole").returncode == 0
+    for kill in ("1", "5", "4"):
+        command = [sys.executable, "-c", KILLED, kill, *keys, "output=killed", "resume=true"]
+        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert run_tool(root, workplace, *keys, "output=killed", "resume=true").returncode == 0
+    whole, killed = (
+        {path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        for output in (workplace / "whole", workplace / "killed")
+    )
+    assert killed == whole
+    assert len(killed[Path("predictions.jsonl")].splitlines()) == 12

@@ -39,6 +39,7 @@ class Keys(TypedDict):
     output_stride: Stride | None
     tta: TestTimeAugmentation
     output: Location | None
+    resume: bool
     min_score: Share
     draw_min_score: Share
     save_images: bool
