@@ -183,7 +183,7 @@ def test_every_registered_part_is_a_choice_with_its_options_as_keys(root: Path) 
             assert isinstance(node, dict)
             options = registry.options(name).items()
             expected = {key: list(value) if isinstance(value, tuple) else value for key, value in options}
-            shared = {"root", "train_split", "val_split", "decay_norm_bias_depthwise"} & set(node)
+            shared = {"root", "train_split", "val_split", "cache", "decay_norm_bias_depthwise"} & set(node)
             assert {key: value for key, value in node.items() if key not in shared} == {
                 registry.name_key: name,
                 **expected,
@@ -226,7 +226,7 @@ def test_parts_that_are_registered_anew_need_no_file(train: Compose, root: Path,
     )
     assert config.backbone == {"name": "tiny", "depth": 5, "width": 1.0, "output_stride": 32, "sides": [1, 2]}
     assert config.dataset == {
-        "name": "stars", "root": None, "train_split": "train", "val_split": "test", "magnitude": 2.5
+        "name": "stars", "root": None, "train_split": "train", "val_split": "test", "cache": None, "magnitude": 2.5
     }  # fmt: skip
     assert config.augment == {"preset": "tilt", "degrees": 10.0}
     assert config.optimizer == {

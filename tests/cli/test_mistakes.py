@@ -20,7 +20,10 @@ TRAIN = [
     ("experiment=bccd/detecton", "There is no experiment 'bccd/detecton'. Did you mean 'bccd/detection'?"),
     ("backbone.width=wide", "backbone.width must be a number"),
     ("trainer.max_epochs", "'trainer.max_epochs' is not of the form key=value."),
-    ("task=detection dataset=folder", "serves classification, not detection; datasets that do: coco, shapes, voc."),
+    (
+        "task=detection dataset=folder",
+        "serves classification, not detection; datasets that do: coco, shapes, shards, voc.",
+    ),
     ("task=classification dataset=voc", "serves detection, segmentation, not classification; datasets that do: folder"),
     ("task=detection head=classifier", "head 'classifier' does classification, but task is detection;"),
     ("head=yolo_v2", "head 'yolo_v2' does detection, but task is classification; choose a head for classification: cl"),

@@ -289,7 +289,7 @@ def test_three_bad_steps_in_a_row_end_the_run_and_the_last_checkpoint_is_kept(
         (["dataset.train_count=1"], "the training split has 1 images"),
         (["backbone.width=-1"], "width"),
         (["backbone.output_stride=7"], "output_stride"),
-        (["loader.workers=-1"], "loader.workers must be a whole number from 0 to 512, got -1"),
+        (["loader.workers=-1"], "loader.workers must be a whole number from 0 to 512, or auto, got -1"),
         (["optimizer.lr=-0.1"], "optimizer.lr must be a number from 0 to 1,000, got -0.1"),
         (["scheduler.warmup_epochs=3"], "schedule 'cosine': warmup_epochs must be at most the 2 epochs of the run"),
         (["dataset.val_split=test"], "no split 'test'; splits found: train, val"),
