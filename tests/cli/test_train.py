@@ -136,8 +136,8 @@ def test_a_recipe_without_data_names_the_layouts_that_fit_before_weights_are_fet
     layouts = {
         "finetune_classification": "dataset 'folder' needs dataset.root=FOLDER. "
         "Layouts for classification: folder, imagenet, shards.",
-        "finetune_detection": "dataset 'coco' needs dataset.root=FOLDER. Layouts for detection: coco, voc.",
-        "finetune_segmentation": "dataset 'voc' needs dataset.root=FOLDER. Layouts for segmentation: coco, voc.",
+        "finetune_detection": "dataset 'coco' needs dataset.root=FOLDER. Layouts for detection: coco, shards, voc.",
+        "finetune_segmentation": "dataset 'voc' needs dataset.root=FOLDER. Layouts for segmentation: coco, shards, voc.",
     }
     for name, message in layouts.items():
         assert run("train", job, f"experiment=recipes/{name}", "weights=nowhere.pth") == 2
