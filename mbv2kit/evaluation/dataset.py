@@ -130,7 +130,8 @@ def listed(names: Iterable[str]) -> str:
 def describe_dataset(dataset: Mapping[str, Any], split: str, images: int, head: str = "") -> str:
     """Says in a line which images are read, and from where; ``head`` is named if there are several."""
     root = dataset.get("root")
-    others = {key: value for key, value in dataset.items() if key not in ("name", "root") and "split" not in key}
+    known = {"name", "root", "cache"}  # named already, or for training alone
+    others = {key: value for key, value in dataset.items() if key not in known and "split" not in key}
     where = resolved(str(root)) if root else ", ".join(f"{key}={value}" for key, value in others.items())
     return f"Data{f' for {head}' if head else ''}: {dataset['name']}, split {split}, {images:,} images ({where})"
 
