@@ -133,13 +133,13 @@ def test_an_experiment_can_be_run_and_changed(root: Path, tmp_path: Path, name: 
 def test_a_recipe_without_data_names_the_layouts_that_fit_before_weights_are_fetched(
     run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    layouts = {
-        "finetune_classification": "dataset 'folder' needs dataset.root=FOLDER. "
-        "Layouts for classification: folder, imagenet, shards.",
-        "finetune_detection": "dataset 'coco' needs dataset.root=FOLDER. Layouts for detection: coco, shards, voc.",
-        "finetune_segmentation": "dataset 'voc' needs dataset.root=FOLDER. Layouts for segmentation: coco, shards, voc.",
+    needed = {
+        "finetune_classification": ("folder", "classification: folder, imagenet, shards"),
+        "finetune_detection": ("coco", "detection: coco, shards, voc"),
+        "finetune_segmentation": ("voc", "segmentation: coco, shards, voc"),
     }
-    for name, message in layouts.items():
+    for name, (dataset, layouts) in needed.items():
+        message = f"dataset '{dataset}' needs dataset.root=FOLDER. Layouts for {layouts}."
         assert run("train", job, f"experiment=recipes/{name}", "weights=nowhere.pth") == 2
         assert capfd.readouterr().err.startswith(f"error: {message} Expected layout:\n")
     assert list(tmp_path.iterdir()) == []
