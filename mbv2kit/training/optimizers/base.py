@@ -70,14 +70,15 @@ def create_optimizer(
 def hold_back(optimizer: Optimizer, counts: Tensor) -> None:
     """Lets the next step of an optimizer change nothing unless it counts.
 
-    Optimizers that torch fuses, and those with ``skips_on_device``, find out on the device; for another one the host
-    waits for the answer.
+    Optimizers that torch fuses for processors and NVIDIA's GPUs, and those with ``skips_on_device``, find out on the
+    device; for another one the host waits for the answer.
 
     Args:
         optimizer: The optimizer, whose parameters have their gradients.
         counts: Whether the step counts, a bool on the device of the model.
     """
-    if getattr(optimizer, "skips_on_device", False) or all(group.get("fused") for group in optimizer.param_groups):
+    fused = counts.device.type in ("cpu", "cuda") and all(group.get("fused") for group in optimizer.param_groups)
+    if fused or getattr(optimizer, "skips_on_device", False):
         optimizer.found_inf = (~counts).float()  # type: ignore[attr-defined]
     elif not counts:
         optimizer.zero_grad()
