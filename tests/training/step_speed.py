@@ -131,8 +131,9 @@ def own_loop(task: str) -> None:
     images, targets = targets_of(task)
     images = images.to(memory_format=torch.channels_last)
     side, _, classes, head = SETTINGS[task]
+    stride = 16 if task == "segmentation" else 32
     spec = ModelSpec(
-        backbone={"name": "mobilenet_v2"},
+        backbone={"name": "mobilenet_v2", "output_stride": stride},
         heads={task: {"name": head}},
         class_names={task: tuple(map(str, range(classes)))},
         input=Preprocess(size=(side, side), resize="stretch"),
