@@ -150,3 +150,18 @@ def trained(tiny: Compose, tmp_path_factory: pytest.TempPathFactory) -> "Callabl
         return runs[task]
 
     return get
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The image files that are read for training, one after the other."""
+    from mbv2kit.imaging import images, parts
+
+    read: list[Path] = []
+
+    def spy(path: Path) -> Any:
+        read.append(path)
+        return images.read_undecoded(path)
+
+    monkeypatch.setattr(parts, "read_undecoded", spy)
+    return read

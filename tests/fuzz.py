@@ -220,9 +220,20 @@ def _format(name: str) -> str:
     return {"jpg": "JPEG", "ppm": "PPM", "pgm": "PPM", "jp2": "JPEG2000"}.get(suffix := name[2:], suffix.upper())
 
 
-def _coco(folder: Path) -> Kind:
+def _read_all(name: str, folder: Path, split: str) -> None:
+    """Reads all images and classes of a split for each task that has boxes or masks."""
     from mbv2kit.data.census import take_census
     from mbv2kit.data.sources import create_source
+
+    for task in ("detection", "segmentation"):
+        with suppress(UserError):
+            source = create_source(name, task=task, root=folder, split=split)
+            for index in range(len(source)):
+                source[index]
+            take_census(source)
+
+
+def _coco(folder: Path) -> Kind:
     from tests.data.test_coco_mutations import CONTENT
 
     for number in (1, 2):
@@ -231,21 +242,12 @@ def _coco(folder: Path) -> Kind:
 
     def read(path: Path) -> None:
         path.replace(_made(folder / "annotations") / "instances_val.json")
-        for task in ("detection", "segmentation"):
-            try:
-                source = create_source("coco", task=task, root=folder, split="val")
-                for index in range(len(source)):
-                    source[index]
-                take_census(source)
-            except UserError:
-                pass
+        _read_all("coco", folder, "val")
 
     return Kind({"a.json": json.dumps(CONTENT).encode()}, read, (change_values, change_values, change_bytes))
 
 
 def _voc(folder: Path) -> Kind:
-    from mbv2kit.data.census import take_census
-    from mbv2kit.data.sources import create_source
     from tests.data.voc_trees import make_tree, xml
 
     size = "<size><width>40</width><height>30</height><depth>3</depth></size><segmented>1</segmented>"
@@ -274,14 +276,7 @@ def _voc(folder: Path) -> Kind:
         kept = place.read_bytes()
         path.replace(place)
         try:
-            for task in ("detection", "segmentation"):
-                try:
-                    source = create_source("voc", task=task, root=folder, split="train")
-                    for index in range(len(source)):
-                        source[index]
-                    take_census(source)
-                except UserError:
-                    pass
+            _read_all("voc", folder, "train")
         finally:
             place.write_bytes(kept)
 

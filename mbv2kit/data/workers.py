@@ -23,9 +23,9 @@ Item = TypeVar("Item")
 _CAN_WAIT = hasattr(signal, "sigtimedwait")
 # Seconds between two looks whether the training process is still there.
 _LOOK = 2.0
-# Of a training on a CPU.
+# Cores for which one reading process suffices, where a CPU trains.
 _CORES_A_READER = 8
-# Of a device.
+# Most reading processes for one device.
 _MOST_READERS = 16
 _DEATH = "DataLoader worker (pid"
 

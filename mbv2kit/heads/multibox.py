@@ -114,18 +114,16 @@ class MultiBox(Head):
             a crowd region ``(B, A)``.
         """
         found = objects_in(targets)
-        # Without those that fill up, since one image may have a hundred times the boxes of another.
-        boxes, crowd = (
-            torch.cat([each[:size] for each, size in zip(padded, found.sizes, strict=True)])
-            for padded in (found.boxes, found.crowd)
-        )
+        # Not filled up, since one image may have a hundred times the boxes of another.
+        boxes = bx.to_unit(torch.cat(list(targets["boxes"])), targets["size"])
+        crowd, sizes = torch.cat(list(targets["crowd"])), [len(each) for each in targets["boxes"]]
         shared = bx.intersection(boxes, anchors)
         overlaps = bx.share_of_union(shared, boxes, anchors).masked_fill(crowd[:, None], -1.0)
         # Anchors without an object, at -1, get what is put before the first: background.
-        place = bx.match(torch.split(overlaps, found.sizes), self.match_iou) + 1
+        place = bx.match(torch.split(overlaps, sizes), self.match_iou) + 1
         classes = F.pad(found.labels + 1, (1, 0)).gather(1, place)
         objects = F.pad(found.boxes, (0, 0, 1, 0)).gather(1, place[..., None].expand(-1, -1, 4))
-        regions = zip(torch.split(shared, found.sizes), torch.split(crowd, found.sizes), strict=True)
+        regions = zip(torch.split(shared, sizes), torch.split(crowd, sizes), strict=True)
         return classes, objects, torch.stack([in_crowd(anchors, *each) for each in regions])
 
     def _class_losses(self, logits: Tensor, classes: Tensor) -> Tensor:

@@ -21,14 +21,12 @@ class Objects:
         labels: ``(B, N)`` int64.
         crowd: ``(B, N)`` bool: which are crowd regions.
         counted: ``(B, N)`` bool: which are objects.
-        sizes: Number of boxes of each image, which come before those that fill up.
     """
 
     boxes: Tensor
     labels: Tensor
     crowd: Tensor
     counted: Tensor
-    sizes: list[int]
 
 
 def objects_in(targets: Targets) -> Objects:
@@ -38,7 +36,6 @@ def objects_in(targets: Targets) -> Objects:
         labels=pad_sequence(targets["labels"], batch_first=True),
         crowd=pad_sequence(targets["crowd"], batch_first=True),
         counted=pad_sequence([~crowd for crowd in targets["crowd"]], batch_first=True),
-        sizes=[len(boxes) for boxes in targets["boxes"]],
     )
 
 

@@ -185,6 +185,36 @@ def load(request: Request) -> Loaded:
     return _in_runtime(request, folder, exports) if folder and exports else _in_torch(request)
 
 
+def with_second(
+    predictor: Predictor, then: str | None, margin: float, *, threads: int | None, workers: int
+) -> tuple[Predictor, list[str]]:
+    """Adds a model that classifies the boxes of a predictor, as the keys ``then`` and ``then_margin`` say.
+
+    Args:
+        predictor: The detector.
+        then: The second model, as ``checkpoint`` names one; None for none.
+        margin: What is added around a box on each side, as a share of that side.
+        threads: CPU cores to use, as for a :class:`Request`.
+        workers: Images that are processed at a time.
+
+    Returns:
+        The predictor, and what to say of the second model, a line each.
+
+    Raises:
+        UserError: There is a margin and no second model, or it cannot be loaded or added.
+    """
+    if then is None:
+        if margin:
+            raise UserError(f"then_margin={margin} is for the model of then=; name one, or leave it out.")
+        return predictor, []
+    try:
+        second = load(Request(checkpoint=then, threads=threads, workers=workers))
+        chained = predictor.then(second.predictor, margin=margin)
+    except UserError as error:
+        raise UserError(f"then={then}: {error}") from None
+    return chained, [f"Then: {second.name}", *second.notes]
+
+
 def _exports(request: Request, folder: ModelFolder | None) -> list[Export]:
     """Returns the exported files to choose from; none where torch runs the model."""
     if folder is None or request.needs_torch or request.runtime == "torch":

@@ -6,8 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from mbv2kit.errors import UserError
 from mbv2kit.inference.records import Record
 
@@ -20,19 +18,23 @@ _WITHOUT_EFFECT = frozenset({"output", "resume", "threads", "batch_size", "plugi
 _IMAGES, _MODEL_FILE = "images", "model file"
 
 
-def describe_job(config: DictConfig, *, model: str, file: Path, runtime: str, images: Sequence[Path]) -> Job:
+def describe_job(keys: Mapping[str, Any], *, model: str, file: Path, runtime: str, images: Sequence[Path]) -> Job:
     """Returns what decides the results of a job: its keys, its model and its images.
 
     Args:
-        config: As composed from ``conf/infer.yaml``.
+        keys: The keys of ``conf/infer.yaml`` by their dotted names; groups of keys are left out.
         model: Name of the model.
         file: What it is read from.
         runtime: What runs it.
         images: The images, in order.
     """
-    keys = {key: value for key, value in _flat(config) if key.partition(".")[0] not in _WITHOUT_EFFECT}
+    deciding = {
+        key: value
+        for key, value in keys.items()
+        if not isinstance(value, Mapping) and key.partition(".")[0] not in _WITHOUT_EFFECT
+    }
     digest = sha256("\0".join(map(str, images)).encode("utf-8", "surrogateescape")).hexdigest()
-    return {**keys, "checkpoint": model, "runtime": runtime, _MODEL_FILE: _stamp(file), _IMAGES: digest}
+    return {**deciding, "checkpoint": model, "runtime": runtime, _MODEL_FILE: _stamp(file), _IMAGES: digest}
 
 
 def check_same(output: Path, before: Job, now: Job) -> None:
@@ -98,15 +100,6 @@ def _parse(line: bytes) -> Record | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _flat(config: DictConfig) -> list[tuple[str, Any]]:
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        groups = value.items() if isinstance(value, Mapping) else None
-        found += [(key, value)] if groups is None else [(f"{key}.{name}", each) for name, each in groups]
-    return found
 
 
 def _stamp(file: Path) -> list[int] | None:

@@ -11,10 +11,11 @@ from time import perf_counter
 
 from omegaconf import DictConfig
 
+from mbv2kit.cli.overrides import flatten
 from mbv2kit.errors import UserError
 from mbv2kit.files.disk_errors import disk_errors_told
 from mbv2kit.inference.image_paths import Found, find_images
-from mbv2kit.inference.loading import Request, load, tta_keys
+from mbv2kit.inference.loading import Request, load, tta_keys, with_second
 from mbv2kit.inference.output_folder import claimed
 from mbv2kit.inference.output_names import output_names
 from mbv2kit.inference.pipeline import count_workers, process
@@ -83,7 +84,7 @@ def _infer(config: DictConfig, found: Found, request: Request, started: float) -
     ready = perf_counter()
     where = OUTPUTS / "infer" if config.output is None else config.output
     told = _Told(config.draw_min_score)
-    job = describe_job(config, model=loaded.name, file=loaded.file, runtime=predictor.runtime, images=images)
+    job = describe_job(flatten(config), model=loaded.name, file=loaded.file, runtime=predictor.runtime, images=images)
     with (
         disk_errors_told(where),
         claimed(config.output, images, writer.files(names), job, resume=config.resume) as output,
@@ -182,21 +183,13 @@ def _tasks(predictor: Predictor, head: str | None, name: str) -> dict[str, Task]
 
 def _with_second(predictor: Predictor, config: DictConfig, tasks: Mapping[str, Task], workers: int) -> Predictor:
     """Adds the model that ``then`` names, if it names one."""
-    if config.then is None:
-        if config.then_margin:
-            raise UserError(f"then_margin={config.then_margin} is for the model of then=; name one, or leave it out.")
-        return predictor
-    if config.memory_budget is not None:
+    if config.then is not None and config.memory_budget is not None:
         raise UserError("memory_budget plans the memory of one model; leave out memory_budget= or then=.")
-    try:
-        second = load(Request(checkpoint=config.then, threads=config.threads, workers=workers))
-        chained = predictor.then(second.predictor, margin=config.then_margin)
-    except UserError as error:
-        raise UserError(f"then={config.then}: {error}") from None
-    if "detection" not in tasks.values():
+    predictor, lines = with_second(predictor, config.then, config.then_margin, threads=config.threads, workers=workers)
+    if config.then is not None and "detection" not in tasks.values():
         raise UserError(f"then={config.then} classifies boxes, and task={config.task} writes none; leave out one.")
-    _say(f"Then: {second.name}", *second.notes)
-    return chained
+    _say(*lines)
+    return predictor
 
 
 def _write_all(results: Iterable[Record], file: Path, told: _Told) -> None:

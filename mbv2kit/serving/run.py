@@ -10,9 +10,8 @@ from aiohttp import web
 from omegaconf import DictConfig
 
 from mbv2kit.errors import UserError, one_line
-from mbv2kit.inference.loading import Loaded, Request, load
+from mbv2kit.inference.loading import Request, load, with_second
 from mbv2kit.inference.pipeline import MOST_WORKERS, count_workers
-from mbv2kit.inference.predictor import Predictor
 from mbv2kit.inference.results import check_score
 from mbv2kit.models.run_folder import chosen_checkpoint
 from mbv2kit.schema import check_value
@@ -59,15 +58,16 @@ def _load_all(config: DictConfig, workers: int) -> list[ServedModel]:
     if config.models and (config.then is not None or config.class_names is not None):
         key = "then" if config.then is not None else "class_names"
         raise UserError(f"{key} is for the model of checkpoint=; leave it out, or serve that model alone.")
-    if config.then is None and config.then_margin:
-        raise UserError(f"then_margin={config.then_margin} is for the model of then=; name one, or leave it out.")
     for name in config.models:
         check_value("models: a name", name, ModelName)
     models = []
     for name, its in (dict(config.models) or {DEFAULT: checkpoint}).items():
         loaded = load(_request(config, its, workers))
         _say(f"Model {name}: {loaded.name}", *loaded.notes)
-        predictor = _with_second(config, loaded, workers)
+        predictor, lines = with_second(
+            loaded.predictor, config.then, config.then_margin, threads=config.threads, workers=workers
+        )
+        _say(*lines)
         models.append(ServedModel(str(name), loaded, predictor, workers=workers, min_score=config.min_score))
     return models
 
@@ -82,18 +82,6 @@ def _request(config: DictConfig, checkpoint: str | None, workers: int) -> Reques
         device=config.device,
         workers=workers,
     )
-
-
-def _with_second(config: DictConfig, loaded: Loaded, workers: int) -> Predictor:
-    if config.then is None:
-        return loaded.predictor
-    try:
-        second = load(Request(checkpoint=config.then, threads=config.threads, workers=workers))
-        chained = loaded.predictor.then(second.predictor, margin=config.then_margin)
-    except UserError as error:
-        raise UserError(f"then={config.then}: {error}") from None
-    _say(f"Then: {second.name}", *second.notes)
-    return chained
 
 
 async def _serve(config: DictConfig, models: Sequence[ServedModel], workers: int, max_upload: int) -> int:

@@ -7,27 +7,11 @@ from pathlib import Path
 import pytest
 
 from mbv2kit.commands.train import job
-from mbv2kit.imaging import parts
-from mbv2kit.imaging.images import Head, read_undecoded
 from mbv2kit.models.run_folder import RunFolder
-from mbv2kit.structures import Image
 from tests.cli.conftest import of_folders
 from tests.cli.runs import rows
 
 Run = Callable[..., int]
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that training read, one after the other."""
-    read: list[Path] = []
-
-    def spy(path: Path) -> tuple[bytes, Head, Image | None]:
-        read.append(path)
-        return read_undecoded(path)
-
-    monkeypatch.setattr(parts, "read_undecoded", spy)
-    return read
 
 
 @pytest.mark.shows("dataset.cache")

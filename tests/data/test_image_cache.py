@@ -18,9 +18,9 @@ from mbv2kit.data.sources import create_source
 from mbv2kit.data.training_set import TrainingSet
 from mbv2kit.errors import UserError
 from mbv2kit.imaging import parts
-from mbv2kit.imaging.images import Head, decode, read_undecoded
+from mbv2kit.imaging.images import decode
 from mbv2kit.imaging.preprocess import Preprocess
-from mbv2kit.structures import Image, Sample
+from mbv2kit.structures import Sample
 from tests.imaging.drawn import STORED, save_turned, scene
 
 PLACES: tuple[Where, ...] = ("ram", "disk")
@@ -30,19 +30,6 @@ PLACES: tuple[Where, ...] = ("ram", "disk")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MBV2KIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "images"
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that were read, one after the other."""
-    read: list[Path] = []
-
-    def spy(path: Path) -> tuple[bytes, Head, Image | None]:
-        read.append(path)
-        return read_undecoded(path)
-
-    monkeypatch.setattr(parts, "read_undecoded", spy)
-    return read
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_a_job_fails_by_its_own_fault_only() -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results[::2] == [[2], [6]]
         assert str(results[1]) == "-2 is negative"
-        # Of a request with several images, too.
+        # A request fails with any of its images.
         with pytest.raises(UserError, match="-5 is negative"):
             await batcher.submit([4, -5, 6])
         assert await batcher.submit([7]) == [14]

@@ -1,7 +1,7 @@
 """No step makes the host wait for the device: on a GPU that torch imagines, and in a run on this processor.
 
-torch computes with the shapes of tensors on a GPU that is not there, and refuses what would need their values. What it
-does not refuse is a copy between host and device that waits; a mode that sees every operation finds those.
+torch computes the shapes of tensors on a GPU that is not there, and refuses whatever needs their values. It lets copies
+between host and device pass, also those that wait; a mode that sees every operation finds them.
 """
 
 from collections.abc import Iterator

@@ -21,11 +21,10 @@ class TestTimeAugmentation(_TestTimeAugmentation, total=False):
     flip: bool
 
 
-class Keys(TypedDict):
-    """All keys."""
+class PredictorKeys(TypedDict):
+    """Keys of what predicts."""
 
     plugins: Sequence[Name]
-    task: HeadName | None
     checkpoint: Location | None
     weights: Location | None
     class_names: Location | None
@@ -35,13 +34,19 @@ class Keys(TypedDict):
     precision: Precision | None
     threads: Cores | None
     device: Device
+    min_score: Share
+    draw_min_score: Share
+
+
+class Keys(PredictorKeys):
+    """All keys."""
+
+    task: HeadName | None
     compile: bool
     output_stride: Stride | None
     tta: TestTimeAugmentation
     output: Location | None
     resume: bool
-    min_score: Share
-    draw_min_score: Share
     save_images: bool
     memory_budget: Annotated[int, between(1, 2**50)] | Name | None
     batch_size: Annotated[int, between(1, 65_536)] | None

@@ -30,7 +30,7 @@ _MASK, _CLASS, _NOTES = ".mask.png", ".cls", ".json"
 def write_shard(shard: Shard, images: Joined, prefix: str, tar: Path, part: Path) -> int:
     """Writes a tar and then its part of the index, which shows that the tar is complete.
 
-    The content depends on the arguments alone, so that it is the same whoever writes it.
+    The content depends on the arguments alone: every process writes the same bytes.
 
     Args:
         shard: What to write.

@@ -22,7 +22,7 @@ from tests.training.kills import difference
 
 EPOCHS, BATCH = 3, 4
 STEPS = COUNTS["train"] // BATCH
-# Of the requests that the server gets, one in a few fails.
+# What the server does to one request after the other; None answers it well.
 FAULTS = (None, "cut", None, "500", None, None, "corrupt", None, "short")
 
 

@@ -147,7 +147,7 @@ class _ReadAhead:
             threading.Thread(target=self._work, name="read-ahead", daemon=True).start()
 
     def ask(self, block: int) -> None:
-        """Fetches a block, unless that is under way; an error is left to whoever needs the block."""
+        """Starts to fetch a block, unless it is on its way already; errors are raised when the block is read."""
         with self._lock:
             if block not in self._under_way:
                 self._under_way.add(block)

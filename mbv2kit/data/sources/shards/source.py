@@ -1,7 +1,6 @@
 """The source of a data set in shards."""
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from mbv2kit.data.sources.shards.reader import MemberReader
 from mbv2kit.data.sources.shards.retries import Retries
 from mbv2kit.data.sources.shards.storage import LocalFolder, MissingFileError, RemoteFolder, Storage
 from mbv2kit.errors import UserError
+from mbv2kit.files.caches import cache_folder
 from mbv2kit.files.urls import is_url
 from mbv2kit.imaging.images import EncodedImage, decode_content, reading
 from mbv2kit.schema.rules import Location, between
@@ -42,8 +42,8 @@ class Shards(Source):
         split: Name of the split.
         shuffle_window: Images within which training shuffles; all of them, or more, for a plain shuffle.
         cache_gb: Gigabytes that blocks of URLs may take on disk; 0 reads each image by itself, and again each epoch.
-        cache_dir: Folder of these blocks, shared by all data sets; null for ``mbv2kit/shards`` in ``$XDG_CACHE_HOME``
-            or ``~/.cache``.
+        cache_dir: Folder of these blocks, shared by all data sets; null for ``shards`` in ``$MBV2KIT_CACHE`` or
+            the user's cache folder.
         retries: How often reading from a URL is tried again, after random waits of up to 0.5, 1, 2, ... 30 seconds.
         paths: Whether symbolic links may lead out of the root.
 
@@ -197,7 +197,4 @@ class Shards(Source):
 
 
 def _cache_folder(chosen: str | None) -> Path:
-    if chosen is not None:
-        return Path(chosen).expanduser().absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser().absolute() / "mbv2kit" / "shards"
+    return (cache_folder() / "shards" if chosen is None else Path(chosen).expanduser()).absolute()

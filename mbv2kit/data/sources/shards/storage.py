@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 # Seconds that a server may stay silent, and the least bytes a second before a request counts as hung.
 _SILENCE = 30
 _LEAST_RATE = 64_000
-# Of the answers that blame the request, those that another try may change.
+# Answers of the 400s after which another try may succeed.
 _PASSING = (408, 425, 429)
 
 
