@@ -134,8 +134,8 @@ def share_out(batch_size: int, ratio: Sequence[float]) -> tuple[int, ...]:
             f"loader.batch_size is {batch_size}, but there are {len(ratio)} data sets, and batch normalization needs "
             f"two images of each; set it to {least} or more."
         )
-    exact = (batch_size - least) * np.array(ratio, dtype=np.float64) / sum(ratio)
-    shares = np.floor(exact).astype(int)
-    for index in np.argsort(shares - exact, kind="stable")[: batch_size - least - shares.sum()]:
-        shares[index] += 1
-    return tuple((shares + 2).tolist())
+    exact = batch_size * np.array(ratio, dtype=np.float64) / sum(ratio)
+    shares = np.full(len(ratio), 2)
+    for _ in range(batch_size - least):
+        shares[np.argmax(exact - shares)] += 1
+    return tuple(shares.tolist())

@@ -31,7 +31,9 @@ def add_predict(app: web.Application, host: Host, uploads: Uploads, draw_min_sco
             raise RefusedError(400, f"output '{output:.80}' is unknown.{nearest(output, OUTPUTS)}")
         found = host.find(request.query.get("model"))
         if output == "mask" and not found.model.has_mask:
-            raise RefusedError(400, f"output=mask is for a model with one mask, and '{found.model.name}' has not.")
+            raise RefusedError(
+                400, f"output=mask is for a model with one mask, and '{found.model.name}' has none, or several."
+            )
         found.batcher.check_room()
         image, name = await uploads.read_image(request)
         job = ImageJob(image, ToAnswer(output, image, name, draw_min_score))

@@ -51,6 +51,10 @@ class Pace(Callback):
         """The share of the time that training waited for images, 0..1."""
         return self.waited / self.seconds if self.seconds else 0.0
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Starts the clock of an epoch that goes on after a stop, which has no start."""
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Starts the clock."""
         self.images, self.seconds, self.waited = 0, 0.0, 0.0

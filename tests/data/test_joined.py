@@ -198,7 +198,18 @@ def test_a_small_data_set_starts_over_until_the_large_one_is_through() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "ratio", "shares"),
-    [(8, (1,), (8,)), (8, (1, 1), (4, 4)), (9, (1, 1), (5, 4)), (10, (2, 1), (6, 4)), (6, (100, 1, 1), (2, 2, 2))],
+    [
+        (8, (1,), (8,)),
+        (8, (1, 1), (4, 4)),
+        (9, (1, 1), (5, 4)),
+        (10, (2, 1), (7, 3)),
+        (8, (3, 1), (6, 2)),
+        (8, (2, 1, 1), (4, 2, 2)),
+        (64, (7, 1), (56, 8)),
+        (32, (10, 1), (29, 3)),
+        (6, (100, 1, 1), (2, 2, 2)),
+        (9, (100, 1, 1), (5, 2, 2)),
+    ],
 )
 def test_a_batch_is_shared_out_by_the_ratio(batch_size: int, ratio: tuple[float, ...], shares: tuple[int, ...]) -> None:
     assert share_out(batch_size, ratio) == shares

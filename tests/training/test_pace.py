@@ -50,6 +50,16 @@ def test_each_epoch_has_its_own_pace(clock: list[float]) -> None:
     assert (pace.images_per_second, pace.waiting) == (2.0, 0.1)
 
 
+def test_an_epoch_that_goes_on_after_a_stop_is_timed_from_there(clock: list[float]) -> None:
+    pace, nothing = Pace(), SimpleNamespace(image_ids=["a"] * 8)
+    pace.on_train_start(nothing, nothing)  # type: ignore[arg-type]
+    clock[0] += 1
+    pace.on_train_batch_start(nothing, nothing, nothing, 5)  # type: ignore[arg-type]
+    clock[0] += 3
+    pace.on_train_batch_end(nothing, nothing, None, nothing, 5)  # type: ignore[arg-type]
+    assert (pace.images_per_second, pace.waiting) == (2.0, 0.25)
+
+
 def test_an_epoch_without_a_step_has_none() -> None:
     assert (Pace().images_per_second, Pace().waiting) == (0.0, 0.0)
 
